@@ -1,0 +1,120 @@
+# Everything a clone can do. Plain `make` lists it. Variables of `engines` and `edit` have the names
+# of the command line's options: make edit IMAGE=in.jpg PROMPT="a red car" SOURCE="a blue car"
+#
+# VENV       where the environment lies                                       (default .venv)
+# PYTHON     the interpreter it is made with                  (default: the first of 3.11 to 3.13)
+# PIP_EXTRA  more arguments for pip, e.g. PIP_EXTRA="--extra-index-url ADDRESS". On Linux the usual
+#            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
+#            pytorch.org, "Get started", names the index with the small CPU build.
+# PY         an interpreter that has everything already; `setup` is then left out
+# ARGS       more options for `edit`, `engines`, `test` and `bench`, as they are
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ifeq ($(origin PY),command line)
+READY :=
+else
+PY := $(BIN)/python
+READY := $(STAMP)
+endif
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt $(PIP_EXTRA)
+
+DEMO := build/demo
+DEMO_MODEL := $(if $(wildcard demo/model/model_index.json),demo/model,$(DEMO)/model)
+DEMO_IMAGE ?= $(DEMO)/still-life.png
+
+# As environment variables these reach the recipes whatever quotes and spaces they hold.
+export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo engines edit test check format bench gpu-check clean need-model need-edit
+.DELETE_ON_ERROR:
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP)  ## Make .venv once, with the packages that suit this machine
+
+$(BIN)/python:
+	@set -e; found=; \
+	for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	    if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	        >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "No Python 3.11, 3.12 or 3.13 was found$(if $(PYTHON), in $(PYTHON)); install one, or" \
+	        "name it: make setup PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$found ($$($$found -V))"; \
+	$$found -m venv $(VENV)
+
+# PyTorch goes first, by its exact version, so that no other package's range chooses its build.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@set -e; \
+	echo "Installing into $(VENV) (once; a few minutes)"; \
+	$(PIP) "$$(grep '^torch==' constraints.txt)"; \
+	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
+	    echo "A GPU is here: installing the gpu extra"; \
+	    $(PIP) -e '.[gpu,dev]' || { \
+	        echo "The gpu extra could not be installed (TensorRT's builder comes from NVIDIA's own" \
+	            "index); going on with the onnx and rtx extras instead." >&2; \
+	        $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; \
+	        $(PIP) -e '.[onnx,rtx,dev]'; }; \
+	else \
+	    $(PIP) -e '.[onnx,rtx,dev]'; \
+	fi; \
+	touch $@; \
+	echo "Ready: $(BIN)/diffedit-trt --help"
+
+demo: $(READY)  ## Build a small model's engines, edit a picture with them, write the panel
+	@mkdir -p $(DEMO)
+	@test -e $(DEMO_MODEL)/model_index.json || $(PY) -m demo.random_checkpoint $(DEMO_MODEL) --kind demo
+	@test -e $(DEMO_IMAGE) || $(PY) -m demo.picture $(DEMO_IMAGE)
+	$(PY) -m export --model $(DEMO_MODEL) --out $(DEMO)/engines --precision fp32 --target auto
+	$(PY) -m diffedit.cli edit $(DEMO_IMAGE) --model $(DEMO_MODEL) --engines $(DEMO)/engines \
+	    --source "a red ball and a green cube on a table" \
+	    --prompt "a blue ball and a green cube on a table" \
+	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force
+	@echo "The picture, its heatmap, the mask and the edit, side by side: $(DEMO)/panel.png"
+
+need-model:
+	@test -n "$$MODEL" || { echo "Name the model: make engines MODEL=folder-or-hub-id" >&2; exit 2; }
+
+engines: need-model $(READY)  ## Compile a model: make engines MODEL=folder [OUT=engines SIZE=512 PRECISION=fp16 ...]
+	$(PY) -m export --model "$$MODEL" --out "$${OUT:-engines}" --precision "$${PRECISION:-fp16}" \
+	    --target "$${TARGET:-auto}" $(if $(SIZE),--size "$$SIZE") $(if $(BATCHES),--batches "$$BATCHES") $(ARGS)
+
+need-edit:
+	@test -n "$$IMAGE" || { echo "Name the picture: make edit IMAGE=in.jpg PROMPT=\"...\"" >&2; exit 2; }
+	@test -n "$$PROMPT" || { echo "Say what should be there: make edit IMAGE=... PROMPT=\"a red car\"" >&2; exit 2; }
+
+edit: need-edit $(READY)  ## Edit one picture: make edit IMAGE=in.jpg PROMPT="..." [SOURCE="..." OUT=out.png MODEL=... ENGINES=...]
+	@$(PY) -m diffedit.cli edit "$$IMAGE" --prompt "$$PROMPT" $(if $(SOURCE),--source "$$SOURCE") \
+	    $(if $(OUT),-o "$$OUT") $(if $(MODEL),--model "$$MODEL") $(if $(ENGINES),--engines "$$ENGINES") $(ARGS)
+
+test: $(READY)  ## Run the tests that need no GPU
+	$(PY) -m pytest -q -m "not gpu" $(ARGS)
+
+check: $(READY)  ## Run the linter, the format check and the type checker
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY)  ## Format every file and mend what the linter can mend itself
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY)  ## Measure what the batcher and the buffers cost
+	$(PY) -m benchmarks overhead $(ARGS)
+
+gpu-check: $(READY)  ## On a GPU: the tests marked gpu and the benchmarks, as json under benchmarks/results
+	@set -e; out=$${OUT:-benchmarks/results}; mkdir -p "$$out"; \
+	$(PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "PyTorch sees no CUDA device here: gpu-check checks nothing. diffedit-trt doctor says more.")'; \
+	$(PY) -m pytest -q -m gpu --junitxml="$$out/gpu-tests.xml"; \
+	$(PY) -m benchmarks overhead --json "$$out/overhead.json"
+
+clean:  ## Remove what was made, but keep .venv and benchmark results
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

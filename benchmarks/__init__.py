@@ -1,0 +1,1 @@
+"""Measurements: each one screen of code, each ending in one line of json."""

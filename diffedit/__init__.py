@@ -1,0 +1,50 @@
+"""DiffEdit: find by itself where to edit a photograph, and repaint only that.
+
+    from diffedit import DiffEditPipeline
+    pipe = DiffEditPipeline.from_pretrained("path/or/hub-id")
+    result = pipe("table.jpg", "a green cup", source_prompt="a red cup")
+    result.image.save("edited.png")
+
+Importing this package imports no heavy one; PyTorch comes with the first pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diffedit.request import EditRequest, EditResult, InvalidRequest, Stats
+from engine.spec import (
+    BuildError,
+    Cancelled,
+    CheckpointError,
+    DiffEditError,
+    EngineMismatch,
+    NonFiniteError,
+)
+
+if TYPE_CHECKING:
+    from diffedit.pipeline import DiffEditPipeline
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BuildError",
+    "Cancelled",
+    "CheckpointError",
+    "DiffEditError",
+    "DiffEditPipeline",
+    "EditRequest",
+    "EditResult",
+    "EngineMismatch",
+    "InvalidRequest",
+    "NonFiniteError",
+    "Stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DiffEditPipeline":
+        from diffedit.pipeline import DiffEditPipeline
+
+        return DiffEditPipeline
+    raise AttributeError(f"module 'diffedit' has no attribute {name!r}")

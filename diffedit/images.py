@@ -1,0 +1,255 @@
+"""Pictures on the network's canvas and back: with `diffedit.reading`, the only user of PIL here.
+
+It lays a photograph into the canvas and brings masks, heatmaps and results back to the photograph's
+own pixels. It knows nothing of prompts, networks or schedules.
+
+Sizes are (height, width) as everywhere in the project; only PIL's own `.size` is (width, height).
+A *cell* is one latent pixel: `factor` x `factor` pixels of the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from diffedit.reading import MAX_PIXELS, load, load_mask
+from engine.spec import Size
+
+__all__ = [
+    "MAX_PIXELS",
+    "Placement",
+    "choose_size",
+    "composite",
+    "fit",
+    "heatmap_overlay",
+    "latent_mask",
+    "load",
+    "load_mask",
+    "mask_to_photo",
+    "panel",
+    "region",
+    "to_photo",
+]
+
+HEAT = ((24, 15, 75), (101, 21, 110), (184, 40, 92), (236, 88, 51), (252, 170, 52), (252, 250, 178))
+"""Anchors of the heatmap's colours, cold to hot, lightness rising evenly."""
+COARSEST = 8
+"""Cells along which a canvas is whole when its size is free: UNets halve the latent three times."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a photograph lies in the canvas; every size is (height, width) in pixels.
+
+    Attributes:
+        source: the photograph's own size.
+        canvas: what the networks see.
+        fitted: the photograph's size on the canvas, aspect kept, at least 1.
+        top, left: where on the canvas it begins.
+    """
+
+    source: Size
+    canvas: Size
+    fitted: Size
+    top: int
+    left: int
+
+    def cells(self, factor: int) -> Size:
+        """(rows, columns) of the latent grid."""
+        return self.canvas[0] // factor, self.canvas[1] // factor
+
+
+def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: int) -> Size:
+    """The canvas on which the fitted photograph leaves least unused; of equal ones the larger.
+
+    Args:
+        photo: the photograph's size.
+        sizes: the sizes at hand. None where any will do: then both sides are multiples of eight
+            cells, the area is about `native` squared and the aspect about the photograph's.
+        native: the side in pixels the model was trained for.
+        factor: pixels per cell.
+    """
+    if sizes is not None:
+        return max(sizes, key=lambda size: (_coverage(photo, size), size[0] * size[1]))
+    step = COARSEST * factor
+    area = max(1.0, (native / step) ** 2)  # in squares of `step`
+    longest = math.ceil(area)
+
+    def merit(units: Size) -> float:
+        there = units[0] * units[1]
+        return float(_coverage(photo, units)) * min(there / area, area / there)
+
+    nearby = (
+        (rows, columns)
+        for rows in range(1, longest + 1)
+        for columns in range(1, min(longest, math.ceil(2 * area / rows)) + 1)
+    )
+    rows, columns = max(nearby, key=merit)
+    return rows * step, columns * step
+
+
+def _coverage(photo: Size, canvas: Size) -> Fraction:
+    """The share of the canvas that the fitted photograph takes, before rounding to pixels."""
+    high, wide = Fraction(photo[0], canvas[0]), Fraction(photo[1], canvas[1])
+    return min(high, wide) / max(high, wide)
+
+
+def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placement]:
+    """The photograph centred in the canvas, aspect kept (Lanczos), the rest its own reflection.
+
+    Returns: float32 [3, H, W] in [-1, 1], and where it lies.
+    """
+    (width, height), (canvas_height, canvas_width) = photo.size, canvas
+    if width * canvas_height >= height * canvas_width:  # as wide as the canvas
+        fitted = max(1, round(height * canvas_width / width)), canvas_width
+    else:
+        fitted = canvas_height, max(1, round(width * canvas_height / height))
+    top, left = (canvas_height - fitted[0]) // 2, (canvas_width - fitted[1]) // 2
+    if (height, width) != fitted:
+        # reducing_gap: whole pixels are averaged first where there are many more than needed
+        photo = photo.resize(fitted[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
+    below, right = canvas_height - fitted[0] - top, canvas_width - fitted[1] - left
+    # "symmetric" repeats itself as often as it takes, from a single pixel on
+    pixels = np.pad(np.asarray(photo), ((top, below), (left, right), (0, 0)), mode="symmetric")
+    values = pixels.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(127.5) - 1
+    return values, Placement((height, width), canvas, fitted, top, left)
+
+
+def region(p: Placement, factor: int) -> NDArray[np.bool_]:
+    """bool [h, w]: the cells that hold any pixel of the photograph."""
+    cells = np.zeros(p.cells(factor), dtype=np.bool_)
+    bottom, right = p.top + p.fitted[0], p.left + p.fitted[1]
+    cells[p.top // factor : -(-bottom // factor), p.left // factor : -(-right // factor)] = True
+    return cells
+
+
+def latent_mask(mask: Image.Image, p: Placement, factor: int) -> NDArray[np.bool_]:
+    """bool [h, w]: cells of whose photograph pixels more than half (by area) are white.
+
+    Args:
+        mask: L, 0 or 255, of the photograph's size.
+    """
+    assert mask.size == p.source[::-1]
+    rows, columns = p.cells(factor)
+    inside = np.s_[p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]]
+    white, there = np.zeros((2, *p.canvas), dtype=np.int64)
+    white[inside] = np.asarray(mask.resize(p.fitted[::-1], Image.Resampling.BOX))
+    there[inside] = 255
+    white, there = (
+        v.reshape(rows, factor, columns, factor).sum(axis=(1, 3)) for v in (white, there)
+    )
+    answer: NDArray[np.bool_] = 2 * white > there
+    return answer
+
+
+def mask_to_photo(mask: NDArray[np.bool_], p: Placement, factor: int) -> Image.Image:
+    """L at the photograph's size: 255 for pixels whose centre lies in a cell that is set.
+
+    This is exactly the area that `composite` edits.
+    """
+
+    def cell(pixels: int, fitted: int, start: int) -> NDArray[np.int64]:
+        centres = 2 * np.arange(pixels, dtype=np.int64) + 1  # twice the centres: whole numbers
+        return (centres * fitted + 2 * pixels * start) // (2 * pixels * factor)
+
+    rows = cell(p.source[0], p.fitted[0], p.top)
+    columns = cell(p.source[1], p.fitted[1], p.left)
+    values = np.where(mask, np.uint8(255), np.uint8(0))
+    return Image.fromarray(values[:, columns].take(rows, axis=0))
+
+
+def to_photo(image: NDArray[np.float32], p: Placement) -> Image.Image:
+    """The canvas, float32 [3, H, W] in [-1, 1] (clipped), as RGB at the photograph's size."""
+    assert image.shape == (3, *p.canvas)
+    inside = image[:, p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]]
+    pixels = ((inside + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if p.fitted == p.source:
+        return picture
+    grows = p.source[0] * p.source[1] > p.fitted[0] * p.fitted[1]
+    how = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
+    return picture.resize(p.source[::-1], how)
+
+
+def composite(
+    photo: Image.Image, edited: Image.Image, mask: Image.Image, *, feather: int | None = None
+) -> Image.Image:
+    """`edited` where the mask is white; everywhere else the photograph's pixels, bit for bit.
+
+    Args:
+        photo, edited: RGB of one size.
+        mask: L, 0 or 255, of that size.
+        feather: pixels over which the edit fades in, inwards from the mask's outline; by default
+            a 256th of the longer side, which is two pixels of a 512 pixel canvas.
+    """
+    assert photo.size == edited.size == mask.size
+    result = photo.copy()
+    box = mask.getbbox()
+    if box is None:
+        return result
+    reach = round(max(photo.size) / 256) if feather is None else feather
+    left, top, right, bottom = box
+    box = (  # with a margin, so that the blur sees where the mask ends; the photo's edge is none
+        max(0, left - reach),
+        max(0, top - reach),
+        min(photo.width, right + reach),
+        min(photo.height, bottom + reach),
+    )
+    alpha = mask = mask.crop(box)
+    if reach:  # half of a blurred straight outline lies outside: from there on the ramp begins
+        ramp = [max(0, 2 * v - 255) for v in range(256)]
+        alpha = ImageChops.darker(mask.filter(ImageFilter.BoxBlur(reach)).point(ramp), mask)
+    result.paste(edited.crop(box), box, alpha)
+    return result
+
+
+def heatmap_overlay(
+    photo: Image.Image, heatmap: NDArray[np.float32], p: Placement, factor: int
+) -> Image.Image:
+    """The heatmap, [h, w] in [0, 1], smoothly over the greyed photograph; hotter is more opaque."""
+    assert photo.size == p.source[::-1]
+    assert heatmap.shape == p.cells(factor)
+    levels = (np.nan_to_num(heatmap).clip(0, 1) * 255).round().astype(np.uint8)
+    right, bottom = p.left + p.fitted[1], p.top + p.fitted[0]
+    box = p.left / factor, p.top / factor, right / factor, bottom / factor
+    heat = Image.fromarray(levels).resize(photo.size, Image.Resampling.BILINEAR, box=box)
+    anchors = np.linspace(0, 255, len(HEAT))
+    table = [np.interp(np.arange(256), anchors, channel) for channel in zip(*HEAT, strict=True)]
+    color = heat.copy()
+    color.putpalette(np.stack(table, axis=1).round().astype(np.uint8).tobytes())
+    grey = photo.convert("L").convert("RGB")
+    opacity = heat.point([round(70 + 150 * v / 255) for v in range(256)])
+    return Image.composite(color.convert("RGB"), grey, opacity)
+
+
+def panel(
+    photo: Image.Image,
+    overlay: Image.Image,
+    mask: Image.Image,
+    result: Image.Image,
+    labels: Sequence[str] = ("input", "where the texts differ", "mask", "result"),
+) -> Image.Image:
+    """The four pictures side by side, at most 384 pixels high, each under its caption."""
+    scale = min(384 / photo.height, 640 / photo.width)
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    how = Image.Resampling.LANCZOS if scale < 2 else Image.Resampling.NEAREST
+    font = ImageFont.load_default(17)
+    gap, line = 12, 34
+    widths = [max(size[0], math.ceil(font.getlength(label))) for label in labels]
+    sheet = Image.new(
+        "RGB", (sum(widths) + gap * (len(widths) + 1), size[1] + line + gap), (250, 250, 248)
+    )
+    draw = ImageDraw.Draw(sheet)
+    left = gap
+    pictures = (photo, overlay, mask, result)
+    for picture, label, width in zip(pictures, labels, widths, strict=True):
+        draw.text((left, line // 2), label, fill=(60, 60, 64), font=font, anchor="lm")
+        sheet.paste(picture.convert("RGB").resize(size, how, reducing_gap=3.0), (left, line))
+        left += width + gap
+    return sheet

@@ -1,0 +1,126 @@
+"""A backend without a network: a per-row function, so that batching, cancelling and serving are
+tested in milliseconds. Shipped, because users test their own code with it too.
+
+Every output is a smooth, deterministic function of its own row alone. Faults are injected by a
+function that sees each call: it may sleep, raise `torch.OutOfMemoryError`, or answer NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from engine.spec import EngineMismatch, NetSpec, Size, TensorSpec
+from engine.spec.nets import UNET_BATCH_SIZES, batch_sizes_for
+
+Fault = Callable[[str, Mapping[str, Tensor], Tensor], Tensor | None]
+"""`fault(net, batch, output)`: may sleep, raise, or return another output (None: keep it)."""
+
+TOKENS, WIDTH, CHANNELS, FACTOR = 77, 8, 4, 8
+
+
+class FakeBackend:
+    """One fake network; the class of the `spec` decides what it computes."""
+
+    def __init__(self, spec: NetSpec, fault: Fault | None = None) -> None:
+        self.spec = spec
+        self.device = torch.device("cpu")
+        self.calls: list[int] = []
+        self._fault = fault
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        self.calls.append(len(next(iter(batch.values()))))
+        output = _COMPUTE[self.spec.name](batch)
+        if self._fault is not None:
+            changed = self._fault(self.spec.name, batch, output)
+            output = output if changed is None else changed
+        return output
+
+
+class FakeNetworks:
+    """The four networks of Stable Diffusion's shapes (factor 8, 4 channels, 77 tokens) at any size.
+
+    Args:
+        unet_batch_sizes: the UNet's profiles.
+        pin_batch_size: run every network in this one profile.
+        fault: see `Fault`.
+    """
+
+    name = "fake"
+    sizes: tuple[Size, ...] | None = None
+
+    def __init__(
+        self,
+        *,
+        unet_batch_sizes: tuple[int, ...] = UNET_BATCH_SIZES,
+        pin_batch_size: int | None = None,
+        fault: Fault | None = None,
+    ) -> None:
+        self.device = torch.device("cpu")
+        self.backends: dict[tuple[str, tuple[int, ...]], FakeBackend] = {}
+        self._batches = unet_batch_sizes
+        self._pin = pin_batch_size
+        self._fault = fault
+
+    def find(self, net: str, shape: tuple[int, ...]) -> FakeBackend:
+        if net not in _COMPUTE:
+            raise EngineMismatch(f"The fake backend has no network named {net!r}.")
+        if (net, shape) not in self.backends:
+            pinned = (self._pin,) if self._pin else batch_sizes_for(net, self._batches)
+            self.backends[net, shape] = FakeBackend(_spec(net, shape, pinned), self._fault)
+        return self.backends[net, shape]
+
+    def describe(self) -> str:
+        return "fake (a function per row, no network)"
+
+    def close(self) -> None:
+        self.backends.clear()
+
+
+def _text(batch: Mapping[str, Tensor]) -> Tensor:
+    ids = batch["input_ids"].float()
+    scale = torch.linspace(0.01, 0.1, WIDTH)
+    return torch.sin(ids[:, :, None] * scale)
+
+
+def _vae_encode(batch: Mapping[str, Tensor]) -> Tensor:
+    pooled = torch.nn.functional.avg_pool2d(batch["image"], FACTOR)
+    return torch.cat([pooled, pooled[:, :1] - pooled[:, 1:2]], 1)
+
+
+def _vae_decode(batch: Mapping[str, Tensor]) -> Tensor:
+    colours = batch["latent"][:, :3].clamp(-1, 1)
+    return torch.nn.functional.interpolate(colours, scale_factor=FACTOR)
+
+
+def _unet(batch: Mapping[str, Tensor]) -> Tensor:
+    x, t, c = batch["latent"], batch["timestep"], batch["embedding"]
+    shift = c.mean(1)[:, :CHANNELS, None, None]
+    wave = torch.linspace(0, 3, x.shape[-1])
+    return 0.9 * x + torch.sin(wave * shift * 10) * 0.1 + (t / 1e4)[:, None, None, None]
+
+
+_COMPUTE: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+    "text": _text,
+    "vae_encode": _vae_encode,
+    "vae_decode": _vae_decode,
+    "unet": _unet,
+}
+
+
+def _spec(net: str, shape: tuple[int, ...], batch_sizes: tuple[int, ...]) -> NetSpec:
+    embedding = TensorSpec("embedding", (TOKENS, WIDTH))
+    if net == "text":
+        return NetSpec(net, (TensorSpec("input_ids", shape, "int64"),), embedding, batch_sizes)
+    if net == "unet":
+        latent = TensorSpec("latent", shape)
+        inputs = (latent, TensorSpec("timestep", ()), embedding)
+        return NetSpec(net, inputs, TensorSpec("prediction", shape), batch_sizes)
+    _, height, width = shape
+    if net == "vae_encode":
+        latent = TensorSpec("latent", (CHANNELS, height // FACTOR, width // FACTOR))
+        return NetSpec(net, (TensorSpec("image", shape),), latent, batch_sizes)
+    image = TensorSpec("image", (3, height * FACTOR, width * FACTOR))
+    return NetSpec(net, (TensorSpec("latent", shape),), image, batch_sizes)

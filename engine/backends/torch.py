@@ -1,0 +1,262 @@
+"""The PyTorch backend: in fp32 the reference, in bf16 or fp16 with channels_last the fast one.
+
+On CUDA one graph per profile removes the launch overhead, and `torch.compile` may be added; both
+are applied from outside, the networks are the checkpoint's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.spec import (
+    NETWORKS,
+    UNET_BATCH_SIZES,
+    Checkpoint,
+    CheckpointError,
+    EngineMismatch,
+    NetSpec,
+    Precision,
+    Size,
+)
+
+log = logging.getLogger(__name__)
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+WARM_UPS = 3
+
+
+class TorchBackend:
+    """One network at one size on a module that others may share."""
+
+    def __init__(
+        self, module: torch.nn.Module, spec: NetSpec, device: torch.device, *, cuda_graphs: bool
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        self._module = module
+        self._graphs: dict[int, _Graph] | None = {} if cuda_graphs else None
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        inputs = [batch[tensor.name] for tensor in self.spec.inputs]
+        if self._graphs is None:
+            return self.eager(inputs)
+        size = len(inputs[0])
+        if size not in self._graphs:
+            self._graphs[size] = _Graph(self.eager, inputs)
+        return self._graphs[size](inputs)
+
+    def eager(self, inputs: Sequence[Tensor]) -> Tensor:
+        out: Tensor = NETWORKS[self.spec.name].call(
+            self._module, DTYPES[self.spec.precision], *inputs
+        )
+        return out
+
+
+class _Graph:
+    """A captured call: replayed while the inputs are the very tensors it was captured with."""
+
+    def __init__(self, call: Any, inputs: Sequence[Tensor]) -> None:
+        self._call = call
+        self._addresses = [tensor.data_ptr() for tensor in inputs]
+        self._graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                call(inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.graph(self._graph):
+                self._output = call(inputs)
+        except RuntimeError as error:
+            log.warning("CUDA graph capture failed (%s); this profile runs without one", error)
+            self._graph = None
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        if self._graph is None or [t.data_ptr() for t in inputs] != self._addresses:
+            eager: Tensor = self._call(inputs)
+            return eager
+        self._graph.replay()
+        return self._output
+
+
+class TorchNetworks:
+    """Every network of a checkpoint in PyTorch; any size whose sides are whole latent cells."""
+
+    name = "torch"
+    sizes: tuple[Size, ...] | None = None
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        modules: dict[str, torch.nn.Module],
+        *,
+        device: torch.device,
+        precision: Precision,
+        compile: bool = False,
+        cuda_graphs: bool = False,
+        unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
+        pin_batch_size: int | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.modules = modules
+        self.device = device
+        self.precision = precision
+        self._graphs = cuda_graphs and device.type == "cuda"
+        self._static = self._graphs or compile
+        self._batches = tuple(unet_batch_sizes)
+        self._pin = pin_batch_size
+        self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
+        if compile:
+            for part in ("unet", "vae"):
+                modules[part].compile(dynamic=False)
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        device: str | None = None,
+        dtype: Precision | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = True,
+        unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
+        pin_batch_size: int | None = None,
+    ) -> TorchNetworks:
+        """Load the weights. Raises CheckpointError where they are missing, unsafe or damaged."""
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision = dtype or default_precision(place)
+        modules = {}
+        for part in ("text_encoder", "vae", "unet"):
+            narrow = DTYPES[part_precision(part, precision)]
+            module = load_module(checkpoint, part, narrow).to(place)
+            if part != "text_encoder" and precision != "fp32":
+                module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            modules[part] = module
+        return cls(
+            checkpoint,
+            modules,
+            device=place,
+            precision=precision,
+            compile=compile,
+            cuda_graphs=cuda_graphs,
+            unet_batch_sizes=unet_batch_sizes,
+            pin_batch_size=pin_batch_size,
+        )
+
+    def find(self, net: str, shape: tuple[int, ...]) -> TorchBackend:
+        key = (net, shape)
+        if key not in self._backends:
+            spec = self._spec(net, shape)
+            module = self.modules[NETWORKS[net].part]
+            self._backends[key] = TorchBackend(
+                module, spec, self.device, cuda_graphs=self._graphs
+            )
+        return self._backends[key]
+
+    def describe(self) -> str:
+        if self.device.type == "cuda":
+            where = torch.cuda.get_device_name(self.device)
+        else:
+            where = f"{self.device.type}, {torch.get_num_threads()} threads"
+        return f"torch {torch.__version__} on {where}, {self.precision}"
+
+    def close(self) -> None:
+        self._backends.clear()
+        self.modules = {}
+
+    def _spec(self, net: str, shape: tuple[int, ...]) -> NetSpec:
+        factor = {"vae_encode": 1, "text": 0}.get(net, self.checkpoint.factor)
+        size = (shape[-2] * factor, shape[-1] * factor) if factor else (self.checkpoint.factor,) * 2
+        if net not in NETWORKS:
+            raise EngineMismatch(f"There is no network named {net!r}.")
+        spec = self.checkpoint.spec(
+            net,
+            size,
+            precision=part_precision(NETWORKS[net].part, self.precision),
+            unet_batch_sizes=self._batches,
+        )
+        if spec.kind != (net, shape):
+            raise EngineMismatch(
+                f"The {net} of this checkpoint takes {spec.inputs[0].shape}, not {shape}."
+            )
+        if self._pin:
+            return replace(spec, batch_sizes=(self._pin,))
+        if self._static:
+            return spec
+        return replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))  # no padding needed
+
+
+def default_precision(device: torch.device) -> Precision:
+    """fp16 on CUDA; on a CPU bf16 where it has instructions for it, else fp32."""
+    if device.type == "cuda":
+        return "fp16"
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if device.type == "cpu" and fast else "fp32"
+
+
+def part_precision(part: str, precision: Precision) -> Precision:
+    """The VAE overflows in fp16 on several published checkpoints, and it runs twice an edit only:
+    it stays in fp32 there. bf16 has the range and is kept."""
+    return "fp32" if part == "vae" and precision == "fp16" else precision
+
+
+def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.nn.Module:
+    """One part with its weights, in evaluation mode, without gradients."""
+    checkpoint.weights(part)  # refuses pickles and missing files with a sentence of its own
+    try:
+        with _quiet():
+            module: torch.nn.Module = _class(part).from_pretrained(
+                str(checkpoint.folder / part),
+                torch_dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                variant=checkpoint.variant,
+            )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"The {part} in {checkpoint.folder} cannot be loaded ({reason}); its files are "
+            "incomplete or damaged: fetch the checkpoint again."
+        ) from error
+    return module.eval().requires_grad_(False)
+
+
+def _class(part: str) -> Any:
+    if part == "text_encoder":
+        from transformers import CLIPTextModel
+
+        return CLIPTextModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading speaks through our own progress, not through the libraries' bars."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()

@@ -1,0 +1,276 @@
+"""Every bound of a request, from both sides, and the way of its fields into JSON and back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffedit.request import (
+    MAX_TEXT,
+    METHODS,
+    PARAMETERS,
+    RANGES,
+    EditRequest,
+    EditResult,
+    InvalidRequest,
+    Stats,
+    parameters,
+)
+from engine.spec import DiffEditError
+
+NAN, INF = float("nan"), float("inf")
+
+
+def request(**changes: Any) -> EditRequest:
+    return EditRequest(**{"image": "a.png", "prompt": "a pear", **changes})
+
+
+def test_the_defaults_and_their_order_are_those_of_the_api() -> None:
+    assert [f.name for f in fields(EditRequest)][:4] == [
+        "image",
+        "prompt",
+        "source_prompt",
+        "negative_prompt",
+    ]
+    assert parameters(EditRequest("a.png", "a pear")) == {
+        "prompt": "a pear",
+        "source_prompt": "",
+        "negative_prompt": "",
+        "num_inference_steps": 50,
+        "strength": 0.8,
+        "guidance_scale": 7.5,
+        "num_maps_per_mask": 10,
+        "mask_encode_strength": 0.5,
+        "mask_thresholding_ratio": 3.0,
+        "mask_dilation": 0,
+        "method": "diffedit",
+        "composite": True,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_inference_steps", 1),
+        ("num_inference_steps", 1000),
+        ("strength", 1),
+        ("strength", 1e-9),
+        ("guidance_scale", 0),
+        ("guidance_scale", 100.0),
+        ("num_maps_per_mask", 1),
+        ("num_maps_per_mask", 64),
+        ("mask_encode_strength", 1.0),
+        ("mask_thresholding_ratio", 1e-3),
+        ("mask_thresholding_ratio", 100),
+        ("mask_dilation", 64),
+        ("seed", 2**63 - 1),
+        ("seed", np.int64(7)),
+        ("seed", np.uint8(7)),
+        ("strength", np.float32(0.5)),
+        ("guidance_scale", np.int16(3)),
+        ("strength", Fraction(1, 2)),
+        ("composite", np.bool_(False)),
+        ("prompt", "x" * MAX_TEXT),
+        ("prompt", np.str_("a pear")),
+        ("source_prompt", ""),
+        ("negative_prompt", "  "),
+    ],
+)
+def test_what_is_inside_is_taken_as_plain_python(name: str, value: object) -> None:
+    found = getattr(request(**{name: value}), name)
+    assert found == value
+    default = EditRequest.__dataclass_fields__[name].default
+    assert type(found) is (str if name == "prompt" else type(default))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, value) for name in RANGES for value in (NAN, INF, -INF, None, "1", True, 1j, [])],
+        *[(name, value) for name in RANGES for value in (-1, 10**400, Fraction(10**400))],
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 1001),
+        ("num_inference_steps", 50.0),
+        ("num_inference_steps", np.float64(50)),
+        ("num_inference_steps", np.array([50])),
+        ("strength", 0),
+        ("strength", 0.0),
+        ("strength", np.nextafter(1, 2)),
+        ("strength", np.bool_(True)),
+        ("guidance_scale", 100.1),
+        ("num_maps_per_mask", 0),
+        ("num_maps_per_mask", 65),
+        ("mask_encode_strength", 0),
+        ("mask_encode_strength", 1.1),
+        ("mask_thresholding_ratio", 0),
+        ("mask_thresholding_ratio", 101),
+        ("mask_dilation", 65),
+        ("seed", 2**63),
+        ("seed", 1.5),
+        ("composite", 1),
+        ("composite", None),
+        ("composite", "yes"),
+        ("method", None),
+        ("method", "DiffEdit"),
+        ("method", np.array(["sdedit"])),
+        ("prompt", None),
+        ("prompt", b"a pear"),
+        ("prompt", ["a pear"]),
+        ("source_prompt", None),
+        ("negative_prompt", 3),
+        ("image", None),
+    ],
+)
+def test_what_is_outside_is_refused_by_name_and_value(name: str, value: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        request(**{name: value})
+    message = str(caught.value)
+    assert name in message
+    assert message.endswith((".", "?"))
+    assert len(message) < 400
+    if isinstance(value, float):
+        assert str(value) in message
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\t\n", "\u3000"])
+def test_a_blank_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(InvalidRequest, match="prompt is blank"):
+        request(prompt=prompt)
+
+
+@pytest.mark.parametrize("name", ["prompt", "source_prompt", "negative_prompt"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("a\0b", "NUL"), ("a\udc80b", "half a character"), ("x" * (MAX_TEXT + 1), "4097 characters")],
+)
+def test_no_text_is_refused(name: str, text: str, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{name} .*{why}"):
+        request(**{name: text})
+
+
+def test_messages_stay_short_and_say_what_to_do() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        request(strength=1.5)
+    assert str(caught.value) == (
+        "strength is 1.5, but must be a number above 0 and at most 1; leave it out for 0.8."
+    )
+    with pytest.raises(InvalidRequest, match="did you mean 'sdedit'"):
+        request(method="sd-edit")
+    with pytest.raises(InvalidRequest, match="take one of diffedit, encode-decode"):
+        request(method="paint")
+
+
+def test_a_value_whose_repr_fails_is_refused_all_the_same() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(InvalidRequest, match="strength is"):
+        request(strength=Broken())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mask_goes_only_with_the_methods_that_have_one(method: str) -> None:
+    if method in ("diffedit", "masked-sdedit"):
+        assert request(method=method, mask_image="m.png").mask_image == "m.png"
+    else:
+        with pytest.raises(InvalidRequest, match=f"mask_image is given, but method is '{method}'"):
+            request(method=method, mask_image="m.png")
+
+
+def test_requests_are_frozen_hashable_and_quiet_about_pictures() -> None:
+    pixels = np.zeros((500, 500, 3), np.uint8)
+    asked = request(image=pixels)
+    with pytest.raises(FrozenInstanceError):
+        asked.seed = 3  # type: ignore[misc]
+    assert asked == asked
+    assert asked != request(image=pixels)
+    assert len({asked, asked}) == 1
+    assert len(repr(asked)) < 600
+
+
+def test_invalid_request_is_both_a_value_error_and_ours() -> None:
+    assert issubclass(InvalidRequest, ValueError)
+    assert issubclass(InvalidRequest, DiffEditError)
+
+
+def words() -> st.SearchStrategy[str]:
+    letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    return st.text(letters, max_size=30)
+
+
+def number(name: str) -> st.SearchStrategy[int | float]:
+    allowed = RANGES[name]
+    if allowed.whole:
+        return st.integers(int(allowed.low), int(allowed.high))
+    return st.floats(allowed.low, allowed.high, exclude_min=allowed.above)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"prompt": words().filter(str.strip)},
+        optional={
+            "source_prompt": words(),
+            "negative_prompt": words(),
+            "method": st.sampled_from(METHODS),
+            "composite": st.booleans(),
+            **{name: number(name) for name in RANGES},
+        },
+    )
+)
+def test_parameters_survive_json(values: dict[str, Any]) -> None:
+    asked = EditRequest("a.png", **values)
+    there = parameters(asked)
+    assert tuple(there) == PARAMETERS
+    again = EditRequest.from_parameters("b.png", json.loads(json.dumps(there)))
+    assert parameters(again) == there
+    assert again.image == "b.png"
+
+
+def test_parameters_take_the_mask_beside_them() -> None:
+    asked = EditRequest.from_parameters("a.png", {"prompt": "a pear"}, mask_image="m.png")
+    assert asked.mask_image == "m.png"
+    assert "mask_image" not in parameters(asked)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"prompt": "a", "sed": 1}, "no parameter 'sed'; did you mean 'seed'"),
+        ({"prompt": "a", "num_steps": 1}, "did you mean 'num_inference_steps'"),
+        ({"prompt": "a", "image": "b.png"}, "no parameter 'image'; take one of prompt"),
+        ({"prompt": "a", 3: 4}, "no parameter 3"),
+        ({}, "hold no prompt"),
+        (["prompt"], "must be a table"),
+        ({"prompt": "a", "seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_parameters_are_refused(params: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        EditRequest.from_parameters("a.png", params)
+
+
+def test_stats_and_results_are_frozen() -> None:
+    stats = Stats({"unet": 140}, {"unet": 82}, {"total": 1.0})
+    with pytest.raises(FrozenInstanceError):
+        stats.rows = {}  # type: ignore[misc]
+    empty: Any = None
+    result = EditResult(empty, empty, empty, empty, empty, stats, seed=3)
+    assert result.warnings == ()
+    assert result != EditResult(empty, empty, empty, empty, empty, stats, seed=3)
+
+
+def test_importing_it_brings_no_heavy_package() -> None:
+    code = "import sys, diffedit.request; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

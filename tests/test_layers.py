@@ -1,0 +1,248 @@
+"""The import rules of ARCHITECTURE.md, "Who may import whom", over every file, and what they cost.
+
+The checker reads source, so an import inside a function counts like one at the top. Each rule is
+also shown to fail on a source made up for it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import diffedit
+import engine
+import export
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("diffedit", "engine", "export")
+
+# Which files may import a package at all. A trailing "." means a whole package of ours.
+HEAVY = {
+    "PIL": ("diffedit.images", "diffedit.cli.", "diffedit.server."),
+    "diffusers": ("engine.backends.torch", "export.networks", "diffedit.pipeline"),
+    "onnx": ("export.",),
+    "onnxruntime": ("engine.backends.onnxruntime",),
+    "onnxscript": ("export.",),
+    "peft": ("export.networks", "export.lora"),
+    "polygraphy": ("export.to_tensorrt",),
+    "rich": ("diffedit.cli.", "export.__main__", "export.progress"),
+    "tensorrt": ("engine.backends.tensorrt", "export.to_tensorrt"),
+    "tensorrt_rtx": ("engine.backends.tensorrt", "export.to_tensorrt"),
+    "tokenizers": ("diffedit.prompts",),
+    "transformers": ("engine.backends.torch", "export.networks", "diffedit.prompts"),
+    "typer": ("diffedit.cli.", "export.__main__"),
+}
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "peft", "polygraphy", "tensorrt", "tensorrt_rtx")
+PURE = ("diffedit.edit", "diffedit.schedule", "diffedit.mask")
+EXPORT_DOOR = "diffedit.cli.build"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name, with its full dotted path."""
+
+    name: str
+    line: int
+    lazy: bool
+    typing_only: bool
+
+    def within(self, *modules: str) -> bool:
+        return any(self.name == m or self.name.startswith(m + ".") for m in modules)
+
+
+def imports_of(source: str) -> Iterator[Import]:
+    """Every import of a source: statements anywhere, and import_module("...") calls."""
+
+    def walk(node: ast.AST, lazy: bool, typing_only: bool) -> Iterator[Import]:
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            argument = node.args[0]
+            if called in ("import_module", "__import__") and isinstance(argument, ast.Constant):
+                names = [str(argument.value)]
+        for name in names:
+            yield Import(name, getattr(node, "lineno", 0), lazy, typing_only)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            typing_only = True
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, lazy, typing_only)
+
+    yield from walk(ast.parse(source), False, False)
+
+
+def problem(module: str, found: Import) -> str | None:
+    """What is wrong with `module` importing this, or None."""
+    package = module.split(".")[0]
+    if found.name.startswith("."):
+        return "imports are absolute"
+    if found.within("benchmarks", "demo", "tests"):
+        return f"{package} runs without a clone"
+    if package == "engine" and found.within("diffedit", "export"):
+        return "engine knows neither diffedit nor export"
+    if package == "export":
+        if found.within("diffedit"):
+            return "export knows no requests"
+        backends = module == "export.verify" and found.within("engine.backends")
+        if found.within("engine") and not found.within("engine.spec") and not backends:
+            return "export imports engine.spec only (and engine.backends in verify.py)"
+    if package == "diffedit" and found.within("export"):
+        if module != EXPORT_DOOR:
+            return f"only {EXPORT_DOOR} imports export"
+        if not found.lazy:
+            return f"{EXPORT_DOOR} imports export inside a function"
+    if module in PURE and found.within("engine", "diffedit"):
+        allowed = found.within(
+            "engine.rows", "engine.spec", "diffedit.cache", "diffedit.request", *PURE
+        )
+        if not allowed:
+            return f"{module} is arithmetic over rows"
+    if module.startswith("engine.spec"):
+        root = found.name.split(".")[0]
+        if root not in sys.stdlib_module_names and not found.within("engine.spec"):
+            return "engine.spec imports the standard library only"
+    for heavy, homes in HEAVY.items():
+        at_home = any(f"{module}.".startswith(h) if h[-1] == "." else module == h for h in homes)
+        if found.within(heavy) and not at_home and not found.typing_only:
+            return f"{heavy} is imported in {', '.join(homes)} only"
+    return None
+
+
+def problems(module: str, source: str) -> list[str]:
+    """Every violation in one source, as "module:line name: rule"."""
+    found = [
+        f"{module}:{i.line} {i.name}: {why}"
+        for i in imports_of(source)
+        if (why := problem(module, i))
+    ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
+            found.append(f"{module}:{node.lineno} sys.path: nothing edits the search path")
+    return found
+
+
+def sources() -> list[tuple[str, Path]]:
+    files = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
+    return [(_module(p), p) for p in files]
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_file_keeps_the_rules() -> None:
+    files = sources()
+    assert {m.split(".")[0] for m, _ in files} == set(PACKAGES)
+    assert [p for m, path in files for p in problems(m, path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "rule"),
+    [
+        ("engine.batching", "import diffedit.edit", "neither diffedit nor export"),
+        ("engine.batching", "def f():\n    from export import verify", "neither diffedit"),
+        ("engine.buffers", "from importlib import import_module\nimport_module('export.x')", "nei"),
+        ("export.to_onnx", "from engine.rows import Row", "engine.spec only"),
+        ("export.to_onnx", "from engine import backends", "engine.spec only"),
+        ("export.verify", "from engine.batching import Batcher", "engine.spec only"),
+        ("export.build", "from diffedit import EditRequest", "no requests"),
+        ("diffedit.pipeline", "def f():\n    import export", "only diffedit.cli.build"),
+        ("diffedit.cli.build", "from export.build import build", "inside a function"),
+        ("diffedit.edit", "from engine.backends import Networks", "arithmetic"),
+        ("diffedit.mask", "from PIL import Image", "PIL is imported"),
+        ("diffedit.schedule", "import diffedit.prompts", "arithmetic"),
+        ("engine.spec.nets", "import torch", "standard library"),
+        ("engine.spec.nets", "from engine.rows import Row", "standard library"),
+        ("engine.backends.torch", "import onnxruntime as ort", "onnxruntime is imported"),
+        ("engine.batching", "def f():\n    import tensorrt", "tensorrt is imported"),
+        ("diffedit.server", "import transformers.models", "transformers is imported"),
+        ("diffedit.pipeline", "from demo.picture import still_life", "without a clone"),
+        ("diffedit.pipeline", "from .request import EditRequest", "absolute"),
+        ("engine.rows", "import sys\nsys.path.insert(0, '.')", "search path"),
+    ],
+)
+def test_each_rule_can_fail(module: str, source: str, rule: str) -> None:
+    found = problems(module, source)
+    assert len(found) == 1
+    assert rule in found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("export.verify", "from engine.backends.torch import TorchNetworks"),
+        ("diffedit.cli.build", "def f():\n    from export.build import build"),
+        ("diffedit.edit", "from engine.rows import Row\nfrom diffedit.mask import heatmap"),
+        ("engine.spec.nets", "from engine.spec.errors import DiffEditError\nimport json"),
+        ("diffedit.request", "if TYPE_CHECKING:\n    from PIL import Image"),
+        ("diffedit.cli.output", "from PIL import Image"),
+    ],
+)
+def test_each_rule_lets_the_rest_through(module: str, source: str) -> None:
+    assert problems(module, source) == []
+
+
+@pytest.mark.parametrize("package", [diffedit, engine, export], ids=lambda p: p.__name__)
+def test_packages_come_from_this_tree(package: object) -> None:
+    """A foreign top-level `engine` would otherwise be mixed in without a word."""
+    (folder,) = package.__path__  # type: ignore[attr-defined]
+    assert Path(folder).resolve() == ROOT / package.__name__  # type: ignore[attr-defined]
+
+
+def run_python(code: str) -> dict[str, object]:
+    """Run code in a fresh interpreter; the last line it prints is json."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_importing_diffedit_is_quick_and_light() -> None:
+    """Under 1.5 s on a quiet machine (twice that is let pass here), and no backend comes along."""
+    code = (
+        "import json, sys, time; start = time.perf_counter(); import diffedit; "
+        "seconds = time.perf_counter() - start; "
+        "print(json.dumps({'seconds': seconds, 'roots': sorted({m.split('.')[0] for m in "
+        "sys.modules}), 'backends': [m for m in sys.modules if 'engine.backends.' in m]}))"
+    )
+    runs = [run_python(code) for _ in range(2)]
+    seconds = min(float(str(r["seconds"])) for r in runs)
+    print(f"import diffedit: {seconds:.2f} s (bound 1.5)")
+    roots = runs[0]["roots"]
+    assert isinstance(roots, list)
+    unwanted = {*HEAVY, "torch", "export", "numpy"} & set(roots)
+    assert not unwanted
+    assert runs[0]["backends"] == []
+    assert seconds < 2 * 1.5
+
+
+def test_core_imports_without_any_optional_package() -> None:
+    """What extras bring may be missing: every core module still imports."""
+    optional = [f"engine.backends.{n}" for n in ("onnxruntime", "tensorrt")]
+    modules = [m for m, _ in sources() if not m.startswith("export") and m not in optional]
+    code = (
+        "import importlib, json, sys\n"
+        f"blocked = {OPTIONAL!r}\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in blocked: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        f"for m in {[m for m in modules if not m.endswith('__main__')]!r}:\n"
+        "    importlib.import_module(m)\n"
+        "print(json.dumps({'here': [b for b in blocked if b in sys.modules]}))"
+    )
+    assert run_python(code) == {"here": []}
