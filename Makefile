@@ -77,6 +77,7 @@ demo: $(READY)  ## Build a small model's engines, edit a picture with them, writ
 	    --source "a red ball and a green cube on a table" \
 	    --prompt "a blue ball and a green cube on a table" \
 	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force
+	$(if $(filter demo/model,$(DEMO_MODEL)),,@echo "This model has random weights and edits at random: it shows that everything runs.")
 	@echo "The picture, its heatmap, the mask and the edit, side by side: $(DEMO)/panel.png"
 
 need-model:

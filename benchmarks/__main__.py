@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--json FILE]`: run one benchmark, print its table and one json line."""
+"""`python -m benchmarks NAME [--json FILE]`: run one, print its table and one json line."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ def _commit() -> str | None:
     root = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        return subprocess.check_output(command, cwd=root, text=True, stderr=subprocess.DEVNULL).strip()
+        done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return done.stdout.strip()

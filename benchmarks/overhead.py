@@ -1,7 +1,7 @@
 """What the batcher and the buffers cost beside the networks: microseconds a call and a row.
 
-Flows on the fake backend ask for b rows a turn; the time inside the backend is taken off, and a line
-through the costs at several b gives the price of a call and of a row.
+Flows on the fake backend ask for b rows a turn; the time inside the backend is taken off, and a
+line through the costs at several b gives the price of a call and of a row.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Timed(FakeBackend):
 
 
 def asks(rows: list[Row], turns: int) -> Flow[None]:
+    """The same rows, turn after turn."""
     for _ in range(turns):
         yield rows
 
@@ -70,7 +71,9 @@ def run(arguments: list[str]) -> dict[str, Any]:
     per_row, per_call = np.polyfit(list(medians), list(medians.values()), 1)
     for size, microseconds in medians.items():
         print(f"{size:3d} rows a call  {microseconds:7.1f} us")
-    print(f"a call {per_call:.1f} us (bound {BOUND_CALL:g}), a row {per_row:.1f} us ({BOUND_ROW:g})")
+    print(
+        f"a call {per_call:.1f} us (bound {BOUND_CALL:g}), a row {per_row:.1f} us ({BOUND_ROW:g})"
+    )
     return {
         "microseconds": {str(size): round(us, 2) for size, us in medians.items()},
         "per_call_us": round(float(per_call), 2),

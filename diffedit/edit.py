@@ -297,5 +297,5 @@ def _texts(task: Task, masked: bool, encoded: bool) -> list[Ids]:
 
 
 def _noised(x0: Tensor, noise: Noise, schedule: Schedule) -> Background:
-    """"DiffEdit without encoding": the background is x_0, noised afresh at each level."""
+    """The background of "DiffEdit without encoding": x_0, noised afresh at each level."""
     return lambda i: schedule.noise(x0, noise.draw(), i) if i else x0

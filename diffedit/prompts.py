@@ -90,8 +90,9 @@ def _read(folder: Path) -> Any:
         raise CheckpointError(
             f"The tokenizer in {folder} cannot be read ({why}); copy it from the checkpoint again."
         ) from None
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if len(ids) < 3 or (ids[0], ids[-1]) != (begin, end) or tokenizer.pad_token_id is None:
+    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    known = all(i is not None and i < tokenizer.vocab_size for i in (begin, end, padding))
+    if not known or (ids[0], ids[-1]) != (begin, end):
         raise CheckpointError(
             f"The tokenizer in {folder} does not begin, end and fill up texts as CLIP's does; copy "
             "it from the checkpoint again."

@@ -162,7 +162,7 @@ def _from_array(array: NDArray[Any], noun: str) -> Image.Image:
             f"The {noun} is an array of shape {array.shape}, but must be [H, W] or [H, W, 3]; "
             "convert it."
         )
-    return Image.fromarray(np.array(array, order="C")) if array.size else Image.new("L", (0, 0))
+    return Image.fromarray(array) if array.size else Image.new("L", (0, 0))
 
 
 def _header(file: IO[bytes], name: str) -> Image.Image:
@@ -198,7 +198,7 @@ def _flat(image: Image.Image, ground: tuple[int, int, int], managed: bool = True
         image = _eight_bits(image)
     alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
         alpha = image.getchannel("A")
     color = _to_srgb(image) if managed else image.convert("RGB")
     if alpha is not None:
@@ -220,9 +220,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """RGB, through the embedded profile or PNG's gamma where that makes a difference."""
-    if "icc_profile" in image.info or image.mode == "LAB":
+    if icc := image.info.get("icc_profile"):
         try:
-            return _managed(image, image.info.get("icc_profile"))
+            return _managed(image, icc)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
             pass  # a broken or foreign profile, or a PIL without it: the numbers as they are
     try:
@@ -237,13 +237,11 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return plain
 
 
-def _managed(image: Image.Image, icc: bytes | None) -> Image.Image:
+def _managed(image: Image.Image, icc: bytes) -> Image.Image:
     """RGB through a colour profile; raises as ImageCms does where it does not fit."""
     if image.mode in ("1", "P", "PA", "RGBA", "RGBX"):
         image = image.convert("RGB")
-    profile = ImageCms.ImageCmsProfile(
-        io.BytesIO(icc) if icc else ImageCms.createProfile("LAB"),
-    )
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     srgb = ImageCms.createProfile("sRGB")
     convert = ImageCms.buildTransform(profile, srgb, image.mode, "RGB")
     if image.mode == "RGB":

@@ -61,7 +61,10 @@ class _Range:
         if isinstance(value, numbers.Integral):
             number = int(value)
         elif isinstance(value, numbers.Real) and not self.whole:
-            number = float(value)
+            try:
+                number = float(value)
+            except OverflowError:  # a fraction beyond every float
+                return None
         else:
             return None
         inside = self.low <= number <= self.high  # NaN is not

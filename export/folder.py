@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from engine.spec import MANIFEST_NAME, BuildError, Entry, Manifest
 
@@ -73,13 +74,10 @@ def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
         raise StorageError(f"{out.parent} does not exist; make it first or choose another --out.")
     if out.exists() and not out.is_dir():
         raise StorageError(f"{out} is a file; choose a folder for --out.")
-    with storage(out):
-        made = not out.exists()
-        out.mkdir(exist_ok=True)
-        lock = (out / LOCK_NAME).open("w")
+    made = not out.exists()
+    lock = _lock(out, waiting)
     temporary = out / f".build-{os.getpid()}"
     try:
-        _lock(lock.fileno(), waiting)
         with storage(out):
             _sweep(out)
             temporary.mkdir()
@@ -92,34 +90,41 @@ def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
         lock.close()
 
 
-def commit(temporary: Path, out: Path, manifest: Manifest, entry: Entry) -> Manifest:
-    """Move the files of `entry` from `temporary` into `out`, then save the manifest with it."""
+def move(temporary: Path, out: Path, entry: Entry) -> None:
+    """Move the files of `entry` from `temporary` into `out`."""
     with storage(out):
         for file in reversed(entry.files):  # the main file last: it refers to the others
             os.replace(temporary / file.name, out / file.name)
-        return save(out, manifest, manifest.with_entry(entry))
 
 
-def save(out: Path, before: Manifest, after: Manifest) -> Manifest:
+def save(out: Path, before: Manifest, after: Manifest) -> None:
     """Save `after` and delete the files that only `before` listed."""
     with storage(out):
         after.save(out)
         for name in _names(before.entries) - _names(after.entries):
             if Path(name).name == name:
                 (out / name).unlink(missing_ok=True)
-    return after
 
 
 def _names(entries: Iterable[Entry]) -> set[str]:
     return {file.name for entry in entries for file in entry.files}
 
 
-def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _lock(out: Path, waiting: Callable[[], None]) -> IO[str]:
+    """The open lock file; closing it gives the lock back, and so does the end of the process."""
+    path = out / LOCK_NAME
+    while True:
+        with storage(out):
+            out.mkdir(exist_ok=True)
+            lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+            return lock
+        lock.close()  # the other builder failed and took its empty folder away: make it anew
 
 
 def _sweep(out: Path) -> None:

@@ -122,4 +122,5 @@ def _without_text_model(data: dict[str, Any] | None, module: Any) -> dict[str, A
     """Files name the encoder's layers `text_model.…`; newer transformers dropped that level."""
     if data is None or hasattr(module, "text_model"):
         return data
-    return {name.replace("text_encoder.text_model.", "text_encoder."): v for name, v in data.items()}
+    old, new = "text_encoder.text_model.", "text_encoder."
+    return {name.replace(old, new): value for name, value in data.items()}

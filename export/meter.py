@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -23,10 +24,8 @@ class Meter:
         self._start = time.perf_counter()
 
     def __enter__(self) -> Meter:
-        try:
+        with contextlib.suppress(OSError):
             (_SELF / "clear_refs").write_text("5")
-        except OSError:
-            pass
         self._start = time.perf_counter()
         return self
 
@@ -37,17 +36,17 @@ class Meter:
         traceback: TracebackType | None,
     ) -> None:
         self.seconds = time.perf_counter() - self._start
-        self.peak_bytes = memory("VmHWM") or own_peak()
+        self.peak_bytes = peak()
 
 
-def own_peak() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak() -> int:
+    """The largest resident memory of this program since it began or `Meter` began, in bytes.
 
-
-def memory(field: str) -> int:
-    """A field of /proc/self/status in bytes, such as "VmRSS"; 0 where there is none."""
-    return _field(_SELF / "status", field)
+    The portable counter comes second: in a child it begins with what its parent held.
+    """
+    return _field(_SELF / "status", "VmHWM") or (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def available() -> int:

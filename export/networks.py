@@ -62,7 +62,7 @@ def load(checkpoint: Checkpoint, part: str, loras: Sequence[Lora] = ()) -> nn.Mo
                 output_loading_info=True,
                 torch_dtype=torch.float32,
             )
-        except Exception as error:  # safetensors', diffusers' and transformers' errors share no base
+        except Exception as error:  # those of three libraries share no base
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise CheckpointError(
                 f"The weights of {folder} cannot be loaded ({reason}); download them again."
@@ -95,7 +95,7 @@ def wrap(name: str, module: nn.Module, precision: Precision) -> Wrapped:
 
 
 def sample(spec: NetSpec, rows: int, *, vocabulary: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Inputs as the network meets them, the same for the same seed; row i does not depend on `rows`.
+    """Inputs as the network meets them, the same for a seed; row i does not depend on `rows`.
 
     Token ids are uniform below `vocabulary`, pictures uniform in [-1, 1], timesteps uniform in
     [0, STEPS), latents and embeddings standard normal.

@@ -19,7 +19,9 @@ from export.targets import Target
 
 EXPORT_VERSION = 1
 """Raise it with every change of this package that changes what it writes."""
-ONNX_OPSET = 18
+OPSET = 18
+"""The lowest that the exporter writes without a conversion; 23 would turn attention into an
+operator that TensorRT refuses in fp32 and for the VAE's head size of 512."""
 MAX_SIDE = 4096
 MAX_BATCH = 256
 
@@ -56,10 +58,11 @@ class Job:
         size = f"-{_by(self.size)}" if self.size else ""
         return f"{self.spec.name}{size}-{precision}"
 
-    def bytes_needed(self, engines: bool) -> int:
-        """A generous estimate of what its files take on the disk."""
+    @property
+    def file_bytes(self) -> int:
+        """A generous estimate of what one of its files takes on the disk."""
         width = 4 if self.spec.precision == "fp32" else 2
-        return int(self.parameters * width * (1.1 + 1.2 * engines)) + (8 << 20)
+        return int(self.parameters * width * 1.15) + (2 << 20)
 
 
 def jobs(
@@ -87,11 +90,11 @@ def jobs(
             precision=precision,
             unet_batch_sizes=batches,
         )
-        key = _digest(name, weights, size, precision, ONNX_OPSET, EXPORT_VERSION)
+        key = _digest(name, weights, size, precision, OPSET, EXPORT_VERSION)
         return Job(spec, size, weights, key, counts[part])
 
-    named = [n for n in NETWORKS if n != "text"]
-    return (job("text", None), *(job(name, size) for size in dict.fromkeys(sizes) for name in named))
+    sized = [(name, size) for size in dict.fromkeys(sizes) for name in NETWORKS if name != "text"]
+    return (job("text", None), *(job(name, size) for name, size in sized))
 
 
 def engine_key(

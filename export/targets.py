@@ -43,14 +43,14 @@ def choose(wanted: Wanted, capabilities: Sequence[str] = ()) -> Target:
     if wanted == "onnx":
         return Target(None, "", None, None, "Building ONNX alone, as asked.")
     if wanted != "auto":
-        found = _find(wanted)
+        found = _find(wanted, capabilities)
         if isinstance(found, str):
             raise BuildError(f"Cannot build for {wanted}: {found}.")
         return found
-    first = _find("tensorrt")
+    first = _find("tensorrt", ())
     if isinstance(first, Target):
         return first
-    second = _find("tensorrt-rtx")
+    second = _find("tensorrt-rtx", capabilities)
     if isinstance(second, Target):
         reason = f"{second.reason[:-1]}; not for tensorrt: {first}."
         return Target("tensorrt-rtx", second.version, None, None, reason)
@@ -58,7 +58,7 @@ def choose(wanted: Wanted, capabilities: Sequence[str] = ()) -> Target:
     return Target(None, "", None, None, reason)
 
 
-def _find(product: Product) -> Target | str:
+def _find(product: Product, capabilities: Sequence[str]) -> Target | str:
     """The target, or why it is not there: a clause without a full stop."""
     module = MODULES[product]
     if find_spec(module) is None:
@@ -74,9 +74,9 @@ def _find(product: Product) -> Target | str:
         gpu = torch.cuda.get_device_name()
         capability = "{}.{}".format(*torch.cuda.get_device_capability())
     try:
-        version = probe(product)
+        version = probe(product, capabilities)
     except BuildError as error:
-        return f"its builder does not start here ({str(error).rstrip('.')})"
+        return str(error).partition(": ")[2].rstrip(".") or str(error).rstrip(".")
     where = f"for the {gpu} here" if gpu else "for RTX GPUs, compiled without one"
     reason = f"Building ONNX and {product} {version} engines {where}."
     return Target(product, version, gpu, capability, reason)

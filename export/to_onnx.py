@@ -15,10 +15,8 @@ from torch import Tensor
 
 from engine.spec import BuildError, NetSpec
 from export.networks import Wrapped, quiet
+from export.plan import OPSET
 
-OPSET = 18
-"""The lowest that the exporter writes without a conversion; 23 would turn attention into an operator
-that TensorRT refuses in fp32 and for the VAE's head size of 512."""
 EMBED_LIMIT = 1 << 30
 """Weights of more bytes than this go beside the .onnx: protobuf ends at 2 GB."""
 

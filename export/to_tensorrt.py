@@ -1,25 +1,28 @@
 """One .onnx + NetSpec -> one engine with a static profile (min = opt = max) per batch size.
 
-`tensorrt` and `tensorrt_rtx` share every line; what differs is asked of the objects (`hasattr`), for
-version numbers cannot be compared across the two. A build runs in a process of its own
-(`python -m export.to_tensorrt`, json in, json out): a crash or a lack of memory inside the compiler
-stays there, its peak memory is exact, and the switch that makes Polygraphy choose a product, which
-is read once at import, never reaches the caller.
+`tensorrt` and `tensorrt_rtx` share every line; what differs is asked of the objects (`hasattr`),
+for version numbers cannot be compared across the two. A build runs in a process of its own
+(`python -m export.to_tensorrt`, json in, json out): a crash or a lack of memory inside the
+compiler stays there, its peak memory is exact, and the switch that makes Polygraphy choose a
+product, which is read once at import, never reaches the caller.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.spec import BuildError, NetSpec
-from export.meter import own_peak
+from export.meter import peak
 
 Product = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[Product, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -91,7 +94,7 @@ def profile_shapes(spec: NetSpec) -> tuple[dict[str, tuple[int, ...]], ...]:
 
 
 def capability_name(text: str) -> str:
-    """"8.9" -> "SM89"; raises ValueError with a sentence."""
+    """SM89 for "8.9"; raises ValueError with a sentence."""
     major, dot, minor = text.partition(".")
     if not (dot and major.isdigit() and minor.isdigit()):
         raise ValueError(f"a compute capability is a number such as 8.9, not {text!r}")
@@ -99,13 +102,20 @@ def capability_name(text: str) -> str:
 
 
 def compile_engine(request: EngineRequest) -> EngineResult:
-    """Build in a child process; raises BuildError with the compiler's own last words."""
+    """Build in a child process.
+
+    Raises:
+        BuildError: with the compiler's own last words.
+        OSError: the disk is full.
+    """
     return EngineResult(**_ask(request.to_json(), f"the {request.spec.name} engine"))
 
 
-def probe(product: Product) -> str:
-    """The version of a product whose builder really starts here; raises BuildError if none does."""
-    return str(_ask({"probe": product}, product)["version"])
+def probe(product: Product, compute_capabilities: Sequence[str] = ()) -> str:
+    """The version of a product whose builder really starts here and knows these capabilities;
+    raises BuildError where one does not."""
+    question = {"probe": product, "compute_capabilities": list(compute_capabilities)}
+    return str(_ask(question, "a first configuration")["version"])
 
 
 def _ask(question: dict[str, Any], what: str) -> dict[str, Any]:
@@ -127,6 +137,8 @@ def _ask(question: dict[str, Any], what: str) -> dict[str, Any]:
         child.wait()
     if child.returncode == 0:
         return dict(json.loads(answer))
+    if child.returncode == errno.ENOSPC:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     raise BuildError(f"Building {what} failed: {_reason(child.returncode, words)}.")
 
 
@@ -181,7 +193,7 @@ def build_here(request: EngineRequest) -> EngineResult:
     if request.timing_cache:
         _write_timing_cache(prepared.config, request.timing_cache)
     version = str(_load(request.product).__version__)
-    return EngineResult(version, time.perf_counter() - start, own_peak())
+    return EngineResult(version, time.perf_counter() - start, peak())
 
 
 def _load(product: Product) -> Any:
@@ -212,7 +224,8 @@ def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...]) -> None:
 def _read_timing_cache(config: Any, path: Path) -> None:
     blob = path.read_bytes() if path.is_file() else b""
     if not config.set_timing_cache(config.create_timing_cache(blob), False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)  # another GPU's or version's
+        # It is another GPU's or version's.
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _write_timing_cache(config: Any, path: Path) -> None:
@@ -226,10 +239,8 @@ def _die_with_parent() -> None:
     import ctypes
     import signal
 
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass
 
 
 def main() -> int:
@@ -241,13 +252,15 @@ def main() -> int:
     try:
         if "probe" in question:
             trt = _load(question["probe"])
-            trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+            config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+            _set_capabilities(trt, config, tuple(question["compute_capabilities"]))
             answer: dict[str, Any] = {"version": str(trt.__version__)}
         else:
             answer = asdict(build_here(EngineRequest.from_json(question)))
     except BaseException as error:
-        print(f"[E] {type(error).__name__}: {error}".replace("BuildError: ", ""), file=sys.stderr)
-        return 1
+        kind = "" if isinstance(error, BuildError) else f"{type(error).__name__}: "
+        sys.stderr.write(f"[E] {kind}{error}\n")
+        return errno.ENOSPC if getattr(error, "errno", 0) == errno.ENOSPC else 1
     answers.write(json.dumps(answer))
     answers.close()
     return 0

@@ -19,7 +19,10 @@ settings.register_profile("local", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-torch.set_num_threads(min(4, os.cpu_count() or 1))
+# The networks here are tiny: a second thread has nothing to do and waits for its share by spinning,
+# which costs ten times the test's own time wherever something else runs too.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -106,13 +106,22 @@ class EngineFolder:
     def precisions(self) -> str:
         """For people: "fp16", or "fp16 with a vae_decode in fp32"."""
         by_net = {entry.spec.name: entry.spec.precision for entry in self.entries}
-        main = by_net.get("unet") or next(iter(by_net.values()))
-        others = [f"{net} in {p}" for net, p in by_net.items() if p != main]
-        return f"{main} with {', '.join(others)}" if others else main
+        main = by_net.get("unet", self.entries[0].spec.precision)
+        others = [f"{net} in {precision}" for net, precision in by_net.items() if precision != main]
+        return f"{main} with {', '.join(others)}" if others else str(main)
 
-    def only(self, format: Format) -> EngineFolder:
+    def only(self, wanted: Format) -> EngineFolder:
         """The same folder, seen by a backend of one format."""
-        return replace(self, formats=(format,))
+        return replace(self, formats=(wanted,))
+
+    def require_complete(self) -> None:
+        """Raises EngineMismatch unless at least one size has all four networks."""
+        if not self.sizes:
+            there = ", ".join(sorted({entry.spec.name for entry in self.entries}))
+            raise EngineMismatch(
+                f"The build in {self.path} is not finished: of four networks there is only "
+                f"{there} ({' or '.join(self.formats)}); finish it with: {self.command()}"
+            )
 
     def entry(self, net: str, shape: tuple[int, ...]) -> Entry:
         """The entry for rows of `net` whose first input has `shape`, its spec pinned if asked.
@@ -245,6 +254,11 @@ def _same(wanted: TensorSpec, found: Found) -> bool:
     if found.dtype != wanted.dtype or len(found.shape) != len(wanted.shape):
         return False
     return all(f in (None, w) for w, f in zip(wanted.shape, found.shape, strict=True))
+
+
+def numbered(place: torch.device) -> torch.device:
+    """A CUDA device with its number, as tensors name it: torch's current one for plain "cuda"."""
+    return torch.device("cuda", torch.cuda.current_device()) if str(place) == "cuda" else place
 
 
 def check_batch(spec: NetSpec, inputs: Sequence[Tensor], device: torch.device) -> int:

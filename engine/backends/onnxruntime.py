@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends.folder import DTYPES, EngineFolder, Found, check_batch, check_border
-from engine.spec import EngineMismatch, Entry, NetSpec
+from engine.backends.folder import EngineFolder, Found, check_batch, check_border, numbered
+from engine.spec import EngineMismatch, Entry, NetSpec, Size
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class OnnxNetworks:
 
     def __init__(self, ort: Any, folder: EngineFolder, device: torch.device) -> None:
         self.device = device
-        self.sizes = folder.sizes
         self.folder = folder
+        self.sizes: tuple[Size, ...] | None = folder.sizes
         self._ort = ort
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._backends: dict[tuple[str, tuple[int, ...]], OnnxBackend] = {}
@@ -50,7 +50,8 @@ class OnnxNetworks:
 
         Args:
             folder: what `diffedit-trt build` wrote.
-            digests: part -> sha256 of the checkpoint in use (None: do not compare).
+            digests: part -> sha256 of the checkpoint in use. None compares nothing, and lets an
+                unfinished folder pass: a build checks its single networks so.
             device: "cpu", "cuda", "cuda:1"; None takes CUDA where torch and onnxruntime have it.
             pin_batch_size: the only profile to run in.
 
@@ -58,14 +59,13 @@ class OnnxNetworks:
             EngineMismatch: the folder, the model or the device does not fit, in one sentence.
         """
         opened = EngineFolder.open(folder, ["onnx"], digests=digests, pin_batch_size=pin_batch_size)
+        if digests is not None:
+            opened.require_complete()
         ort = _onnxruntime()
         place = choose_device(device, ort.get_available_providers(), torch.cuda.is_available())
-        if place.type == "cuda":
-            if hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # the CUDA and cuDNN libraries that torch brought along
-            index = torch.cuda.current_device() if place.index is None else place.index
-            place = torch.device("cuda", index)
-        return cls(ort, opened, place)
+        if place.type == "cuda" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # the CUDA and cuDNN libraries that torch brought along
+        return cls(ort, opened, numbered(place))
 
     def find(self, net: str, shape: tuple[int, ...]) -> OnnxBackend:
         key = (net, tuple(shape))
@@ -165,7 +165,7 @@ class OnnxBackend:
             self._session.run_with_iobinding(binding, self._options)
             current.wait_stream(self._stream)
         except Exception as error:
-            if "allocate memory" in str(error):
+            if any(words in str(error) for words in ("allocate memory", "out of memory")):
                 raise torch.OutOfMemoryError(f"onnxruntime, {self.spec.name}: {error}") from error
             raise
 

@@ -1,8 +1,8 @@
 """What can be said of a TensorRT plan without a GPU: does it fit this machine and its manifest?
 
-Facts are read from an engine or a machine into plain objects elsewhere (`engine.backends.tensorrt`);
-the decisions about them stand here, as functions without TensorRT, CUDA or any state. The runtime
-cache of TensorRT for RTX is kept here too: it is only a file.
+Facts are read from an engine or a machine into plain objects elsewhere (`engine.backends.contexts`,
+`.tensorrt`); the decisions about them stand here, as functions without TensorRT, CUDA or state. The
+runtime cache of TensorRT for RTX is kept here too: it is only a file.
 """
 
 from __future__ import annotations

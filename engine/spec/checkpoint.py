@@ -107,7 +107,7 @@ class Checkpoint:
                     f"{folder} holds a {index.get('_class_name', 'pipeline')} whose {part} is "
                     f"a {found}; only Stable Diffusion 1.x and 2.x ({wanted}) can be edited with."
                 )
-        names = {p: "config.json" for p in ("unet", "vae", "text_encoder")}
+        names = dict.fromkeys(("unet", "vae", "text_encoder"), "config.json")
         names["scheduler"] = "scheduler_config.json"
         configs = {p: _read_json(folder / p / n, f"its {p} is missing") for p, n in names.items()}
         channels = configs["vae"].get("latent_channels", 4)

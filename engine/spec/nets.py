@@ -85,7 +85,7 @@ def batch_sizes_for(name: str, unet_sizes: Iterable[int] = UNET_BATCH_SIZES) -> 
 
 
 def parse_size(text: str) -> Size:
-    """"512" or "512x768" (height x width) in pixels; raises ValueError with a sentence."""
+    """A size from "512" or "512x768" (height x width); raises ValueError with a sentence."""
     parts = text.lower().split("x")
     try:
         numbers = [int(p) for p in parts]

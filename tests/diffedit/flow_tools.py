@@ -35,7 +35,7 @@ def new_caches(size: int = 2**28) -> Caches:
 
 def new_task(latent: int = 8, factor: int = 8, *, image_seed: int = 0, **options: Any) -> Task:
     """A task on a random picture; Task's own fields may be given too."""
-    own = {
+    own: dict[str, Any] = {
         name: options.pop(name)
         for name in ("source", "target", "negative", "empty", "user_mask", "region", "note")
         if name in options

@@ -79,8 +79,15 @@ def test_an_edit_equals_the_reference(
     assert schedule.prediction_type == kind
     region = torch.ones(16, 16, dtype=torch.bool)
     region[:, 12:] = False
-    task = new_task(16, 4, region=region, num_maps_per_mask=3, negative=tokens(40), seed=7,
-                    num_inference_steps=steps)
+    task = new_task(
+        16,
+        4,
+        region=region,
+        num_maps_per_mask=3,
+        negative=tokens(40),
+        seed=7,
+        num_inference_steps=steps,
+    )
     edited, _ = run_edit(networks, task, schedule)
     expected = by_reference(networks, task, schedule)
     assert edited.mask.any() and not edited.mask.all()
@@ -240,22 +247,25 @@ class _Reads(TorchDispatchMode):
     """Counts device values read by the host."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             self.count += 1
         return func(*args, **(kwargs or {}))
 
 
 def test_an_edit_reads_the_device_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tolist` is one transfer however long the tensor; item, bool, float and int count one each."""
-    lists = []
+    """`tolist` is one transfer however long the tensor; item, bool, float, int count one each."""
+    lists: list[torch.Tensor] = []
     original = torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda t: lists.append(t) or original(t))
+
+    def counted(tensor: torch.Tensor) -> Any:
+        lists.append(tensor)
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
     networks, task = FakeNetworks(), new_task()
     flow = flows.edit(task, TEN, new_caches())
     batcher = Batcher(networks)

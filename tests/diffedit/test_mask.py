@@ -18,7 +18,9 @@ def random_map(seed: int) -> torch.Tensor:
 def test_the_map_averages_noises_and_channels() -> None:
     zero = torch.zeros(2, 1, 1)
     one = torch.tensor([1.0, -3.0]).reshape(2, 1, 1)
-    assert masks.difference_map([one, zero], [zero, zero]).tolist() == [[1.0]]  # (1 + 3 + 0 + 0) / 4
+    assert masks.difference_map([one, zero], [zero, zero]).tolist() == [
+        [1.0]
+    ]  # (1 + 3 + 0 + 0) / 4
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3))
@@ -26,7 +28,7 @@ def test_the_mask_is_free_of_scale(seed: int, scale: float) -> None:
     difference = random_map(seed)
     heat = masks.heatmap(difference, ALL, 3.0)
     torch.testing.assert_close(masks.heatmap(difference * scale, ALL, 3.0), heat)
-    assert 0 <= float(heat.min()) and float(heat.max()) <= 1
+    assert float(heat.min()) >= 0 and float(heat.max()) <= 1
 
 
 def test_the_mask_is_where_the_map_exceeds_half_the_clip() -> None:

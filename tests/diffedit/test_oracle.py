@@ -62,7 +62,7 @@ class Oracle:
         return x0, text
 
     def mask(self, guidance_scale: float = 7.5) -> np.ndarray[Any, Any]:
-        found: np.ndarray[Any, Any] = self.theirs.generate_mask(
+        found = self.theirs.generate_mask(
             image=self.x0[None],
             target_prompt_embeds=self.target,
             target_negative_prompt_embeds=self.empty,
@@ -73,7 +73,8 @@ class Oracle:
             guidance_scale=guidance_scale,
             generator=torch.Generator().manual_seed(3),
         )
-        return found[0]
+        first: np.ndarray[Any, Any] = found[0]
+        return first
 
     def trajectory(self) -> torch.Tensor:
         """Their inversion, [d, C, h, w], our order: level 1 first."""
@@ -86,7 +87,8 @@ class Oracle:
             guidance_scale=1,
             output_type="latent",
         ).latents
-        return found[0].flip(0)
+        path: torch.Tensor = found[0].flip(0)
+        return path
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny_v"])
@@ -133,8 +135,9 @@ def test_decoding_under_a_full_mask_agrees(oracle: Oracle) -> None:
 
 def test_the_texts_matter(oracle: Oracle) -> None:
     """A guard on the tests above: other texts give another mask and another result."""
-    other = new_task(16, 4, num_inference_steps=oracle.steps, num_maps_per_mask=5, seed=3,
-                     target=tokens(60))
+    other = new_task(
+        16, 4, num_inference_steps=oracle.steps, num_maps_per_mask=5, seed=3, target=tokens(60)
+    )
     first, _ = run_edit(oracle.networks, oracle.task, oracle.schedule)
     second, _ = run_edit(oracle.networks, other, oracle.schedule)
     assert not first.mask.equal(second.mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -108,8 +109,9 @@ def test_noise_and_prediction_types_agree(steps: int, level: float) -> None:
         x, sigma, root = schedule.noise(x0, eps, i), schedule.sigma(i), schedule.abar[i] ** 0.5
         raw = {"epsilon": eps, "v_prediction": root * eps - sigma * x0, "sample": x0}[kind]
         torch.testing.assert_close(schedule.eps(raw, x, i), eps, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(schedule.step(x, eps, i, 0), schedule.noise(x0, eps, 0),
-                                   atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            schedule.step(x, eps, i, 0), schedule.noise(x0, eps, 0), atol=2e-4, rtol=1e-4
+        )
 
 
 def test_a_sample_prediction_is_defined_at_the_clean_level() -> None:
@@ -122,7 +124,7 @@ def test_a_sample_prediction_is_defined_at_the_clean_level() -> None:
 def test_a_table_goes_down_and_a_zero_snr_one_ends_above_zero() -> None:
     for config in CONFIGS.values():
         abar = Schedule.from_config(config, 50).abar
-        assert all(a > b for a, b in zip(abar[:-1], abar[1:], strict=True))
+        assert all(a > b for a, b in itertools.pairwise(abar))
     assert Schedule.from_config(ZERO_SNR, 50).abar[-1] == SMALLEST_ABAR
 
 

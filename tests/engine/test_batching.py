@@ -1,4 +1,4 @@
-"""The batcher: any sizes, any arrival order, failures and cancellations that stay where they are."""
+"""The batcher: any sizes, any order, failures and cancellations that stay where they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ LATENT = (CHANNELS, 4, 4)
 def row(value: float, net: str = "unet") -> Row:
     if net == "text":
         return Row("text", (torch.full((TOKENS,), int(value)),))
-    return Row(net, (torch.full(LATENT, value), torch.tensor(value), torch.full((TOKENS, WIDTH), value)))
+    return Row(
+        net, (torch.full(LATENT, value), torch.tensor(value), torch.full((TOKENS, WIDTH), value))
+    )
 
 
 def alone(value: float) -> Tensor:
@@ -115,7 +117,9 @@ def test_rows_of_different_shapes_never_share_a_call() -> None:
     networks = FakeNetworks()
 
     def two_sizes() -> Flow[list[tuple[int, ...]]]:
-        wide = Row("unet", (torch.zeros(CHANNELS, 4, 8), torch.tensor(1.0), torch.zeros(TOKENS, WIDTH)))
+        wide = Row(
+            "unet", (torch.zeros(CHANNELS, 4, 8), torch.tensor(1.0), torch.zeros(TOKENS, WIDTH))
+        )
         out = yield [row(1.0), wide]
         return [tuple(o.shape) for o in out]
 
@@ -152,11 +156,11 @@ def test_an_exception_in_a_flow_is_its_own() -> None:
         raise ValueError("broken flow")
 
     batcher = Batcher(FakeNetworks())
-    jobs = [batcher.submit(asks([[1.0], [2.0]])), batcher.submit(breaks())]
+    kept, broken = batcher.submit(asks([[1.0], [2.0]])), batcher.submit(breaks())
     drain(batcher)
-    assert len(jobs[0].future.result()) == 2
+    assert len(kept.future.result()) == 2
     with pytest.raises(ValueError, match="broken flow"):
-        jobs[1].future.result()
+        broken.future.result()
 
 
 def refuses(value: float) -> Any:

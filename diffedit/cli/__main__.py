@@ -1,0 +1,5 @@
+"""`python -m diffedit.cli`: the same as `diffedit-trt`."""
+
+from diffedit.cli import main
+
+main()

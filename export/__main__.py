@@ -1,0 +1,212 @@
+"""`python -m export`: the command line of the compiler, also mounted as `diffedit-trt build`.
+
+Exit codes: 0 done, 2 a bad value, 3 the model, 4 the build or the target, 5 the disk, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from engine.spec import (
+    UNET_BATCH_SIZES,
+    CheckpointError,
+    DiffEditError,
+    Precision,
+    Size,
+    parse_size,
+)
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+EPILOG = """
+\b
+Examples:
+  python -m export --model ./sd15 --out ./engines
+      ONNX files, and the engines this machine can build, at the model's own size in fp16.
+  python -m export --model ./sd15 --out ./engines --size 512x768 --size 768x512
+      Two more sizes into the same folder; what is there already is kept.
+  python -m export --model ./sd15 --out ./rtx --target tensorrt-rtx --compute-capability 8.9
+      Engines for GeForce RTX 40 cards, built without a GPU.
+  python -m export --model ./sd15 --out ./ghibli --lora style.safetensors:0.8
+      A LoRA fused into the weights.
+
+Running the same command again does only what is missing. Exit codes: 0 done, 2 a bad value, 3 the
+model, 4 the build, 5 the disk, 130 interrupted.
+"""
+
+Model = Annotated[str, typer.Option("--model", help="Model folder (diffusers) or hub id.")]
+ModelArgument = Annotated[str, typer.Argument(help="Model folder (diffusers) or hub id.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the engines; made if need be.")]
+Height = Annotated[int | None, typer.Option(help="Picture height in pixels [the model's own].")]
+Width = Annotated[int | None, typer.Option(help="Picture width in pixels [the model's own].")]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", metavar="HxW", help="Height x width; may be given several times."),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="A network that does not hold in it falls back to fp32.")
+]
+Batches = Annotated[str, typer.Option(help="The UNet's batch profiles, such as 1,2,4.")]
+TargetOption = Annotated[
+    Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"],
+    typer.Option(help="What to build beside ONNX; auto: what this machine can."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="PATH:SCALE", help="LoRA to fuse; may be repeated."),
+]
+Capabilities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compute-capability",
+        metavar="X.Y",
+        help="A GPU for tensorrt-rtx, as 8.9.",
+    ),
+]
+Variant = Annotated[str | None, typer.Option(help="Which weight files, such as fp16.")]
+Revision = Annotated[str | None, typer.Option(help="Which revision of a hub id.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Only see that torch stays finite; fast.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Build everything again, even over another model's.")
+]
+BATCHES = ",".join(map(str, UNET_BATCH_SIZES))
+
+
+@app.command(epilog=EPILOG)
+def export(
+    model: Model,
+    out: Out,
+    height: Height = None,
+    width: Width = None,
+    size: Sizes = None,
+    precision: PrecisionOption = "fp16",
+    batches: Batches = BATCHES,
+    target: TargetOption = "auto",
+    lora: Loras = None,
+    compute_capability: Capabilities = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    no_verify: NoVerify = False,
+    force: Force = False,
+) -> None:
+    """Compile a Stable Diffusion 1.x or 2.x model for fast editing.
+
+    Writes four ONNX files and, where it can, four TensorRT engines with one static profile per
+    batch size, checks them against PyTorch, and notes it all in OUT/manifest.json.
+    """
+    options = {
+        "sizes": lambda: _sizes(height, width, size or []),
+        "precision": precision,
+        "batches": lambda: _batches(batches),
+        "target": target,
+        "loras": lambda: [_lora(text) for text in lora or []],
+        "compute_capabilities": tuple(compute_capability or ()),
+        "variant": variant,
+        "revision": revision,
+        "verify": not no_verify,
+        "force": force,
+    }
+    raise typer.Exit(run(model, out, options))
+
+
+def build_command(
+    model: ModelArgument,
+    out: Out,
+    height: Height = None,
+    width: Width = None,
+    size: Sizes = None,
+    precision: PrecisionOption = "fp16",
+    batches: Batches = BATCHES,
+    target: TargetOption = "auto",
+    lora: Loras = None,
+    compute_capability: Capabilities = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    no_verify: NoVerify = False,
+    force: Force = False,
+) -> None:
+    """Compile a model into an engine folder: ONNX files, TensorRT engines and their manifest.
+
+    Running the same command again does only what is missing.
+    """
+    export(**locals())
+
+
+def run(model: str, out: Path, options: dict[str, Any]) -> int:
+    """Build with a display; returns the exit code. Callables among the options are called first,
+    so that a bad value in any of them is reported in one place."""
+    from rich.console import Console
+
+    from export.build import StorageError, build
+    from export.console import Display, table
+
+    console, errors = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(width=110)
+
+    def fail(code: int, text: object) -> int:
+        errors.print(f"Error: {text}", highlight=False, markup=False, soft_wrap=True)
+        return code
+
+    display = Display(console)
+    try:
+        values = {n: v() if callable(v) else v for n, v in options.items()}
+        with display as show:
+            manifest = build(model, out, **values, progress=show)
+    except KeyboardInterrupt:
+        return fail(130, "Interrupted; what is finished is kept, the same command goes on there.")
+    except ValueError as error:
+        return fail(2, error)
+    except CheckpointError as error:
+        return fail(3, error)
+    except StorageError as error:
+        return fail(5, error)
+    except DiffEditError as error:
+        return fail(4, error)
+    if not display.worked:
+        console.print(f"Nothing to do: {out} is up to date.", highlight=False, soft_wrap=True)
+    console.print(table(manifest))
+    backend = "onnxruntime" if all(e.format == "onnx" for e in manifest.entries) else "tensorrt"
+    console.print(
+        f"Next: diffedit-trt edit PICTURE --prompt '...' --model {model} --engines {out} "
+        f"--backend {backend}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _sizes(height: int | None, width: int | None, texts: list[str]) -> list[Size]:
+    sizes = [parse_size(text) for text in texts]
+    given = height or width
+    if given is not None:
+        sizes.insert(0, (height or given, width or given))
+    return sizes
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--batches takes numbers such as 1,2,4, not {text!r}") from None
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    path, colon, scale = text.rpartition(":")
+    try:
+        return (Path(path).expanduser(), float(scale)) if colon else (Path(text), 1.0)
+    except ValueError:
+        raise ValueError(
+            f"--lora takes PATH:SCALE such as style.safetensors:0.8, not {text!r}"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,271 @@
+"""Whatever is wrong: one sentence, the documented code, and no file more or less than before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from diffedit.cli import errors, output
+from tests.cli.conftest import FAST, TEXTS, Cli, Done
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def check(done: Done, code: int, *words: str) -> None:
+    """One sentence (after the line that names the backend), and no stack trace."""
+    said = [line for line in done.err.splitlines() if not line.startswith("backend:")]
+    assert done.code == code, done.err
+    assert len(said) == 1, done.err
+    for word in words:
+        assert word in said[0]
+
+
+def huge_png() -> bytes:
+    """A PNG whose header claims 12,000 x 12,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda p: None, "does not exist"),
+    "empty": (lambda p: p.write_bytes(b""), "is empty"),
+    "truncated": (lambda p: p.write_bytes(p.with_name("in.png").read_bytes()[:900]), "damaged"),
+    "huge": (lambda p: p.write_bytes(huge_png()), "144,000,000 pixels"),
+    "text": (lambda p: p.write_text("no picture"), "no format that is read here"),
+    "folder": (lambda p: p.mkdir(), "is a folder"),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures(kind: str, work: Path, cli: Cli) -> None:
+    make, words = PICTURES[kind]
+    make(work / "bad.png")
+    before = snapshot(work)
+    check(cli("edit", "bad.png", *TEXTS), 2, words)
+    if kind != "folder":
+        check(cli("edit", "in.png", *TEXTS, "--mask", "bad.png"), 2, words)
+    assert snapshot(work) == before
+
+
+def test_standard_input_that_is_no_picture(work: Path, cli: Cli) -> None:
+    check(cli("edit", "-", *TEXTS), 2, "empty (0 bytes)")
+    check(cli("edit", "-", *TEXTS, stdin=b"hello"), 2, "no format that is read here")
+
+
+ODD = {
+    "palette.png": lambda i: i.convert("P"),
+    "cmyk.jpg": lambda i: i.convert("CMYK"),
+    "deep.png": lambda i: i.convert("I;16"),
+    "alpha.png": lambda i: i.convert("RGBA"),
+    "animated.gif": lambda i: i.convert("P"),
+    "turned.jpg": lambda i: i,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image.Image) -> None:
+    options: dict[str, object] = {}
+    if name == "animated.gif":
+        options = {"save_all": True, "append_images": [Image.new("P", photo.size)]}
+    if name == "turned.jpg":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # lies on its side
+        options = {"exif": exif}
+    ODD[name](photo).save(name, **options)
+    done = cli("mask", name, *TEXTS, *FAST, "-o", "m.png")
+    assert done.code == 0, done.err
+    with Image.open("m.png") as mask:
+        assert mask.size == ((72, 96) if name == "turned.jpg" else (96, 72))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--prompt", " "], "prompt is blank"),
+        (["--prompt", "x" * 5000], "5000 characters"),
+        (["--steps", "0"], "num_inference_steps is 0"),
+        (["--steps", "1001"], "num_inference_steps is 1001"),
+        (["--strength", "nan"], "strength is nan"),
+        (["--strength", "0"], "strength is 0"),
+        (["--strength", "1.01"], "strength is 1.01"),
+        (["--guidance", "inf"], "guidance_scale is inf"),
+        (["--guidance", "-1"], "guidance_scale is -1"),
+        (["--maps", "65"], "num_maps_per_mask is 65"),
+        (["--mask-encode-strength", "nan"], "mask_encode_strength is nan"),
+        (["--mask-thresholding-ratio", "0"], "mask_thresholding_ratio is 0"),
+        (["--mask-dilation", "-1"], "mask_dilation is -1"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--method", "difedit"], "did you mean 'diffedit'?"),
+        (["--mask", "in.png", "--method", "sdedit"], "has no mask"),
+        (["--size", "big"], "--size is wrong"),
+        (["--size", "63"], "multiples"),
+        (["--backend", "tensort"], "no backend 'tensort'"),
+        (["--dtype", "fp8"], "no dtype 'fp8'"),
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--out", "a.txt"], "no ending of a picture"),
+        (["--out", "in.png"], "exists already"),
+        (["--out", "."], "no ending of a picture"),
+        (["--out", "a.png", "--mask-out", "a.png"], "named for two outputs"),
+        (["--out", "-", "--json"], "cannot share standard output"),
+        (["--model", ""], "No model was named"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_options(arguments: list[str], word: str, work: Path, cli: Cli) -> None:
+    before = snapshot(work)
+    check(cli("edit", "in.png", *TEXTS, *arguments), 2, word)
+    assert snapshot(work) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["edit", "in.png"], ["edit", "in.png", "-p", "x", "--steps", "many"], ["edti"], ["edit"]],
+)
+def test_usage(arguments: list[str], work: Path, cli: Cli) -> None:
+    done = cli(*arguments)
+    assert done.code == 2
+    assert "Usage" in done.err
+
+
+def test_a_mask_of_another_aspect(work: Path, cli: Cli) -> None:
+    Image.new("L", (50, 50), 255).save("m.png")
+    check(cli("edit", "in.png", *TEXTS, "--mask", "m.png"), 2, "another aspect")
+
+
+def test_errors_are_json_too(work: Path, cli: Cli) -> None:
+    done = cli("edit", "nowhere.png", *TEXTS, "--json")
+    assert done.line["error"]["exit_code"] == done.code == 2
+    assert done.line["error"]["message"] in done.err
+
+
+def broken(tiny: Path, folder: Path, change: Callable[[Path], object]) -> Path:
+    shutil.copytree(tiny, folder)
+    change(folder)
+    return folder
+
+
+def _index(folder: Path, **change: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def _pickle(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+
+
+def _truncate(folder: Path) -> None:
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:10_000])
+
+
+MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no checkpoint": (lambda f: (f / "model_index.json").unlink(), "not a diffusers checkpoint"),
+    "pickle": (_pickle, "pickle weights"),
+    "missing part": (lambda f: shutil.rmtree(f / "vae"), "its vae is missing"),
+    "another kind": (
+        lambda f: _index(f, unet=["diffusers", "SD3Transformer2DModel"]),
+        "SD3Transformer2DModel",
+    ),
+    "no unet": (lambda f: _index(f, unet=None), "has no unet"),
+    "truncated": (_truncate, "incomplete or damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models(kind: str, work: Path, cli: Cli, tiny: Path) -> None:
+    change, words = MODELS[kind]
+    model = broken(tiny, work / "m", change)
+    before = snapshot(work)
+    check(cli("edit", "in.png", *TEXTS, "--model", model), 3, words)
+    assert snapshot(work) == before
+
+
+def test_a_model_that_is_not_there(work: Path, cli: Cli) -> None:
+    check(cli("edit", "in.png", *TEXTS, "--model", "./nowhere"), 3, "no model folder")
+
+
+def test_a_model_that_gives_nan(work: Path, cli: Cli, tiny: Path) -> None:
+    def poison(folder: Path) -> None:
+        file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        weights["conv_out.bias"] = torch.full_like(weights["conv_out.bias"], torch.nan)
+        save_file(weights, file, metadata={"format": "pt"})
+
+    model = broken(tiny, work / "m", poison)
+    check(cli("edit", "in.png", *TEXTS, *FAST, "--model", model), 6, "unet", "mask")
+    assert not list(work.glob("*edited*"))
+
+
+def test_engines_that_are_not_there(work: Path, cli: Cli) -> None:
+    check(cli("edit", "in.png", *TEXTS, "--backend", "onnxruntime"), 4, "no engines folder")
+    check(cli("edit", "in.png", *TEXTS, "--engines", "nowhere"), 4, "manifest.json is missing")
+    (work / "e").mkdir()
+    (work / "e" / "manifest.json").write_text('{"schema": 1, "entries": [')
+    check(cli("edit", "in.png", *TEXTS, "--engines", "e"), 4, "cannot be read")
+
+
+@pytest.mark.parametrize("out", ["nowhere/a.png", "in.png/a.png", "/proc/a.png"])
+def test_folders_that_take_no_file(out: str, work: Path, cli: Cli) -> None:
+    """/proc refuses files even to root."""
+    before = snapshot(work)
+    check(cli("edit", "in.png", *TEXTS, "-o", out), 5, out, "cannot be written")
+    check(cli("edit", "in.png", *TEXTS, "--panel", out), 5, out, "cannot be written")
+    assert snapshot(work) == before
+
+
+def test_replay_of_what_keeps_no_edit(work: Path, cli: Cli) -> None:
+    check(cli("replay", "in.png", "in.png"), 2, "holds no parameters")
+    check(cli("replay", "nowhere.png", "in.png"), 2, "does not exist")
+    (work / "t.png").write_text("text")
+    check(cli("replay", "t.png", "in.png"), 2, "no readable PNG")
+    for record in ({"parameters": 3, "input": "x"}, {"input": "x"}, []):
+        with Image.open("in.png") as image:
+            data = output.encode(image, Path("r.png"), record)  # type: ignore[arg-type]
+        (work / "r.png").write_bytes(data)
+        check(cli("replay", "r.png", "in.png"), 2, "damaged")
+
+
+def test_devices_are_written_to_and_never_replaced(work: Path, cli: Cli) -> None:
+    (work / "null.png").symlink_to("/dev/null")
+    done = cli("edit", "in.png", *TEXTS, *FAST, "-o", "null.png", "--force")
+    assert done.code == 0, done.err
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (MemoryError(), 5, "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 5, "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), 5, "memory"),
+        (OSError(28, "No space left on device", "a.png"), 5, "No space left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_cannot_be_provoked_has_its_code(
+    error: BaseException, code: int, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert errors.exit_code(error) == code
+    assert word in capsys.readouterr().err
+
+
+def test_the_unforeseen_keeps_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert errors.exit_code(ZeroDivisionError("x")) == 1
+    assert "please report it" in capsys.readouterr().err

@@ -1,0 +1,311 @@
+"""The Python API on a real tiny checkpoint, pictures in and pictures out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffedit import (
+    Cancelled,
+    CheckpointError,
+    DiffEditPipeline,
+    EditRequest,
+    EditResult,
+    EngineMismatch,
+    InvalidRequest,
+    reference,
+)
+from diffedit.images import choose_size, fit, region
+from diffedit.schedule import Schedule
+
+FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
+TEXTS = ("a red ball on a table", "a blue ball on a table")
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny: Path) -> Iterator[DiffEditPipeline]:
+    with DiffEditPipeline.from_pretrained(tiny, dtype="fp32", device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def cold(pipe: DiffEditPipeline) -> None:
+    pipe.cache_clear()
+
+
+def edit(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> EditResult:
+    source, prompt = TEXTS
+    return pipe(photo, prompt, source_prompt=source, **{**FAST, **options})
+
+
+def pixels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(image)
+
+
+def test_a_whole_edit_equals_the_reference_path(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    """From the photograph to y_0, through tokenizer, fitting, flows, batcher and backend."""
+    result = edit(pipe, photo, negative_prompt="grass", seed=5)
+    size = choose_size((photo.height, photo.width), None, 64, 4)
+    array, placement = fit(photo, size)
+    folder = pipe.checkpoint.folder
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    texts = {"source": TEXTS[0], "target": TEXTS[1], "negative": "grass", "empty": ""}
+    ids = {
+        name: tokenizer(
+            text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
+        for name, text in texts.items()
+    }
+    modules = pipe.networks.modules  # type: ignore[attr-defined]
+    expected = reference.edit(
+        modules["unet"],
+        modules["vae"],
+        modules["text_encoder"],
+        Schedule.from_config(pipe.checkpoint.configs["scheduler"], 5),
+        EditRequest(photo, TEXTS[1], seed=5, **FAST),
+        torch.from_numpy(array)[None],
+        ids,
+        torch.from_numpy(region(placement, 4)),
+    )
+    assert 0 < expected.mask.sum() < expected.mask.numel()
+    assert (result.latent_mask == expected.mask.numpy()).all()
+    np.testing.assert_allclose(result.heatmap, expected.heat.numpy(), atol=1e-4)
+    np.testing.assert_allclose(result.latents, expected.latents[0].numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(96, 72), (50, 131), (300, 40)])
+def test_the_background_is_the_photograph_bit_for_bit(
+    pipe: DiffEditPipeline, photo: Image.Image, size: tuple[int, int]
+) -> None:
+    photo = photo.resize(size)
+    result = edit(pipe, photo)
+    assert result.image.size == result.mask.size == photo.size and result.image.mode == "RGB"
+    outside = pixels(result.mask) == 0
+    assert 0 < outside.mean() < 1
+    assert (pixels(result.image)[outside] == pixels(photo)[outside]).all()
+    assert (pixels(result.image)[~outside] != pixels(photo)[~outside]).any()
+    assert result.heatmap.dtype == np.float32 and result.heatmap.shape == result.latent_mask.shape
+
+
+def test_without_compositing_the_decoded_picture_comes_back(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    result = edit(pipe, photo, composite=False)
+    outside = pixels(result.mask) == 0
+    assert result.image.size == photo.size
+    assert (pixels(result.image)[outside] != pixels(photo)[outside]).any()
+
+
+def test_equal_texts_return_the_input_with_a_warning(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    result = pipe(photo, "A red BALL", source_prompt="a red ball", **FAST)
+    assert (pixels(result.image) == pixels(photo)).all() and not pixels(result.mask).any()
+    assert len(result.warnings) == 1 and "the same" in result.warnings[0]
+    assert "unet" not in result.stats.rows
+
+
+def test_the_users_mask_is_obeyed_to_the_pixel(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    """Its own edges count, not those of the latent cells; any size of the photograph's aspect."""
+    mask = np.zeros((72, 96), np.uint8)
+    mask[13:45, 21:62] = 255
+    result = edit(pipe, photo, mask_image=Image.fromarray(mask))
+    assert (pixels(result.mask) == mask).all()
+    changed = (pixels(result.image) != pixels(photo)).any(-1)
+    assert not changed[mask == 0].any() and changed[mask == 255].mean() > 0.5
+    assert result.stats.rows["unet"] == 4 + 8
+    large = Image.fromarray(mask).resize((960, 720), Image.Resampling.NEAREST)
+    again = edit(pipe, photo, mask_image=large)
+    assert (again.latent_mask == result.latent_mask).all()
+
+
+def test_a_thin_stroke_of_the_users_mask_still_edits(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    mask = np.zeros((72, 96), np.uint8)
+    mask[30, 10:80] = 255
+    result = edit(pipe, photo, mask_image=Image.fromarray(mask))
+    assert result.latent_mask.any() and (pixels(result.mask) == mask).all()
+    outside = mask == 0
+    assert (pixels(result.image)[outside] == pixels(photo)[outside]).all()
+
+
+def test_an_empty_mask_image_returns_the_input(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    result = edit(pipe, photo, mask_image=Image.new("L", photo.size, 0))
+    assert (pixels(result.image) == pixels(photo)).all() and "empty" in result.warnings[0]
+
+
+def test_the_seed_decides(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    first, again, other = (edit(pipe, photo, seed=s) for s in (1, 1, 2))
+    assert (first.latents == again.latents).all() and first.seed == 1
+    assert not np.array_equal(first.heatmap, other.heatmap)
+
+
+def test_the_next_edit_of_a_picture_skips_its_encoding(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    first = edit(pipe, photo)
+    assert first.stats.rows == {"text": 3, "vae_encode": 1, "unet": 4 + 4 + 8, "vae_decode": 1}
+    second = pipe(photo.copy(), "a green cube", source_prompt=TEXTS[0], **FAST)
+    assert second.stats.rows == {"text": 1, "unet": 4 + 8, "vae_decode": 1}
+    pipe.cache_clear()
+    fresh = pipe(photo, "a green cube", source_prompt=TEXTS[0], **FAST)
+    assert (fresh.latents == second.latents).all()
+
+
+def test_the_mask_alone_is_that_of_the_edit(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    found = pipe.generate_mask(photo, TEXTS[1], TEXTS[0], **FAST)
+    result = edit(pipe, photo)
+    assert (found.latent_mask == result.latent_mask).all()
+    np.testing.assert_allclose(found.heatmap, result.heatmap)
+    assert (pixels(found.mask) == pixels(result.mask)).all()
+    assert "vae_encode" not in result.stats.rows, "the latent was found in the cache"
+
+
+def test_the_trajectory_begins_with_the_latent(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    path = pipe.invert(photo, num_inference_steps=10, strength=0.5)
+    assert path.shape == (6, 4, *edit(pipe, photo).heatmap.shape) and path.dtype == torch.float32
+    deeper = pipe.invert(photo, num_inference_steps=10, strength=0.8)
+    assert deeper.shape[0] == 9 and deeper[:6].equal(path)
+
+
+@pytest.mark.parametrize("method", ["diffedit", "encode-decode", "masked-sdedit", "sdedit"])
+def test_every_method_edits(pipe: DiffEditPipeline, photo: Image.Image, method: str) -> None:
+    result = edit(pipe, photo, method=method)
+    assert (pixels(result.image) != pixels(photo)).any()
+    assert (pixels(result.mask) == 255).all() == (method in ("encode-decode", "sdedit"))
+
+
+def test_edits_that_share_calls_come_in_order(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    requests = [
+        EditRequest(photo.rotate(90 * i, expand=True), TEXTS[1], TEXTS[0], seed=i, **FAST)
+        for i in range(5)
+    ]
+    together = list(pipe.edit_many(iter(requests), in_flight=5))
+    assert [r.seed for r in together] == [0, 1, 2, 3, 4]
+    assert pipe.batcher.waiting_rows == 0
+    for request, shared in zip(requests, together, strict=True):
+        pipe.cache_clear()
+        alone = next(pipe.edit_many([request]))
+        assert (alone.latent_mask == shared.latent_mask).all()
+        np.testing.assert_allclose(alone.latents, shared.latents, atol=2e-3)
+
+
+def test_a_bad_request_among_many_fails_alone(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    good = EditRequest(photo, TEXTS[1], **FAST)
+    bad = EditRequest("no-such-picture.png", TEXTS[1])
+    found = list(pipe.edit_many([good, bad, good], return_errors=True))
+    assert isinstance(found[0], EditResult) and isinstance(found[2], EditResult)
+    assert isinstance(found[1], InvalidRequest)
+    with pytest.raises(InvalidRequest, match="no-such-picture"):
+        list(pipe.edit_many([bad, good]))
+
+
+def test_progress_names_stages_and_reaches_its_end(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    result = edit(pipe, photo, callback=lambda *p: seen.append(p))
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["mask", "encode", "decode"]
+    done = [d for _, d, _ in seen]
+    assert done == sorted(done) and seen[-1][1:] == (16, 16)
+    assert set(result.stats.seconds) == {"mask", "encode", "decode", "total"}
+    assert sum(result.stats.seconds.values()) - result.stats.seconds["total"] > 0
+
+
+def test_cancelling_stops_within_a_call(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    begun = threading.Event()
+    request = EditRequest(photo, TEXTS[1], num_inference_steps=500, method="sdedit")
+    pending = pipe.submit(request, callback=lambda stage, done, total: begun.set())
+    assert begun.wait(20)
+    pending.cancel()
+    with pytest.raises(Cancelled):
+        pending.result()
+    assert pipe.batcher.waiting_rows == 0
+
+
+def test_a_callback_may_end_the_edit(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        edit(pipe, photo, callback=stop)
+
+
+def test_long_texts_are_cut_with_a_warning(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    result = pipe(photo, "ball " * 100, **FAST)
+    assert any("ignored" in w for w in result.warnings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"strength": 0},
+        {"steps": 3},
+        {"num_inference_steps": 2000},
+        {"guidance_scale": float("nan")},
+    ],
+)
+def test_bad_numbers_are_refused_before_anything_runs(
+    pipe: DiffEditPipeline, photo: Image.Image, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(wrong))):
+        edit(pipe, photo, **wrong)
+
+
+def test_a_fixed_size_is_used(tiny: Path, photo: Image.Image) -> None:
+    with DiffEditPipeline.from_pretrained(tiny, dtype="fp32", device="cpu", size=(32, 64)) as pipe:
+        result = edit(pipe, photo)
+    assert result.heatmap.shape == (8, 16) and result.image.size == photo.size
+    with pytest.raises(InvalidRequest, match="multiples of 4"):
+        DiffEditPipeline.from_pretrained(tiny, dtype="fp32", device="cpu", size=(30, 64))
+
+
+def test_closing_ends_what_is_under_way(tiny: Path, photo: Image.Image) -> None:
+    pipe = DiffEditPipeline.from_pretrained(tiny, dtype="fp32", device="cpu")
+    pending = pipe.submit(EditRequest(photo, TEXTS[1], num_inference_steps=500, method="sdedit"))
+    pipe.close()
+    with pytest.raises(Cancelled):
+        pending.result()
+
+
+# -- choosing a backend -------------------------------------------------------------------------
+
+
+def test_auto_says_what_it_took_and_why(pipe: DiffEditPipeline, tiny: Path) -> None:
+    with DiffEditPipeline.from_pretrained(tiny, device="cpu") as chosen:
+        assert chosen.networks.name == "torch"
+        assert "torch" in chosen.describe() and "no engines folder" in chosen.describe()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_compiled_backends_want_engines(tiny: Path, backend: Any) -> None:
+    with pytest.raises(EngineMismatch, match="diffedit-trt build"):
+        DiffEditPipeline.from_pretrained(tiny, backend=backend)
+
+
+def test_unknown_backends_devices_and_dtypes_are_named(tiny: Path) -> None:
+    with pytest.raises(InvalidRequest, match="openvino"):
+        DiffEditPipeline.from_pretrained(tiny, backend="openvino")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="tpu9"):
+        DiffEditPipeline.from_pretrained(tiny, backend="torch", device="tpu9")
+    with pytest.raises(InvalidRequest, match="int8"):
+        DiffEditPipeline.from_pretrained(tiny, backend="torch", dtype="int8")  # type: ignore[arg-type]
+
+
+def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder"):
+        DiffEditPipeline.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"model_index\.json"):
+        DiffEditPipeline.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="hub"):
+        DiffEditPipeline.from_pretrained("someone/some-model", local_files_only=True)

@@ -1,0 +1,207 @@
+"""Opening TensorRT engines: which product, which refusals; and its package without a driver."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.backends import contexts, tensorrt
+from engine.backends.folder import EngineFolder
+from engine.backends.plan import Host
+from engine.backends.tensorrt import TensorRTNetworks, choose_product, cuda_device, load_module
+from engine.spec import EngineMismatch
+from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, complete, manifest
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+MODULES = [m for m in ("tensorrt", "tensorrt_rtx") if find_spec(m)]
+
+
+@NO_GPU
+def test_without_a_gpu_one_sentence(tmp_path: Path) -> None:
+    manifest(tmp_path, complete(tmp_path, (64, 64), kind="tensorrt-rtx", **BUILT_RTX))
+    with pytest.raises(EngineMismatch, match=r"need an NVIDIA GPU, and .*backend='torch' here"):
+        TensorRTNetworks.open(tmp_path)
+
+
+def test_the_folder_is_looked_at_first(tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch, match="holds no engines"):
+        TensorRTNetworks.open(tmp_path)
+    manifest(tmp_path, complete(tmp_path, (64, 64)))
+    with pytest.raises(EngineMismatch, match=r"but no tensorrt or tensorrt-rtx files"):
+        TensorRTNetworks.open(tmp_path)
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(EngineMismatch, match="NVIDIA GPUs only, not on cpu"):
+        cuda_device("cpu")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineMismatch, match=r"package tensorrt cannot.*diffedit-trt\[gpu\]"):
+        load_module("tensorrt")
+
+
+def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        __version__ = "10.0.1"
+        ICudaEngine = object
+
+    monkeypatch.setitem(sys.modules, "tensorrt", Old)
+    with pytest.raises(EngineMismatch, match=r"TensorRT 10\.0\.1 is too old; install 10\.13"):
+        load_module("tensorrt")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Host]:
+    """A machine with both products, as far as choosing between them can tell."""
+    hosts = {"tensorrt": H200, "tensorrt-rtx": replace(RTX, gpu="NVIDIA H200")}
+
+    def load(product: str) -> str:
+        if product not in hosts:
+            raise EngineMismatch(f"{product} is not installed")
+        return product
+
+    monkeypatch.setattr(tensorrt, "load_module", load)
+    monkeypatch.setattr(tensorrt, "read_host", lambda product, trt, device: hosts[product])
+    return hosts
+
+
+def both(folder: Path, **changes: Any) -> EngineFolder:
+    made = complete(folder, (64, 64), kind="tensorrt", **{**BUILT, **changes})
+    made += complete(folder, (64, 64), kind="tensorrt-rtx", **BUILT_RTX)
+    return EngineFolder.open(manifest(folder, made), ["tensorrt", "tensorrt-rtx"])
+
+
+def test_tensorrt_is_preferred(tmp_path: Path, machine: dict[str, Host]) -> None:
+    chosen, trt, host = choose_product(both(tmp_path), torch.device("cuda:0"))
+    assert (trt, host) == ("tensorrt", H200)
+    assert {e.format for e in chosen.entries} == {"tensorrt"}
+
+
+def test_the_other_product_steps_in(tmp_path: Path, machine: dict[str, Host]) -> None:
+    folder = both(tmp_path, version="9.9")
+    assert choose_product(folder, torch.device("cuda:0"))[1] == "tensorrt-rtx"
+    del machine["tensorrt"]
+    assert choose_product(folder, torch.device("cuda:0"))[1] == "tensorrt-rtx"
+
+
+def test_nothing_fits_and_the_first_reason_is_told(
+    tmp_path: Path, machine: dict[str, Host]
+) -> None:
+    folder = both(tmp_path, version="9.9")
+    del machine["tensorrt-rtx"]
+    with pytest.raises(EngineMismatch) as seen:
+        choose_product(folder, torch.device("cuda:0"))
+    assert str(seen.value) == (
+        f"{tmp_path}/text-5.tensorrt was built for TensorRT 9.9, and here is TensorRT 10.13.3.9; "
+        f"rebuild with: diffedit-trt build MODEL --out {tmp_path} --target tensorrt"
+    )
+
+
+def test_sizes_built_elsewhere_are_not_offered(tmp_path: Path) -> None:
+    made = complete(tmp_path, (64, 64), kind="tensorrt", **BUILT)
+    made += complete(tmp_path, (64, 96), kind="tensorrt", **{**BUILT, "gpu": "NVIDIA A100"})[1:]
+    folder = EngineFolder.open(manifest(tmp_path, made), ["tensorrt"])
+    assert folder.sizes == ((64, 64), (64, 96))
+    assert tensorrt._fitting(folder, H200).sizes == ((64, 64),)
+
+
+NEEDED = {
+    "Runtime": ["deserialize_cuda_engine"],
+    "ICudaEngine": [
+        "create_execution_context",
+        "device_memory_size_v2",
+        "get_device_memory_size_for_profile_v2",
+        "get_tensor_dtype",
+        "get_tensor_location",
+        "get_tensor_mode",
+        "get_tensor_name",
+        "get_tensor_profile_shape",
+        "get_tensor_shape",
+        "num_io_tensors",
+        "num_optimization_profiles",
+    ],
+    "IExecutionContext": [
+        "execute_async_v3",
+        "infer_shapes",
+        "set_device_memory",
+        "set_input_shape",
+        "set_optimization_profile_async",
+        "set_tensor_address",
+    ],
+    "DataType": ["FLOAT", "INT64"],
+    "ExecutionContextAllocationStrategy": ["USER_MANAGED"],
+    "ILogger": ["ERROR", "INTERNAL_ERROR"],
+    "TensorIOMode": ["INPUT"],
+    "TensorLocation": ["DEVICE"],
+}
+NEEDED_RTX = {
+    "Runtime": ["get_engine_validity"],
+    "ICudaEngine": ["create_runtime_config"],
+    "IRuntimeConfig": [
+        "create_runtime_cache",
+        "cuda_graph_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+        "set_runtime_cache",
+    ],
+    "IRuntimeCache": ["deserialize", "serialize"],
+    "IExecutionContext": ["is_stream_capturable"],
+    "CudaGraphStrategy": ["DISABLED"],
+    "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
+    "EngineValidity": ["INVALID"],
+    "EngineInvalidityDiagnostics": ["VERSION_MISMATCH"],
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_has_every_name_that_is_used(module: str) -> None:
+    trt = load_module("tensorrt" if module == "tensorrt" else "tensorrt-rtx")
+    needed = [NEEDED] if module == "tensorrt" else [NEEDED, NEEDED_RTX]
+    missing = [
+        f"{owner}.{name}"
+        for names in needed
+        for owner, wanted in names.items()
+        for name in wanted
+        if not hasattr(getattr(trt, owner), name)
+    ]
+    assert missing == []
+
+
+needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in MODULES, reason="tensorrt_rtx is not here")
+
+
+@needs_rtx
+def test_a_plan_that_is_none_is_refused_before_it_is_deserialised() -> None:
+    trt = load_module("tensorrt-rtx")
+    runtime = contexts.make_runtime(trt)
+    assert contexts.invalid_reason(trt, runtime, b"no plan" * 100) == "malformed engine"
+
+
+@needs_rtx
+def test_the_runtimes_last_words_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    trt = load_module("tensorrt-rtx")
+    runtime = contexts.make_runtime(trt)
+    contexts.make_logger(trt).tail()
+    with caplog.at_level(logging.DEBUG, logger="engine.backends.contexts"):
+        assert runtime.deserialize_cuda_engine(b"no plan" * 100) is None
+    assert any("deserializeCudaEngine" in message for message in caplog.messages)
+    error = contexts.failure(trt, "file cannot be loaded", "build again")
+    assert isinstance(error, EngineMismatch)
+    assert "deserializeCudaEngine" in str(error)
+    assert "it gave no reason" in str(contexts.failure(trt, "again", "build"))
+
+
+@needs_rtx
+def test_lack_of_memory_is_told_as_such() -> None:
+    trt = load_module("tensorrt-rtx")
+    contexts.make_logger(trt).log(trt.ILogger.ERROR, "Requested 9 bytes: out of memory\nmore")
+    assert isinstance(contexts.failure(trt, "loading", "build"), torch.OutOfMemoryError)

@@ -1,0 +1,369 @@
+"""What a build makes, keeps, makes again, refuses, and falls back to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.spec import BuildError, CheckpointError, EngineMismatch, Manifest
+from export import folder, targets
+from export.build import Event, StorageError, build
+
+Run = Callable[..., tuple[Manifest, list[Event]]]
+Made = Callable[[list[Event]], list[tuple[str, str]]]
+Change = Callable[..., None]
+Copy = Callable[[Path], Path]
+RTX: dict[str, Any] = {"target": "tensorrt-rtx"}
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+
+
+def intact(manifest: Manifest, out: Path) -> None:
+    """Every entry's files are as listed, and nothing else lies there."""
+    for entry in manifest.entries:
+        entry.verified(out)
+    listed = {f.name for e in manifest.entries for f in e.files}
+    assert {p.name for p in out.iterdir()} == listed | {"manifest.json", ".lock"}
+    assert Manifest.load(out) == manifest
+
+
+def test_the_build_of_the_issue(engines: Path, tiny: Path) -> None:
+    manifest = Manifest.load(engines)
+    intact(manifest, engines)
+    assert len(list(engines.glob("*.onnx"))) == len(list(engines.glob("*.engine"))) == 4
+    assert manifest.model["source"] == str(tiny.resolve())
+    assert sorted(manifest.model["digests"]) == ["text_encoder", "unet", "vae"]
+    assert len({entry.key for entry in manifest.entries}) == 8
+    for entry in manifest.entries:
+        if entry.format != "onnx":
+            continue
+        ran = {c["batch"] for c in entry.checks if c["backend"] == "onnxruntime"}
+        assert ran == set(entry.spec.batch_sizes)
+        assert all(c["ok"] and c["relative"] < 1e-5 and c["max_abs"] < 1e-3 for c in entry.checks)
+        assert entry.seconds > 0
+        assert entry.peak_bytes > 1e8
+
+
+def test_a_second_run_does_nothing(micro: Path, micro_engines: Path, run: Run) -> None:
+    before = stamps(micro_engines)
+    _, events = run(micro, micro_engines, **RTX)
+    assert {e.step for e in events} == {"target", "kept"}
+    after = stamps(micro_engines)
+    assert {n: t for n, t in after.items() if n != ".lock"} == {
+        n: t for n, t in before.items() if n != ".lock"
+    }
+
+
+def test_other_unet_weights_rebuild_the_unet_alone(
+    micro: Path, micro_engines: Path, run: Run, made: Made, change: Change, own: Copy
+) -> None:
+    model = own(micro)
+    change(model, "unet")
+    before = {e.files[0].name: e for e in Manifest.load(micro_engines).entries}
+    manifest, events = run(model, micro_engines, **RTX)
+    assert made(events) == [("export", "unet"), ("compile", "unet")]
+    intact(manifest, micro_engines)
+    for entry in manifest.entries:
+        old = before[entry.files[0].name]
+        assert (entry.key != old.key) == (entry.spec.name == "unet")
+        assert (entry.files != old.files) == (entry.spec.name == "unet")
+
+
+def test_other_batches_rebuild_the_unet_engine_alone(
+    micro: Path, micro_engines: Path, run: Run, made: Made
+) -> None:
+    manifest, events = run(micro, micro_engines, batches=(1, 3), **RTX)
+    assert made(events) == [("compile", "unet")]
+    intact(manifest, micro_engines)
+    for entry in (e for e in manifest.entries if e.spec.name == "unet"):
+        assert entry.spec.batch_sizes == (1, 3)
+    onnx = next(e for e in manifest.entries if (e.format, e.spec.name) == ("onnx", "unet"))
+    checked = [c["batch"] for c in onnx.checks if c["backend"] == "onnxruntime"]
+    assert sorted(checked) == [1, 3]
+
+
+@pytest.mark.parametrize("harm", ["change", "truncate", "delete"])
+def test_a_spoilt_file_is_made_again_and_no_other(
+    harm: str, micro: Path, micro_engines: Path, run: Run, made: Made
+) -> None:
+    name = {"change": "vae_encode", "truncate": "text", "delete": "text"}[harm]
+    ending = "engine" if harm == "delete" else "onnx"
+    (path,) = micro_engines.glob(f"{name}*.{ending}")
+    data = path.read_bytes()
+    if harm == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-7] + (b"" if harm == "truncate" else b"changed"))
+    manifest, events = run(micro, micro_engines, **RTX)
+    step = "compile" if ending == "engine" else "export"
+    assert made(events) == [(step, name)]  # the same bytes again, so no engine depends on it
+    assert any("built again" in e.text for e in events)
+    intact(manifest, micro_engines)
+    if step == "export":
+        assert path.read_bytes() == data
+
+
+def test_sizes_live_side_by_side(micro: Path, micro_engines: Path, run: Run, made: Made) -> None:
+    first = Manifest.load(micro_engines)
+    manifest, events = run(micro, micro_engines, sizes=[(16, 16), (16, 24)])
+    assert made(events) == [("export", n) for n in ("vae_encode", "vae_decode", "unet")]
+    intact(manifest, micro_engines)
+    assert len(manifest.entries) == 11
+    assert {e.key for e in first.entries} < {e.key for e in manifest.entries}
+
+
+def test_sizes_of_other_weights_do_not_stay(
+    micro: Path, tmp_path: Path, run: Run, change: Change, own: Copy
+) -> None:
+    model, out = own(micro), tmp_path / "out"
+    run(model, out, sizes=[(16, 16)], verify=False)
+    change(model, "vae")
+    manifest, _ = run(model, out, sizes=[(16, 24)], verify=False)
+    intact(manifest, out)
+    names = sorted(e.files[0].name for e in manifest.entries if e.spec.name.startswith("vae"))
+    assert names == ["vae_decode-16x24-fp32.onnx", "vae_encode-16x24-fp32.onnx"]
+
+
+def test_another_models_folder_is_refused_unless_forced(
+    micro: Path, tiny: Path, micro_engines: Path, run: Run
+) -> None:
+    before = stamps(micro_engines)
+    with pytest.raises(EngineMismatch, match=r"choose another --out, or replace") as caught:
+        run(tiny, micro_engines)
+    assert str(micro.resolve()) in str(caught.value)
+    assert str(tiny.resolve()) in str(caught.value)
+    del before[".lock"]
+    assert before.items() <= stamps(micro_engines).items()
+
+
+def test_force_replaces_everything(
+    micro: Path, micro_engines: Path, run: Run, made: Made, change: Change, own: Copy
+) -> None:
+    model = own(micro)
+    for part in ("unet", "vae", "text_encoder"):
+        change(model, part)
+    manifest, events = run(model, micro_engines, force=True, verify=False)
+    assert len(made(events)) == 4
+    intact(manifest, micro_engines)
+    assert manifest.model["source"] == str(model.resolve())
+
+
+def test_what_overflows_fp16_falls_back_to_fp32(
+    micro: Path, tmp_path: Path, run: Run, made: Made, change: Change, own: Copy
+) -> None:
+    model = own(micro)
+    change(model, "vae", "decoder.conv_in", 1e6)  # a norm follows, so fp32 does not mind
+    out = tmp_path / "out"
+    manifest, events = run(model, out, precision="fp16")
+    precisions = {e.spec.name: e.spec.precision for e in manifest.entries}
+    others = dict.fromkeys(("text", "vae_encode", "unet"), "fp16")
+    assert precisions == others | {"vae_decode": "fp32"}
+    note = next(e.notes for e in manifest.entries if e.spec.name == "vae_decode")[0]
+    assert note == "vae_decode 16x16 does not hold in fp16 (torch: not finite); it is in fp32."
+    assert note in [e.text for e in events]
+    intact(manifest, out)
+    assert (out / "vae_decode-16x16-fp32.onnx").exists()
+    assert made(run(model, out, precision="fp16")[1]) == []
+
+
+def test_what_misses_the_tolerance_falls_back_too(
+    micro: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.verify.TOLERANCE", {"fp32": 1e-3, "fp16": 1e-9, "bf16": 1e-9})
+    manifest, _ = run(micro, tmp_path / "out", precision="fp16")
+    assert {e.spec.precision for e in manifest.entries} == {"fp32"}
+    assert all("relative error" in e.notes[0] for e in manifest.entries)
+
+
+def test_bf16_is_built_and_listed_as_not_verified(micro: Path, tmp_path: Path, run: Run) -> None:
+    manifest, _ = run(micro, tmp_path / "out", precision="bf16")
+    for entry in manifest.entries:
+        assert entry.spec.precision == "bf16"
+        by_torch, *others = entry.checks
+        assert by_torch["backend"] == "torch"
+        assert by_torch["ok"]
+        assert {c["ok"] for c in others} == {None}
+        assert all("bf16" in c["reason"] and str(tmp_path) not in c["reason"] for c in others)
+
+
+def test_verification_can_be_made_up_for(micro: Path, tmp_path: Path, run: Run, made: Made) -> None:
+    out = tmp_path / "out"
+    first, _ = run(micro, out, verify=False)
+    assert [[c["backend"] for c in e.checks] for e in first.entries] == [["torch"]] * 4
+    before = stamps(out)
+    second, events = run(micro, out)
+    assert made(events) == []
+    assert all(len(e.checks) == 1 + len(e.spec.batch_sizes) for e in second.entries)
+    assert stamps(out)["text-fp32.onnx"] == before["text-fp32.onnx"]
+
+
+def test_weights_that_are_not_finite_are_refused(
+    micro: Path, tmp_path: Path, run: Run, change: Change, own: Copy
+) -> None:
+    model = own(micro)
+    change(model, "text_encoder", by=float("nan"))
+    out = tmp_path / "out"
+    with pytest.raises(Exception, match=r"text gives wrong results in fp32 too .*not finite"):
+        run(model, out)
+    assert not out.exists()
+
+
+def test_a_damaged_manifest_costs_a_build_not_an_error(
+    micro: Path, tmp_path: Path, run: Run, made: Made
+) -> None:
+    out = tmp_path / "out"
+    run(micro, out, verify=False)
+    (out / "manifest.json").write_text("{")
+    manifest, events = run(micro, out, verify=False)
+    assert len(made(events)) == 4
+    intact(manifest, out)
+
+
+def test_too_little_room_is_said_before_anything_is_made(
+    micro: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(total=10**9, used=10**9, free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(StorageError, match=r"needs about 0\.0 GB and its disk has 0\.0 GB free"):
+        run(micro, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_leaves_what_was_finished(
+    micro: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+
+    def move(temporary: Path, out: Path, entry: Any) -> None:
+        moves.append(entry.spec.name)
+        with folder.storage(out):
+            if len(moves) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(temporary, out, entry)
+
+    original = folder.move
+    monkeypatch.setattr(folder, "move", move)
+    out = tmp_path / "out"
+    with pytest.raises(StorageError, match="no room left"):
+        run(micro, out, verify=False)
+    manifest = Manifest.load(out)
+    assert [e.spec.name for e in manifest.entries] == ["text"]
+    intact(manifest, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sizes": [(15, 16)]}, "multiples of 2 pixels"),
+        ({"sizes": [(16, 8192)]}, "no side may exceed 4096"),
+        ({"batches": (0, 1)}, "between 1 and 256"),
+        ({"batches": ()}, "between 1 and 256"),
+        ({"batches": (1, 257)}, "between 1 and 256"),
+        ({"loras": [(Path("x.safetensors"), float("nan"))]}, "finite"),
+        ({"target": "tensorrt-rtx", "compute_capabilities": ("eight",)}, "such as 8.9"),
+        ({"compute_capabilities": ("8.9",)}, "tensorrt-rtx alone"),
+    ],
+)
+def test_values_out_of_range(
+    options: dict[str, Any], sentence: str, micro: Path, tmp_path: Path, run: Run
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        run(micro, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def sdxl(model: Path) -> None:
+    index = model / "model_index.json"
+    data = json.loads(index.read_text())
+    data["_class_name"] = "StableDiffusionXLPipeline"
+    data["text_encoder"] = ["transformers", "CLIPTextModelWithProjection"]
+    index.write_text(json.dumps(data))
+
+
+def truncated(model: Path) -> None:
+    file = model / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def garbage(model: Path) -> None:
+    (model / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x10" * 64)
+
+
+def pickled(model: Path) -> None:
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+
+
+def incomplete(model: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    (file,) = (model / "unet").glob("*.safetensors")
+    state = load_file(file)
+    state.pop(next(iter(state)))
+    save_file(state, file)
+
+
+def missing(model: Path) -> None:
+    shutil.rmtree(model / "vae")
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (sdxl, "StableDiffusionXLPipeline"),
+        (truncated, r"damaged: it is truncated"),
+        (garbage, r"damaged"),
+        (pickled, r"pickle weights"),
+        (incomplete, r"lack 1 tensors"),
+        (missing, r"vae is missing"),
+    ],
+)
+def test_bad_checkpoints_are_one_sentence(
+    harm: Change, sentence: str, micro: Path, tmp_path: Path, run: Run, own: Copy
+) -> None:
+    model = own(micro)
+    harm(model)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        run(model, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert harm is incomplete or not (tmp_path / "out").exists()
+
+
+def test_a_hub_id_that_cannot_be_fetched(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no folder here and could not be fetched"):
+        build("no/such-model", tmp_path / "out", cache_dir=tmp_path, local_files_only=True)
+    with pytest.raises(CheckpointError, match="There is no model folder at"):
+        build("./no/such/model", tmp_path / "out")
+
+
+def test_the_target_is_chosen_by_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "probe", lambda product, capabilities: "1.2")
+    here = {"tensorrt_rtx", "polygraphy"}
+    monkeypatch.setattr(targets, "find_spec", lambda name: name if name in here else None)
+    chosen = targets.choose("auto")
+    assert (chosen.product, chosen.version, chosen.gpu) == ("tensorrt-rtx", "1.2", None)
+    assert "not for tensorrt: tensorrt is not installed" in chosen.reason
+    here -= {"tensorrt_rtx"}
+    assert targets.choose("auto").product is None
+    assert "tensorrt_rtx is not installed" in targets.choose("auto").reason
+    with pytest.raises(BuildError, match="Cannot build for tensorrt-rtx"):
+        targets.choose("tensorrt-rtx")
+    here |= {"tensorrt"}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no CUDA GPU" in targets.choose("auto").reason
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA X")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
+    chosen = targets.choose("auto")
+    assert (chosen.product, chosen.gpu, chosen.capability) == ("tensorrt", "NVIDIA X", "9.0")
+    assert targets.choose("onnx").product is None

@@ -1,0 +1,159 @@
+"""Every exported network answers as torch does, in its names, shapes, types and files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from engine.spec import NETWORKS, Checkpoint, Precision
+from export import to_onnx
+from export.networks import load, sample, wrap
+
+SIZE = (64, 96)
+NAMES = sorted(NETWORKS)
+
+
+def answer(path: Path, names: list[str], inputs: list[torch.Tensor]) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    return torch.from_numpy(np.asarray(session.run(None, feed)[0]))
+
+
+def export(model: Path, name: str, precision: Precision, folder: Path) -> Path:
+    checkpoint = Checkpoint.open(model)
+    spec = checkpoint.spec(name, SIZE, precision=precision)
+    network = wrap(name, load(checkpoint, NETWORKS[name].part), precision)
+    path = folder / f"{name}.onnx"
+    assert to_onnx.export(network, spec, path, sample(spec, 2, vocabulary=99)) == (path,)
+    return path
+
+
+def relative(model: Path, name: str, path: Path, rows: int) -> float:
+    """The error of an ONNX file against the checkpoint's own module in fp32."""
+    checkpoint = Checkpoint.open(model)
+    spec = checkpoint.spec(name, SIZE)
+    inputs = list(sample(spec, rows, vocabulary=99, seed=7))
+    with torch.inference_mode():
+        module = load(checkpoint, NETWORKS[name].part)
+        want = NETWORKS[name].call(module, torch.float32, *inputs)
+    got = answer(path, [t.name for t in spec.inputs], inputs)
+    assert got.dtype == torch.float32
+    assert got.shape == want.shape
+    return float((got - want).norm() / want.norm())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_epsilon_round_trip_at_any_batch(tiny: Path, engines: Path, name: str) -> None:
+    (path,) = engines.glob(f"{name}-*fp32.onnx")
+    for rows in (1, 3, 5):
+        assert relative(tiny, name, path, rows) < 1e-5
+
+
+@pytest.fixture(scope="session")
+def v_model(tiny_v: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """v-prediction, and linear projections and fp32 attention, as Stable Diffusion 2.1 has them."""
+    folder = Path(shutil.copytree(tiny_v, tmp_path_factory.mktemp("v") / "model"))
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"upcast_attention": True}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def v_unet(v_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(v_model, "unet", "fp16", tmp_path_factory.mktemp("v-onnx"))
+
+
+def test_v_prediction_round_trip_in_fp16(v_model: Path, v_unet: Path) -> None:
+    for rows in (1, 3):
+        assert 1e-5 < relative(v_model, "unet", v_unet, rows) < 5e-3
+
+
+@pytest.mark.parametrize("name", ["text", "vae_encode", "vae_decode"])
+def test_v_prediction_round_trip(v_model: Path, name: str, tmp_path: Path) -> None:
+    assert relative(v_model, name, export(v_model, name, "fp32", tmp_path), 3) < 1e-5
+
+
+def types(path: Path) -> tuple[onnx.ModelProto, dict[str, int]]:
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    return model, {v.name: v.type.tensor_type.elem_type for v in values}
+
+
+def test_the_timestep_stays_exact_in_fp16(v_unet: Path) -> None:
+    model, kinds = types(v_unet)
+    waves = [node for node in model.graph.node if node.op_type in ("Sin", "Cos")]
+    assert len(waves) == 2
+    assert {kinds[node.input[0]] for node in waves} == {onnx.TensorProto.FLOAT}
+
+
+def test_attention_is_upcast_where_the_checkpoint_asks_for_it(v_unet: Path) -> None:
+    model, kinds = types(v_unet)
+    scores = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    assert len(scores) == 8
+    made = {o: node for node in model.graph.node for o in node.output}
+    for name in scores:
+        while made[name].op_type != "MatMul":  # the scale, a mask of zeros, casts
+            name = next(i for i in made[name].input if i in made)
+        assert kinds[name] == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_border_is_the_spec(tiny: Path, engines: Path, name: str) -> None:
+    (path,) = engines.glob(f"{name}-*fp32.onnx")
+    spec = Checkpoint.open(tiny).spec(name, SIZE)
+    graph = onnx.load(path).graph
+    assert [v.name for v in graph.input] == [t.name for t in spec.inputs]
+    assert [v.name for v in graph.output] == [spec.output.name]
+    kinds = {"fp32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+    for value, tensor in zip(
+        [*graph.input, *graph.output], (*spec.inputs, spec.output), strict=True
+    ):
+        batch, *rest = value.type.tensor_type.shape.dim
+        assert batch.dim_param == "batch"
+        assert tuple(d.dim_value for d in rest) == tensor.shape
+        assert value.type.tensor_type.elem_type == kinds[tensor.dtype]
+
+
+def test_files_hold_no_path_of_this_machine(engines: Path) -> None:
+    for path in engines.glob("*.onnx"):
+        data = path.read_bytes()
+        assert b"site-packages" not in data
+        assert b"stack_trace" not in data
+
+
+def test_large_weights_lie_beside_and_move_along(micro: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(micro)
+    spec = checkpoint.spec("text", (16, 16))
+    inputs = sample(spec, 2, vocabulary=99)
+    network = wrap("text", load(checkpoint, "text_encoder"), "fp32")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    files = to_onnx.export(network, spec, temporary / "text.onnx", inputs, embed_limit=1000)
+    assert [f.name for f in files] == ["text.onnx", "text.onnx.data"]
+    outside = [
+        {p.key: p.value for p in t.external_data}
+        for t in onnx.load(files[0], load_external_data=False).graph.initializer
+        if t.external_data
+    ]
+    assert outside
+    assert {entry["location"] for entry in outside} == {"text.onnx.data"}
+    moved = Path(shutil.move(temporary, tmp_path / "final"))
+    with torch.inference_mode():
+        want = network(*inputs)
+    got = answer(moved / "text.onnx", ["input_ids"], list(inputs))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sample_of_a_row_does_not_depend_on_its_company(micro: Path) -> None:
+    spec = Checkpoint.open(micro).spec("unet", (16, 16))
+    few, many = sample(spec, 2, vocabulary=9), sample(spec, 5, vocabulary=9)
+    for a, b in zip(few, many, strict=True):
+        assert torch.equal(a, b[:2])
+    assert not torch.equal(many[0][0], many[0][1])
