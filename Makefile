@@ -72,7 +72,8 @@ demo: $(READY)  ## Build a small model's engines, edit a picture with them, writ
 	@mkdir -p $(DEMO)
 	@test -e $(DEMO_MODEL)/model_index.json || $(PY) -m demo.random_checkpoint $(DEMO_MODEL) --kind demo
 	@test -e $(DEMO_IMAGE) || $(PY) -m demo.picture $(DEMO_IMAGE)
-	$(PY) -m export --model $(DEMO_MODEL) --out $(DEMO)/engines --precision fp32 --target auto
+	$(PY) -m export --model $(DEMO_MODEL) --out $(DEMO)/engines --precision fp32 --target auto \
+	    --batches 1,2,20
 	$(PY) -m diffedit.cli edit $(DEMO_IMAGE) --model $(DEMO_MODEL) --engines $(DEMO)/engines \
 	    --source "a red ball and a green cube on a table" \
 	    --prompt "a blue ball and a green cube on a table" \

@@ -146,7 +146,7 @@ class Builder:
 
         self.report(Event("torch", job.label, "start"))
         with Meter() as loading:
-            want = lab.want(spec.max_batch) if self.verify else None
+            want = lab.want(1) if self.verify else None
             network = lab.network(spec.precision)
             row = verify.check_torch(network, spec.precision, lab.inputs(1), want)
         self.report(Event("torch", job.label, "done", "", loading.seconds, 0, loading.peak_bytes))
@@ -245,9 +245,10 @@ class Builder:
             self.report(Event("verify", job.label, "start", text))
 
         with Meter() as meter:
-            want = lab.want(max(batches))
+            most = verify.affordable(entry, batches)
+            want = lab.want(most)
             lab.rest()
-            rows = verify.check_entry(place, partial, lab.inputs(max(batches)), want, tell)
+            rows = verify.check_entry(place, partial, lab.inputs(most), want, tell)
         self._done("verify", job, entry, meter.seconds, meter.peak_bytes, size=0)
         for row in rows:
             if row["ok"] is False:

@@ -74,8 +74,7 @@ def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
         raise StorageError(f"{out.parent} does not exist; make it first or choose another --out.")
     if out.exists() and not out.is_dir():
         raise StorageError(f"{out} is a file; choose a folder for --out.")
-    made = not out.exists()
-    lock = _lock(out, waiting)
+    lock, made = _lock(out, waiting)
     temporary = out / f".build-{os.getpid()}"
     try:
         with storage(out):
@@ -110,11 +109,15 @@ def _names(entries: Iterable[Entry]) -> set[str]:
     return {file.name for entry in entries for file in entry.files}
 
 
-def _lock(out: Path, waiting: Callable[[], None]) -> IO[str]:
-    """The open lock file; closing it gives the lock back, and so does the end of the process."""
+def _lock(out: Path, waiting: Callable[[], None]) -> tuple[IO[str], bool]:
+    """The open lock file, and whether `out` was made here.
+
+    Closing the file gives the lock back, and so does the end of the process.
+    """
     path = out / LOCK_NAME
     while True:
         with storage(out):
+            made = not out.exists()
             out.mkdir(exist_ok=True)
             lock = path.open("w")
         try:
@@ -123,7 +126,7 @@ def _lock(out: Path, waiting: Callable[[], None]) -> IO[str]:
             waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-            return lock
+            return lock, made
         lock.close()  # the other builder failed and took its empty folder away: make it anew
 
 

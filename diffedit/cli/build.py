@@ -17,9 +17,12 @@ SETTINGS: dict[str, Any] = {
 
 def build(context: typer.Context) -> None:
     """Compile a model into ONNX files and TensorRT engines; `build --help` says more."""
-    arguments = list(context.args)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--model")
-    from export.__main__ import app
+    from export.__main__ import EPILOG, build_command
 
-    app(args=arguments, prog_name="diffedit-trt build")
+    compiler = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    compiler.command(epilog=EPILOG.replace("python -m export --model", "diffedit-trt build"))(
+        build_command
+    )
+    compiler(args=list(context.args), prog_name="diffedit-trt build")

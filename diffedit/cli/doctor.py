@@ -31,6 +31,9 @@ def doctor(engines: o.Engines = None, as_json: o.Json = False) -> None:
         for check in checks:
             fix = f"\n[dim]{escape(check.fix)}[/dim]" if check.fix else ""
             table.add_row(_MARKS[check.state], check.name, escape(check.what) + fix)
-        Console().print(table)
+        console = Console()
+        if not console.is_terminal:  # a pipe has no width of its own
+            console = Console(width=160)
+        console.print(table)
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)

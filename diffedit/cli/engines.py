@@ -31,7 +31,9 @@ def list_(folder: Folder, as_json: o.Json = False) -> None:
     from rich.table import Table
 
     heads = ("network", "picture", "format", "precision", "profiles", "MB", "built with", "checked")
-    table = Table(*heads, box=None, padding=(0, 1), header_style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for head in heads:
+        table.add_column(head, no_wrap=True)
     for entry in sorted(manifest.entries, key=lambda e: (e.format, e.spec.name, e.spec.kind[1])):
         spec = entry.spec
         profiles = ",".join(map(str, spec.batch_sizes))
@@ -49,6 +51,8 @@ def list_(folder: Folder, as_json: o.Json = False) -> None:
             _checked(entry),
         )
     console = Console()
+    if not console.is_terminal:  # a pipe has no width of its own
+        console = Console(width=160)
     console.print(f"{folder}: {manifest.model.get('source', 'unknown model')}", markup=False)
     for lora in manifest.model.get("lora") or []:
         console.print(f"with {lora.get('path')} at {lora.get('scale')}", markup=False)

@@ -68,8 +68,9 @@ class FakeNetworks:
         if net not in _COMPUTE:
             raise EngineMismatch(f"The fake backend has no network named {net!r}.")
         if (net, shape) not in self.backends:
-            pinned = (self._pin,) if self._pin else batch_sizes_for(net, self._batches)
-            self.backends[net, shape] = FakeBackend(_spec(net, shape, pinned), self._fault)
+            spec = _spec(net, shape, batch_sizes_for(net, self._batches))
+            spec = spec.pinned(self._pin) if self._pin else spec
+            self.backends[net, shape] = FakeBackend(spec, self._fault)
         return self.backends[net, shape]
 
     def describe(self) -> str:

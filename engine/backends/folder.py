@@ -69,7 +69,7 @@ class EngineFolder:
             path: the folder that `diffedit-trt build --out` wrote.
             formats: the formats wanted, the preferred one first.
             digests: part -> sha256 of the checkpoint in use; None trusts the folder.
-            pin_batch_size: every network must have this profile, and has no other then.
+            pin_batch_size: run in this profile alone: see `NetSpec.pinned`.
 
         Raises:
             EngineMismatch: no manifest, another model, nothing in these formats, no such profile.
@@ -172,13 +172,14 @@ class EngineFolder:
     def _pinned(self, spec: NetSpec) -> NetSpec:
         if self.pin is None:
             return spec
-        if self.pin not in spec.batch_sizes:
+        try:
+            return spec.pinned(self.pin)
+        except ValueError:
             raise EngineMismatch(
                 f"The {spec.name} in {self.path} has no profile for batches of {self.pin}, only "
-                f"for {', '.join(map(str, spec.batch_sizes))}; pin one that every network has, or "
-                f"build it with: {self.command()} --batches {self.pin}"
-            )
-        return replace(spec, batch_sizes=(self.pin,))
+                f"for {', '.join(map(str, spec.batch_sizes))}; pin one of these, or build it with: "
+                f"{self.command()} --batches {self.pin}"
+            ) from None
 
     def _absent(self, net: str, shape: tuple[int, ...]) -> str:
         if net not in NETWORKS:

@@ -124,7 +124,7 @@ class TorchNetworks:
         graphs = cuda_graphs and device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
         self._static = graphs or compile
-        self._batches = tuple(unet_batch_sizes)
+        self._batches = {*unet_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
         if compile:
@@ -184,25 +184,29 @@ class TorchNetworks:
         self.modules = {}
 
     def _spec(self, net: str, shape: tuple[int, ...]) -> NetSpec:
-        factor = {"vae_encode": 1, "text": 0}.get(net, self.checkpoint.factor)
-        size = (shape[-2] * factor, shape[-1] * factor) if factor else (self.checkpoint.factor,) * 2
         if net not in NETWORKS:
             raise EngineMismatch(f"There is no network named {net!r}.")
-        spec = self.checkpoint.spec(
-            net,
-            size,
-            precision=part_precision(NETWORKS[net].part, self.precision),
-            unet_batch_sizes=self._batches,
-        )
+        if net != "text" and len(shape) != 3:
+            raise EngineMismatch(f"The {net} takes three axes, not {shape}.")
+        cell = self.checkpoint.factor
+        scale = 1 if net == "vae_encode" else cell
+        size = (cell, cell) if net == "text" else (shape[-2] * scale, shape[-1] * scale)
+        try:
+            spec = self.checkpoint.spec(
+                net,
+                size,
+                precision=part_precision(NETWORKS[net].part, self.precision),
+                unet_batch_sizes=self._batches,
+            )
+        except ValueError as error:
+            raise EngineMismatch(f"The {net} cannot run on {shape}: {error}") from None
         if spec.kind != (net, shape):
             raise EngineMismatch(
                 f"The {net} of this checkpoint takes {spec.inputs[0].shape}, not {shape}."
             )
-        if self._pin:
-            return replace(spec, batch_sizes=(self._pin,))
-        if self._static:
-            return spec
-        return replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))  # no padding needed
+        if not self._static:  # eager calls need no profiles, hence no padding
+            spec = replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))
+        return spec.pinned(self._pin) if self._pin else spec
 
 
 def default_precision(device: torch.device) -> Precision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -61,6 +61,18 @@ class NetSpec:
     def batch_for(self, rows: int) -> int:
         """The smallest profile that holds `rows` rows."""
         return next(b for b in self.batch_sizes if b >= rows)
+
+    def pinned(self, size: int) -> NetSpec:
+        """This network with `size` as its only profile, so that no result depends on company.
+
+        A network other than the UNet whose profiles all are smaller runs in its largest one.
+        Raises ValueError where there is no such profile.
+        """
+        if self.name != "unet":
+            size = min(size, self.max_batch)
+        if size not in self.batch_sizes:
+            raise ValueError(f"{self.name} has no profile for batches of {size}")
+        return replace(self, batch_sizes=(size,))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -51,7 +51,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
             with pytest.raises(SystemExit) as end:
                 main([str(argument) for argument in arguments])
         assert isinstance(end.value.code, int | None)
-        data: io.BytesIO = out.buffer  # type: ignore[assignment]
+        data: io.BytesIO = out.buffer
         return Done(end.value.code or 0, data.getvalue(), err.getvalue())
 
     return run

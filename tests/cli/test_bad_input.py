@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -235,9 +236,10 @@ def test_replay_of_what_keeps_no_edit(work: Path, cli: Cli) -> None:
     check(cli("replay", "nowhere.png", "in.png"), 2, "does not exist")
     (work / "t.png").write_text("text")
     check(cli("replay", "t.png", "in.png"), 2, "no readable PNG")
-    for record in ({"parameters": 3, "input": "x"}, {"input": "x"}, []):
+    records: list[Any] = [{"parameters": 3, "input": "x"}, {"input": "x"}, []]
+    for record in records:
         with Image.open("in.png") as image:
-            data = output.encode(image, Path("r.png"), record)  # type: ignore[arg-type]
+            data = output.encode(image, Path("r.png"), record)
         (work / "r.png").write_bytes(data)
         check(cli("replay", "r.png", "in.png"), 2, "damaged")
 

@@ -441,7 +441,7 @@ def test_pictures_are_turned_upright(orientation: int, kind: str) -> None:
 def test_broken_exif_is_no_reason_to_refuse() -> None:
     """Under this suite's rules PIL's warning about it is an error, as other damage is in PIL."""
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # five entries announced, none there
-    data = saved(Image.new("RGB", (16, 8), RED), "JPEG", exif=exif)
+    data = saved(Image.new("RGB", (16, 8), RED), "PNG", exif=exif)
     with pytest.raises(UserWarning, match="Corrupt EXIF"):
         Image.open(io.BytesIO(data)).getexif()
     assert images.load(data).size == (16, 8)

@@ -1,18 +1,16 @@
-"""Opening TensorRT engines: which product, which refusals; and its package without a driver."""
+"""Opening TensorRT engines: which product is taken, and what is refused, told in one sentence."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from engine.backends import contexts, tensorrt
+from engine.backends import tensorrt
 from engine.backends.folder import EngineFolder
 from engine.backends.plan import Host
 from engine.backends.tensorrt import TensorRTNetworks, choose_product, cuda_device, load_module
@@ -20,7 +18,6 @@ from engine.spec import EngineMismatch
 from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, complete, manifest
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-MODULES = [m for m in ("tensorrt", "tensorrt_rtx") if find_spec(m)]
 
 
 @NO_GPU
@@ -112,96 +109,3 @@ def test_sizes_built_elsewhere_are_not_offered(tmp_path: Path) -> None:
     folder = EngineFolder.open(manifest(tmp_path, made), ["tensorrt"])
     assert folder.sizes == ((64, 64), (64, 96))
     assert tensorrt._fitting(folder, H200).sizes == ((64, 64),)
-
-
-NEEDED = {
-    "Runtime": ["deserialize_cuda_engine"],
-    "ICudaEngine": [
-        "create_execution_context",
-        "device_memory_size_v2",
-        "get_device_memory_size_for_profile_v2",
-        "get_tensor_dtype",
-        "get_tensor_location",
-        "get_tensor_mode",
-        "get_tensor_name",
-        "get_tensor_profile_shape",
-        "get_tensor_shape",
-        "num_io_tensors",
-        "num_optimization_profiles",
-    ],
-    "IExecutionContext": [
-        "execute_async_v3",
-        "infer_shapes",
-        "set_device_memory",
-        "set_input_shape",
-        "set_optimization_profile_async",
-        "set_tensor_address",
-    ],
-    "DataType": ["FLOAT", "INT64"],
-    "ExecutionContextAllocationStrategy": ["USER_MANAGED"],
-    "ILogger": ["ERROR", "INTERNAL_ERROR"],
-    "TensorIOMode": ["INPUT"],
-    "TensorLocation": ["DEVICE"],
-}
-NEEDED_RTX = {
-    "Runtime": ["get_engine_validity"],
-    "ICudaEngine": ["create_runtime_config"],
-    "IRuntimeConfig": [
-        "create_runtime_cache",
-        "cuda_graph_strategy",
-        "dynamic_shapes_kernel_specialization_strategy",
-        "set_execution_context_allocation_strategy",
-        "set_runtime_cache",
-    ],
-    "IRuntimeCache": ["deserialize", "serialize"],
-    "IExecutionContext": ["is_stream_capturable"],
-    "CudaGraphStrategy": ["DISABLED"],
-    "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
-    "EngineValidity": ["INVALID"],
-    "EngineInvalidityDiagnostics": ["VERSION_MISMATCH"],
-}
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_the_package_has_every_name_that_is_used(module: str) -> None:
-    trt = load_module("tensorrt" if module == "tensorrt" else "tensorrt-rtx")
-    needed = [NEEDED] if module == "tensorrt" else [NEEDED, NEEDED_RTX]
-    missing = [
-        f"{owner}.{name}"
-        for names in needed
-        for owner, wanted in names.items()
-        for name in wanted
-        if not hasattr(getattr(trt, owner), name)
-    ]
-    assert missing == []
-
-
-needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in MODULES, reason="tensorrt_rtx is not here")
-
-
-@needs_rtx
-def test_a_plan_that_is_none_is_refused_before_it_is_deserialised() -> None:
-    trt = load_module("tensorrt-rtx")
-    runtime = contexts.make_runtime(trt)
-    assert contexts.invalid_reason(trt, runtime, b"no plan" * 100) == "malformed engine"
-
-
-@needs_rtx
-def test_the_runtimes_last_words_are_kept(caplog: pytest.LogCaptureFixture) -> None:
-    trt = load_module("tensorrt-rtx")
-    runtime = contexts.make_runtime(trt)
-    contexts.make_logger(trt).tail()
-    with caplog.at_level(logging.DEBUG, logger="engine.backends.contexts"):
-        assert runtime.deserialize_cuda_engine(b"no plan" * 100) is None
-    assert any("deserializeCudaEngine" in message for message in caplog.messages)
-    error = contexts.failure(trt, "file cannot be loaded", "build again")
-    assert isinstance(error, EngineMismatch)
-    assert "deserializeCudaEngine" in str(error)
-    assert "it gave no reason" in str(contexts.failure(trt, "again", "build"))
-
-
-@needs_rtx
-def test_lack_of_memory_is_told_as_such() -> None:
-    trt = load_module("tensorrt-rtx")
-    contexts.make_logger(trt).log(trt.ILogger.ERROR, "Requested 9 bytes: out of memory\nmore")
-    assert isinstance(contexts.failure(trt, "loading", "build"), torch.OutOfMemoryError)

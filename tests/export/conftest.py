@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from demo import random_checkpoint
 from engine.spec import Manifest
+from export import plan
 from export.build import Event, build
 
 MICRO: dict[str, Any] = {
@@ -73,11 +76,27 @@ def _run() -> Build:
 
 
 @pytest.fixture(scope="session")
-def engines(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The build of the issue: 4 .onnx, 4 engines, a manifest. Read only."""
+def by_command(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The issue's command, run as a person does: the folder, and what was said."""
     out = tmp_path_factory.mktemp("engines") / "out"
-    run(tiny, out, sizes=[(64, 96)], batches=(1, 2, 3), target="tensorrt-rtx")
-    return out
+    size = ["--height", "64", "--width", "96", "--batches", "1,3"]
+    options = [*size, "--precision", "fp32", "--target", "tensorrt-rtx"]
+    done = subprocess.run(
+        [sys.executable, "-m", "export", "--model", str(tiny), "--out", str(out), *options],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    return out, done
+
+
+@pytest.fixture(scope="session")
+def engines(by_command: tuple[Path, object]) -> Path:
+    """What that command left: 4 .onnx, 4 engines, a manifest. Read only."""
+    return by_command[0]
 
 
 @pytest.fixture(scope="session")
@@ -128,3 +147,16 @@ def change() -> Callable[..., None]:
         save_file({k: v * by if k in chosen else v for k, v in state.items()}, file)
 
     return scale
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a build see these networks alone: for what does not differ between networks."""
+
+    def choose(*names: str) -> None:
+        every = plan.jobs
+        monkeypatch.setattr(
+            "export.build.jobs", lambda *a: tuple(j for j in every(*a) if j.spec.name in names)
+        )
+
+    return choose

@@ -1,0 +1,128 @@
+"""`batch`: shared calls, lines that fail alone, and going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Cli, Done
+from tests.cli.test_bad_input import check
+
+EDIT: dict[str, Any] = {
+    "image": "in.png",
+    "prompt": "a blue ball",
+    "source_prompt": "a red ball",
+    "num_inference_steps": 2,
+    "mask_thresholding_ratio": 1.0,
+}
+
+
+@pytest.fixture
+def edits(work: Path) -> Path:
+    return work / "edits.jsonl"
+
+
+def write(edits: Path, *rows: dict[str, Any] | str) -> None:
+    edits.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+
+
+def statuses(done: Done) -> list[str]:
+    return [line["status"] for line in sorted(done.lines, key=lambda line: line["line"])]
+
+
+def test_many_edits_and_again(work: Path, edits: Path, cli: Cli, photo: Image.Image) -> None:
+    Image.linear_gradient("L").resize(photo.size).save("m.png")
+    rows = [EDIT | {"out": f"{seed}.png", "seed": seed} for seed in range(3)]
+    write(edits, *rows, "", EDIT | {"out": "m-out.png", "mask_image": "m.png"})
+    done = cli("batch", "edits.jsonl", "--dtype", "fp32")
+    assert done.code == 0, done.err
+    assert [line["line"] for line in done.lines] == [1, 2, 3, 5]
+    assert statuses(done) == ["done"] * 4
+    assert "4 of 4 edits are there, 0 failed" in done.err
+    single = cli(
+        "edit",
+        "in.png",
+        "-p",
+        "a blue ball",
+        "--source",
+        "a red ball",
+        "--steps",
+        2,
+        "--mask-thresholding-ratio",
+        1,
+        "--seed",
+        2,
+        "--dtype",
+        "fp32",
+        "--json",
+    )
+    shared = done.lines[2]["stats"]
+    assert shared["rows"]["unet"] <= single.line["stats"]["rows"]["unet"]
+    assert single.line["parameters"] == done.lines[2]["parameters"]
+    before = (work / "0.png").stat().st_mtime_ns
+    (work / "1.png").unlink()
+    again = cli("batch", edits, "--dtype", "fp32")
+    assert statuses(again) == ["skipped", "done", "skipped", "skipped"]
+    assert (work / "0.png").stat().st_mtime_ns == before
+    replayed = cli("replay", "0.png", "in.png", "--dtype", "fp32")
+    assert replayed.code == 0, replayed.err
+
+
+def test_what_is_there_is_not_overwritten(work: Path, edits: Path, cli: Cli) -> None:
+    write(edits, EDIT | {"out": "a.png"}, EDIT | {"out": "in2.png"})
+    (work / "in2.png").write_bytes(b"mine")
+    assert statuses(cli("batch", edits)) == ["done", "failed"]
+    assert (work / "in2.png").read_bytes() == b"mine"
+    write(edits, EDIT | {"out": "a.png", "seed": 1})
+    refused = cli("batch", edits)
+    assert (refused.code, statuses(refused)) == (2, ["failed"])
+    assert "not this edit's; add --force" in refused.line["error"]["message"]
+    assert statuses(cli("batch", edits, "--force")) == ["done"]
+
+
+def test_lines_fail_alone(work: Path, edits: Path, cli: Cli) -> None:
+    Image.new("L", (50, 50), 255).save("square.png")
+    good = EDIT | {"out": "good.png"}
+    bad: list[tuple[dict[str, Any] | str, str]] = [
+        ("{not json", "no json object"),
+        ("[1]", "no json object"),
+        (EDIT, "has no out"),
+        ({"prompt": "x", "out": "o.png"}, "has no image"),
+        (EDIT | {"out": "a.png", "prompt": " "}, "prompt is blank"),
+        (EDIT | {"out": "b.png", "seeed": 3}, "did you mean 'seed'?"),
+        (EDIT | {"out": "c.png", "strength": float("nan")}, "strength is nan"),
+        (EDIT | {"out": "d.png", "image": "nowhere.png"}, "does not exist"),
+        (EDIT | {"out": "e.jpg"}, "only PNG"),
+        (EDIT | {"out": "good.png"}, "output of line 1"),
+        (EDIT | {"out": "nowhere/f.png"}, "cannot be written"),
+        (EDIT | {"out": "g.png", "mask_image": "square.png"}, "another aspect"),
+        (EDIT | {"out": 7}, "must be a path"),
+    ]
+    write(edits, good, *(row for row, _ in bad), EDIT | {"out": "last.png"})
+    done = cli("batch", edits, "--in-flight", 2)
+    assert done.code == 2
+    assert statuses(done) == ["done", *["failed"] * len(bad), "done"]
+    by_line = {line["line"]: line for line in done.lines}
+    for number, (_, words) in enumerate(bad, 2):
+        assert words in by_line[number]["error"]["message"]
+    assert sorted(p.name for p in work.glob("*.png")) == [
+        *("good.png", "in.png", "last.png", "square.png")
+    ]
+
+
+def test_edits_from_standard_input(work: Path, cli: Cli) -> None:
+    line = json.dumps(EDIT | {"out": "a.png"})
+    done = cli("batch", "-", stdin=line.encode())
+    assert (done.code, statuses(done)) == (0, ["done"]), done.err
+
+
+def test_a_file_without_edits(work: Path, edits: Path, cli: Cli) -> None:
+    check(cli("batch", "nowhere.jsonl"), 2, "cannot be read")
+    edits.write_text("\n \n")
+    check(cli("batch", edits), 2, "holds no edits")
+    edits.write_bytes(b"\xff\xfe\x00")
+    check(cli("batch", edits), 2, "no UTF-8 text")
