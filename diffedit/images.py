@@ -130,22 +130,19 @@ def region(p: Placement, factor: int) -> NDArray[np.bool_]:
 
 
 def latent_mask(mask: Image.Image, p: Placement, factor: int) -> NDArray[np.bool_]:
-    """bool [h, w]: cells of whose photograph pixels more than half (by area) are white.
+    """bool [h, w]: cells that hold any white of the mask, by area, so that all of it is repainted.
+
+    What a cell edits beyond the white, compositing takes back.
 
     Args:
         mask: L, 0 or 255, of the photograph's size.
     """
     assert mask.size == p.source[::-1]
     rows, columns = p.cells(factor)
-    inside = np.s_[p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]]
-    white, there = np.zeros((2, *p.canvas), dtype=np.int64)
-    white[inside] = np.asarray(mask.resize(p.fitted[::-1], Image.Resampling.BOX))
-    there[inside] = 255
-    white, there = (
-        v.reshape(rows, factor, columns, factor).sum(axis=(1, 3)) for v in (white, there)
-    )
-    answer: NDArray[np.bool_] = 2 * white > there
-    return answer
+    white = np.zeros(p.canvas, dtype=np.bool_)
+    area = mask.convert("F").resize(p.fitted[::-1], Image.Resampling.BOX)
+    white[p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]] = np.asarray(area) > 1e-3
+    return np.asarray(white.reshape(rows, factor, columns, factor).any(axis=(1, 3)))
 
 
 def mask_to_photo(mask: NDArray[np.bool_], p: Placement, factor: int) -> Image.Image:

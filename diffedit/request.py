@@ -105,7 +105,7 @@ class EditRequest:
         mask_thresholding_ratio: where the map is clipped, in its own means; above 0, at most 100.
         mask_image: the mask to use instead of a found one, white = edit; any size of the
             photograph's aspect; for "diffedit" and "masked-sdedit" alone.
-        mask_dilation: latent pixels the mask grows by, 0 to 64.
+        mask_dilation: latent pixels a found mask grows by, 0 to 64.
         method: "diffedit", "encode-decode", "masked-sdedit" or "sdedit".
         composite: keep the photograph's own pixels outside the mask.
         seed: of all noise, 0 to 2**63 - 1.
@@ -148,6 +148,11 @@ class EditRequest:
             raise InvalidRequest(
                 f"mask_image is given, but method is {self.method!r}, which has no mask; leave the "
                 f"mask out or take method={' or '.join(map(repr, MASKED_METHODS))}."
+            )
+        if self.mask_image is not None and self.mask_dilation:
+            raise InvalidRequest(
+                f"mask_dilation is {self.mask_dilation}, but a given mask_image is obeyed to the "
+                "pixel; grow the mask picture itself, or leave mask_dilation out."
             )
 
     @classmethod

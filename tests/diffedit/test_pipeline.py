@@ -253,6 +253,7 @@ def test_long_texts_are_cut_with_a_warning(pipe: DiffEditPipeline, photo: Image.
         {"steps": 3},
         {"num_inference_steps": 2000},
         {"guidance_scale": float("nan")},
+        {"mask_dilation": 1, "mask_image": Image.new("L", (96, 72), 255)},
     ],
 )
 def test_bad_numbers_are_refused_before_anything_runs(
