@@ -36,6 +36,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)  ## Make .venv once, with the packages that suit this machine
+	@echo "Ready: $(BIN)/diffedit-trt --help"
 
 $(BIN)/python:
 	@set -e; found=; \
@@ -65,8 +66,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	else \
 	    $(PIP) -e '.[onnx,rtx,dev]'; \
 	fi; \
-	touch $@; \
-	echo "Ready: $(BIN)/diffedit-trt --help"
+	touch $@
 
 demo: $(READY)  ## Build a small model's engines, edit a picture with them, write the panel
 	@mkdir -p $(DEMO)

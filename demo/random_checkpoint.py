@@ -11,9 +11,11 @@ possible. A random model edits at random: only shapes, speed and exactness mean 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,37 +152,14 @@ def make(
         dtype: "fp32", "fp16" or "bf16": the type the weights are stored in.
         scheduler: overrides of the scheduler's config, e.g. `{"prediction_type": "v_prediction"}`.
     """
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder.")
     sizes = KINDS[kind]
     tokens = make_tokenizer(folder / "tokenizer")
-    torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    blocks = len(sizes["vae"]["block_out_channels"])
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        unet = UNet2DConditionModel(**sizes["unet"])
-        unet.to(torch_dtype).save_pretrained(folder / "unet", max_shard_size="20GB")
-        del unet
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * blocks,
-            up_block_types=("UpDecoderBlock2D",) * blocks,
-            latent_channels=4,
-            **sizes["vae"],
-        )
-        vae.to(torch_dtype).save_pretrained(folder / "vae")
-        text = {"vocab_size": tokens, "max_position_embeddings": 77, **sizes["text"]}
-        ids = {"bos_token_id": tokens - 2, "eos_token_id": tokens - 1, "pad_token_id": tokens - 1}
-        encoder = CLIPTextModel(CLIPTextConfig(**{**text, **ids}))
-        encoder.to(torch_dtype).save_pretrained(folder / "text_encoder")
-    finally:
-        torch.random.set_rng_state(state)
+    with _quiet():
+        _write_networks(folder, sizes, tokens, seed, dtype)
     config = {**_SD_SCHEDULER, **sizes["scheduler"], **(scheduler or {})}
     _write_json(folder / "scheduler" / "scheduler_config.json", config)
     index = {
@@ -196,6 +175,52 @@ def make(
     }
     _write_json(folder / "model_index.json", index)
     return folder
+
+
+def _write_networks(
+    folder: Path, sizes: dict[str, Any], tokens: int, seed: int, dtype: str
+) -> None:
+    """UNet, VAE and text encoder with weights drawn from `seed`, each in its own subfolder."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    blocks = len(sizes["vae"]["block_out_channels"])
+    text = {"vocab_size": tokens, "max_position_embeddings": 77, **sizes["text"]}
+    ids = {"bos_token_id": tokens - 2, "eos_token_id": tokens - 1, "pad_token_id": tokens - 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**sizes["unet"])
+        unet.to(torch_dtype).save_pretrained(folder / "unet", max_shard_size="20GB")
+        del unet
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            latent_channels=4,
+            **sizes["vae"],
+        )
+        vae.to(torch_dtype).save_pretrained(folder / "vae")
+        encoder = CLIPTextModel(CLIPTextConfig(**{**text, **ids}))
+        encoder.to(torch_dtype).save_pretrained(folder / "text_encoder")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' bars and hints say nothing that a user of this command needs."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    levels = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip((diffusers_logging, transformers_logging), levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
 
 
 def make_tokenizer(folder: Path) -> int:

@@ -30,7 +30,7 @@ def choose(
     """
     name, why = backend, "asked for"
     if backend == "auto":
-        name, why = _fastest(engines, device)
+        name, why = fastest(engines, device)
     if name == "torch":
         if dtype not in (None, "fp32", "bf16", "fp16"):
             raise InvalidRequest(f"There is no dtype {dtype!r}; take fp32, bf16 or fp16.")
@@ -69,8 +69,8 @@ def choose(
     return opened, why
 
 
-def _fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
-    """TensorRT engines on a GPU that can load them; otherwise PyTorch, which outruns ONNX Runtime
+def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
+    """The name "auto" stands for, and why: TensorRT engines on a GPU that can load them; otherwise PyTorch, which outruns ONNX Runtime
     on every CPU measured so far (see the README's table)."""
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if engines is None:

@@ -276,11 +276,11 @@ def _room() -> list[Check]:
 def _backend(engines: Path | None) -> list[Check]:
     if isinstance(_import("torch"), str):
         return []
-    from diffedit.backends import _fastest
+    from diffedit.backends import fastest
     from engine.spec import DiffEditError
 
     try:
-        name, why = _fastest(engines, None)
+        name, why = fastest(engines, None)
     except DiffEditError as error:
         return [Check("backend auto", "problem", str(error))]
     return [Check("backend auto", "ok", f"takes {name}: {why}")]

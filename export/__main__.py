@@ -15,6 +15,7 @@ from engine.spec import (
     UNET_BATCH_SIZES,
     CheckpointError,
     DiffEditError,
+    Manifest,
     Precision,
     Size,
     parse_size,
@@ -172,15 +173,20 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
     if not display.worked:
         console.print(f"Nothing to do: {out} is up to date.", highlight=False, soft_wrap=True)
     console.print(table(manifest))
-    backend = "onnxruntime" if all(e.format == "onnx" for e in manifest.entries) else "tensorrt"
-    console.print(
-        f"Next: diffedit-trt edit PICTURE --prompt '...' --model {model} --engines {out} "
-        f"--backend {backend}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    console.print(_next(model, out, manifest), highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _next(model: str, out: Path, manifest: Manifest) -> str:
+    """The command that uses what was built, here, and where else it can be used."""
+    ran = {row["backend"] for entry in manifest.entries for row in entry.checks if row["ok"]}
+    engines = {entry.format for entry in manifest.entries} - {"onnx"}
+    backend = "tensorrt" if ran & engines else "onnxruntime"
+    command = f"Next: diffedit-trt edit PICTURE --prompt '...' --model {model} --engines {out}"
+    there = (
+        "\nThe engines have not run here: copy the folder to their GPU, --backend tensorrt there."
+    )
+    return f"{command} --backend {backend}" + (there if engines - ran else "")
 
 
 def _sizes(height: int | None, width: int | None, texts: list[str]) -> list[Size]:

@@ -21,7 +21,8 @@ from engine.spec import (
     Size,
 )
 from export import folder, targets
-from export.builder import Builder, Event
+from export.builder import Builder
+from export.events import Event
 from export.folder import StorageError
 from export.hub import PARTS, open_checkpoint
 from export.lora import Lora

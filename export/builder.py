@@ -6,12 +6,10 @@ It knows the order of the steps and what stands in the manifest. How a step is d
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from engine.spec import (
     BuildError,
@@ -24,6 +22,7 @@ from engine.spec import (
     file_digest,
 )
 from export import folder
+from export.events import Event, Step
 from export.lora import Lora
 from export.meter import Meter
 from export.plan import OPSET, Job, engine_key
@@ -32,29 +31,6 @@ from export.to_tensorrt import FLAGS, EngineRequest, compile_engine, profile_sha
 
 if TYPE_CHECKING:  # torch is loaded when a job has something to do, not before
     from export.lab import Lab
-
-Step = Literal["target", "wait", "torch", "export", "verify", "compile", "kept", "note"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened, for a progress display.
-
-    Attributes:
-        step: what it is about; "kept" means that nothing had to be done.
-        label: the network and size, or "" where it concerns the whole build.
-        state: "start" or "done".
-        text: a sentence or a few words for people; may be empty.
-        seconds, size, peak_bytes: of a step that is done; size is that of the files written.
-    """
-
-    step: Step
-    label: str = ""
-    state: Literal["start", "done"] = "done"
-    text: str = ""
-    seconds: float = 0.0
-    size: int = 0
-    peak_bytes: int = 0
 
 
 class _TooNarrow(Exception):
@@ -236,7 +212,7 @@ class Builder:
         from export import verify
 
         self.report(Event("verify", job.label, "start"))
-        place = self._beside(entry)
+        place = folder.beside(self.temporary, self.out, entry)
         partial = replace(entry, spec=replace(entry.spec, batch_sizes=batches))
 
         def tell(row: verify.Check) -> None:
@@ -273,21 +249,6 @@ class Builder:
             can_run, backend = runnable(entry.format), entry.format
         done = {row["batch"] for row in entry.checks if row["backend"] == backend}
         return tuple(b for b in entry.spec.batch_sizes if b not in done) if can_run else ()
-
-    def _beside(self, entry: Entry) -> Path:
-        """A folder with the entry's files and no other manifest."""
-        if all((self.temporary / file.name).exists() for file in entry.files):
-            return self.temporary
-        place = self.temporary / "check"
-        shutil.rmtree(place, ignore_errors=True)
-        with folder.storage(self.out):
-            place.mkdir()
-            for file in entry.files:
-                try:
-                    os.link(self.out / file.name, place / file.name)
-                except OSError:  # a file system without hard links
-                    shutil.copyfile(self.out / file.name, place / file.name)
-        return place
 
     def _entry(self, kind: str, job: Job) -> Entry | None:
         found = (e for e in self.manifest.entries if e.format == kind)

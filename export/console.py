@@ -10,7 +10,7 @@ from rich.status import Status
 from rich.table import Table
 
 from engine.spec import Entry, Manifest
-from export.builder import Event
+from export.events import Event
 
 DOING = {
     "torch": "running in PyTorch",

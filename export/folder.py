@@ -96,6 +96,22 @@ def move(temporary: Path, out: Path, entry: Entry) -> None:
             os.replace(temporary / file.name, out / file.name)
 
 
+def beside(temporary: Path, out: Path, entry: Entry) -> Path:
+    """A folder inside `temporary` (or itself) that holds the files of `entry`."""
+    if all((temporary / file.name).exists() for file in entry.files):
+        return temporary
+    place = temporary / "check"
+    shutil.rmtree(place, ignore_errors=True)
+    with storage(out):
+        place.mkdir()
+        for file in entry.files:
+            try:
+                os.link(out / file.name, place / file.name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(out / file.name, place / file.name)
+    return place
+
+
 def save(out: Path, before: Manifest, after: Manifest) -> None:
     """Save `after` and delete the files that only `before` listed."""
     with storage(out):

@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.spec import DiffEditError, Entry, Manifest, NetSpec, Precision
 from export import meter
 from export.networks import Wrapped
+from export.rounding import Rounded
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
 """The largest relative error, ||got - want|| / ||want|| over a whole batch, that passes.
@@ -56,20 +57,10 @@ def check_torch(
 ) -> Check:
     """One row in torch at the target precision: finite, and near `want` where that is given.
 
-    Attention is computed as the exported graph does it, its scores rounded to the precision: the
-    fused kernels would hide an overflow that the graph has.
+    See `export.rounding` for how half precision is computed here.
     """
-    backends = torch.backends.cuda
-    before = backends.fp16_bf16_reduction_math_sdp_allowed()
-    backends.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with (
-            torch.inference_mode(),
-            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-        ):
-            got = network(*(t[:1] for t in inputs))
-    finally:
-        backends.allow_fp16_bf16_reduction_math_sdp(before)
+    with torch.inference_mode(), Rounded():
+        got = network(*(t[:1] for t in inputs))
     if want is not None:
         return compare("torch", precision, got, want[:1])
     row = compare("torch", precision, got, got)
@@ -101,6 +92,18 @@ def runnable(kind: str) -> bool:
     if kind == "onnx":
         return find_spec("onnxruntime") is not None
     return find_spec(kind.replace("-", "_")) is not None and torch.cuda.is_available()
+
+
+def affordable(entry: Entry, batches: Sequence[int]) -> int:
+    """The largest of `batches` that fits into memory here: so many rows the reference needs.
+
+    A GPU's memory is left to its runtime; on a CPU onnxruntime writes attention's scores out.
+    """
+    room = meter.available()
+    if entry.format != "onnx" or torch.cuda.is_available() or not room:
+        return max(batches)
+    fitting = [b for b in batches if _working_bytes(entry.spec, b) <= 0.8 * room]
+    return max(fitting, default=1)
 
 
 def _rows(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor) -> Iterator[Check]:

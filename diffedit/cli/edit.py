@@ -10,7 +10,7 @@ from diffedit.cli import options as o
 from diffedit.cli import output
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.options import ModelOptions, request_parameters
-from diffedit.cli.progress import Progress
+from diffedit.cli.progress import STAGES, Progress
 from diffedit.cli.running import Targets, edited_share, encoded_heatmap, run
 from diffedit.cli.session import default_output, overlay, pipeline, read_mask, read_picture
 from diffedit.request import EditRequest
@@ -104,6 +104,7 @@ def mask(
         for path in targets.files:
             files.reserve(path)
         with Progress(quiet=quiet) as progress, pipeline(options, progress, quiet=quiet) as pipe:
+            progress.stage(STAGES["mask"])
             found = pipe.generate_mask(photo, callback=progress.rows, **wanted)
             if targets.out != "-":
                 path = Path(targets.out)

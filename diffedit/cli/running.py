@@ -13,9 +13,9 @@ import diffedit
 from diffedit.cli import output
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.options import ModelOptions
-from diffedit.cli.progress import Progress
+from diffedit.cli.progress import STAGES, Progress
 from diffedit.cli.session import overlay, pipeline
-from diffedit.request import EditRequest, EditResult, parameters
+from diffedit.request import MASKED_METHODS, EditRequest, EditResult, parameters
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,8 @@ def run(request: EditRequest, photo: Image, options: ModelOptions, targets: Targ
             files.reserve(path)
         with Progress(quiet=targets.quiet) as progress:
             with pipeline(options, progress, quiet=targets.quiet) as pipe:
-                progress.stage("starting")
+                finds = request.mask_image is None and request.method in MASKED_METHODS
+                progress.stage(STAGES["mask" if finds else "encode"])
                 result = pipe.submit(request, callback=progress.rows).result()
                 record = record_of(request, photo, result, pipe, options)
                 written = _encoded(targets, photo, result, record, pipe)
