@@ -70,8 +70,11 @@ def choose(
 
 
 def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
-    """The name "auto" stands for, and why: TensorRT engines on a GPU that can load them; otherwise PyTorch, which outruns ONNX Runtime
-    on every CPU measured so far (see the README's table)."""
+    """The name that "auto" stands for, and why.
+
+    TensorRT engines on a GPU that can load them; otherwise PyTorch, which outran ONNX Runtime at
+    Stable Diffusion's size on every CPU measured so far (see the README's table).
+    """
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if engines is None:
         return "torch", "no engines folder was given"

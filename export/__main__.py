@@ -5,8 +5,12 @@ Exit codes: 0 done, 2 a bad value, 3 the model, 4 the build or the target, 5 the
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -20,6 +24,7 @@ from engine.spec import (
     Size,
     parse_size,
 )
+from export.events import Event
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -76,6 +81,7 @@ NoVerify = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Build everything again, even over another model's.")
 ]
+INTERRUPTED = "Interrupted; what is finished is kept, the same command goes on there."
 BATCHES = ",".join(map(str, UNET_BATCH_SIZES))
 
 
@@ -139,6 +145,37 @@ def build_command(
     export(**locals())
 
 
+class Interrupts:
+    """A context manager that remembers Ctrl-C, which some libraries swallow while they load."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def before(self, show: Callable[[Event], None]) -> Callable[[Event], None]:
+        """`show`, which now raises KeyboardInterrupt if one was swallowed since the last event."""
+
+        def checked(event: Event) -> None:
+            if self.came:
+                raise KeyboardInterrupt
+            show(event)
+
+        return checked
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
 def run(model: str, out: Path, options: dict[str, Any]) -> int:
     """Build with a display; returns the exit code. Callables among the options are called first,
     so that a bad value in any of them is reported in one place."""
@@ -157,19 +194,17 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
 
     display = Display(console)
     try:
-        values = {n: v() if callable(v) else v for n, v in options.items()}
-        with display as show:
-            manifest = build(model, out, **values, progress=show)
+        with Interrupts() as interrupts, display as show:
+            values = {n: v() if callable(v) else v for n, v in options.items()}
+            manifest = build(model, out, **values, progress=interrupts.before(show))
     except KeyboardInterrupt:
-        return fail(130, "Interrupted; what is finished is kept, the same command goes on there.")
-    except ValueError as error:
-        return fail(2, error)
-    except CheckpointError as error:
-        return fail(3, error)
-    except StorageError as error:
-        return fail(5, error)
-    except DiffEditError as error:
-        return fail(4, error)
+        return fail(130, INTERRUPTED)
+    except (DiffEditError, ValueError) as error:
+        if interrupts.came:  # a library took Ctrl-C for an error of its own
+            return fail(130, INTERRUPTED)
+        codes: list[tuple[type[Exception], int]]
+        codes = [(CheckpointError, 3), (StorageError, 5), (ValueError, 2)]
+        return fail(next((code for kind, code in codes if isinstance(error, kind)), 4), error)
     if not display.worked:
         console.print(f"Nothing to do: {out} is up to date.", highlight=False, soft_wrap=True)
     console.print(table(manifest))

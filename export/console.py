@@ -11,6 +11,7 @@ from rich.table import Table
 
 from engine.spec import Entry, Manifest
 from export.events import Event
+from export.meter import amount
 
 DOING = {
     "torch": "running in PyTorch",
@@ -20,11 +21,6 @@ DOING = {
     "wait": "waiting",
 }
 DONE = {"torch": "in torch", "export": "exported", "verify": "verified", "compile": "compiled"}
-
-
-def amount(size: float) -> str:
-    """Bytes for people: "3.2 MB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 class Display:

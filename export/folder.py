@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.spec import MANIFEST_NAME, BuildError, Entry, Manifest
+from export.meter import amount
 
 LOCK_NAME = ".lock"
 _TEMPORARY = re.compile(rf"\.build-(\d+)|\.{re.escape(MANIFEST_NAME)}\.(\d+)\.tmp")
@@ -40,11 +41,10 @@ def storage(out: Path) -> Iterator[None]:
         ) from error
 
 
-def no_room(out: Path, needed: int = 0) -> StorageError:
+def no_room(out: Path) -> StorageError:
     """The sentence for a full disk."""
-    amount = f" (about {needed / 1e9:.1f} GB are needed)" if needed else ""
     return StorageError(
-        f"There is no room left for {out}{amount}; free some space or choose another --out, then "
+        f"There is no room left for {out}; free some space or choose another --out, then "
         "run the same command again: it goes on where it stopped."
     )
 
@@ -54,7 +54,7 @@ def require_room(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise StorageError(
-            f"{out} needs about {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free; "
+            f"{out} needs about {amount(needed)} and its disk has {amount(free)} free; "
             "free some space, choose another --out, or build fewer sizes at once."
         )
 

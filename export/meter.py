@@ -49,6 +49,11 @@ def peak() -> int:
     )
 
 
+def amount(size: float) -> str:
+    """Bytes for people: "3.2 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def available() -> int:
     """Memory that can still be had on this machine, in bytes; 0 where that is unknown."""
     return _field(Path("/proc/meminfo"), "MemAvailable")

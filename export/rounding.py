@@ -76,4 +76,5 @@ def _attention(
         scores = scores.masked_fill(~attn_mask, float("-inf"))
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return (scores.softmax(-1).float() @ value.float()).to(value.dtype)
+    answer: Tensor = (scores.softmax(-1).float() @ value.float()).to(value.dtype)
+    return answer

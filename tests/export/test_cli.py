@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.spec import Manifest
+from engine.spec import CheckpointError, Manifest
+from export.__main__ import run
+from export.events import Event
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[..., object]
 
 
 def command(*arguments: object) -> list[str]:
@@ -105,6 +107,26 @@ def test_another_models_folder_is_4(tiny: Path, micro_engines: Path) -> None:
     assert "--force" in done.stderr
 
 
+@pytest.mark.parametrize("afterwards", ["fails", "goes on"])
+def test_ctrl_c_counts_even_if_a_library_swallows_it(
+    afterwards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object, progress: Callable[[Event], None], **__: object) -> Manifest:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        if afterwards == "fails":
+            raise CheckpointError("the weights cannot be loaded")
+        progress(Event("note"))
+        return Manifest(model={})
+
+    monkeypatch.setattr("export.build.build", build)
+    before = signal.getsignal(signal.SIGINT)
+    assert run("model", tmp_path, {}) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
 def test_whatever_ends_a_build_the_next_one_goes_on(micro: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 

@@ -43,12 +43,8 @@ def test_masks_and_causality() -> None:
         {"scale": 0.3},
     ]
     for options in choices:
-        want = F.scaled_dot_product_attention(
-            q.float(),
-            k.float(),
-            v.float(),
-            **{name: x.float() if x is added else x for name, x in options.items()},
-        )
+        wide: dict[str, Any] = {n: x.float() if x is added else x for n, x in options.items()}
+        want = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **wide)
         with Rounded():
             got = F.scaled_dot_product_attention(q, k, v, **options)
         assert got.dtype == torch.float16
