@@ -119,6 +119,7 @@ def save(out: Path, before: Manifest, after: Manifest) -> None:
         for name in _names(before.entries) - _names(after.entries):
             if Path(name).name == name:
                 (out / name).unlink(missing_ok=True)
+                (out / f"{name}.cache").unlink(missing_ok=True)  # what a GPU compiled from it
 
 
 def _names(entries: Iterable[Entry]) -> set[str]:

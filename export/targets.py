@@ -12,6 +12,11 @@ from export.to_tensorrt import MODULES, Product, capability_name, probe
 
 Wanted = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]
 
+INSTALL: dict[Product, str] = {
+    "tensorrt": "its builder comes from NVIDIA's own package index, see NVIDIA's install guide",
+    "tensorrt-rtx": "pip install tensorrt-rtx",
+}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -62,7 +67,7 @@ def _find(product: Product, capabilities: Sequence[str]) -> Target | str:
     """The target, or why it is not there: a clause without a full stop."""
     module = MODULES[product]
     if find_spec(module) is None:
-        return f"{module} is not installed (pip install {module.replace('_', '-')})"
+        return f"{module} is not installed ({INSTALL[product]})"
     if find_spec("polygraphy") is None:
         return "polygraphy is not installed (pip install polygraphy)"
     gpu = capability = None

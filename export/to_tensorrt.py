@@ -26,8 +26,9 @@ from export.meter import peak
 
 Product = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[Product, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-FLAGS = ("STRONGLY_TYPED", "NO_TF32")
-"""Precision stands in the ONNX graph, and fp32 there means fp32."""
+FLAGS = ("STRONGLY_TYPED", "NO_TF32", "REQUIRE_USER_ALLOCATION")
+"""Precision stands in the ONNX graph, and fp32 there means fp32. The last one exists in RTX alone:
+an engine that allocates nothing of its own at run time can be captured into a CUDA graph."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def prepare(request: EngineRequest) -> Prepared:
         profiles.append(profile.fill_defaults(network).to_trt(builder, network))
         config.add_optimization_profile(profiles[-1])
     config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     _set_capabilities(trt, config, request.compute_capabilities)
     if request.timing_cache:
         _read_timing_cache(config, request.timing_cache)

@@ -27,6 +27,10 @@ Random networks of every kind measured 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf
 and torch; a deep network and another order of summation cost several times that. A wrong axis,
 scale or timestep costs 1e-1 and more, so the limits stand between the two."""
 
+REPLAYS = 3
+"""Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
+it, and the last one's answer is compared. A CPU's call is the same each time: one is enough."""
+
 Check = dict[str, Any]
 """A row of `Entry.checks`: backend, batch, max_abs, relative, ok (None: not run), reason."""
 Report = Callable[[Check], None]
@@ -132,7 +136,11 @@ def _profile(
             t.name: x[:batch].to(networks.device).contiguous()
             for t, x in zip(spec.inputs, inputs, strict=True)
         }
-        got = backend(named).cpu()
+        for _ in range(REPLAYS if networks.device.type == "cuda" else 1):
+            got = backend(named)
+        got = got.cpu()
+    except (MemoryError, torch.OutOfMemoryError):
+        return _not_run(name, batch, "needs more memory than this machine has free")
     except Exception as error:  # each runtime has errors of its own; the sentence says which
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         row = _not_run(name, batch, reason)

@@ -83,7 +83,7 @@ class Manifest:
     """The contents of `manifest.json`.
 
     Attributes:
-        model: "source" (folder name or hub id), "digests" (part -> sha256), "lora" (list).
+        model: "source" (absolute folder or hub id), "digests" (part -> sha256), "lora" (list).
         entries: every compiled network.
     """
 

@@ -34,7 +34,11 @@ json.dump({
         for profile in p.profiles
     ],
     "capabilities": p.config.num_compute_capabilities,
-    "flags": p.config.flags,
+    "flags": [
+        name
+        for name, flag in sys.modules["tensorrt_rtx"].BuilderFlag.__members__.items()
+        if p.config.get_flag(flag)
+    ],
     "typed": p.network.get_flag(
         sys.modules["tensorrt_rtx"].NetworkDefinitionCreationFlag.STRONGLY_TYPED
     ),
@@ -79,7 +83,7 @@ def test_the_builder_gets_one_static_profile_per_batch_size(engines: Path, name:
     assert seen["profiles"] == [
         {t.name: [[b, *t.shape]] * 3 for t in spec.inputs} for b in spec.batch_sizes
     ]
-    assert seen["flags"] == 0  # no TF32 above all
+    assert seen["flags"] == ["REQUIRE_USER_ALLOCATION"]  # no TF32 above all
     assert seen["capabilities"] == 0
     assert seen["typed"]
     assert not seen["cache"]
