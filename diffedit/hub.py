@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.spec import CHECKPOINT_FILES, Checkpoint, CheckpointError
+from engine.spec import HUB_ID, Checkpoint, CheckpointError, hub_patterns
 
 
 def find_checkpoint(
@@ -20,17 +20,19 @@ def find_checkpoint(
     Raises CheckpointError where there is neither, or where the hub cannot be reached.
     """
     folder = Path(model).expanduser()
-    if folder.exists() or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1:
+    if folder.exists() or not HUB_ID.fullmatch(str(model)):
         return Checkpoint.open(folder, variant)
-    from huggingface_hub import snapshot_download
-
+    wanted, unused = hub_patterns(variant)
     try:
+        from huggingface_hub import snapshot_download
+
         fetched = snapshot_download(
             str(model),
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            allow_patterns=CHECKPOINT_FILES,
+            allow_patterns=wanted,
+            ignore_patterns=unused,
         )
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
-from engine.spec import CHECKPOINT_FILES, Checkpoint, CheckpointError
+from engine.spec import HUB_ID, Checkpoint, CheckpointError, hub_patterns
 
 PARTS = ("text_encoder", "vae", "unet")
-UNUSED = ["safety_checker/*", "feature_extractor/*", "image_encoder/*", "*/*non_ema*"]
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def open_checkpoint(
@@ -86,11 +82,9 @@ def _fetch(
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> Path:
-    if not _HUB_ID.fullmatch(model) or model.startswith("."):
+    if not HUB_ID.fullmatch(model):
         raise CheckpointError(f"There is no model folder at {model}.")
-    weights = f"*/*.{variant}.safetensors" if variant else "*/*.safetensors"
-    patterns = [p for p in CHECKPOINT_FILES if not p.endswith(".safetensors")] + [weights]
-    unused = UNUSED if variant else [*UNUSED, "*/*.fp16.safetensors", "*/*.bf16.safetensors"]
+    wanted, unused = hub_patterns(variant)
     try:
         from huggingface_hub import snapshot_download
 
@@ -100,7 +94,7 @@ def _fetch(
                 revision=revision,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
-                allow_patterns=patterns,
+                allow_patterns=wanted,
                 ignore_patterns=unused,
             )
         )

@@ -4,7 +4,7 @@ Everything else (sample inputs, ONNX axes, TensorRT profiles, runtime buffers) d
 objects. Export and run time meet in data alone: a `Manifest` beside the compiled files.
 """
 
-from engine.spec.checkpoint import CHECKPOINT_FILES, NETWORKS, Checkpoint, Network
+from engine.spec.checkpoint import HUB_ID, NETWORKS, Checkpoint, Network, hub_patterns
 from engine.spec.errors import (
     BuildError,
     Cancelled,
@@ -25,7 +25,7 @@ from engine.spec.nets import (
 )
 
 __all__ = [
-    "CHECKPOINT_FILES",
+    "HUB_ID",
     "MANIFEST_NAME",
     "NETWORKS",
     "SCHEMA",
@@ -47,5 +47,6 @@ __all__ = [
     "Size",
     "TensorSpec",
     "file_digest",
+    "hub_patterns",
     "parse_size",
 ]

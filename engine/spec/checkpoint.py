@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,20 @@ from engine.spec.nets import (
     batch_sizes_for,
 )
 
-CHECKPOINT_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.model"]
-"""The patterns worth fetching from a hub: configs, tokenizer and safe weights, never pickles."""
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+"""What may be a hub's id: "name" or "owner/name"."""
+
+
+def hub_patterns(variant: str | None) -> tuple[list[str], list[str]]:
+    """The file patterns to fetch from a hub, and those to leave there.
+
+    Configs, tokenizer and the safe weights of one variant; never pickles, nor the parts and weights
+    that no edit uses.
+    """
+    weights = f"*/*.{variant}.safetensors" if variant else "*/*.safetensors"
+    unused = ["safety_checker/*", "feature_extractor/*", "image_encoder/*", "*/*non_ema*"]
+    variants = [] if variant else ["*/*.fp16.safetensors", "*/*.bf16.safetensors"]
+    return ["model_index.json", "*/*.json", "*/*.txt", weights], unused + variants
 
 
 @dataclass(frozen=True)
