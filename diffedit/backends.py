@@ -28,6 +28,10 @@ def choose(
 
     Raises InvalidRequest for unknown names, EngineMismatch for engines that do not fit.
     """
+    if pin_batch_size is not None and pin_batch_size < 1:
+        raise InvalidRequest(
+            f"pin_batch_size is {pin_batch_size}, but must be 1 or more; leave it out for none."
+        )
     name, why = backend, "asked for"
     if backend == "auto":
         name, why = fastest(engines, device)

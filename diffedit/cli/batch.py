@@ -79,6 +79,7 @@ def batch(
     device: o.Device = None,
     size: o.NetSize = None,
     compile: o.Compile = False,
+    pin_batch_size: o.Pin = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
 ) -> None:

@@ -97,6 +97,15 @@ NetSize = Annotated[
 Compile = Annotated[
     bool, _option(_MODEL, "torch: compile the networks first (minutes).", "--compile")
 ]
+Pin = Annotated[
+    int | None,
+    _option(
+        _MODEL,
+        "Run every call in this one batch size: results equal to the bit whatever shares it.",
+        "--pin-batch-size",
+        min=1,
+    ),
+]
 
 Out = Annotated[
     str | None,
@@ -126,13 +135,15 @@ class ModelOptions:
     dtype: str | None
     size: Size | None
     compile: bool
+    pin_batch_size: int | None
     variant: str | None
     revision: str | None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> ModelOptions:
         """From a command's arguments, by name."""
-        names = ("backend", "engines", "device", "dtype", "compile", "variant", "revision")
+        names = ["backend", "engines", "device", "dtype", "compile", "pin_batch_size"]
+        names += ["variant", "revision"]
         return cls(
             model=given["model"] or default_model(),
             size=size_of(given["size"]),

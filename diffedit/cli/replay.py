@@ -31,6 +31,7 @@ def replay(
     device: o.Device = None,
     size: o.NetSize = None,
     compile: o.Compile = False,
+    pin_batch_size: o.Pin = None,
     out: o.Out = None,
     mask_out: o.MaskOut = None,
     heatmap_out: o.HeatmapOut = None,

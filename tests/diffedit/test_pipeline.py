@@ -200,6 +200,21 @@ def test_edits_that_share_calls_come_in_order(pipe: DiffEditPipeline, photo: Ima
         np.testing.assert_allclose(alone.latents, shared.latents, atol=2e-3)
 
 
+def test_a_pinned_pipeline_gives_the_same_bits_in_company(tiny: Path, photo: Image.Image) -> None:
+    requests = [
+        EditRequest(photo.rotate(180 * i), TEXTS[1], TEXTS[0], seed=i, **FAST) for i in range(3)
+    ]
+    with DiffEditPipeline.from_pretrained(
+        tiny, dtype="fp32", device="cpu", pin_batch_size=8
+    ) as pinned:
+        together = list(pinned.edit_many(requests))
+        for request, shared in zip(requests, together, strict=True):
+            pinned.cache_clear()
+            alone = pinned.submit(request).result()
+            assert (alone.latents == shared.latents).all()
+            assert (pixels(alone.image) == pixels(shared.image)).all()
+
+
 def test_a_bad_request_among_many_fails_alone(pipe: DiffEditPipeline, photo: Image.Image) -> None:
     good = EditRequest(photo, TEXTS[1], **FAST)
     bad = EditRequest("no-such-picture.png", TEXTS[1])
@@ -299,6 +314,8 @@ def test_unknown_backends_devices_and_dtypes_are_named(tiny: Path) -> None:
         DiffEditPipeline.from_pretrained(tiny, backend="openvino")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="tpu9"):
         DiffEditPipeline.from_pretrained(tiny, backend="torch", device="tpu9")
+    with pytest.raises(InvalidRequest, match="pin_batch_size is 0"):
+        DiffEditPipeline.from_pretrained(tiny, pin_batch_size=0)
     with pytest.raises(InvalidRequest, match="int8"):
         DiffEditPipeline.from_pretrained(tiny, backend="torch", dtype="int8")  # type: ignore[arg-type]
 
