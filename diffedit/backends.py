@@ -76,8 +76,8 @@ def choose(
 def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
     """The name that "auto" stands for, and why.
 
-    TensorRT engines on a GPU that can load them; otherwise PyTorch, which outran ONNX Runtime at
-    Stable Diffusion's size on every CPU measured so far (see the README's table).
+    TensorRT engines on a GPU that can load them; otherwise PyTorch, whose default precision outran
+    ONNX Runtime at Stable Diffusion's size on both CPUs measured so far (the README has figures).
     """
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if engines is None:
@@ -90,7 +90,7 @@ def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
     missing = "no NVIDIA GPU is here" if not gpu else "TensorRT is not installed"
     if not formats - {"onnx"}:
         missing = "the folder holds no TensorRT engines"
-    return "torch", f"{missing}, and PyTorch is faster than ONNX Runtime"
+    return "torch", f"{missing}, and PyTorch was faster than ONNX Runtime wherever measured"
 
 
 def _device(device: str | None) -> str | None:
