@@ -212,7 +212,7 @@ class TorchNetworks:
 def default_precision(device: torch.device) -> Precision:
     """fp16 on CUDA; on a CPU bf16 where it has instructions for it (AMX, AVX-512), else fp32.
 
-    A UNet row of SD 1.5's size at 512 px took 2.2 s in bf16 and 4.1 s in fp32 on two cores of an AMD
+    A UNet row of SD 1.5 at 512 px took 2.2 s in bf16 and 4.1 s in fp32 on two cores of an AMD
     EPYC with avx512_bf16, and 1.1 s and 3.6 s on two cores of an Intel Xeon with AMX.
     """
     if device.type == "cuda":
