@@ -24,6 +24,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 DEMO := build/demo
 DEMO_MODEL := $(if $(wildcard demo/model/model_index.json),demo/model,$(DEMO)/model)
 DEMO_IMAGE ?= $(DEMO)/still-life.png
+# Without a GPU the ONNX files are what can run of what the demo compiles.
+DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime)
 
 # As environment variables these reach the recipes whatever quotes and spaces they hold.
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
@@ -75,6 +77,7 @@ demo: $(READY)  ## Build a small model's engines, edit a picture with them, writ
 	$(PY) -m export --model $(DEMO_MODEL) --out $(DEMO)/engines --precision fp32 --target auto \
 	    --batches 1,2,20
 	$(PY) -m diffedit.cli edit $(DEMO_IMAGE) --model $(DEMO_MODEL) --engines $(DEMO)/engines \
+	    --backend $(DEMO_BACKEND) \
 	    --source "a red ball and a green cube on a table" \
 	    --prompt "a blue ball and a green cube on a table" \
 	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,22 +33,48 @@ def choose(
         raise InvalidRequest(
             f"pin_batch_size is {pin_batch_size}, but must be 1 or more; leave it out for none."
         )
-    name, why = backend, "asked for"
-    if backend == "auto":
-        name, why = fastest(engines, device)
+    opened = partial(
+        _open,
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        compile=compile,
+        pin_batch_size=pin_batch_size,
+    )
+    if backend != "auto":
+        return opened(backend, engines), "asked for"
+    name, why = fastest(engines, device)
+    try:
+        return opened(name, engines), why
+    except EngineMismatch as error:
+        if name == "torch":
+            raise
+        return opened("torch", None), f"the engines do not fit: {error}"
+
+
+def _open(
+    checkpoint: Checkpoint,
+    name: str,
+    engines: Path | None,
+    *,
+    device: str | None,
+    dtype: Precision | None,
+    compile: bool,
+    pin_batch_size: int | None,
+) -> Networks:
+    """The networks of one backend, by its name."""
     if name == "torch":
         if dtype not in (None, "fp32", "bf16", "fp16"):
             raise InvalidRequest(f"There is no dtype {dtype!r}; take fp32, bf16 or fp16.")
         from engine.backends.torch import TorchNetworks
 
-        opened: Networks = TorchNetworks.open(
+        return TorchNetworks.open(
             checkpoint,
             device=_device(device),
             dtype=dtype,
             compile=compile,
             pin_batch_size=pin_batch_size,
         )
-        return opened, why
     if name not in ("onnxruntime", "tensorrt"):
         raise InvalidRequest(
             f"There is no backend {name!r}; take auto, torch, onnxruntime or tensorrt."
@@ -61,16 +88,14 @@ def choose(
     if name == "onnxruntime":
         from engine.backends.onnxruntime import OnnxNetworks
 
-        opened = OnnxNetworks.open(
+        return OnnxNetworks.open(
             engines, digests=digests, device=device, pin_batch_size=pin_batch_size
         )
-    else:
-        from engine.backends.tensorrt import TensorRTNetworks
+    from engine.backends.tensorrt import TensorRTNetworks
 
-        opened = TensorRTNetworks.open(
-            engines, digests=digests, device=device, pin_batch_size=pin_batch_size
-        )
-    return opened, why
+    return TensorRTNetworks.open(
+        engines, digests=digests, device=device, pin_batch_size=pin_batch_size
+    )
 
 
 def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
