@@ -6,10 +6,12 @@ import argparse
 import importlib
 import json
 import pkgutil
+import sys
 from pathlib import Path
 
 import benchmarks
 from benchmarks.machine import machine
+from engine.spec import DiffEditError
 
 
 def names() -> list[str]:
@@ -25,7 +27,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here as well")
     args, rest = parser.parse_known_args()
     module = importlib.import_module(f"benchmarks.{args.name}")
-    result = {"benchmark": args.name, **module.run(rest), "machine": machine()}
+    try:
+        measured = module.run(rest)
+    except DiffEditError as error:
+        sys.exit(str(error))
+    result = {"benchmark": args.name, **measured, "machine": machine()}
     line = json.dumps(result)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,78 @@
+"""Seconds for one call of the UNet: per backend, precision and batch size, on one checkpoint.
+
+    python -m benchmarks row --model FOLDER [--size 512] [--dtypes bf16,fp32] [--engines FOLDER]
+
+`--engines` adds ONNX Runtime on the ONNX file in that folder. Each figure is the median of
+`--repeats` calls after one warm-up; nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.backends import Networks
+from engine.backends.torch import TorchNetworks
+from engine.buffers import TORCH_DTYPES
+from engine.spec import Checkpoint, parse_size
+
+
+def seconds(networks: Networks, shape: tuple[int, ...], batch: int, repeats: int) -> float:
+    """The median duration of a call with `batch` rows."""
+    backend = networks.find("unet", shape)
+    inputs = {
+        t.name: torch.rand((batch, *t.shape), dtype=TORCH_DTYPES[t.dtype], device=networks.device)
+        for t in backend.spec.inputs
+    }
+    taken = []
+    for _ in range(repeats + 1):
+        _wait(networks)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            backend(inputs)
+        _wait(networks)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+def _wait(networks: Networks) -> None:
+    if networks.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Measure every combination, print a line for each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks row", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--size", type=parse_size)
+    parser.add_argument("--dtypes", default="bf16,fp32", help="PyTorch's, separated by commas")
+    parser.add_argument("--batches", default="1,2", help="separated by commas")
+    parser.add_argument("--engines", type=Path, help="an engine folder: adds ONNX Runtime")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args(arguments)
+    checkpoint = Checkpoint.open(args.model)
+    height, width = args.size or (checkpoint.native_size,) * 2
+    cells = checkpoint.factor
+    shape = (checkpoint.channels, height // cells, width // cells)
+    found: list[dict[str, Any]] = []
+
+    def measure(networks: Networks) -> None:
+        for batch in map(int, args.batches.split(",")):
+            taken = seconds(networks, shape, batch, args.repeats)
+            line = {"backend": networks.describe(), "batch": batch, "seconds": round(taken, 4)}
+            found.append({**line, "seconds_per_row": round(taken / batch, 4)})
+            print(f"{line['backend']}: {batch} rows {taken:.3f} s, {taken / batch:.3f} s a row")
+        networks.close()
+
+    for dtype in filter(None, args.dtypes.split(",")):
+        measure(TorchNetworks.open(checkpoint, dtype=dtype))
+    if args.engines:
+        from engine.backends.onnxruntime import OnnxNetworks
+
+        measure(OnnxNetworks.open(args.engines))
+    return {"model": args.model.name, "size": [height, width], "calls": found}
