@@ -1,0 +1,325 @@
+"""Scenes, captions, masks and edits: that the three agree, and keep agreeing at any size."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from demo import drawing, scenes
+from demo.drawing_places import PLACES
+from demo.scenes import EVALUATION, KINDS, Edit, Scene, batch, describe, parse, recipe, scene
+
+SEEDS = range(150)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def some() -> list[Scene]:
+    return [scene(seed) for seed in SEEDS]
+
+
+def all_edits() -> list[tuple[Scene, Edit]]:
+    return [(s, e) for s in some() for e in s.edits()]
+
+
+def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and every pixel that touches it, corners included."""
+    wide = np.pad(mask, 1)
+    h, w = mask.shape
+    shifts = itertools.product(range(3), range(3))
+    found: NDArray[np.bool_] = np.logical_or.reduce(
+        [wide[dy : dy + h, dx : dx + w] for dy, dx in shifts]
+    )
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 5, 123_456, EVALUATION])
+def test_a_seed_is_a_scene(seed: int) -> None:
+    one, two = scene(seed, 48), scene(seed, 48)
+    assert one.image.shape == (48, 48, 3) and one.image.dtype == np.uint8
+    assert one.recipe == two.recipe and one.caption == two.caption
+    assert np.array_equal(one.image, two.image)
+    for a, b in zip(one.objects, two.objects, strict=True):
+        assert np.array_equal(a.mask, b.mask)
+    edits = [[(e.index, e.source, e.target) for e in s.edits()] for s in (one, two)]
+    assert edits[0] == edits[1]
+
+
+def test_other_seeds_are_other_scenes() -> None:
+    assert len({s.image.tobytes() for s in some()}) == len(SEEDS)
+
+
+def test_scenes_are_the_same_on_every_machine() -> None:
+    """A change of this digest changes what the shipped model was trained and measured on."""
+    digest = hashlib.sha256()
+    for seed in range(64):
+        digest.update(scene(seed).image.tobytes())
+    assert digest.hexdigest()[:16] == "63725b81acf6b93b"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_another_size_is_the_same_scene(seed: int) -> None:
+    small, large = scene(seed, 64), scene(seed, 256)
+    assert small.caption == large.caption
+    reduced = np.asarray(Image.fromarray(large.image).reduce(4), np.float32)
+    assert np.abs(reduced - small.image).mean() < 4
+    for a, b in zip(small.objects, large.objects, strict=True):
+        assert a.box == b.box
+        blocks = b.mask.reshape(64, 4, 64, 4).mean((1, 3)) >= 0.5
+        assert (blocks & a.mask).sum() / (blocks | a.mask).sum() > 0.87
+        off = blocks != a.mask  # only along the outline
+        assert not (off & ~(grown(a.mask) & grown(~a.mask))).any()
+
+
+def test_batch_is_its_scenes() -> None:
+    images, captions = batch(range(7, 15), 32)
+    assert images.shape == (8, 32, 32, 3) and images.flags.writeable
+    for n, seed in enumerate(range(7, 15)):
+        assert np.array_equal(images[n], scene(seed, 32).image)
+        assert captions[n] == scene(seed, 32).caption
+
+
+def test_captions_name_the_objects_from_left_to_right() -> None:
+    for s in some():
+        assert parse(s.caption) == (tuple((o.kind, o.colour) for o in s.objects), s.background)
+        assert [o.centre[0] for o in s.objects] == sorted(o.centre[0] for o in s.objects)
+        assert len({o.kind for o in s.objects}) == len({o.colour for o in s.objects})
+        assert len({o.kind for o in s.objects}) == len(s.objects) in (1, 2, 3)
+
+
+def test_a_caption_reads_like_this() -> None:
+    two = [("ball", "red"), ("cube", "orange")]
+    assert describe(two, "wood") == "a red ball and an orange cube on a wooden table"
+    assert describe([("star", "white")], "studio") == "a white star in a studio"
+
+
+@given(
+    things=st.lists(
+        st.tuples(st.sampled_from(KINDS), st.sampled_from(scenes.COLOURS)), min_size=1, max_size=3
+    ),
+    background=st.sampled_from(tuple(scenes.BACKGROUNDS)),
+)
+def test_parse_is_describe_backwards(things: list[tuple[str, str]], background: str) -> None:
+    assert parse(describe(things, background)) == (tuple(things), background)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a red ball",
+        "on the grass",
+        "a orange ball on the grass",
+        "a red house on the grass",
+        "a red ball and on the grass",
+        "a red ball and on the grass in a studio",
+        "a red ball and a big green cube on the grass",
+        "a red ball on the moon",
+    ],
+)
+def test_other_texts_are_no_captions(text: str) -> None:
+    with pytest.raises(ValueError, match="no caption"):
+        parse(text)
+
+
+def test_the_vocabulary_is_closed_and_has_no_idle_word() -> None:
+    captions = [s.caption for s in some()] + [e.target for _, e in all_edits()]
+    assert {w for c in captions for w in c.split()} == set(scenes.WORDS)
+    assert len(scenes.WORDS) < 48
+
+
+def test_every_background_has_a_painter() -> None:
+    assert list(PLACES) == list(scenes.BACKGROUNDS)
+
+
+def test_masks_are_apart_and_inside_their_boxes() -> None:
+    for s in some():
+        assert sum(o.mask.astype(int) for o in s.objects).max() == 1  # type: ignore[union-attr]
+        for o in s.objects:
+            assert o.mask.shape == s.image.shape[:2] and o.mask.dtype == np.bool_
+            assert 0 < o.box[0] < o.box[2] < 1 and 0 < o.box[1] < o.box[3] < 1
+            rows, columns = np.nonzero(o.mask)
+            left, top, right, bottom = (64 * b for b in o.box)
+            assert left - 1 <= columns.min() and columns.max() <= right
+            assert top - 1 <= rows.min() and rows.max() <= bottom
+
+
+def test_every_object_is_large_enough_and_hardly_hidden() -> None:
+    for s in some():
+        for i, o in enumerate(s.objects):
+            assert 0.015 < o.mask.mean() < 0.25
+            _, owner = drawing.render(replace(s.recipe, things=(s.recipe.things[i],)), 64)
+            assert o.mask.sum() >= 0.85 * (owner == 0).sum()
+
+
+def test_the_foremost_object_owns_a_pixel() -> None:
+    """Moved into one spot, what stands lower in the picture hides the other."""
+    plan = recipe(next(seed for seed in SEEDS if len(recipe(seed).things) == 2))
+    first, second = plan.things
+    back = replace(first, kind="ball", x=0.5, base=0.8, scale=0.4)
+    front = replace(second, kind="cube", x=0.5, base=0.9, scale=0.4)
+    for things, nearer in (((back, front), 1), ((front, back), 0)):
+        _, owner = drawing.render(replace(plan, things=things), 64)
+        assert (owner == nearer).sum() > 1.2 * (owner == 1 - nearer).sum() > 0
+
+
+def nearest_colour(pixels: NDArray[np.uint8]) -> str:
+    """The colour whose line from shade to full light is nearest to the pixels' median."""
+    middle = np.median(pixels.astype(np.float64), axis=0)
+
+    def distance(name: str) -> float:
+        shade, full = (np.array(c, np.float64) for c in drawing.COLOURS[name])
+        share = np.clip((middle - shade) @ (full - shade) / ((full - shade) @ (full - shade)), 0, 1)
+        return float(np.linalg.norm(middle - shade - share * (full - shade)))
+
+    return min(drawing.COLOURS, key=distance)
+
+
+def test_an_object_has_the_colour_it_is_said_to_have() -> None:
+    for s in [*some(), *(s.edited(e) for s, e in all_edits()[::3])]:
+        for o in s.objects:
+            assert nearest_colour(s.image[o.mask]) == o.colour
+
+
+def test_objects_stand_out_from_what_is_around_them() -> None:
+    """The rim just outside a mask differs from the object in the median by a clear step."""
+    for s in some():
+        others = np.any([o.mask for o in s.objects], axis=0)
+        for o in s.objects:
+            around = grown(grown(grown(o.mask))) & ~grown(others)
+            inside = np.median(s.image[o.mask].astype(float), axis=0)
+            outside = np.median(s.image[around].astype(float), axis=0)
+            assert np.abs(inside - outside).max() > 20
+
+
+def test_every_object_has_a_recolouring_and_a_replacement() -> None:
+    for s in some():
+        edits = s.edits()
+        assert [(e.index, e.change) for e in edits] == [
+            (i, change) for i in range(len(s.objects)) for change in ("recolour", "replace")
+        ]
+        for e in edits:
+            o = s.objects[e.index]
+            same, other = (e.kind, e.colour) if e.change == "recolour" else (e.colour, e.kind)
+            assert same in (o.kind, o.colour)
+            assert other not in {n for p in s.objects for n in (p.kind, p.colour)}
+            assert np.array_equal(e.mask, o.mask)
+            assert e.source == s.caption
+
+
+def test_the_edited_scene_is_what_the_target_text_says() -> None:
+    for s, e in all_edits()[::2]:
+        after = s.edited(e)
+        things = [(o.kind, o.colour) for o in s.objects]
+        things[e.index] = (e.kind, e.colour)
+        assert after.caption == e.target == describe(things, s.background)
+        assert after.objects[e.index].box == s.objects[e.index].box
+
+
+def test_an_edit_leaves_every_other_pixel_and_mask_as_it_was() -> None:
+    for s, e in all_edits():
+        after, touched = s.edited(e), s.touched(e)
+        differs = (after.image != s.image).any(axis=2)
+        assert not (differs & ~touched).any()
+        old, new = s.objects[e.index].mask, after.objects[e.index].mask
+        assert not ((old | new) & ~touched).any()
+        for i, (a, b) in enumerate(zip(s.objects, after.objects, strict=True)):
+            assert i == e.index or not ((a.mask != b.mask) & ~touched).any()
+
+
+def test_a_recolouring_stays_within_two_pixels_of_the_object() -> None:
+    for s, e in all_edits():
+        if e.change == "recolour":
+            after = s.edited(e)
+            differs = (after.image != s.image).any(axis=2)
+            assert not (differs & ~grown(grown(e.mask))).any()
+            assert (differs & e.mask).sum() > 0.9 * e.mask.sum()
+            for a, b in zip(s.objects, after.objects, strict=True):
+                assert np.array_equal(a.mask, b.mask)
+
+
+def test_a_replacement_changes_the_shape() -> None:
+    for s, e in all_edits():
+        if e.change == "replace":
+            old, new = e.mask, s.edited(e).objects[e.index].mask
+            assert (old & new).sum() / (old | new).sum() < 0.97
+            assert s.touched(e).mean() < 0.5
+
+
+def test_undoing_an_edit_gives_the_scene_back() -> None:
+    for s, e in all_edits()[::7]:
+        o = s.objects[e.index]
+        back = s.edited(e).edited(replace(e, kind=o.kind, colour=o.colour))
+        assert np.array_equal(back.image, s.image)
+
+
+def test_everything_occurs_about_equally_often() -> None:
+    plans = [recipe(seed) for seed in range(4000)]
+    counts: list[Counter[object]] = [
+        Counter(p.place for p in plans),
+        Counter(len(p.things) for p in plans),
+        Counter(t.kind for p in plans for t in p.things),
+        Counter(t.colour for p in plans for t in p.things),
+        Counter((t.kind, t.colour) for p in plans for t in p.things),
+    ]
+    assert [len(c) for c in counts] == [8, 3, 8, 8, 64]
+    for count, slack in zip(counts, (0.15, 0.1, 0.1, 0.1, 0.4), strict=True):
+        mean = count.total() / len(count)
+        assert all(abs(n / mean - 1) < slack for n in count.values())
+
+
+def test_edits_choose_among_all_kinds_and_colours() -> None:
+    assert {e.kind for _, e in all_edits()} == set(KINDS)
+    assert {e.colour for _, e in all_edits()} == set(scenes.COLOURS)
+
+
+def test_training_never_reaches_the_reserved_seeds() -> None:
+    assert EVALUATION == 1_000_000
+    assert scenes.training_seeds() == range(EVALUATION)
+    assert scenes.training_seeds(10, 5) == range(5, 15)
+    assert max(scenes.training_seeds(1, EVALUATION - 1)) < min(scenes.evaluation_seeds(200))
+    for count, start in ((EVALUATION + 1, 0), (2, EVALUATION - 1), (1, EVALUATION), (1, -1)):
+        with pytest.raises(ValueError, match="kept for evaluation"):
+            scenes.training_seeds(count, start)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "demo.scenes", *words]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("what", ["sheet", "edits"])
+def test_the_command_draws_a_sheet(what: str, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "sheet.png"
+    done = command(what, str(file), "--seeds", "3:7", "--size", "32")
+    assert done.returncode == 0, done.stderr
+    with Image.open(file) as page:
+        assert min(page.size) > 200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sheet", "x.png", "--seeds", "7"], "FIRST:END"),
+        (["sheet", "x.png", "--seeds", "7:7"], "FIRST:END"),
+        (["sheet", "x.png", "--size", "4"], "16 pixels"),
+        (["sheet", "x.nonsense", "--seeds", "0:1"], "cannot write"),
+    ],
+)
+def test_the_command_says_what_is_wrong(words: list[str], said: str) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
