@@ -7,7 +7,6 @@ the mask empty (nothing to do), and is the result finite.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,62 +15,11 @@ from diffedit import mask as masks
 from diffedit.cache import TensorCache
 from diffedit.request import EditRequest
 from diffedit.schedule import Schedule, timestep_tensors
+from diffedit.task import Caches, Edited, Ids, Task
 from engine.rows import Flow, Row
 from engine.spec import NonFiniteError
 
-Ids = tuple[int, ...]
 Background = Callable[[int], Tensor]
-
-
-@dataclass(frozen=True)
-class Caches:
-    """What edits leave for one another: embeddings by token ids, trajectories by image and grid."""
-
-    texts: TensorCache[Ids]
-    paths: TensorCache[tuple[str, Schedule]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A request made ready: pictures are tensors on the device, texts are token ids.
-
-    Attributes:
-        request: the numbers, already checked.
-        image: float32 [3, H, W] in [-1, 1].
-        region: bool [h, w], true where a latent cell shows the photograph.
-        source, target, negative, empty: token ids.
-        user_mask: bool [h, w] or None.
-        image_key: identifies `image`, for the trajectory cache.
-        note: called with "mask", "encode" or "decode" as each stage begins.
-    """
-
-    request: EditRequest
-    image: Tensor
-    region: Tensor
-    source: Ids
-    target: Ids
-    negative: Ids
-    empty: Ids
-    user_mask: Tensor | None
-    image_key: str
-    note: Callable[[str], None] = lambda stage: None
-
-
-@dataclass(frozen=True)
-class Edited:
-    """What a flow returns, on the device.
-
-    Attributes:
-        latents: y_0, float32 [C, h, w].
-        heatmap: float32 [h, w] in [0, 1].
-        mask: bool [h, w].
-        image: float32 [3, H, W], or None where the mask is empty and the input is the answer.
-    """
-
-    latents: Tensor
-    heatmap: Tensor
-    mask: Tensor
-    image: Tensor | None
 
 
 class Noise:
@@ -98,9 +46,8 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     encoded = request.method in ("diffedit", "encode-decode")
     masked = request.method in ("diffedit", "masked-sdedit")
     text = yield from embeddings(_texts(task, masked, encoded), caches.texts, task.image.device)
-    key = (task.image_key, schedule)
-    known = caches.paths.get(key)
-    x0 = known[0] if known else (yield [Row("vae_encode", (task.image,))])[0]
+    known = yield from known_path(task, schedule, caches)
+    x0 = known[0]
     noise = Noise(request.seed, x0)
 
     task.note("mask")
@@ -108,16 +55,17 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
         heat, mask = yield from find_mask(task, x0, noise, text, schedule)
     else:
         heat, mask = task.region.float(), task.region
-    if nothing_to_edit(x0, heat, mask):  # the first read of the device
+    empty = nothing_to_edit(text, x0, heat, mask)  # the first read of the device
+    caches.keep(task, schedule, known, text)
+    if empty:
         image = None if request.composite else (yield [Row("vae_decode", (x0,))])[0]
         return Edited(x0, heat, mask, image)
-    caches.paths.put(key, known or [x0])
 
     depth = schedule.level(request.strength)
     background: Background
     if encoded:
         task.note("encode")
-        path = yield from invert(x0, text[task.empty], depth, schedule, known)
+        path = yield from invert(known, text[task.empty], depth, schedule)
         start, background = path[depth], path.__getitem__
     else:
         path = [x0]
@@ -130,34 +78,32 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     parts = [("encode", path[-1]), ("decode", latents)]
     require_finite([("unet", *p) for p in parts] + [("vae_decode", "decode", image)])  # the second
     if encoded:
-        caches.paths.put(key, path)
+        caches.keep(task, schedule, path)
     return Edited(latents, heat, mask, image)
 
 
 def mask_only(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     """Step 1 alone: `Edited` with x_0 as its latents and no image."""
     text = yield from embeddings(_texts(task, True, False), caches.texts, task.image.device)
-    key = (task.image_key, schedule)
-    known = caches.paths.get(key)
-    x0 = known[0] if known else (yield [Row("vae_encode", (task.image,))])[0]
+    known = yield from known_path(task, schedule, caches)
+    x0 = known[0]
     task.note("mask")
     heat, mask = yield from find_mask(task, x0, Noise(task.request.seed, x0), text, schedule)
-    nothing_to_edit(x0, heat, mask)
-    caches.paths.put(key, known or [x0])
+    nothing_to_edit(text, x0, heat, mask)
+    caches.keep(task, schedule, known, text)
     return Edited(x0, heat, mask, None)
 
 
 def encode_only(task: Task, schedule: Schedule, caches: Caches) -> Flow[Tensor]:
     """Step 2 alone: the trajectory, float32 [d + 1, C, h, w], x_0 first."""
     text = yield from embeddings([task.empty], caches.texts, task.image.device)
-    key = (task.image_key, schedule)
-    known = caches.paths.get(key)
-    x0 = known[0] if known else (yield [Row("vae_encode", (task.image,))])[0]
+    known = yield from known_path(task, schedule, caches)
     task.note("encode")
     depth = schedule.level(task.request.strength)
-    path = yield from invert(x0, text[task.empty], depth, schedule, known)
-    require_finite([("vae_encode", "encode", x0), ("unet", "encode", path[-1])])
-    caches.paths.put(key, path)
+    path = yield from invert(known, text[task.empty], depth, schedule)
+    parts = [("text", text[task.empty]), ("vae_encode", path[0]), ("unet", path[-1])]
+    require_finite([(network, "encode", tensor) for network, tensor in parts])
+    caches.keep(task, schedule, path, text)
     return torch.stack(path[: depth + 1])
 
 
@@ -170,10 +116,16 @@ def embeddings(
     missing = [ids for ids, hit in cached.items() if not hit]
     if missing:
         rows = [Row("text", (torch.tensor(ids).to(device, non_blocking=True),)) for ids in missing]
-        for ids, tensor in zip(missing, (yield rows), strict=True):
-            cache.put(ids, [tensor])
-            found[ids] = tensor
+        found |= zip(missing, (yield rows), strict=True)
     return found
+
+
+def known_path(task: Task, schedule: Schedule, caches: Caches) -> Flow[Sequence[Tensor]]:
+    """The trajectory as far as an earlier edit of the image left it; at least [x_0]."""
+    known = caches.paths.get((task.image_key, schedule))
+    if known is None:
+        known = tuple((yield [Row("vae_encode", (task.image,))]))
+    return known
 
 
 def find_mask(
@@ -205,40 +157,35 @@ def estimate_mask(
     """
     m = schedule.level(request.mask_encode_strength)
     t = timestep_tensors(schedule, x0.device)[m]
-    noisy = [schedule.noise(x0, eps, m) for eps in noise.draw(request.num_maps_per_mask).unbind(0)]
+    noisy = schedule.noise(x0, noise.draw(request.num_maps_per_mask), m).unbind(0)
     out = yield [Row("unet", (x, t, c)) for x in noisy for c in pair]
     predicted = [schedule.eps(p, noisy[k // 2], m) for k, p in enumerate(out)]
     difference = masks.difference_map(predicted[1::2], predicted[0::2])
     return masks.heatmap(difference, region, request.mask_thresholding_ratio)
 
 
-def nothing_to_edit(x0: Tensor, heat: Tensor, mask: Tensor) -> bool:
+def nothing_to_edit(text: Mapping[Ids, Tensor], x0: Tensor, heat: Tensor, mask: Tensor) -> bool:
     """Whether the mask is empty; raises NonFiniteError where the mask stage went wrong."""
-    finite_x0, finite_heat, some = torch.stack(
-        [x0.isfinite().all(), heat.isfinite().all(), mask.any()]
-    ).tolist()
-    if not finite_x0:
-        raise NonFiniteError("vae_encode", "mask")
-    if not finite_heat:
-        raise NonFiniteError("unet", "mask")
+    parts = {"text": torch.stack([*text.values()]), "vae_encode": x0, "unet": heat}
+    flags = [tensor.isfinite().all() for tensor in parts.values()]
+    *finite, some = torch.stack([*flags, mask.any()]).tolist()
+    for network, is_finite in zip(parts, finite, strict=True):
+        if not is_finite:
+            raise NonFiniteError(network, "mask")
     return not some
 
 
 def invert(
-    x0: Tensor,
-    empty: Tensor,
-    depth: int,
-    schedule: Schedule,
-    known: Sequence[Tensor] | None = None,
+    known: Sequence[Tensor], empty: Tensor, depth: int, schedule: Schedule
 ) -> Flow[list[Tensor]]:
     """Step 2, section 3.2 "encoding": DDIM upwards from x_0, unconditional, without guidance.
 
     Level i + 1 asks for x_i at timestep t_{i+1}, the same that decoding uses on its way back.
     Returns the trajectory, `path[i]` = x_i float32 [C, h, w], at least depth + 1 long; `known` is
-    the beginning of it from an earlier edit of the same image.
+    its beginning: [x_0], or what an earlier edit of the same image left.
     """
-    times = timestep_tensors(schedule, x0.device)
-    path = list(known or [x0])
+    path = list(known)
+    times = timestep_tensors(schedule, path[0].device)
     for i in range(len(path) - 1, depth):
         (out,) = yield [Row("unet", (path[i], times[i + 1], empty))]
         path.append(schedule.step(path[i], schedule.eps(out, path[i], i), i, i + 1))

@@ -25,6 +25,7 @@ from diffedit.cache import TensorCache
 from diffedit.hub import find_checkpoint
 from diffedit.prepare import Ready, Studio
 from diffedit.request import EditRequest, EditResult, InvalidRequest
+from diffedit.task import Caches, Edited
 from engine.backends import Networks
 from engine.batching import Batcher, Job
 from engine.rows import Flow
@@ -74,7 +75,7 @@ class DiffEditPipeline:
         self.batcher = Batcher(networks)
         self._why = why
         self._studio = Studio(checkpoint, (size,) if size else networks.sizes, networks.device)
-        self._caches = flows.Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(PATH_CACHE_BYTES))
+        self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(PATH_CACHE_BYTES))
 
     @classmethod
     def from_pretrained(
@@ -99,7 +100,7 @@ class DiffEditPipeline:
             model: a folder or a hub id; safetensors only.
             backend: "torch", "onnxruntime", "tensorrt", or "auto": the fastest usable one.
             engines: the folder `make engines` wrote; "onnxruntime" and "tensorrt" need it.
-            device: e.g. "cpu", "cuda", "cuda:1"; by default a GPU where there is one.
+                device: e.g. "cpu", "cuda", "cuda:1"; by default a GPU where there is one.
             dtype: torch backend: "fp32", "bf16" or "fp16"; by default the best one that is safe.
             size: (height, width) in pixels of the picture the networks see; by default the compiled
                 size that wastes least, or for torch one of the photograph's aspect.
@@ -268,7 +269,7 @@ class Pending:
 
     _pipeline: DiffEditPipeline
     _ready: Ready
-    _job: Job[flows.Edited]
+    _job: Job[Edited]
 
     def result(self) -> EditResult:
         """Wait for the end. An interrupt (Ctrl-C) while waiting cancels the edit."""

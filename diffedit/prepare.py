@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffedit import edit as flows
 from diffedit import images
 from diffedit.prompts import Tokenizer
 from diffedit.request import EditRequest, EditResult, InvalidRequest, Stats
 from diffedit.schedule import Schedule
+from diffedit.task import Edited, Task
 from engine.batching import Job
 from engine.spec import Checkpoint, Size
 
@@ -67,7 +67,7 @@ class Stopwatch:
 class Ready:
     """A request with everything that is known before the first network call."""
 
-    task: flows.Task
+    task: Task
     schedule: Schedule
     photo: Image
     placement: images.Placement
@@ -108,7 +108,7 @@ class Studio:
                 "negative": request.negative_prompt,
             }
         )
-        task = flows.Task(
+        task = Task(
             request=request,
             image=self._to_device(array),
             region=self._to_device(images.region(placement, factor)),
@@ -123,7 +123,7 @@ class Studio:
         schedule = self._schedule(request.num_inference_steps)
         return Ready(task, schedule, photo, placement, picture, warnings, stopwatch)
 
-    def finish(self, ready: Ready, edited: flows.Edited, job: Job[flows.Edited]) -> EditResult:
+    def finish(self, ready: Ready, edited: Edited, job: Job[Edited]) -> EditResult:
         """The result as pictures and arrays; the background is the photograph's own."""
         mask = edited.mask.cpu().numpy()
         request, warnings = ready.task.request, list(ready.warnings)
@@ -166,7 +166,7 @@ class Studio:
         return self._schedules[steps]
 
 
-def _nothing_found(task: flows.Task) -> str:
+def _nothing_found(task: Task) -> str:
     if task.user_mask is not None:
         return "The mask image is empty, so the picture is returned as it was."
     if task.source == task.target:

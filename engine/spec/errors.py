@@ -21,7 +21,7 @@ class NonFiniteError(DiffEditError):
     """A network answered NaN or infinity.
 
     Attributes:
-        network: "vae_encode", "unet" or "vae_decode".
+        network: "text", "vae_encode", "unet" or "vae_decode".
         stage: "mask", "encode" or "decode".
     """
 

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import torch
 
 from diffedit.cache import TensorCache
-from diffedit.edit import Caches, Edited, Task, edit
+from diffedit.edit import edit
 from diffedit.request import EditRequest
 from diffedit.schedule import Schedule
+from diffedit.task import Caches, Edited, Task
 from engine.backends import Networks
 from engine.batching import Batcher, Job
 from engine.rows import Flow

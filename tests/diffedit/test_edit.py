@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffedit import edit as flows
 from diffedit import reference
-from diffedit.edit import Edited, Task
 from diffedit.schedule import Schedule
+from diffedit.task import Edited, Task
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch import TorchNetworks
 from engine.batching import Batcher
@@ -293,6 +293,7 @@ def poison(net: str, after: int = 0) -> Any:
 @pytest.mark.parametrize(
     ("net", "after", "stage"),
     [
+        ("text", 0, "mask"),
         ("vae_encode", 0, "mask"),
         ("unet", 0, "mask"),
         ("unet", 1, "encode"),
@@ -305,8 +306,9 @@ def test_what_is_not_finite_names_network_and_stage(net: str, after: int, stage:
     with pytest.raises(NonFiniteError) as caught:
         run_edit(FakeNetworks(fault=poison(net, after)), new_task(), TEN, caches)
     assert (caught.value.network, caught.value.stage) == (net, stage)
-    for path in caches.paths._entries.values():
-        assert all(x.isfinite().all() for x in path), "a broken trajectory was kept"
+    for cache in (caches.paths, caches.texts):
+        for kept in cache._entries.values():
+            assert all(x.isfinite().all() for x in kept), "what is broken was kept"
 
 
 # -- sharing calls ------------------------------------------------------------------------------

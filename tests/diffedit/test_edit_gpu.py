@@ -12,6 +12,7 @@ import torch
 from diffedit import DiffEditPipeline, EditResult
 from diffedit import edit as flows
 from diffedit.schedule import Schedule, timestep_tensors
+from diffedit.task import Task
 from engine.backends.torch import TorchNetworks
 from engine.batching import Batcher
 from engine.spec import Checkpoint, Precision
@@ -74,7 +75,7 @@ def networks(tiny: Path, graphs: bool) -> TorchNetworks:
     return TorchNetworks.open(checkpoint, device="cuda", dtype="fp16", cuda_graphs=graphs)
 
 
-def on_gpu(task: flows.Task) -> flows.Task:
+def on_gpu(task: Task) -> Task:
     from dataclasses import replace
 
     return replace(task, image=task.image.cuda(), region=task.region.cuda())
@@ -106,7 +107,7 @@ def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
     text = torch.randn(77, 32, device="cuda")
     timestep_tensors(schedule, x0.device)
     for attempt in range(2):
-        job = batcher.submit(flows.invert(x0, text, 8, schedule))
+        job = batcher.submit(flows.invert([x0], text, 8, schedule))
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
