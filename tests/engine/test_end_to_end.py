@@ -1,0 +1,60 @@
+"""A whole edit on compiled networks, pictures in and pictures out, against the reference path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffedit import DiffEditPipeline, EditRequest, reference
+from diffedit.images import fit, region
+from diffedit.prompts import Tokenizer
+from diffedit.schedule import Schedule
+from engine.backends.torch import TorchNetworks
+from engine.spec import Checkpoint
+
+SIZE = (64, 64)
+OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 3, "seed": 2}
+TEXTS = {"source": "a red ball", "target": "a blue ball", "negative": "grass", "empty": ""}
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Path) -> reference.Reference:
+    """The edit of the still life by plain loops, in fp32."""
+    from demo.picture import still_life
+
+    checkpoint = Checkpoint.open(tiny)
+    modules = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules
+    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.tokens)
+    array, placement = fit(still_life(96, 72), SIZE)
+    return reference.edit(
+        modules["unet"],
+        modules["vae"],
+        modules["text_encoder"],
+        Schedule.from_config(checkpoint.configs["scheduler"], 5),
+        EditRequest(b"", TEXTS["target"], **OPTIONS),
+        torch.from_numpy(array)[None],
+        {name: torch.tensor([tokenizer.ids(text)[0]]) for name, text in TEXTS.items()},
+        torch.from_numpy(region(placement, checkpoint.factor)),
+    )
+
+
+@pytest.mark.parametrize("pin", [None, 4])
+def test_an_edit_on_onnxruntime_equals_the_reference(
+    tiny: Path, onnx_folder: Path, photo: Image.Image, expected: reference.Reference, pin: Any
+) -> None:
+    with DiffEditPipeline.from_pretrained(
+        tiny, backend="onnxruntime", engines=onnx_folder, pin_batch_size=pin
+    ) as pipe:
+        result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
+    assert 0 < expected.mask.sum() < expected.mask.numel()
+    assert (result.latent_mask == expected.mask.numpy()).all()
+    np.testing.assert_allclose(result.heatmap, expected.heat.numpy(), atol=1e-3)
+    np.testing.assert_allclose(result.latents, expected.latents[0].numpy(), atol=5e-3)
+    outside = np.asarray(result.mask) == 0
+    assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
+    assert result.stats.rows == {"text": 4, "vae_encode": 1, "unet": 6 + 4 + 8, "vae_decode": 1}
