@@ -54,11 +54,6 @@ def amount(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def available() -> int:
-    """Memory that can still be had on this machine, in bytes; 0 where that is unknown."""
-    return _field(Path("/proc/meminfo"), "MemAvailable")
-
-
 def _field(path: Path, name: str) -> int:
     try:
         lines = path.read_text().splitlines()

@@ -8,6 +8,7 @@ It knows no checkpoint and no command line: networks, inputs and a folder with a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends import memory
 from engine.spec import DiffEditError, Entry, Manifest, NetSpec, Precision
-from export import meter
 from export.networks import Wrapped
 from export.rounding import Rounded
 
@@ -26,10 +27,6 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
 Random networks of every kind measured 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf16) in onnxruntime
 and torch; a deep network and another order of summation cost several times that. A wrong axis,
 scale or timestep costs 1e-1 and more, so the limits stand between the two."""
-
-SESSION_SHARE = 3.5
-"""What a session on a CPU holds per byte of its file: the UNet of Stable Diffusion 1.5 in fp16, a
-file of 1.7 GB, took 5.9 GB (fp32 copies of the weights beside them)."""
 
 REPLAYS = 3
 """Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
@@ -107,12 +104,11 @@ def affordable(entry: Entry, batches: Sequence[int]) -> int:
 
     A GPU's memory is left to its runtime; on a CPU onnxruntime writes attention's scores out.
     """
-    room = meter.available()
-    if entry.format != "onnx" or torch.cuda.is_available() or not room:
+    if entry.format != "onnx" or torch.cuda.is_available():
         return max(batches)
-    session = SESSION_SHARE * sum(file.bytes for file in entry.files)
-    fitting = [b for b in batches if session + _working_bytes(entry.spec, b) <= 0.7 * room]
-    return max(fitting, default=1)
+    session = memory.SESSION_SHARE * sum(file.bytes for file in entry.files)
+    spec = replace(entry.spec, batch_sizes=tuple(sorted(batches)))
+    return memory.affordable(spec, memory.available(), session)[-1]
 
 
 def _rows(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor) -> Iterator[Check]:
@@ -137,6 +133,8 @@ def _profile(
         return _not_run(name, batch, "needs more memory than this machine has free")
     try:
         backend = networks.find(spec.name, spec.inputs[0].shape)
+        if batch not in backend.spec.batch_sizes:
+            return _not_run(name, batch, "needs more memory than this machine has free")
         named = {
             t.name: x[:batch].to(networks.device).contiguous()
             for t, x in zip(spec.inputs, inputs, strict=True)
@@ -166,17 +164,3 @@ def _open(folder: Path, kind: str) -> Any:
 def _not_run(backend: str, batch: int, reason: str) -> Check:
     empty = {"max_abs": None, "relative": None, "ok": None}
     return {"backend": backend, "batch": batch} | empty | {"reason": reason}
-
-
-def _working_bytes(spec: NetSpec, batch: int) -> int:
-    """What unfused attention over the largest feature map takes: four arrays of scores in fp32.
-
-    8 heads over the latent grid for the UNet; 1 for the VAE's middle block; nothing for the text.
-    Measured: 2.2 GB a row for the UNet of Stable Diffusion 1.5 at 512 px; this says 2.1.
-    """
-    if spec.name == "text":
-        return 0
-    latent = spec.output if spec.name == "vae_encode" else spec.inputs[0]
-    cells = latent.shape[1] * latent.shape[2]
-    heads = 8 if spec.name == "unet" else 1
-    return 4 * 4 * batch * heads * cells * cells

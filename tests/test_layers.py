@@ -40,7 +40,7 @@ HEAVY = {
     "typer": ("diffedit.cli.", "export.__main__"),
 }
 OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "peft", "polygraphy", "tensorrt", "tensorrt_rtx")
-PURE = ("diffedit.edit", "diffedit.schedule", "diffedit.mask")
+PURE = ("diffedit.edit", "diffedit.task", "diffedit.schedule", "diffedit.mask")
 EXPORT_DOOR = "diffedit.cli.build"
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.backends import memory
 from engine.backends.folder import EngineFolder, Found, check_batch, check_border, numbered
 from engine.spec import EngineMismatch, Entry, NetSpec, Size
 
@@ -72,9 +74,10 @@ class OnnxNetworks:
         if key not in self._backends:
             entry = self.folder.entry(*key)
             session = self._session(entry)
-            self._backends[key] = OnnxBackend(
-                self._ort, session, entry.spec, self.device, self._stream
-            )
+            spec = entry.spec
+            if self.device.type == "cpu" and self.folder.pin is None:
+                spec = replace(spec, batch_sizes=memory.affordable(spec, memory.available()))
+            self._backends[key] = OnnxBackend(self._ort, session, spec, self.device, self._stream)
         return self._backends[key]
 
     def describe(self) -> str:

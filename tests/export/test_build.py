@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.backends import memory
 from engine.spec import BuildError, CheckpointError, EngineMismatch, Manifest, Precision
 from export import folder, targets, verify
 from export.build import Event, StorageError, build
@@ -230,9 +231,11 @@ def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
 ) -> None:
     only("unet")
     first, _ = run(micro, tmp_path / "first", batches=(1,), verify=False)
-    session = verify.SESSION_SHARE * sum(file.bytes for file in first.entries[0].files)
+    session = memory.SESSION_SHARE * sum(file.bytes for file in first.entries[0].files)
     row = 4 * 4 * 8 * 64 * 64  # bytes: four arrays of fp32, 8 heads, 8 x 8 cells squared
-    monkeypatch.setattr("export.meter.available", lambda: int((session + 2.5 * row) / 0.7))
+    monkeypatch.setattr(
+        "engine.backends.memory.available", lambda: int((session + 2.5 * row) / 0.7)
+    )
     manifest, _ = run(micro, tmp_path / "out", batches=(1, 2, 3))
     rows = [c for c in manifest.entries[0].checks if c["backend"] == "onnxruntime"]
     assert [(c["batch"], c["ok"]) for c in rows] == [(1, True), (2, True), (3, None)]

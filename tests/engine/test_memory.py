@@ -1,0 +1,57 @@
+"""Profiles that do not fit into a CPU's memory are not run: the process would be killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.backends import memory
+from engine.backends.onnxruntime import OnnxNetworks
+from engine.spec import NetSpec, TensorSpec
+
+SD15 = NetSpec(
+    "unet",
+    (TensorSpec("latent", (4, 64, 64)), TensorSpec("timestep", ()), TensorSpec("c", (77, 768))),
+    TensorSpec("prediction", (4, 64, 64)),
+    (1, 2, 4, 8, 16, 20),
+    "fp16",
+)
+GIB = 2**30
+
+
+def test_a_row_of_stable_diffusion_costs_what_was_measured() -> None:
+    assert memory.working_bytes(SD15, 1) == pytest.approx(2.16e9, rel=0.05)
+    assert memory.working_bytes(SD15, 4) == 4 * memory.working_bytes(SD15, 1)
+
+
+@pytest.mark.parametrize(
+    ("room", "profiles"),
+    [(0, (1, 2, 4, 8, 16, 20)), (1, (1,)), (16, (1, 2, 4)), (64, (1, 2, 4, 8, 16, 20))],
+)
+def test_what_fits_is_kept_and_the_smallest_always(room: int, profiles: tuple[int, ...]) -> None:
+    assert memory.affordable(SD15, room * GIB) == profiles
+
+
+def test_a_session_takes_its_share() -> None:
+    assert memory.affordable(SD15, 16 * GIB, 6e9)[-1] < memory.affordable(SD15, 16 * GIB)[-1]
+
+
+def test_this_machine_tells_its_memory() -> None:
+    if Path("/proc/meminfo").exists():
+        assert memory.available() > 10**8
+
+
+def test_onnxruntime_splits_what_does_not_fit(
+    onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent = (4, 16, 16)
+    networks = OnnxNetworks.open(onnx_folder, device="cpu")
+    spec = networks.find("unet", latent).spec
+    assert spec.batch_sizes == (1, 2, 4)
+    networks.close()
+    room = int(2.5 * memory.working_bytes(spec, 1) / memory.SHARE)
+    monkeypatch.setattr(memory, "available", lambda: room)
+    assert networks.find("unet", latent).spec.batch_sizes == (1, 2)
+    pinned = OnnxNetworks.open(onnx_folder, device="cpu", pin_batch_size=4)
+    assert pinned.find("unet", latent).spec.batch_sizes == (4,), "asked for, so obeyed"
