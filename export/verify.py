@@ -106,9 +106,8 @@ def affordable(entry: Entry, batches: Sequence[int]) -> int:
     """
     if entry.format != "onnx" or torch.cuda.is_available():
         return max(batches)
-    session = memory.SESSION_SHARE * sum(file.bytes for file in entry.files)
     spec = replace(entry.spec, batch_sizes=tuple(sorted(batches)))
-    return memory.affordable(spec, memory.available(), session)[-1]
+    return memory.limited(spec, sum(file.bytes for file in entry.files)).max_batch
 
 
 def _rows(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor) -> Iterator[Check]:

@@ -6,6 +6,7 @@ gets killed without a word, so its profiles are limited beforehand. It knows sha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from engine.spec import NetSpec
@@ -41,13 +42,12 @@ def working_bytes(spec: NetSpec, batch: int) -> int:
     return 4 * 4 * batch * heads * cells * cells
 
 
-def affordable(spec: NetSpec, room: int, session_bytes: float = 0) -> tuple[int, ...]:
-    """The profiles that fit into `room` bytes beside a session; the smallest one always does.
-
-    `room` 0 (unknown) allows all.
-    """
+def limited(spec: NetSpec, file_bytes: int) -> NetSpec:
+    """`spec` with the profiles that fit into the memory that is free now, beside a session on files
+    of `file_bytes` that is yet to be made. The smallest profile always stays."""
+    room = available()
     if not room:
-        return spec.batch_sizes
-    limit = SHARE * room - session_bytes
+        return spec
+    limit = SHARE * room - SESSION_SHARE * file_bytes
     fitting = tuple(b for b in spec.batch_sizes if working_bytes(spec, b) <= limit)
-    return fitting or spec.batch_sizes[:1]
+    return replace(spec, batch_sizes=fitting or spec.batch_sizes[:1])

@@ -73,10 +73,10 @@ class OnnxNetworks:
         key = (net, tuple(shape))
         if key not in self._backends:
             entry = self.folder.entry(*key)
-            session = self._session(entry)
             spec = entry.spec
             if self.device.type == "cpu" and self.folder.pin is None:
-                spec = replace(spec, batch_sizes=memory.affordable(spec, memory.available()))
+                spec = memory.limited(spec, sum(file.bytes for file in entry.files))
+            session = self._session(entry)
             self._backends[key] = OnnxBackend(self._ort, session, spec, self.device, self._stream)
         return self._backends[key]
 
