@@ -7,7 +7,7 @@
 #            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
 #            pytorch.org, "Get started", names the index with the small CPU build.
 # PY         an interpreter that has everything already; `setup` is then left out
-# ARGS       more options for `edit`, `engines`, `test` and `bench`, as they are
+# ARGS       more options for `edit`, `engines`, `train-demo`, `test` and `bench`, as they are
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -31,7 +31,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo engines edit test check format bench gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo engines edit test check format bench gpu-check clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -83,6 +83,9 @@ demo: $(READY)  ## Build a small model's engines, edit a picture with them, writ
 	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force
 	$(if $(filter demo/model,$(DEMO_MODEL)),,@echo "This model has random weights and edits at random: it shows that everything runs.")
 	@echo "The picture, its heatmap, the mask and the edit, side by side: $(DEMO)/panel.png"
+
+train-demo: $(READY)  ## Train the demo's model (2.5 hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
+	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
 
 need-model:
 	@test -n "$$MODEL" || { echo "Name the model: make engines MODEL=folder-or-hub-id" >&2; exit 2; }

@@ -15,7 +15,8 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ WORDS = (
 ).split()
 """The words that get a token of their own; all others are spelt letter by letter."""
 
-_SD_SCHEDULER = {
+SD_SCHEDULER: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -39,6 +40,7 @@ _SD_SCHEDULER = {
     "steps_offset": 1,
     "trained_betas": None,
 }
+"""Stable Diffusion 1.x's schedule."""
 
 _TINY: dict[str, Any] = {
     "unet": {
@@ -158,22 +160,11 @@ def make(
         raise FileExistsError(f"{folder} is not empty; name a new folder.")
     sizes = KINDS[kind]
     tokens = make_tokenizer(folder / "tokenizer")
-    with _quiet():
+    with quiet():
         _write_networks(folder, sizes, tokens, seed, dtype)
-    config = {**_SD_SCHEDULER, **sizes["scheduler"], **(scheduler or {})}
-    _write_json(folder / "scheduler" / "scheduler_config.json", config)
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", config["_class_name"]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    _write_json(folder / "model_index.json", index)
+    config = {**SD_SCHEDULER, **sizes["scheduler"], **(scheduler or {})}
+    write_json(folder / "scheduler" / "scheduler_config.json", config)
+    write_index(folder, str(config["_class_name"]))
     return folder
 
 
@@ -206,7 +197,7 @@ def _write_networks(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The libraries' bars and hints say nothing that a user of this command needs."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -223,35 +214,62 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def make_tokenizer(folder: Path) -> int:
-    """Write a CLIP tokenizer that knows every byte and `WORDS`; returns its vocabulary's size."""
+def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
+    """Write a CLIP tokenizer that knows every byte, and each of `words` (lower case) as one token;
+    returns its vocabulary's size."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
     vocab = [*letters, *(letter + "</w>" for letter in letters)]
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:  # join from the left, as byte-pair encoding will
-            pair = (pieces[0], pieces[1])
-            if pair not in merges:
-                merges.append(pair)
-            pieces = [pieces[0] + pieces[1], *pieces[2:]]
-            if pieces[0] not in vocab:
-                vocab.append(pieces[0])
+    merges: dict[tuple[str, str], int] = {}
+    for word in words:
+        # Join only what the merges so far leave apart: a merge learnt from another word ("an" in
+        # "orange") comes first in byte-pair encoding, wherever in the word it stands.
+        while len(pieces := _merged([*word[:-1], word[-1] + "</w>"], merges)) > 1:
+            merges[pieces[0], pieces[1]] = len(merges)
+            if pieces[0] + pieces[1] not in vocab:
+                vocab.append(pieces[0] + pieces[1])
     vocab += ["<|startoftext|>", "<|endoftext|>"]
-    _write_json(folder / "vocab.json", {token: i for i, token in enumerate(vocab)})
+    write_json(folder / "vocab.json", {token: i for i, token in enumerate(vocab)})
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
     special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "special_tokens_map.json", special)
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
-    _write_json(folder / "tokenizer_config.json", {**config, **special})
+    write_json(folder / "tokenizer_config.json", {**config, **special})
     return len(vocab)
 
 
-def _write_json(path: Path, data: Any) -> None:
+def _merged(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding: of the pairs that have a merge, the earliest learnt is joined first."""
+    while known := [pair for pair in pairwise(pieces) if pair in merges]:
+        first, at = min(known, key=merges.__getitem__), 0
+        while at < len(pieces) - 1:
+            if (pieces[at], pieces[at + 1]) == first:
+                pieces = [*pieces[:at], first[0] + first[1], *pieces[at + 2 :]]
+            at += 1
+    return pieces
+
+
+def write_index(folder: Path, scheduler: str) -> None:
+    """Write `model_index.json`, which names the parts' classes."""
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    write_json(folder / "model_index.json", index)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write one config file as json, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 

@@ -1,0 +1,298 @@
+"""The demo's training: exact resumption, saved or refused whole, and a smoke run to the edit."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from demo import networks, scenes, train, train_data
+from demo.networks import LIMIT, Spread, fold, make_vae
+from demo.random_checkpoint import WORDS, make_tokenizer
+from demo.train_loop import Plan, Stop, Stopped, Training, TrainingError, stoppable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plan(**changes: Any) -> Plan:
+    usual: dict[str, Any] = {"stage": "toy", "rate": 0.01, "batch": 4, "minutes": 1.0}
+    return Plan(**{**usual, "steps": 10, "warmup": 2, "line_seconds": 0.0, **changes})
+
+
+def training(folder: Path, **changes: Any) -> Training:
+    torch.manual_seed(0)
+    return Training(plan(**changes), nn.Linear(8, 8), folder / "toy.pt", {"size": 64})
+
+
+def toy_loss(this: Training) -> Tensor:
+    rows = torch.randn((this.plan.batch, 8), generator=this.generator())
+    loss: Tensor = (this.model(rows) - rows.flip(1)).square().mean()
+    return loss
+
+
+def no_sheet(this: Training) -> None:
+    pass
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    other = b.state_dict()
+    return all(torch.equal(t, other[k]) for k, t in a.state_dict().items())
+
+
+@pytest.mark.parametrize("words", [WORDS, scenes.WORDS], ids=["general", "scenes"])
+def test_every_word_is_one_token(words: tuple[str, ...], tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    size = make_tokenizer(tmp_path, words)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    ids = [tokenizer(word).input_ids for word in words]
+    assert [len(i) for i in ids] == [3] * len(words)  # begin, the word, end
+    assert len({i[1] for i in ids}) == len(words)
+    assert max(map(max, ids)) == size - 1
+
+
+def test_captions_are_padded_with_the_end(tmp_path: Path) -> None:
+    captions = train_data.Captions(tmp_path)
+    tokens = captions.tokens(["", "a red ball on the grass"])
+    begin, end = captions.size - 2, captions.size - 1
+    assert tokens.shape == (2, 77) and tokens.dtype == torch.int64
+    assert tokens[0].tolist() == [begin] + [end] * 76
+    assert int((tokens[1] != end).sum()) == 7
+
+
+def test_networks_fit_into_the_limit(tmp_path: Path) -> None:
+    tokens = train_data.Captions(tmp_path).size
+    size = networks.parameters(networks.Denoiser(64, tokens)) + networks.parameters(make_vae(64))
+    assert 0.9 * LIMIT < 2 * size < LIMIT - 150_000  # names, configs and the tokenizer beside them
+
+
+def test_alphas_are_those_of_diffusers() -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    assert torch.allclose(networks.alphas(torch.device("cpu")), theirs.alphas_cumprod, atol=1e-6)
+
+
+@torch.no_grad()
+def test_plain_attention_computes_the_same() -> None:
+    torch.manual_seed(0)
+    vae, denoiser = make_vae(32).eval(), networks.Denoiser(32, 600).eval()
+    rows, times = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
+    tokens = torch.randint(0, 600, (2, 77))
+    before = vae.decode(rows).sample, denoiser(rows, times, tokens)
+    networks.use_plain_attention(vae, denoiser)
+    after = vae.decode(rows).sample, denoiser(rows, times, tokens)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(after, before, strict=True))
+
+
+@torch.no_grad()
+def test_folding_keeps_the_pictures_and_normalises_the_latents() -> None:
+    torch.manual_seed(0)
+    vae = make_vae(32).eval()
+    pictures = torch.randn(16, 3, 32, 32)
+    before = vae.encode(pictures).latent_dist
+    seen, std, latents = vae.decode(before.mode()).sample, before.std, before.mode()
+    spread = Spread.of(latents)
+    fold(vae, spread)
+    after = vae.encode(pictures).latent_dist
+    assert torch.allclose(after.mode().mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(Spread.of(after.mode()).std, torch.ones(4), atol=1e-4)
+    assert torch.allclose(after.std, std / spread.std.view(1, 4, 1, 1), rtol=1e-3)
+    assert torch.allclose(vae.decode(after.mode()).sample, seen, atol=1e-4)
+
+
+def test_scenes_are_the_same_by_one_process_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_data, "_PIECE", 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    seeds = scenes.training_seeds(37)
+    images, captions = train_data.draw(seeds, 16)
+    alone, said = scenes.batch(seeds, 16)
+    assert np.array_equal(images, alone) and captions == said
+
+
+def test_nothing_is_trained_on_what_is_held_out_or_reserved() -> None:
+    pool = range(65_536)
+    assert not set(pool) & set(train_data.HELD_OUT)
+    assert max(train_data.HELD_OUT) < scenes.EVALUATION
+
+
+def test_resuming_equals_never_stopping(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    whole = training(tmp_path / "a")
+    whole.run(toy_loss, no_sheet, Stop())
+
+    def interrupted(this: Training) -> Tensor:
+        if this.part.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)  # the step that is running is finished
+        return toy_loss(this)
+
+    with stoppable() as stop, pytest.raises(Stopped) as caught:
+        training(tmp_path).run(interrupted, no_sheet, stop)
+    assert caught.value.number == signal.SIGTERM
+    again = training(tmp_path)
+    assert again.load() and again.part.step == 5
+    again.run(toy_loss, no_sheet, Stop())
+    assert again.part.step == 10 and same(again.model, whole.model) and same(again.ema, whole.ema)
+    assert [h[2] for h in again.part.history] == [h[2] for h in whole.part.history]
+    assert not same(again.model, again.ema)
+
+
+def test_a_stop_while_a_sheet_is_drawn_saves_as_well(tmp_path: Path) -> None:
+    def sheet(this: Training) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with stoppable() as stop, pytest.raises(Stopped) as caught:
+        training(tmp_path, sheet_minutes=0.0, save_minutes=9.0).run(toy_loss, sheet, stop)
+    assert caught.value.number == signal.SIGINT
+    again = training(tmp_path)
+    assert again.load() and again.part.step == 1
+
+
+def test_the_minutes_end_the_run_with_a_low_rate(tmp_path: Path) -> None:
+    this = training(tmp_path, steps=None, minutes=0.003)
+    this.run(toy_loss, no_sheet, Stop())
+    assert this.part.seconds == pytest.approx(0.18, abs=0.1) and this.part.step > 10
+    assert this.optimizer.param_groups[0]["lr"] < 0.02 * this.plan.rate
+    assert this.part.history[-1][2] < 0.5 * this.part.history[0][2]
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    training(tmp_path).save()
+    other = training(tmp_path)
+    other.identity = {"size": 32}
+    with pytest.raises(TrainingError, match="size 64, not 32"):
+        other.load()
+    (tmp_path / "toy.pt").write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match="no saved state"):
+        other.load()
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    this = training(tmp_path)
+    this.save()
+    before = (tmp_path / "toy.pt").read_bytes()
+
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="disk full"):
+        this.save()
+    assert [f.name for f in tmp_path.iterdir()] == ["toy.pt"]
+    assert (tmp_path / "toy.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nan at step 1"):
+        training(tmp_path).run(lambda this: toy_loss(this) * math.nan, no_sheet, Stop())
+    assert not (tmp_path / "toy.pt").exists()
+
+
+def test_what_cannot_be_done_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    work = ["--work", str(tmp_path / "work"), "--smoke"]
+    assert train.main(["--out", str(tmp_path / "mine"), *work]) == 1
+    assert "is no checkpoint" in capsys.readouterr().err
+    assert train.main(["--out", str(tmp_path / "new"), "--export-only", *work]) == 1
+    assert "has no vae.pt yet" in capsys.readouterr().err
+    (tmp_path / "work").mkdir(exist_ok=True)
+    (tmp_path / "work" / "vae.pt").write_bytes(b"")
+    assert train.main(["--out", str(tmp_path / "new"), *work]) == 1
+    assert "--resume" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path / "new"), "--size", "50"])
+
+
+def smoke(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-m", "demo.train", "--smoke", "--device", "cpu", *options]
+    command += ["--out", str(folder / "model"), "--work", str(folder / "work")]
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+    """The folder; what a run said that was terminated in the UNet's stage; what its rest said."""
+    folder = tmp_path_factory.mktemp("train")
+    first = smoke(folder)
+    assert first.stdout is not None
+    said = []
+    for line in first.stdout:
+        said.append(line)
+        if line.startswith("unet"):
+            first.send_signal(signal.SIGTERM)
+            break
+    rest, error = first.communicate()
+    assert first.returncode == 143 and "--resume" in error, error
+    assert (folder / "work" / "unet.pt").exists() and not (folder / "model").exists()
+    second = smoke(folder, "--resume")
+    again, error = second.communicate()
+    assert second.returncode == 0, error
+    return folder, said + rest.splitlines(), again.splitlines()
+
+
+def losses(lines: list[str], stage: str) -> list[tuple[int, float]]:
+    found = (re.match(rf"{stage} +step +(\d+)  loss ([\d.]+)", line) for line in lines)
+    return [(int(m[1]), float(m[2])) for m in found if m]
+
+
+@pytest.mark.slow
+def test_a_smoke_run_learns_and_goes_on_where_it_was_stopped(
+    trained: tuple[Path, list[str], list[str]],
+) -> None:
+    folder, first, second = trained
+    vae = losses(first, "vae")
+    assert vae[-1][0] == 20 and vae[-1][1] < vae[0][1]
+    assert not losses(second, "vae")  # that stage is done
+    before, after = losses(first, "unet"), losses(second, "unet")
+    assert before[-1][0] < after[0][0] and after[-1][0] == 24
+    assert after[-1][1] < 0.6 * before[0][1]
+    assert {"vae.png", "samples.png"} <= {f.name for f in (folder / "work").iterdir()}
+    with Image.open(folder / "work" / "samples.png") as sheet:
+        assert sheet.size == (8 * 64, 2 * 64)
+
+
+@pytest.mark.slow
+def test_the_export_loads_in_diffusers_and_edits(
+    trained: tuple[Path, list[str], list[str]],
+) -> None:
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from diffedit import DiffEditPipeline
+    from engine.spec import Checkpoint
+
+    model = trained[0] / "model"
+    files = [f for f in model.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= LIMIT
+    assert not any(f.suffix in (".bin", ".pt") for f in files)
+    Checkpoint.open(model)
+    assert "Apache-2.0" in (model / "README.md").read_text()
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.vae.config.scaling_factor == 1.0
+    seen = pipe("a red ball in a studio", num_inference_steps=2, output_type="np").images
+    assert seen.shape == (1, 32, 32, 3) and np.isfinite(seen).all()
+    shown = scenes.scene(7, 32)
+    edit = shown.edits()[0]
+    ours = DiffEditPipeline.from_pretrained(model)
+    result = ours(
+        Image.fromarray(shown.image), edit.target, source_prompt=edit.source, num_inference_steps=4
+    )
+    assert result.image.size == (32, 32)
