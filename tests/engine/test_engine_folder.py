@@ -152,6 +152,18 @@ def test_bytes_that_differ_are_not_read(tmp_path: Path, damage: object, words: s
         read_verified(made, tmp_path)
 
 
+def test_bytes_that_change_while_they_are_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of a file and its reading somebody may have put another in its place."""
+    made = entry(tmp_path, spec("text"), content=b"plan")
+    path = tmp_path / made.files[0].name
+    path.write_bytes(b"evil")
+    monkeypatch.setattr(Entry, "verified", lambda self, folder: path)
+    with pytest.raises(EngineMismatch, match="changed while it was read"):
+        read_verified(made, tmp_path)
+
+
 def test_only_plain_files_of_the_folder_are_read(tmp_path: Path) -> None:
     inside = tmp_path / "engines"
     inside.mkdir()
