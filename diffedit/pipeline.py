@@ -260,7 +260,7 @@ class DiffEditPipeline:
                 callback(ready.stopwatch.stage, min(job.rows["unet"], total), total)
 
         self.batcher.start()
-        return self.batcher.submit(flow, expected=total, on_progress=report)
+        return self.batcher.submit(flow, on_progress=report)
 
 
 @dataclass(frozen=True)

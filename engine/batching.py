@@ -30,16 +30,12 @@ class Job(Generic[T]):
     Attributes:
         future: resolves to the flow's result, or to its error.
         rows, calls: per network, what was answered so far; a call shared with others counts here.
-        expected: how many rows of `counted` the flow will ask for, where the submitter knows.
     """
 
-    def __init__(
-        self, flow: Flow[T], expected: int | None, on_progress: Callable[[Job[T]], None] | None
-    ) -> None:
+    def __init__(self, flow: Flow[T], on_progress: Callable[[Job[T]], None] | None) -> None:
         self.future: Future[T] = Future()
         self.rows: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        self.expected = expected
         self.on_progress = on_progress
         self.flow = flow
         self.answers: list[Tensor | None] | None = None
@@ -95,11 +91,10 @@ class Batcher:
         self,
         flow: Flow[T],
         *,
-        expected: int | None = None,
         on_progress: Callable[[Job[T]], None] | None = None,
     ) -> Job[T]:
         """Queue a flow. `on_progress` is called on the engine's thread after each answered call."""
-        job = Job(flow, expected, on_progress)
+        job = Job(flow, on_progress)
         with self._wake:
             if self._stopping:
                 raise RuntimeError("this Batcher is closed")

@@ -133,6 +133,27 @@ def test_decoding_under_a_full_mask_agrees(oracle: Oracle) -> None:
     torch.testing.assert_close(edited.latents, theirs, atol=1e-4, rtol=1e-4)
 
 
+def test_where_they_differ_from_the_paper_as_the_readme_says(oracle: Oracle) -> None:
+    """Equal texts edit everything, a mask without guidance crashes, the background is not x_0."""
+    with pytest.raises((TypeError, RuntimeError)):  # which one depends on how texts are passed
+        oracle.mask(guidance_scale=1)
+    target, oracle.target = oracle.target, oracle.source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of casting NaN
+        assert oracle.mask().all()
+    oracle.target = target
+    kept = oracle.theirs(
+        prompt_embeds=oracle.target,
+        negative_prompt_embeds=oracle.empty,
+        mask_image=torch.zeros(1, 1, 16, 16),
+        image_latents=oracle.trajectory().flip(0)[None],
+        num_inference_steps=oracle.steps,
+        inpaint_strength=0.8,
+        output_type="latent",
+    ).images[0]
+    assert kept.equal(oracle.trajectory()[0]) and not kept.equal(oracle.x0)
+
+
 def test_the_texts_matter(oracle: Oracle) -> None:
     """A guard on the tests above: other texts give another mask and another result."""
     other = new_task(
