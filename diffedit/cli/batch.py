@@ -117,7 +117,8 @@ def read_lines(name: str) -> list[Line]:
         raise UsageError(f"{name} cannot be read ({why}); name a file of json lines.") from None
     folder = Path() if name == "-" else Path(name).parent
     lines = []
-    for number, row in enumerate(text.splitlines(), 1):
+    # Not splitlines(): json may hold U+2028 and others of its separators inside a text.
+    for number, row in enumerate(text.split("\n"), 1):
         if row.strip():
             try:
                 fields = json.loads(row)

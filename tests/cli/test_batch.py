@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diffedit.cli.batch import read_lines
 from tests.cli.conftest import Cli, Done
 from tests.cli.test_bad_input import check
 
@@ -126,3 +127,10 @@ def test_a_file_without_edits(work: Path, edits: Path, cli: Cli) -> None:
     check(cli("batch", edits), 2, "holds no edits")
     edits.write_bytes(b"\xff\xfe\x00")
     check(cli("batch", edits), 2, "no UTF-8 text")
+
+
+def test_a_separator_inside_a_text_ends_no_line(edits: Path) -> None:
+    """json allows U+2028 and U+0085 in a text; a file from Windows ends its lines in CR LF."""
+    rows = [{"image": "a.png", "prompt": "a\u2028dog\x85"}, {"image": "b.png", "prompt": "b"}]
+    edits.write_bytes("\r\n".join(json.dumps(r, ensure_ascii=False) for r in rows).encode())
+    assert [line.fields for line in read_lines(str(edits))] == rows
