@@ -6,7 +6,7 @@ the mask empty (nothing to do), and is the result finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from diffedit import mask as masks
 from diffedit.cache import TensorCache
 from diffedit.request import EditRequest
 from diffedit.schedule import Schedule, timestep_tensors
-from diffedit.task import Caches, Edited, Ids, Task
+from diffedit.task import Caches, Edited, Ids, Path, Task
 from engine.rows import Flow, Row
 from engine.spec import NonFiniteError
 
@@ -46,8 +46,8 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     encoded = request.method in ("diffedit", "encode-decode")
     masked = request.method in ("diffedit", "masked-sdedit")
     text = yield from embeddings(_texts(task, masked, encoded), caches.texts, task.image.device)
-    known = yield from known_path(task, schedule, caches)
-    x0 = known[0]
+    path = yield from known_path(task, schedule, caches)
+    x0 = path[0]
     noise = Noise(request.seed, x0)
 
     task.note("mask")
@@ -56,7 +56,7 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     else:
         heat, mask = task.region.float(), task.region
     empty = nothing_to_edit(text, x0, heat, mask)  # the first read of the device
-    caches.keep(task, schedule, known, text)
+    caches.keep(task, schedule, path[:1], text)
     if empty:
         image = None if request.composite else (yield [Row("vae_decode", (x0,))])[0]
         return Edited(x0, heat, mask, image)
@@ -65,45 +65,45 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     background: Background
     if encoded:
         task.note("encode")
-        path = yield from invert(known, text[task.empty], depth, schedule)
+        yield from invert(path, text[task.empty], depth, schedule, task.image_key)
         start, background = path[depth], path.__getitem__
     else:
-        path = [x0]
         start, background = schedule.noise(x0, noise.draw(), depth), _noised(x0, noise, schedule)
 
     task.note("decode")
     pair = text[task.negative], text[task.target]
     latents = yield from denoise(start, background, mask, pair, depth, request, schedule)
     (image,) = yield [Row("vae_decode", (latents,))]
-    parts = [("encode", path[-1]), ("decode", latents)]
+    parts = [("encode", path[depth])] if encoded else []
+    parts.append(("decode", latents))
     require_finite([("unet", *p) for p in parts] + [("vae_decode", "decode", image)])  # the second
     if encoded:
-        caches.keep(task, schedule, path)
+        caches.keep(task, schedule, path[: depth + 1])
     return Edited(latents, heat, mask, image)
 
 
 def mask_only(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
     """Step 1 alone: `Edited` with x_0 as its latents and no image."""
     text = yield from embeddings(_texts(task, True, False), caches.texts, task.image.device)
-    known = yield from known_path(task, schedule, caches)
-    x0 = known[0]
+    path = yield from known_path(task, schedule, caches)
+    x0 = path[0]
     task.note("mask")
     heat, mask = yield from find_mask(task, x0, Noise(task.request.seed, x0), text, schedule)
     nothing_to_edit(text, x0, heat, mask)
-    caches.keep(task, schedule, known, text)
+    caches.keep(task, schedule, path[:1], text)
     return Edited(x0, heat, mask, None)
 
 
 def encode_only(task: Task, schedule: Schedule, caches: Caches) -> Flow[Tensor]:
     """Step 2 alone: the trajectory, float32 [d + 1, C, h, w], x_0 first."""
     text = yield from embeddings([task.empty], caches.texts, task.image.device)
-    known = yield from known_path(task, schedule, caches)
+    path = yield from known_path(task, schedule, caches)
     task.note("encode")
     depth = schedule.level(task.request.strength)
-    path = yield from invert(known, text[task.empty], depth, schedule)
-    parts = [("text", text[task.empty]), ("vae_encode", path[0]), ("unet", path[-1])]
+    yield from invert(path, text[task.empty], depth, schedule, task.image_key)
+    parts = [("text", text[task.empty]), ("vae_encode", path[0]), ("unet", path[depth])]
     require_finite([(network, "encode", tensor) for network, tensor in parts])
-    caches.keep(task, schedule, path, text)
+    caches.keep(task, schedule, path[: depth + 1], text)
     return torch.stack(path[: depth + 1])
 
 
@@ -115,17 +115,23 @@ def embeddings(
     found = {ids: hit[0] for ids, hit in cached.items() if hit}
     missing = [ids for ids, hit in cached.items() if not hit]
     if missing:
-        rows = [Row("text", (torch.tensor(ids).to(device, non_blocking=True),)) for ids in missing]
+        rows = [
+            Row("text", (torch.tensor(ids).to(device, non_blocking=True),), key=ids)
+            for ids in missing
+        ]
         found |= zip(missing, (yield rows), strict=True)
     return found
 
 
-def known_path(task: Task, schedule: Schedule, caches: Caches) -> Flow[Sequence[Tensor]]:
-    """The trajectory as far as an earlier edit of the image left it; at least [x_0]."""
-    known = caches.paths.get((task.image_key, schedule))
-    if known is None:
-        known = tuple((yield [Row("vae_encode", (task.image,))]))
-    return known
+def known_path(task: Task, schedule: Schedule, caches: Caches) -> Flow[Path]:
+    """The trajectory as far as an earlier edit of the image left it, or one under way has come; at
+    least [x_0]."""
+    path = caches.path_of(task, schedule)
+    if not path:
+        (x0,) = yield [Row("vae_encode", (task.image,), key=task.image_key)]
+        if not path:  # another edit may have put it there meanwhile
+            path.append(x0)
+    return path
 
 
 def find_mask(
@@ -176,20 +182,26 @@ def nothing_to_edit(text: Mapping[Ids, Tensor], x0: Tensor, heat: Tensor, mask: 
 
 
 def invert(
-    known: Sequence[Tensor], empty: Tensor, depth: int, schedule: Schedule
-) -> Flow[list[Tensor]]:
+    path: list[Tensor],
+    empty: Tensor,
+    depth: int,
+    schedule: Schedule,
+    image_key: Hashable = None,
+) -> Flow[None]:
     """Step 2, section 3.2 "encoding": DDIM upwards from x_0, unconditional, without guidance.
 
     Level i + 1 asks for x_i at timestep t_{i+1}, the same that decoding uses on its way back.
-    Returns the trajectory, `path[i]` = x_i float32 [C, h, w], at least depth + 1 long; `known` is
-    its beginning: [x_0], or what an earlier edit of the same image left.
+    Lengthens the trajectory until `path[i]` = x_i, float32 [C, h, w], is there up to depth; it may
+    begin as [x_0] or longer. Edits of one image that are under way together lengthen the same path:
+    with an `image_key` they share the row, and the first to be answered takes the step.
     """
-    path = list(known)
     times = timestep_tensors(schedule, path[0].device)
-    for i in range(len(path) - 1, depth):
-        (out,) = yield [Row("unet", (path[i], times[i + 1], empty))]
-        path.append(schedule.step(path[i], schedule.eps(out, path[i], i), i, i + 1))
-    return path
+    while len(path) <= depth:
+        i = len(path) - 1
+        key = None if image_key is None else (image_key, schedule, i)
+        (out,) = yield [Row("unet", (path[i], times[i + 1], empty), key)]
+        if len(path) == i + 1:
+            path.append(schedule.step(path[i], schedule.eps(out, path[i], i), i, i + 1))
 
 
 def denoise(

@@ -6,7 +6,8 @@ Tensors and token ids only: no picture, no text, no network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -17,12 +18,31 @@ from diffedit.schedule import Schedule
 Ids = tuple[int, ...]
 
 
+class Path(list[Tensor]):
+    """A trajectory, x_0 first, that all edits of one image under way lengthen together."""
+
+
 @dataclass(frozen=True)
 class Caches:
-    """What edits leave for one another: embeddings by token ids, trajectories by image and grid."""
+    """What edits leave for one another: embeddings by token ids, trajectories by image and grid.
+
+    `live` has the trajectories that edits are working on at this moment, for as long as they do; it
+    belongs to the thread that runs the flows.
+    """
 
     texts: TensorCache[Ids]
     paths: TensorCache[tuple[str, Schedule]]
+    live: WeakValueDictionary[tuple[str, Schedule], Path] = field(
+        default_factory=WeakValueDictionary
+    )
+
+    def path_of(self, task: Task, schedule: Schedule) -> Path:
+        """The trajectory of a task's image, as far as anybody knows it; empty at first."""
+        key = task.image_key, schedule
+        path = self.live.get(key)
+        if path is None:
+            path = self.live[key] = Path(self.paths.get(key) or ())
+        return path
 
     def keep(
         self,

@@ -7,8 +7,9 @@ thread, which owns every flow, every backend and the device. Nothing here knows 
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -57,20 +58,26 @@ class Job(Generic[T]):
 
 
 class _Ticket:
-    """A row in the queue: whose it is and where its answer belongs."""
+    """A row in the queue, and its owners: whose answer it is and which place it takes there."""
 
-    __slots__ = ("job", "number", "row", "slot")
+    __slots__ = ("number", "owners", "row")
 
-    def __init__(self, number: int, job: Job[Any], slot: int, row: Row) -> None:
-        self.number, self.job, self.slot, self.row = number, job, slot, row
+    def __init__(self, number: int, row: Row) -> None:
+        self.number, self.row = number, row
+        self.owners: list[tuple[Job[Any], int]] = []
+
+    @property
+    def jobs(self) -> list[Job[Any]]:
+        return [job for job, _ in self.owners if not job.over]
 
 
 class Batcher:
     """Continuous batching at the level of single network evaluations.
 
     Rows of one kind (network and shape) share calls, first come first served, whatever requests and
-    steps they belong to. A call that fails is halved until the rows that fail stand alone: only
-    their requests fail, and a batch too large for the memory is run in parts.
+    steps they belong to; equal rows, by their keys, that wait at the same time share one place. A
+    call that fails is halved until the rows that fail stand alone: only their requests fail, and a
+    batch too large for the memory is run in parts.
     """
 
     def __init__(self, networks: Networks) -> None:
@@ -78,6 +85,7 @@ class Batcher:
         self.calls: Counter[str] = Counter()
         self._buffers: dict[Kind, Buffers] = {}
         self._queues: dict[Kind, deque[_Ticket]] = {}
+        self._keyed: dict[tuple[Kind, Hashable], _Ticket] = {}
         self._jobs: set[Job[Any]] = set()
         self._arrived: deque[Job[Any]] = deque()
         self._number = 0
@@ -120,6 +128,7 @@ class Batcher:
             self._end(job, Cancelled("The pipeline was closed while the request was under way."))
         self._arrived.clear()
         self._queues.clear()
+        self._keyed.clear()
         self._buffers.clear()
         self.networks.close()
 
@@ -138,7 +147,7 @@ class Batcher:
                 return bool(self._arrived)
             for answered, outputs in self._run(tickets):
                 self._scatter(answered, outputs)
-            for job in dict.fromkeys(ticket.job for ticket in tickets):
+            for job in dict.fromkeys(job for ticket in tickets for job in ticket.jobs):
                 if not job.over:
                     if job.on_progress is not None:
                         self._guard(job, job.on_progress)
@@ -168,21 +177,25 @@ class Batcher:
         try:
             limit = self._buffers_of(kind).backend.spec.max_batch
         except Exception as error:  # no such network: every row that asks for it fails
-            for job in {ticket.job for ticket in queue}:
+            for job in {job for ticket in queue for job in ticket.jobs}:
                 self._end(job, error)
             return self._pick()
-        return [queue.popleft() for _ in range(min(limit, len(queue)))]
+        tickets = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        for ticket in tickets:
+            self._keyed.pop((kind, ticket.row.key), None)
+        return tickets
 
     def _run(self, tickets: Sequence[_Ticket]) -> Iterator[tuple[Sequence[_Ticket], list[Tensor]]]:
         """One call for all, or where it fails, halves: a row that fails alone ends its own job."""
-        live = [ticket for ticket in tickets if not ticket.job.over]
+        live = [ticket for ticket in tickets if ticket.jobs]
         if not live:
             return
         try:
             outputs = self._buffers_of(live[0].row.kind).run([ticket.row for ticket in live])
         except Exception as error:
             if len(live) == 1:
-                self._end(live[0].job, error)
+                for job in live[0].jobs:
+                    self._end(job, error)
                 return
             outputs = None  # leave the handler first: its traceback holds the call's memory
         if outputs is None:
@@ -192,17 +205,17 @@ class Batcher:
             return
         name = live[0].row.net
         self.calls[name] += 1
-        for job in {ticket.job for ticket in live}:
+        for job in {job for ticket in live for job in ticket.jobs}:
             job.calls[name] += 1
         yield live, outputs
 
     def _scatter(self, tickets: Sequence[_Ticket], outputs: Sequence[Tensor]) -> None:
         for ticket, output in zip(tickets, outputs, strict=True):
-            job = ticket.job
-            if job.answers is not None:
-                job.answers[ticket.slot] = output
-                job.missing -= 1
-                job.rows[ticket.row.net] += 1
+            for job, slot in ticket.owners:
+                if job.answers is not None:
+                    job.answers[slot] = output
+                    job.missing -= 1
+                    job.rows[ticket.row.net] += 1
 
     def _advance(self, job: Job[Any]) -> None:
         """Send a flow its answers and queue the rows it asks for next. An empty list asks for
@@ -218,9 +231,19 @@ class Batcher:
         else:
             job.answers, job.missing = [None] * len(rows), len(rows)
             for slot, row in enumerate(rows):
-                self._number += 1
-                queue = self._queues.setdefault(row.kind, deque())
-                queue.append(_Ticket(self._number, job, slot, row))
+                self._ticket_for(row).owners.append((job, slot))
+
+    def _ticket_for(self, row: Row) -> _Ticket:
+        """The waiting ticket of the same row, or a new one at the end of its queue."""
+        kind = row.kind
+        ticket = None if row.key is None else self._keyed.get((kind, row.key))
+        if ticket is None:
+            self._number += 1
+            ticket = _Ticket(self._number, row)
+            self._queues.setdefault(kind, deque()).append(ticket)
+            if row.key is not None:
+                self._keyed[kind, row.key] = ticket
+        return ticket
 
     def _end(self, job: Job[Any], error: BaseException | None, value: Any = None) -> None:
         """Settle a job once: its rows leave the queues, its flow is closed, its future resolves."""
@@ -228,8 +251,7 @@ class Batcher:
         if job.over:
             return
         if job.missing:
-            for kind, queue in self._queues.items():
-                self._queues[kind] = deque(t for t in queue if t.job is not job)
+            self._leave(job)
         job.answers, job.missing = None, 0
         try:
             job.flow.close()
@@ -237,8 +259,18 @@ class Batcher:
             error = error or closing
         if error is None:
             job.future.set_result(value)
-        else:
+        else:  # its frames hold the request's tensors, and whoever keeps the error keeps them
+            traceback.clear_frames(error.__traceback__)
             job.future.set_exception(error)
+
+    def _leave(self, job: Job[Any]) -> None:
+        """Take a job's name off every waiting ticket; those that are nobody's then are dropped."""
+        for kind, queue in self._queues.items():
+            for ticket in queue:
+                ticket.owners = [owner for owner in ticket.owners if owner[0] is not job]
+                if not ticket.owners:
+                    self._keyed.pop((kind, ticket.row.key), None)
+            self._queues[kind] = deque(ticket for ticket in queue if ticket.owners)
 
     def _guard(self, job: Job[Any], callback: Callable[[Job[Any]], None]) -> None:
         """A progress callback that raises ends its own job, nobody else's."""

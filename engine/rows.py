@@ -7,7 +7,7 @@ owns its random generator, so that any number of flows can share calls without k
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -16,10 +16,16 @@ T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """One example of one network, without a batch axis; inputs in the order of its NetSpec."""
+    """One example of one network, without a batch axis; inputs in the order of its NetSpec.
+
+    `key`, where there is one, stands for the inputs: rows of one kind with equal keys are the same
+    row. Those that wait at the same time are run once and answered with one tensor, which nobody
+    may change.
+    """
 
     net: str
     inputs: tuple[Tensor, ...]
+    key: Hashable = None
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:

@@ -321,6 +321,67 @@ def edits(networks: Any, tasks: list[Task], schedule: Schedule) -> list[Edited]:
     return [job.future.result(timeout=0) for job in jobs]
 
 
+def unpadded() -> FakeNetworks:
+    """Every batch size is a profile, so that calls count rows."""
+    return FakeNetworks(unet_batch_sizes=tuple(range(1, 21)))
+
+
+def rows_run(networks: FakeNetworks, net: str) -> int:
+    return sum(sum(b.calls) for (name, _), b in networks.backends.items() if name == net)
+
+
+@pytest.mark.parametrize("head_start", [0, 1, 2, 3, 5, 9, 12])
+def test_edits_of_one_image_under_way_together_encode_it_once(head_start: int) -> None:
+    """However far the first has come when the second begins; and the results are those alone."""
+    first = new_task(num_maps_per_mask=2, strength=0.6)
+    second = new_task(num_maps_per_mask=2, strength=0.9, target=tokens(40))
+    networks, caches = unpadded(), new_caches()
+    batcher = Batcher(networks)
+    jobs = [batcher.submit(flows.edit(first, TEN, caches))]
+    for _ in range(head_start):
+        batcher.step()
+    jobs.append(batcher.submit(flows.edit(second, TEN, caches)))
+    drain(batcher)
+    assert rows_run(networks, "vae_encode") == 1
+    assert rows_run(networks, "unet") == (4 + 12) + (4 + 18) + 9
+    for job, task in zip(jobs, (first, second), strict=True):
+        alone, _ = run_edit(FakeNetworks(), task, TEN)
+        assert job.future.result(timeout=0).latents.equal(alone.latents)
+    assert len(caches.paths.get((first.image_key, TEN)) or ()) == 10
+    assert not caches.live
+
+
+def test_a_cancelled_edit_leaves_the_other_its_trajectory() -> None:
+    task = new_task(num_maps_per_mask=2)
+    other = new_task(num_maps_per_mask=2, target=tokens(40))
+    networks, caches = unpadded(), new_caches()
+    batcher = Batcher(networks)
+    gone, stays = (batcher.submit(flows.edit(t, TEN, caches)) for t in (task, other))
+    for _ in range(6):
+        batcher.step()
+    gone.cancel()
+    drain(batcher)
+    alone, _ = run_edit(FakeNetworks(), other, TEN)
+    assert stays.future.result(timeout=0).latents.equal(alone.latents)
+    assert rows_run(networks, "vae_encode") == 1 and not caches.live
+
+
+def test_what_is_broken_is_not_handed_on() -> None:
+    """A trajectory that failed is forgotten with the edits that worked on it."""
+    networks, caches = FakeNetworks(fault=poison("unet", 3)), new_caches()
+    batcher = Batcher(networks)
+    jobs = [
+        batcher.submit(flows.edit(new_task(num_maps_per_mask=2, target=tokens(t)), TEN, caches))
+        for t in (30, 40)
+    ]
+    drain(batcher)
+    assert all(isinstance(job.future.exception(timeout=0), NonFiniteError) for job in jobs)
+    del jobs
+    assert not caches.live
+    for kept in caches.paths._entries.values():
+        assert all(x.isfinite().all() for x in kept)
+
+
 def mixed_tasks(side: int, factor: int) -> Iterator[Task]:
     yield new_task(side, factor, image_seed=1, num_maps_per_mask=3)
     yield new_task(side, factor, image_seed=2, strength=0.3, guidance_scale=1, num_maps_per_mask=2)

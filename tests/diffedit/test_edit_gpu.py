@@ -107,14 +107,16 @@ def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
     text = torch.randn(77, 32, device="cuda")
     timestep_tensors(schedule, x0.device)
     for attempt in range(2):
-        job = batcher.submit(flows.invert([x0], text, 8, schedule))
+        path = [x0]
+        job = batcher.submit(flows.invert(path, text, 8, schedule))
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
             drain(batcher)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert job.future.result()[-1].isfinite().all()
+        job.future.result()
+        assert len(path) == 9 and path[-1].isfinite().all()
 
 
 def test_the_noise_is_the_cpus(tiny: Path) -> None:

@@ -332,3 +332,96 @@ def test_gather_pads_with_the_first_example() -> None:
     into = torch.zeros(4, 2)
     gather([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], into)
     assert into.tolist() == [[1, 2], [3, 4], [1, 2], [1, 2]]
+
+
+def keyed(value: float, key: object, net: str = "unet") -> Row:
+    return row(value, net)._replace(key=key)
+
+
+def asks_rows(*groups: list[Row]) -> Flow[list[Tensor]]:
+    answers: list[Tensor] = []
+    for group in groups:
+        answers += yield group
+    return answers
+
+
+def test_equal_rows_that_wait_together_run_once() -> None:
+    networks = FakeNetworks(unet_batch_sizes=(1, 2, 4, 8))
+    batcher = Batcher(networks)
+    groups = [keyed(1.0, "a"), keyed(2.0, "b")], [keyed(3.0, "c")]
+    jobs = [batcher.submit(asks_rows(*groups)) for _ in range(3)]
+    drain(batcher)
+    assert backend(networks).calls == [2, 1]
+    for job in jobs:
+        got = job.future.result(timeout=0)
+        assert all(a.equal(alone(v)) for a, v in zip(got, (1.0, 2.0, 3.0), strict=True))
+        assert job.rows["unet"] == 3 and job.calls["unet"] == 2
+
+
+def test_rows_without_a_key_or_of_another_kind_are_never_the_same() -> None:
+    networks = FakeNetworks(unet_batch_sizes=(1, 2, 4, 8))
+    batcher = Batcher(networks)
+    batcher.submit(asks_rows([row(1.0), row(1.0), keyed(1.0, "a")]))
+    batcher.submit(asks_rows([keyed(1.0, "a", net="text"), keyed(1.0, "b")]))
+    drain(batcher)
+    assert backend(networks).calls == [4] and batcher.calls["text"] == 1
+
+
+def test_a_row_that_came_later_is_run_again() -> None:
+    networks = FakeNetworks(unet_batch_sizes=(1, 2))
+    batcher = Batcher(networks)
+    batcher.submit(asks_rows([keyed(1.0, "a")]))
+    assert batcher.step()
+    batcher.submit(asks_rows([keyed(1.0, "a")]))
+    drain(batcher)
+    assert backend(networks).calls == [1, 1]
+
+
+def test_one_of_two_owners_may_leave() -> None:
+    networks = FakeNetworks(unet_batch_sizes=(1, 2))
+    batcher = Batcher(networks)
+    first = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a"), keyed(2.0, "gone")]))
+    second = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a")]))
+    assert batcher.step() and batcher.waiting_rows == 2
+    first.cancel()
+    drain(batcher)
+    assert isinstance(first.future.exception(timeout=0), Cancelled)
+    assert second.future.result(timeout=0)[1].equal(alone(1.0))
+    assert backend(networks).calls == [1]  # what only the first wanted was not run
+    third = batcher.submit(asks_rows([keyed(2.0, "gone")]))
+    drain(batcher)
+    assert third.future.result(timeout=0)[0].equal(alone(2.0))
+
+
+def test_a_shared_row_that_fails_ends_all_its_owners_and_nobody_else() -> None:
+    def fault(net: str, batch: Mapping[str, Tensor], output: Tensor) -> None:
+        if (batch["latent"] == 13.0).any():
+            raise RuntimeError("poisoned")
+
+    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 4), fault=fault))
+    doomed = [batcher.submit(asks_rows([keyed(13.0, "bad")])) for _ in range(2)]
+    well = batcher.submit(asks_rows([keyed(1.0, "good")]))
+    drain(batcher)
+    assert all(str(job.future.exception(timeout=0)) == "poisoned" for job in doomed)
+    assert well.future.result(timeout=0)[0].equal(alone(1.0))
+
+
+@given(
+    flows=st.lists(
+        st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=4), min_size=1, max_size=5
+    ),
+    gone=st.integers(0, 4),
+)
+def test_shared_or_not_every_row_gets_its_answer(flows: list[list[list[int]]], gone: int) -> None:
+    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 3)))
+    rows = [[[keyed(v, v if v % 2 else None) for v in group] for group in f] for f in flows]
+    jobs = [batcher.submit(asks_rows(*groups)) for groups in rows]
+    batcher.step()
+    jobs[gone % len(jobs)].cancel()
+    drain(batcher)
+    for job, groups in zip(jobs, flows, strict=True):
+        if job.cancelled and job.future.exception(timeout=0):
+            continue
+        wanted = [alone(float(v)) for group in groups for v in group]
+        assert all(a.equal(b) for a, b in zip(job.future.result(timeout=0), wanted, strict=True))
+    assert batcher.waiting_rows == 0 and not batcher._keyed
