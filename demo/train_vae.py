@@ -6,6 +6,8 @@ network as judge. It knows nothing of captions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from demo.drawing import Pixels
 from demo.train_data import to_floats
-from demo.train_loop import Training
+from demo.train_loop import Training, TrainingError
 
 KL = 3e-4
 """Weight of the mean KL per latent value: holds the latents near unit size, blurs nothing."""
@@ -84,3 +86,14 @@ def psnr(vae: Any, images: Pixels, device: torch.device) -> float:
     again = decode(vae, encode(vae, images, device, half=False), device)
     error = np.square(again.astype(np.float64) - images).mean((1, 2, 3)).clip(1e-3)
     return float((10 * np.log10(255**2 / error)).mean())
+
+
+def round_trip(folder: Path, device: torch.device) -> Callable[[Pixels], Pixels]:
+    """Pictures through the VAE of the checkpoint in `folder`; TrainingError if it has none."""
+    from diffusers import AutoencoderKL
+
+    if not (folder / "vae" / "config.json").is_file():
+        raise TrainingError(f"{folder} has no vae in diffusers' format")
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
+    vae = vae.float().to(device).eval()
+    return lambda images: decode(vae, encode(vae, images, device, half=False), device)
