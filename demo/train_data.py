@@ -1,9 +1,9 @@
 """The scenes a model is trained on: drawn once, kept in memory, their captions as tokens.
 
-One pool serves both stages. Drawing costs 0.64 ms a scene, so 65,536 of them take some 20 seconds
-on two cores and 0.8 GB; encoding costs more (about 2 ms), and a run of 97 minutes sees each latent
-six times, which an 8 M model cannot learn by heart: encoding fresh scenes for every batch would
-take an eighth of the time for nothing. It knows nothing of networks.
+Drawing costs 0.64 ms a scene of 64 pixels and 2 ms one of 128: 65,536 small ones and 32,768 large
+ones take a minute on two cores, and at most 1.6 GB. Encoding costs more, and a run of two hours
+meets each latent some ten times, which an 8 M model cannot learn by heart: encoding fresh scenes
+for every batch would take a fifth of the time for nothing. It knows nothing of networks.
 """
 
 from __future__ import annotations

@@ -6,20 +6,25 @@ It knows nothing of how the training went but the facts it is given to print.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from demo.networks import LIMIT, Denoiser, parameters
 from demo.random_checkpoint import SD_SCHEDULER, quiet, write_index, write_json
 from demo.train_data import Captions
 from demo.train_loop import TrainingError
+
+FACTS = "training.json"
+"""The file in a checkpoint that keeps the facts of its runs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Facts:
     unet_minutes: float
     unet_loss: float
     held_out: float
+    before: tuple[dict[str, Any], ...] = ()
+    """The runs it went on from, oldest first."""
 
 
 def export(folder: Path, vae: Any, denoiser: Denoiser, captions: Captions, facts: Facts) -> int:
@@ -55,6 +62,8 @@ def export(folder: Path, vae: Any, denoiser: Denoiser, captions: Captions, facts
             made = Path(temporary) / "made"
             _write(made, vae, denoiser, captions)
             (made / "README.md").write_text(card(facts, parameters(vae), denoiser))
+            this = {k: v for k, v in asdict(facts).items() if k != "before"}
+            write_json(made / FACTS, {"runs": [*facts.before, this]})
             size = sum(f.stat().st_size for f in made.rglob("*") if f.is_file())
             if size > LIMIT:
                 raise TrainingError(f"the checkpoint has {size} bytes; at most {LIMIT} may ship")
@@ -90,9 +99,49 @@ def _write(folder: Path, vae: Any, denoiser: Denoiser, captions: Captions) -> No
     write_index(folder, str(SD_SCHEDULER["_class_name"]))
 
 
+def read_facts(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The runs a checkpoint came from, oldest first; none where it does not say."""
+    try:
+        runs = json.loads((folder / FACTS).read_text())["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(runs)
+
+
+def digest(folder: Path) -> str:
+    """sha256 over a checkpoint's weights; TrainingError if it has none."""
+    found = hashlib.sha256()
+    for part in ("unet", "vae", "text_encoder"):
+        for path in _weights(folder, part):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def read_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
+    """A part's weights into a module; TrainingError if they are missing or of another shape."""
+    state: dict[str, torch.Tensor] = {}
+    for path in _weights(folder, part):
+        state |= load_file(path)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"the {part} in {folder} has other shapes than the one that would learn on: "
+            f"{str(error).splitlines()[1].strip()}"
+        ) from error
+
+
+def _weights(folder: Path, part: str) -> list[Path]:
+    found = sorted((folder / part).glob("*.safetensors"))
+    if not found:
+        raise TrainingError(f"{folder} has no weights in {part}; name a checkpoint to start from")
+    return found
+
+
 def card(facts: Facts, vae_parameters: int, denoiser: Denoiser) -> str:
     """The model card, Markdown."""
     unet, text = parameters(denoiser.unet), parameters(denoiser.text)
+    rows = "\n".join(_row(run) for run in (*facts.before, asdict(facts)))
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -110,17 +159,18 @@ nothing else.
 {facts.scenes:,} scenes that the project draws itself (`demo/scenes.py`, seeds 0 to \
 {facts.scenes - 1:,}) and their captions; no
 photograph, no other data and no other model's weights. Seeds from 1,000,000 up are kept for
-evaluation: nothing was trained or chosen by them.
+evaluation: nothing was trained or chosen by them. The VAE learnt on pictures of half the size (it
+is convolutional), text encoder and UNet on the first half of the scenes at the full size.
 
 ## How
-`python -m demo.train`, seed {facts.seed}, on {facts.hardware}.
+`python -m demo.train`{", then again with `--from` this model" if facts.before else ""}, on \
+{facts.hardware}.
 
-| | steps | batch | minutes | last loss | on scenes never trained on |
-|---|---|---|---|---|---|
-| VAE | {facts.vae_steps:,} | {facts.vae_batch} | {facts.vae_minutes:.1f} | \
-{facts.vae_loss:.4f} | PSNR {facts.psnr:.2f} dB |
-| text encoder and UNet | {facts.unet_steps:,} | {facts.unet_batch} | {facts.unet_minutes:.1f} | \
-{facts.unet_loss:.4f} | loss {facts.held_out:.4f} |
+| | seed | steps | batch | minutes | last loss | on scenes never trained on |
+|---|---|---|---|---|---|---|
+| VAE | {facts.seed if not facts.before else facts.before[0]["seed"]} | {facts.vae_steps:,} \
+| {facts.vae_batch} | {facts.vae_minutes:.1f} | {facts.vae_loss:.4f} | PSNR {facts.psnr:.2f} dB |
+{rows}
 
 Noise prediction on `scaled_linear` betas (0.00085 to 0.012, 1000 steps), min-SNR weights (gamma 5),
 a tenth of the captions dropped for guidance, AdamW with a cosine, EMA; weights stored in fp16.
@@ -134,3 +184,11 @@ a tenth of the captions dropped for guidance, AdamW with a cosine, EMA; weights 
 
 Licence: Apache-2.0, as the project.
 """
+
+
+def _row(run: dict[str, Any]) -> str:
+    """A run's line in the card's table."""
+    return (
+        f"| text encoder and UNet | {run['seed']} | {run['unet_steps']:,} | {run['unet_batch']} | "
+        f"{run['unet_minutes']:.1f} | {run['unet_loss']:.4f} | loss {run['held_out']:.4f} |"
+    )

@@ -39,4 +39,6 @@ def hardware(device: torch.device, half: bool) -> str:
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{os.cpu_count()} cores of {name}, {kind}, PyTorch {torch.__version__}"
+    threads = torch.get_num_threads()
+    used = f"{threads} thread{'s' * (threads > 1)} on {os.cpu_count()} cores of {name}"
+    return f"{used}, {kind}, PyTorch {torch.__version__}"

@@ -6,16 +6,14 @@ In the work folder: `vae.pt`, `latents.pt` and `unet.pt` (states), `tokenizer/`,
 from __future__ import annotations
 
 import copy
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 
 from demo import scenes
 from demo.drawing import Pixels
@@ -29,51 +27,34 @@ from demo.networks import (
     use_plain_attention,
 )
 from demo.train_data import HELD_OUT, Captions, draw
-from demo.train_export import Facts, export, refuse_foreign
+from demo.train_export import Facts, digest, export, read_facts, read_weights, refuse_foreign
 from demo.train_loop import Plan, Stop, Training, TrainingError, load, save
 from demo.train_machine import choose_device, hardware, has_bf16
+from demo.train_sheet import SHEET, write_sheet
 from demo.train_unet import NoiseLoss, Pairs, sample
 from demo.train_vae import VaeLoss, decode, encode, psnr
 
-VAE_SHARE = 0.29
-"""The part of the minutes that the VAE gets: 40 of 140."""
-
-SHEET = (
-    "a red ball on a wooden table",
-    "a green cube in a studio",
-    "a yellow star on a pink background",
-    "a purple pear on the beach",
-    "a white mug on a striped cloth",
-    "a black heart on a grey background",
-    "an orange cone on the grass",
-    "a blue ring on a checked cloth",
-    "a red ball and a green cube on a wooden table",
-    "a green ball and a red cube on a wooden table",
-    "a blue mug and a yellow pear in a studio",
-    "a yellow mug and a blue pear in a studio",
-    "a red heart and a white ring and a blue cone on the grass",
-    "a blue heart and a red ring and a white cone on the grass",
-    "an orange star and a black ball and a green mug on the beach",
-    "a green star and an orange ball and a black mug on the beach",
-)
-"""Captions of the sample sheet; the second of each later pair has the first one's colours moved."""
+VAE_SHARE = 0.2
+"""The part of the minutes that the VAE gets: 28 of 140."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run does. `steps` (VAE's, UNet's) instead of minutes makes it a smoke test."""
+    """What a run does. `steps` (VAE's, UNet's) instead of minutes makes it a smoke test; `start` is
+    a checkpoint whose VAE is kept and whose text encoder and UNet learn on."""
 
     out: Path
     work: Path
     minutes: float = 140.0
     device: str = "auto"
-    size: int = 64
+    size: int = 128
     seed: int = 0
     pool: int = 65_536
     resume: bool = False
     steps: tuple[int, int] | None = None
     batches: tuple[int, int] | None = None
     line_seconds: float = 20.0
+    start: Path | None = None
 
 
 class Run:
@@ -84,23 +65,29 @@ class Run:
         self.device = choose_device(settings.device)
         self.half = has_bf16(self.device)
         self.seeds = scenes.training_seeds(settings.pool)
-        self.identity = {"size": settings.size, "seed": settings.seed, "pool": settings.pool}
+        self.identity: dict[str, Any] = {
+            "size": settings.size,
+            "seed": settings.seed,
+            "pool": settings.pool,
+        }
+        if settings.start is not None:
+            self.identity["start"] = digest(settings.start)
         torch.manual_seed(settings.seed)
 
     @property
     def batches(self) -> tuple[int, int]:
         """Scenes a step of VAE and UNet: small on a CPU, where steps are scarce."""
-        return self.settings.batches or ((16, 32) if self.device.type == "cpu" else (64, 128))
+        return self.settings.batches or ((16, 16) if self.device.type == "cpu" else (64, 128))
 
     @cached_property
     def captions(self) -> Captions:
         return Captions(self.work / "tokenizer")
 
-    @cached_property
-    def pool(self) -> tuple[Pixels, list[str]]:
+    def draw(self, seeds: range, size: int) -> tuple[Pixels, list[str]]:
+        """Scenes of the pool."""
         start = time.perf_counter()
-        drawn = draw(self.seeds, self.settings.size)
-        print(f"drew {len(self.seeds)} scenes in {time.perf_counter() - start:.0f} s", flush=True)
+        drawn = draw(seeds, size)
+        print(f"drew {len(seeds)} scenes in {time.perf_counter() - start:.0f} s", flush=True)
         return drawn
 
     @cached_property
@@ -115,14 +102,15 @@ class Run:
         size = 2 * (parameters(vae.model) + parameters(unet.model))
         if size > LIMIT:
             raise TrainingError(f"these networks have {size} bytes in fp16; at most {LIMIT} fit")
-        vae.load()
+        self._load(vae, unet)
         # Once there are latents the VAE is frozen, even if a resumed run is given more minutes.
-        if vae.progress < 1 and not (self.work / "latents.pt").exists():
-            images = self.pool[0]
+        ready = self.settings.start is not None or (self.work / "latents.pt").exists()
+        if vae.progress < 1 and not ready:
+            # It is convolutional: pictures of half the size cost a quarter and teach it as well.
+            images = self.draw(self.seeds, self.settings.size // 2)[0]
             vae.run(VaeLoss(images, self.device, self.half), self._vae_sheet, self.stop)
         pairs, spread, spent = self._latents(vae)
-        unet = self._unet_stage(spent)
-        unet.load()
+        unet.plan = self._unet_plan(spent)
         noise_loss = NoiseLoss(pairs, self.device, self.half)
         if unet.progress < 1:
             unet.run(noise_loss, lambda training: self._sheet(training, vae, spread), self.stop)
@@ -131,12 +119,12 @@ class Run:
     def export_only(self) -> None:
         """Write the checkpoint from the states as they are; TrainingError if a stage has none."""
         refuse_foreign(self.settings.out)
-        missing = [n for n in ("vae.pt", "latents.pt", "unet.pt") if not (self.work / n).exists()]
+        needed = ["vae.pt"] * (self.settings.start is None) + ["latents.pt", "unet.pt"]
+        missing = [n for n in needed if not (self.work / n).exists()]
         if missing:
             raise TrainingError(f"{self.work} has no {missing[0]} yet; train on with --resume")
         vae, unet = self._vae_stage(), self._unet_stage()
-        vae.load()
-        unet.load()
+        self._load(vae, unet)
         state = load(self.work / "latents.pt", self.identity)
         self.export(vae, unet, Spread(state["mean"], state["std"]))
 
@@ -162,22 +150,38 @@ class Run:
         )
         return Training(plan, model, self.work / "vae.pt", self.identity)
 
-    def _unet_stage(self, spent: float = 0.0) -> Training:
+    def _unet_stage(self) -> Training:
+        torch.manual_seed(self.settings.seed + 1)
+        model = self._placed(Denoiser(self.settings.size, self.captions.size))
+        return Training(self._unet_plan(), model, self.work / "unet.pt", self.identity)
+
+    def _unet_plan(self, spent: float = 0.0) -> Plan:
         """`spent`: seconds that went into the latents and are taken from its time."""
         settings, steps = self.settings, self.settings.steps
-        torch.manual_seed(settings.seed + 1)
-        model = self._placed(Denoiser(settings.size, self.captions.size))
-        plan = Plan(
+        share, rate = (1 - VAE_SHARE, 8e-4) if settings.start is None else (1.0, 4e-4)
+        return Plan(
             "unet",
-            rate=8e-4,
+            rate=rate,
             batch=self.batches[1],
-            minutes=max(0.0, (1 - VAE_SHARE) * settings.minutes - spent / 60),
+            minutes=max(0.0, share * settings.minutes - spent / 60),
             steps=steps and steps[1],
             seed=settings.seed,
             warmup=5 if steps else 200,
             line_seconds=settings.line_seconds,
         )
-        return Training(plan, model, self.work / "unet.pt", self.identity)
+
+    def _load(self, vae: Training, unet: Training) -> None:
+        """The stages' states, or what they begin with."""
+        vae.load()
+        unet.load()
+        if self.settings.start is None:
+            return
+        start, denoiser = self.settings.start, cast(Denoiser, unet.model)
+        read_weights(start, "vae", vae.ema)
+        if not unet.part.step:
+            read_weights(start, "unet", denoiser.unet)
+            read_weights(start, "text_encoder", denoiser.text)
+            unet.ema.load_state_dict(denoiser.state_dict())
 
     def _placed(self, model: Any) -> Any:
         """On its device, in the form that trains fastest there (measured on the CPU only)."""
@@ -194,7 +198,8 @@ class Run:
         path = self.work / "latents.pt"
         if not path.exists():
             start = time.perf_counter()
-            images, said = self.pool
+            # Each is met some ten times, which a UNet of 8 M numbers cannot learn by heart.
+            images, said = self.draw(self.seeds[: len(self.seeds) // 2], self.settings.size)
             latents = encode(vae.ema, images, self.device, self.half)
             spread = Spread.of(latents)
             latents = (latents - spread.mean.view(1, -1, 1, 1)) / spread.std.view(1, -1, 1, 1)
@@ -242,21 +247,29 @@ class Run:
         folded.register_to_config(scaling_factor=1.0)
         pairs = Pairs(latents, self.captions.tokens(said), self.captions.tokens([""]))
         held_out = NoiseLoss(pairs, self.device, self.half).held_out(unet.ema, pairs)
+        before = read_facts(self.settings.start) if self.settings.start else ()
+        if before:  # the VAE is the one that the first run trained
+            learnt = {k: v for k, v in before[0].items() if k.startswith("vae_")}
+        else:
+            learnt = {
+                "vae_steps": vae.part.step,
+                "vae_batch": vae.plan.batch,
+                "vae_minutes": vae.part.seconds / 60,
+                "vae_loss": vae.part.history[-1][2] if vae.part.history else float("nan"),
+            }
         facts = Facts(
+            **learnt,
             size=self.settings.size,
             scenes=self.settings.pool,
             seed=self.settings.seed,
             hardware=hardware(self.device, self.half),
-            vae_steps=vae.part.step,
-            vae_batch=vae.plan.batch,
-            vae_minutes=vae.part.seconds / 60,
-            vae_loss=vae.part.history[-1][2] if vae.part.history else float("nan"),
             psnr=psnr(folded, images, torch.device("cpu")),
             unet_steps=unet.part.step,
             unet_batch=unet.plan.batch,
             unet_minutes=unet.part.seconds / 60,
             unet_loss=unet.part.history[-1][2] if unet.part.history else float("nan"),
             held_out=held_out,
+            before=before,
         )
         denoiser: Any = copy.deepcopy(unet.ema).to("cpu")
         size = export(self.settings.out, folded, denoiser, self.captions, facts)
@@ -264,17 +277,3 @@ class Run:
             f"wrote {self.settings.out} ({size / 1e6:.2f} MB): PSNR {facts.psnr:.2f} dB, "
             f"held-out loss {facts.held_out:.4f}"
         )
-
-
-def write_sheet(path: Path, pictures: Pixels, across: int = 8) -> None:
-    """Pictures, uint8 [N, H, W, 3], in rows of `across`, twice as large, as PNG."""
-    rows = [
-        np.concatenate(list(pictures[i : i + across]), 1) for i in range(0, len(pictures), across)
-    ]
-    sheet = Image.fromarray(np.concatenate(rows))
-    part = path.with_suffix(".part.png")
-    try:
-        sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error}") from error

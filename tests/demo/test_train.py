@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo import networks, scenes, train, train_data
 from demo.networks import LIMIT, Spread, fold, make_vae
 from demo.random_checkpoint import WORDS, make_tokenizer
+from demo.train_export import read_facts, read_weights
 from demo.train_loop import Plan, Stop, Stopped, Training, TrainingError, stoppable
+from demo.train_vae import psnr
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -296,3 +299,42 @@ def test_the_export_loads_in_diffusers_and_edits(
         Image.fromarray(shown.image), edit.target, source_prompt=edit.source, num_inference_steps=4
     )
     assert result.image.size == (32, 32)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_learns_on_with_its_own_vae(
+    trained: tuple[Path, list[str], list[str]], tmp_path: Path
+) -> None:
+    model = trained[0] / "model"
+    begun = smoke(tmp_path, "--from", str(model), "--seed", "1")
+    said, error = begun.communicate()
+    assert begun.returncode == 0, error
+    lines = said.splitlines()
+    assert not losses(lines, "vae")
+    first = losses(trained[1], "unet")[0][1]
+    assert losses(lines, "unet")[0][1] < 0.9 * first  # it does not begin from nothing
+    runs = read_facts(tmp_path / "model")
+    assert [run["seed"] for run in runs] == [0, 1]
+    assert runs[0] == read_facts(model)[0] and runs[1]["vae_steps"] == runs[0]["vae_steps"]
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert text.count("| text encoder and UNet |") == 2 and "again with `--from`" in text
+    before, after = (vae_of(folder) for folder in (model, tmp_path / "model"))
+    pictures = scenes.batch(range(990_000, 990_004), 32)[0]
+    device = torch.device("cpu")
+    assert psnr(after, pictures, device) == pytest.approx(psnr(before, pictures, device), abs=0.2)
+
+
+def vae_of(folder: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder / "vae").float().eval()
+
+
+def test_what_one_cannot_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--out", str(tmp_path / "new"), "--work", str(tmp_path / "work"), "--smoke"]
+    assert train.main([*options, "--from", str(tmp_path / "nothing")]) == 1
+    assert "has no weights in unet" in capsys.readouterr().err
+    (tmp_path / "vae").mkdir()
+    save_file({"weight": torch.zeros(3)}, tmp_path / "vae" / "a.safetensors")
+    with pytest.raises(TrainingError, match="other shapes"):
+        read_weights(tmp_path, "vae", nn.Linear(2, 2))
