@@ -1,0 +1,114 @@
+"""The paper's trade-off curves and the sweeps, as PNG. It draws what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plots import pyplot, save
+from benchmarks.quality.settings import METHODS, STRENGTHS, SWEPT, Fixed, curve_name, ratios
+from benchmarks.quality.summary import Estimate
+
+Measured = Mapping[str, Mapping[str, Estimate]]
+
+COLOURS = {
+    "diffedit": "#0b6e4f",
+    "masked-sdedit": "#e08e1b",
+    "encode-decode": "#3066be",
+    "sdedit": "#b3303c",
+}
+LABELS = {
+    "diffedit": "DiffEdit",
+    "masked-sdedit": "DiffEdit w/o encode (masked SDEdit)",
+    "encode-decode": "encode-decode (no mask)",
+    "sdedit": "SDEdit",
+}
+SWEEP_LABELS = {
+    "num_maps_per_mask": "n, noises a mask",
+    "mask_encode_strength": "noise strength of the mask",
+    "mask_thresholding_ratio": "clip ratio of the mask",
+    "mask_dilation": "dilation, latent cells",
+    "guidance_scale": "guidance scale",
+    "strength": "strength (encoding ratio)",
+    "num_inference_steps": "steps",
+}
+
+
+def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
+    """Figure 6 of the paper (left): what is edited against what is kept; figure 4 on the right."""
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for method in METHODS:
+        names = [curve_name(method, s, fixed.ratio) for s in STRENGTHS]
+        _curve(left, measured, names, LABELS[method], COLOURS[method], annotate=True)
+    for ratio, dashes in zip(ratios(fixed), (":", "-", "--", "-."), strict=False):
+        names = [curve_name("diffedit", s, ratio) for s in STRENGTHS]
+        label = f"clip ratio {ratio:g}"
+        _curve(right, measured, names, label, COLOURS["diffedit"], style=dashes, annotate=True)
+    left.set_title("Methods, at strengths 0.3 to 1")
+    right.set_title("Mask thresholds: DiffEdit at other clip ratios")
+    for axes in (left, right):
+        axes.set_xlabel("background kept, PSNR in dB (no compositing)  →")
+        axes.set_ylabel("edit success  →")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    save(figure, path)
+
+
+def sweeps(measured: Measured, path: Path) -> None:
+    """What each option does, one panel an option: the mask's agreement or the edit's success."""
+    figure, axes = pyplot().subplots(2, 4, figsize=(13, 5.6), layout="constrained")
+    for panel, (name, values) in zip(axes.flat, SWEPT.items(), strict=False):
+        points = [measured[f"{name}={value:g}"] for value in values]
+        lines = (("iou", "mask IoU", "#0b6e4f"), ("recall", "mask recall", "#3066be"))
+        if "success" in points[0]:
+            lines = (("success", "edit success", "#b3303c"), *lines[:1])
+        for figure_name, label, colour in lines:
+            _line(panel, values, [p[figure_name] for p in points], label, colour)
+        panel.set_xlabel(SWEEP_LABELS[name])
+        panel.grid(alpha=0.25)
+        panel.legend(frameon=False, fontsize=8)
+    ratios = SWEPT["mask_thresholding_ratio"]
+    panel = axes.flat[len(SWEPT)]
+    for told, label, colour in (
+        ("", "with the source text", "#0b6e4f"),
+        (", no source text", "without", "#888888"),
+    ):
+        points = [measured[f"mask_thresholding_ratio={value:g}{told}"] for value in ratios]
+        _line(panel, ratios, [p["iou"] for p in points], f"mask IoU {label}", colour)
+    panel.set_xlabel("clip ratio of the mask")
+    panel.grid(alpha=0.25)
+    panel.legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def _curve(
+    axes: Any,
+    measured: Measured,
+    names: Sequence[str],
+    label: str,
+    colour: str,
+    *,
+    style: str = "-",
+    annotate: bool = False,
+) -> None:
+    kept = [measured[name]["background_db"] for name in names]
+    done = [measured[name]["success"] for name in names]
+    xs, ys = [e.mean for e in kept], [e.mean for e in done]
+    bars = [[e.mean - e.low for e in done], [e.high - e.mean for e in done]]
+    axes.errorbar(xs, ys, yerr=bars, color=colour, alpha=0.25, fmt="none")
+    axes.plot(xs, ys, style, color=colour, marker="o", markersize=4, label=label)
+    if annotate:
+        for i in (0, len(names) - 1):
+            axes.annotate(
+                f"{STRENGTHS[i]:g}", (xs[i], ys[i]), (4, 4), textcoords="offset points", fontsize=7
+            )
+
+
+def _line(
+    axes: Any, values: Sequence[float], found: Sequence[Estimate], label: str, colour: str
+) -> None:
+    axes.plot(values, [e.mean for e in found], marker="o", markersize=4, color=colour, label=label)
+    axes.fill_between(
+        values, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.12
+    )

@@ -1,0 +1,122 @@
+"""From one value a case to a mean with its interval, a table and json. It draws nothing.
+
+Intervals are percentile bootstraps over the cases, 2,000 resamples from one fixed seed: a resample
+takes the same cases under every setting, so differences between settings are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.measures import decibel
+
+RESAMPLES = 2000
+Values = NDArray[np.float64]
+Columns = Mapping[str, NDArray[Any]]
+
+SHARES = ("success", "kind_right", "colour_right", "others_right")
+MASKS = ("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio", "false_area")
+PICTURES = ("equal", "changed_outside_mask")
+ERRORS = {
+    "mse_background": "background_db",
+    "mse_outside_mask": "outside_mask_db",
+    "mse_picture": "picture_db",
+    "mse_ideal": "ideal_db",
+}
+"""Squared errors are averaged over the cases first and then told in dB, so that an edit that
+changes nothing (infinitely many dB) counts as what it is."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".2f"
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def as_list(self) -> list[float]:
+        return [round(v, 5) for v in (self.mean, self.low, self.high)]
+
+
+def estimate(values: Values, *, in_decibel: bool = False) -> Estimate:
+    """The mean of one value a case; cases without a value (NaN) take no part."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    draws = np.random.Generator(np.random.PCG64(0)).integers(
+        len(values), size=(RESAMPLES, len(values))
+    )
+    means = np.concatenate([[values.mean()], values[draws].mean(1)])
+    if in_decibel:
+        means = decibel(means)
+    low, high = np.percentile(means[1:], (2.5, 97.5))
+    return Estimate(float(means[0]), float(low), float(high))
+
+
+def summarise(columns: Columns) -> dict[str, Estimate]:
+    """Every figure of a setting."""
+    plain = {k: estimate(columns[k]) for k in (*SHARES, *MASKS, *PICTURES) if k in columns}
+    errors = {
+        name: estimate(columns[error], in_decibel=True)
+        for error, name in ERRORS.items()
+        if error in columns
+    }
+    return plain | errors
+
+
+def difference(first: Columns, second: Columns, figure: str) -> Estimate:
+    """How much larger a figure is under the first setting, case by case."""
+    assert np.array_equal(first["seed"], second["seed"])
+    return estimate(first[figure].astype(np.float64) - second[figure])
+
+
+Rows = Sequence[tuple[str, Mapping[str, Estimate]]]
+
+
+def text_table(rows: Rows, figures: Mapping[str, str]) -> str:
+    """Lines of aligned columns; `figures` maps a figure to how it is formatted."""
+    lines = _cells(rows, figures)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    told = (
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+    return "\n".join(line.rstrip() for line in told)
+
+
+def markdown_table(rows: Rows, figures: Mapping[str, str]) -> str:
+    """The same as Markdown."""
+    head, *body = _cells(rows, figures)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(rows: Rows, figures: Mapping[str, str]) -> list[list[str]]:
+    """The heading and every line, as text."""
+    body = [
+        [name, *(f"{found[f]:{spec}}" if f in found else "-" for f, spec in figures.items())]
+        for name, found in rows
+    ]
+    return [["", *figures], *body]
+
+
+def as_json(measured: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, list[float]]]:
+    """Setting -> figure -> [mean, low, high]."""
+    return {
+        name: {figure: found.as_list() for figure, found in estimates.items()}
+        for name, estimates in measured.items()
+    }

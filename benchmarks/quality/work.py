@@ -1,0 +1,201 @@
+"""The edits spread over processes, every finished part in a file, so that a run can go on.
+
+A part is one setting on a few cases: an .npz of every figure, one value a case, and for the
+settings that keep pictures `after`, `mask` and `heatmap` as well. It knows no statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import diffedit
+from benchmarks.quality.cases import case
+from benchmarks.quality.editors import Editors, Models
+from benchmarks.quality.figures import figures
+from benchmarks.quality.settings import Setting
+from demo.judge import Judge
+from engine.spec import Checkpoint
+
+CHUNK = 20
+LINE_SECONDS = 20.0
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Some cases under every setting, in the order that reuses trajectories."""
+
+    folder: Path
+    models: Models
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    threads: int
+
+    def path(self, setting: Setting) -> Path:
+        return part_path(self.folder, setting, self.seeds)
+
+
+def part_path(folder: Path, setting: Setting, seeds: Sequence[int]) -> Path:
+    """Where the part of these cases under this setting is kept."""
+    key = hashlib.sha256(setting.key.encode()).hexdigest()[:12]
+    kept = "-kept" if setting.keep else ""
+    return folder / f"{key}{kept}-{seeds[0]}-{len(seeds)}.npz"
+
+
+def work_folder(root: Path, models: Models) -> Path:
+    """Where parts of this model on this backend by this version of the program lie."""
+    checkpoint = Checkpoint.open(models.model)
+    facts = [checkpoint.digest(part) for part in ("unet", "vae", "text_encoder")]
+    facts += [str(models.backend), str(models.engines), str(models.device), str(models.dtype)]
+    facts += [diffedit.__version__, torch.__version__]
+    return root / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def measure(
+    models: Models,
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    *,
+    root: Path,
+    workers: int,
+    resume: bool,
+) -> dict[str, Columns]:
+    """Every figure of every case under every setting: name -> figure -> one value a case.
+
+    Without `resume` parts of an earlier run are removed first. Raises what an editor raises; the
+    parts that are done stay.
+    """
+    folder = work_folder(root, models)
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    jobs = [Job(folder, models, tuple(settings), chunk, threads) for chunk in chunks]
+    if any(not job.path(s).exists() for job in jobs for s in settings):
+        _run(jobs, workers)
+    parts = {s.name: [_load(job.path(s)) for job in jobs] for s in settings}
+    return {name: _joined(loaded) for name, loaded in parts.items()}
+
+
+def _run(jobs: Sequence[Job], workers: int) -> None:
+    """All jobs, one or more processes at a time, with a line of progress now and then."""
+    if workers == 1:
+        progress = _Progress(jobs)
+        for job in jobs:
+            run_job(job, progress.show)
+        return
+    progress = _Progress(jobs)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_deaf)
+    try:
+        waiting = {pool.submit(run_job, job) for job in jobs}
+        while waiting:
+            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            progress.show()
+    except BaseException:
+        for process in list(getattr(pool, "_processes", {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_job(job: Job, after_each: Any = lambda: None) -> None:
+    """What a process does: every part of the job that is not there yet."""
+    torch.set_num_threads(job.threads)
+    judge = Judge.open()
+    editors = Editors(job.models)
+    checkpoint = Checkpoint.open(job.models.model)
+    cases = [case(seed, checkpoint.native_size) for seed in job.seeds]
+    try:
+        for setting in job.settings:
+            path = job.path(setting)
+            if path.exists():
+                continue
+            columns: dict[str, list[Any]] = {}
+            for one, outcome in zip(cases, editors.run(setting, cases), strict=True):
+                row: dict[str, Any] = dict(figures(setting, one, outcome, judge, checkpoint.factor))
+                if setting.keep:
+                    row |= {"after": outcome.after, "mask": outcome.mask}
+                    if outcome.heatmap is not None:
+                        row["heatmap"] = outcome.heatmap
+                for name, value in row.items():
+                    columns.setdefault(name, []).append(value)
+            _save(
+                path, {"seed": np.array(job.seeds), **{k: np.array(v) for k, v in columns.items()}}
+            )
+            after_each()
+    finally:
+        editors.close()
+
+
+class _Progress:
+    """Counts the parts that are there; a line every `LINE_SECONDS`."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._paths = [(j.path(s), _cost(s)) for j, s in itertools.product(jobs, jobs[0].settings)]
+        self._began = self._last = time.monotonic()
+        self._first = self._done()
+
+    def _done(self) -> float:
+        return sum(cost for path, cost in self._paths if path.exists())
+
+    def show(self) -> None:
+        now = time.monotonic()
+        if now - self._last < LINE_SECONDS:
+            return
+        self._last, done = now, self._done()
+        total = sum(cost for _, cost in self._paths)
+        rate = (done - self._first) / (now - self._began)
+        left = f"about {(total - done) / rate / 60:.1f} min left" if rate else "starting"
+        print(f"quality  {100 * done / total:3.0f} %  {left}", flush=True)
+
+
+def _cost(setting: Setting) -> float:
+    """Network rows of an edit, roughly: for the estimate of the time left."""
+    steps = setting.options.get("num_inference_steps", 50)
+    depth = steps * setting.options.get("strength", 0.8)
+    if setting.editor == "diffusers":
+        return float(6 * depth + 40)  # small calls, fp32
+    if setting.editor == "mask":
+        return 20.0
+    return float(2 * depth + 30) if setting.editor == "ours" else 2.0
+
+
+def _deaf() -> None:
+    """Ctrl-C is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _save(path: Path, columns: Columns) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **columns)
+    os.replace(part, path)
+
+
+def _load(path: Path) -> Columns:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

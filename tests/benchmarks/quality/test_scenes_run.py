@@ -1,0 +1,219 @@
+"""The whole run on the demo's scenes, with a tiny random model and the judge that ships."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import quality
+from benchmarks.quality import plots, settings, sheets, work
+from benchmarks.quality.cases import case
+from benchmarks.quality.editors import Editors, Models
+from benchmarks.quality.settings import Setting
+from engine.spec import Checkpoint, DiffEditError
+
+
+def options(model: Path, out: Path, *more: str) -> list[str]:
+    wanted = {"model": model, "out": out, "dtype": "fp32", "workers": 1, "ratio": 1.9}
+    return [text for k, v in wanted.items() for text in (f"--{k}", str(v))] + [*more]
+
+
+@pytest.fixture(scope="module")
+def table(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("quality")
+    more = ("--parts", "table", "--count", "6", "--steps", "4")
+    return quality.run(options(tiny, out, *more)), out
+
+
+def test_the_table_has_everybody_and_its_anchors(table: tuple[dict[str, Any], Path]) -> None:
+    found, out = table
+    measured = found["table"]
+    assert set(measured) == {s.name for s in settings.table(settings.Fixed())}
+    assert measured["ideal edit"]["success"][0] >= 0.8  # what the judge gives a perfect edit
+    assert measured["input, untouched"]["success"][0] == 0
+    assert measured["input, untouched"]["equal"][0] == 1
+    assert measured["ideal edit"]["background_db"][0] == 99
+    assert measured["VAE round trip"]["background_db"][0] < 40
+    assert json.loads(json.dumps(found)) == found
+    assert json.loads((out / "table.json").read_text())["table"] == measured
+    page = (out / "tables.md").read_text()
+    assert "| SDEdit | " in page and "MISSED  edit success" in page
+
+
+def test_compositing_keeps_every_pixel_outside_the_mask(table: tuple[dict[str, Any], Path]) -> None:
+    measured = table[0]["table"]
+    assert measured["DiffEdit"]["changed_outside_mask"][0] == 0
+    assert measured["DiffEdit, true mask"]["changed_outside_mask"][0] == 0
+    assert measured["DiffEdit, no compositing"]["changed_outside_mask"][0] > 0
+    assert measured["diffusers, its defaults"]["changed_outside_mask"][0] > 0
+
+
+def test_a_true_mask_is_found_to_be_true(table: tuple[dict[str, Any], Path]) -> None:
+    measured = table[0]["table"]
+    assert measured["DiffEdit, true mask"]["iou"][0] == 1
+    assert measured["DiffEdit"]["iou"][0] < 0.9  # random weights find nothing
+
+
+def test_every_target_has_a_verdict_and_random_weights_miss(
+    table: tuple[dict[str, Any], Path],
+) -> None:
+    verdicts = table[0]["targets"]
+    assert len(verdicts) == 8
+    by_word = {line.split()[0] for line in verdicts}
+    assert by_word == {"reached", "MISSED"}
+    assert [met for line, met in verdicts.items() if "edit success" in line] == [False]
+    assert [met for line, met in verdicts.items() if "changed outside" in line] == [True]
+
+
+def test_sheets_are_drawn(table: tuple[dict[str, Any], Path]) -> None:
+    from PIL import Image
+
+    for name in ("best-and-worst.png", "side-by-side.png"):
+        with Image.open(table[1] / name) as page:
+            assert page.width > 700 and len(page.convert("RGB").getcolors(1 << 20) or ()) > 50
+
+
+def test_a_resumed_run_keeps_what_is_there(table: tuple[dict[str, Any], Path], tiny: Path) -> None:
+    found, out = table
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
+    first = next(iter(before))
+    first.unlink()
+    more = ("--parts", "table", "--count", "6", "--steps", "4", "--resume")
+    again = quality.run(options(tiny, out, *more))
+    assert again["table"] == found["table"]
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
+    assert set(after) == set(before)
+    assert {p for p in after if after[p] != before[p]} == {first}
+
+
+def test_curves_and_sweeps_are_drawn(tiny: Path, tmp_path: Path) -> None:
+    more = ("--parts", "curves,sweeps", "--count", "2", "--curve-steps", "2")
+    found = quality.run(options(tiny, tmp_path, *more))
+    assert len(found["curves"]) == 8 * (4 + 3 + 1) and len(found["above"]) == 5
+    assert found["curves"]["reconstruct 0.3"]["picture_db"][0] < 99
+    assert len(found["sweeps"]) == sum(map(len, settings.SWEPT.values())) + 7
+    assert all(
+        (tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "sweeps")
+    )
+
+
+def test_what_fails_leaves_the_finished_parts(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Editors, image: Any) -> Any:
+        raise DiffEditError("the disk is full")
+
+    monkeypatch.setattr(Editors, "round_trip", fail)
+    chosen = [Setting("input", "none"), Setting("vae", "vae")]
+    with pytest.raises(DiffEditError, match="disk is full"):
+        work.measure(
+            Models(tiny, "torch", dtype="fp32"),
+            chosen,
+            range(970_000, 970_004),
+            root=tmp_path,
+            workers=1,
+            resume=False,
+        )
+    assert len(list(tmp_path.rglob("*.npz"))) == 1 and not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(tiny: Path, tmp_path: Path) -> None:
+    fixed = {"num_inference_steps": 3, "num_maps_per_mask": 2}
+    chosen = [Setting("ideal", "ideal"), Setting("ours", options=fixed)]
+    found = [
+        work.measure(
+            Models(tiny, "torch", dtype="fp32"),
+            chosen,
+            range(970_000, 970_000 + work.CHUNK + 2),
+            root=tmp_path / str(workers),
+            workers=workers,
+            resume=False,
+        )
+        for workers in (1, 2)
+    ]
+    for name in ("ideal", "ours"):
+        for figure, values in found[0][name].items():
+            assert np.allclose(values, found[1][name][figure], atol=1e-3, equal_nan=True)
+
+
+def test_a_shared_mask_changes_nothing_but_the_work(tiny: Path) -> None:
+    options = {"num_inference_steps": 4, "num_maps_per_mask": 3, "mask_thresholding_ratio": 1.5}
+    found, shared, true = (Setting(m, options=options, mask=m) for m in ("found", "shared", "true"))
+    editors = Editors(Models(tiny, "torch", dtype="fp32"))
+    some = [case(seed, 64) for seed in range(970_000, 970_003)]
+    for one, a, b, c in zip(
+        some, *(editors.run(s, some) for s in (found, shared, true)), strict=True
+    ):
+        assert a.mask is not None and a.mask.any() and not a.mask.all()
+        assert (a.mask == b.mask).all() and abs(a.after.astype(int) - b.after).max() <= 1
+        assert (c.mask == one.region).all()
+    rows = editors.pipeline.batcher.calls["unet"]
+    list(editors.run(replace(shared, options={**options, "strength": 0.5}), some))
+    again = editors.pipeline.batcher.calls["unet"] - rows
+    assert 0 < again <= 2  # two steps shared by all, and no mask
+    editors.close()
+
+
+def test_models_do_not_share_parts(tiny: Path, tiny_v: Path, tmp_path: Path) -> None:
+    folders = {
+        work.work_folder(tmp_path, models)
+        for models in (
+            Models(tiny, "torch"),
+            Models(tiny_v, "torch"),
+            Models(tiny, "torch", dtype="fp32"),
+            Models(tiny, "onnxruntime", Path("engines")),
+        )
+    }
+    assert len(folders) == 4
+
+
+def test_the_best_edits_come_first() -> None:
+    columns = {
+        "success": np.array([0.0, 1.0, 1.0, 0.0]),
+        "confidence": np.array([0.99, 0.6, 0.9, 0.2]),
+        "kind_right": np.array([0.0, 1.0, 1.0, 1.0]),
+        "colour_right": np.array([0.0, 1.0, 1.0, 0.0]),
+        "others_right": np.array([1.0, 1.0, 1.0, 1.0]),
+        "iou": np.array([0.5, 0.5, 0.5, 0.5]),
+    }
+    assert sheets.ranked(columns).tolist() == [2, 1, 3, 0]
+
+
+def test_labels_exist_for_every_method_and_sweep() -> None:
+    assert set(plots.LABELS) == set(plots.COLOURS) == set(settings.METHODS)
+    assert set(plots.SWEEP_LABELS) == set(settings.SWEPT)
+
+
+def test_large_networks_and_gpus_get_one_process(tiny: Path, monkeypatch: Any) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    assert quality.workers_for(checkpoint, "cpu") >= 1
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert quality.workers_for(checkpoint, "cpu") == 6
+    monkeypatch.setattr(quality, "SMALL", 10)
+    assert quality.workers_for(checkpoint, "cpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--parts", "tabel"), "take some of table,curves,sweeps"),
+        (("--strengths", "0.5;0.7"), "is no list of numbers"),
+    ],
+)
+def test_options_that_make_no_sense(
+    more: tuple[str, ...], sentence: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        quality.run(["--model", str(tiny), *more])
+    assert sentence in capsys.readouterr().err
+
+
+def test_one_edit_has_no_interval(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(DiffEditError, match="--count is 1"):
+        quality.run(options(tiny, tmp_path, "--count", "1"))
