@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -186,9 +186,9 @@ def _deaf() -> None:
 
 
 def _save(path: Path, columns: Columns) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part, arrays = path.with_suffix(f".{os.getpid()}.part"), cast(Any, columns)
     with part.open("wb") as file:
-        np.savez_compressed(file, **columns)
+        np.savez_compressed(file, **arrays)
     os.replace(part, path)
 
 
