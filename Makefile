@@ -7,7 +7,7 @@
 #            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
 #            pytorch.org, "Get started", names the index with the small CPU build.
 # PY         an interpreter that has everything already; `setup` is then left out
-# ARGS       more options for `edit`, `engines`, `train-demo`, `test` and `bench`, as they are
+# ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test` and `bench`, as they are
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -22,8 +22,6 @@ endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt $(PIP_EXTRA)
 
 DEMO := build/demo
-DEMO_MODEL := $(if $(wildcard demo/model/model_index.json),demo/model,$(DEMO)/model)
-DEMO_IMAGE ?= $(DEMO)/still-life.png
 # Without a GPU the ONNX files are what can run of what the demo compiles.
 DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime)
 
@@ -31,7 +29,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo engines edit test check format bench gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo train-judge quality engines edit test check format bench gpu-check clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -60,32 +58,39 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "$$(grep '^torch==' constraints.txt)"; \
 	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
 	    echo "A GPU is here: installing the gpu extra"; \
-	    $(PIP) -e '.[gpu,dev]' || { \
+	    $(PIP) -e '.[gpu,bench,dev]' || { \
 	        echo "The gpu extra could not be installed (TensorRT's builder comes from NVIDIA's own" \
 	            "index); going on with the onnx and rtx extras instead." >&2; \
 	        $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; \
-	        $(PIP) -e '.[onnx,rtx,dev]'; }; \
+	        $(PIP) -e '.[onnx,rtx,bench,dev]'; }; \
 	else \
-	    $(PIP) -e '.[onnx,rtx,dev]'; \
+	    $(PIP) -e '.[onnx,rtx,bench,dev]'; \
 	fi; \
 	touch $@
 
-demo: $(READY)  ## Build a small model's engines, edit a picture with them, write the panel
+demo: $(READY)  ## Compile the small model that ships, edit with it, write pictures to look at
 	@mkdir -p $(DEMO)
-	@test -e $(DEMO_MODEL)/model_index.json || $(PY) -m demo.random_checkpoint $(DEMO_MODEL) --kind demo
-	@test -e $(DEMO_IMAGE) || $(PY) -m demo.picture $(DEMO_IMAGE)
-	$(PY) -m export --model $(DEMO_MODEL) --out $(DEMO)/engines --precision fp32 --target auto \
+	$(PY) -m demo.gallery --inputs $(DEMO)
+	$(PY) -m export --model demo/model --out $(DEMO)/engines --precision fp32 --target auto \
 	    --batches 1,2,20
-	$(PY) -m diffedit.cli edit $(DEMO_IMAGE) --model $(DEMO_MODEL) --engines $(DEMO)/engines \
+	$(PY) -m diffedit.cli edit $(DEMO)/5.png --model demo/model --engines $(DEMO)/engines \
 	    --backend $(DEMO_BACKEND) \
-	    --source "a red ball and a green cube on a table" \
-	    --prompt "a blue ball and a green cube on a table" \
+	    --source "a black cube and a yellow cone on a checked cloth" \
+	    --prompt "a red cube and a yellow cone on a checked cloth" --guidance 4 \
 	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force
-	$(if $(filter demo/model,$(DEMO_MODEL)),,@echo "This model has random weights and edits at random: it shows that everything runs.")
-	@echo "The picture, its heatmap, the mask and the edit, side by side: $(DEMO)/panel.png"
+	$(PY) -m demo.gallery $(DEMO)/gallery.png --model demo/model --engines $(DEMO)/engines \
+	    --backend $(DEMO_BACKEND)
+	@echo "Look at $(DEMO)/panel.png (that edit: input, heatmap, mask, result) and $(DEMO)/gallery.png (six more)"
 
 train-demo: $(READY)  ## Train the demo's model (2.5 hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
 	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
+
+train-judge: $(READY)  ## Train the judge of the demo's edits (minutes): [OUT=folder ARGS="--minutes 5"]
+	$(PY) -m demo.train_judge --out "$${OUT:-build/train/judge}" $(ARGS)
+
+quality: $(READY)  ## Measure masks and edits against the truth, draw curves and sheets: [ARGS="--resume"]
+	$(PY) -m benchmarks quality --parts table,curves,sweeps --out "$${OUT:-build/quality}" \
+	    --json "$${OUT:-build/quality}/quality.json" $(ARGS)
 
 need-model:
 	@test -n "$$MODEL" || { echo "Name the model: make engines MODEL=folder-or-hub-id" >&2; exit 2; }
@@ -114,14 +119,16 @@ format: $(READY)  ## Format every file and mend what the linter can mend itself
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## Measure what the batcher and the buffers cost
-	$(PY) -m benchmarks overhead $(ARGS)
+bench: $(READY)  ## Measure speed, into benchmarks/results: [MODEL=folder SIZE=512 ARGS="--only ladder"]
+	$(PY) -m benchmarks suite $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE") $(ARGS)
 
-gpu-check: $(READY)  ## On a GPU: the tests marked gpu and the benchmarks, as json under benchmarks/results
+gpu-check: $(READY)  ## On a GPU: the tests marked gpu, and every speed benchmark at Stable Diffusion's size
 	@set -e; out=$${OUT:-benchmarks/results}; mkdir -p "$$out"; \
 	$(PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "PyTorch sees no CUDA device here: gpu-check checks nothing. diffedit-trt doctor says more.")'; \
 	$(PY) -m pytest -q -m gpu --junitxml="$$out/gpu-tests.xml"; \
-	$(PY) -m benchmarks overhead --json "$$out/overhead.json"
+	test -e build/sd15/model_index.json || \
+	    $(PY) -m demo.random_checkpoint build/sd15 --kind sd15 --dtype fp16; \
+	$(PY) -m benchmarks suite --model build/sd15 --size 512 --steps 50 --into "$$out/gpu.json"
 
 clean:  ## Remove what was made, but keep .venv and benchmark results
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

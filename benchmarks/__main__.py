@@ -40,7 +40,7 @@ def main() -> None:
     module = importlib.import_module(f"benchmarks.{args.name}")
     try:
         measured = module.run(rest)
-    except DiffEditError as error:
+    except (DiffEditError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("stopped; what was finished is kept where it was written", file=sys.stderr)

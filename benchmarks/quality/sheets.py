@@ -63,7 +63,7 @@ def strip(columns: Columns, which: Sequence[int] | NDArray[np.intp], title: str)
             )
             if not columns[name][i]
         ]
-        told = [*textwrap.wrap(one.edit.source, 44), "→", *textwrap.wrap(one.edit.target, 44)]
+        told = [*textwrap.wrap(one.edit.source, 44), "->", *textwrap.wrap(one.edit.target, 44)]
         told.append("")
         told.append(f"wrong: {', '.join(failed)}" if failed else "right")
         if "iou" in columns:
@@ -103,7 +103,7 @@ def side_by_side(settings: Mapping[str, Columns], which: Sequence[int], path: Pa
         for column, picture in enumerate(pictures):
             tile = Image.fromarray(picture).resize((_TILE, _TILE), Image.Resampling.NEAREST)
             page.paste(tile, (column * line, top))
-        told = [*textwrap.wrap(one.edit.source, 44), "→", *textwrap.wrap(one.edit.target, 44)]
+        told = [*textwrap.wrap(one.edit.source, 44), "->", *textwrap.wrap(one.edit.target, 44)]
         draw.multiline_text((len(pictures) * line + 6, top), "\n".join(told), "black", font)
     save(page, path)
 
