@@ -136,6 +136,10 @@ class Batcher:
     def waiting_rows(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
+    def padded_rows(self, net: str) -> int:
+        """Places of one network's calls that were filled with padding, since the beginning."""
+        return sum(b.padded_rows for kind, b in [*self._buffers.items()] if kind[0] == net)
+
     # -- the loop -------------------------------------------------------------------------------
 
     def step(self) -> bool:

@@ -42,6 +42,7 @@ def test_clients_share_calls(tiny: Path) -> None:
     assert alone["gain"] == 1
     assert four["rows_per_call"] > alone["rows_per_call"]
     assert all(0 <= line["padding"] < 1 for line in lines.values())
+    assert alone["rows_shared"] == 0 and four["rows_shared"] >= 0
     assert all(line["p50"] <= line["p95"] <= line["p99"] for line in lines.values())
 
 
