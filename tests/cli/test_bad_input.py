@@ -125,7 +125,6 @@ def test_odd_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image.Ima
         (["--out", "."], "no ending of a picture"),
         (["--out", "a.png", "--mask-out", "a.png"], "named for two outputs"),
         (["--out", "-", "--json"], "cannot share standard output"),
-        (["--model", ""], "No model was named"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffedit.cli import options, output
-from diffedit.cli.errors import EXIT_CODES
+from diffedit.cli.errors import EXIT_CODES, UsageError
 from diffedit.request import EditRequest
 from tests.cli.conftest import FAST, TEXTS, Cli
 
@@ -149,6 +149,8 @@ def test_a_clone_edits_with_the_model_it_ships(tmp_path: Path, tiny: Path) -> No
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "model").symlink_to(tiny)
     assert options.default_model(tmp_path) == str(tmp_path / "demo" / "model")
+    with pytest.raises(UsageError, match="No model was named"):
+        options.default_model(tmp_path / "demo")
 
 
 def test_help_documents_the_exit_codes(work: Path, cli: Cli) -> None:
