@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error
+from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error, whole_numbers
 from diffedit import DiffEditPipeline
 from engine.backends.torch import TorchNetworks, default_precision
 from engine.spec import Checkpoint, DiffEditError
@@ -280,10 +280,6 @@ def told(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks ladder",
@@ -293,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser, steps=10)
     parser.add_argument("--device", help="cpu, cuda, cuda:N (a GPU where there is one)")
     parser.add_argument("--engines", type=Path, help="an engine folder: adds the compiled backends")
-    parser.add_argument("--rungs", type=_numbers, help="only these, e.g. 1,2,5")
+    parser.add_argument("--rungs", type=whole_numbers, help="only these, e.g. 1,2,5")
     parser.add_argument("--repeats", type=int, default=1, help="timings a rung, median (1)")
     parser.add_argument("--together", type=int, default=4, help="edits of the last rung (4)")
     return parser

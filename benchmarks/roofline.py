@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.latency import add_backend
-from benchmarks.subject import Subject, add_arguments
+from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit.backends import choose
 from engine.backends import Networks
 from engine.buffers import TORCH_DTYPES
@@ -180,10 +180,6 @@ def _on_meta(checkpoint: Checkpoint, net: str) -> Any:
         return kind.from_config(config).eval()
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks roofline",
@@ -193,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser)
     add_backend(parser)
     parser.add_argument("--nets", default="text,vae_encode,unet,vae_decode")
-    parser.add_argument("--batches", type=_numbers, default=(1, 2, 4, 8, 16, 20), help="the UNet's")
+    parser.add_argument(
+        "--batches", type=whole_numbers, default=(1, 2, 4, 8, 16, 20), help="the UNet's"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="calls a figure (5)")
     parser.add_argument("--plot", type=Path, help="draw it into this PNG file")
     return parser

@@ -83,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, steps: int = 50) -> None:
     add("--maps", type=int, default=10, help="noises the mask is averaged over (10)")
 
 
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """An option's "1,2,4" as numbers."""
+    return tuple(int(part) for part in text.split(","))
+
+
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """p50 and p95 of durations, and how many there were."""
     return {

@@ -19,8 +19,6 @@ from benchmarks.results import keep
 from engine.spec import DiffEditError
 
 ORDER = ("overhead", "roofline", "ladder", "latency", "throughput")
-SHARED = ("--model", "--size", "--steps")
-"""Options that the last four have in common."""
 
 
 def run(arguments: list[str]) -> dict[str, Any]:

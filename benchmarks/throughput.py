@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.counting import CountingNetworks
 from benchmarks.latency import add_backend
-from benchmarks.subject import Subject, add_arguments
+from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.backends import choose
 from engine.spec import Checkpoint
@@ -174,10 +174,6 @@ class Totals:
             self.rows[name] = self.rows.get(name, 0) + count
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks throughput",
@@ -186,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_arguments(parser)
     add_backend(parser)
-    parser.add_argument("--clients", type=_numbers, default=(1, 2, 4, 8, 16), help="1,2,4,8,16")
+    parser.add_argument(
+        "--clients", type=whole_numbers, default=(1, 2, 4, 8, 16), help="1,2,4,8,16"
+    )
     parser.add_argument("--edits", type=int, default=32, help="edits a line of the table (32)")
     parser.add_argument("--load", type=float, default=1.2, help="of the Poisson arrivals (1.2)")
     return parser
