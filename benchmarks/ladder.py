@@ -1,6 +1,7 @@
 """The same edit, one optimisation a rung, each on top of the last, all in one process run.
 
     python -m benchmarks ladder [--model FOLDER] [--steps 10] [--engines FOLDER] [--rungs 1,2,5]
+        [--plot LADDER.png]
 
 Rungs that cannot run here are listed with the reason. Every rung of ours is compared with our own
 in fp32: the mask's intersection over union and the latents' relative error. diffusers' masks are
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import plots
 from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error, whole_numbers
 from diffedit import DiffEditPipeline
 from engine.backends.torch import TorchNetworks, default_precision
@@ -72,6 +74,9 @@ def run(arguments: list[str]) -> dict[str, Any]:
         line.pop("done", None)
         lines.append(line)
         print(told(line, lines), flush=True)
+    if args.plot and any("seconds" in line for line in lines):
+        plots.ladder(lines, args.plot)
+        print(f"\nplot: {args.plot}")
     return {
         "settings": subject.settings(),
         "model": subject.model_facts(),
@@ -291,5 +296,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=Path, help="an engine folder: adds the compiled backends")
     parser.add_argument("--rungs", type=whole_numbers, help="only these, e.g. 1,2,5")
     parser.add_argument("--repeats", type=int, default=1, help="timings a rung, median (1)")
+    parser.add_argument("--plot", type=Path, help="draw the rungs into this PNG file")
     parser.add_argument("--together", type=int, default=4, help="edits of the last rung (4)")
     return parser

@@ -19,6 +19,8 @@ from benchmarks.results import keep
 from engine.spec import DiffEditError
 
 ORDER = ("overhead", "roofline", "ladder", "latency", "throughput")
+DRAWN = ("roofline", "ladder")
+"""Those that draw a plot, which is kept beside the results."""
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
         options = [] if name == "overhead" else shared(args)
         if args.engines and name == "ladder":
             options += ["--engines", str(args.engines)]
+        if name in DRAWN:
+            options += ["--plot", str(path.with_name(f"{path.stem}-{name}.png"))]
         try:
             found = module.run(options)
         except (DiffEditError, RuntimeError) as error:

@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=CHOSEN.steps, help="N, grid points of the schedule (50)")
     add("--guidance", type=float, default=CHOSEN.guidance, help="scale; the paper: 5 or 7.5")
     add("--ratio", type=float, default=CHOSEN.ratio, help="clip ratio of the mask; the paper's: 3")
+    add(
+        "--noise",
+        type=float,
+        default=CHOSEN.noise,
+        help="that masks are found at; the paper's: 0.5",
+    )
     own = parser.add_argument_group("on the demo's scenes")
     add = own.add_argument
     add("--parts", type=_parts, default=("table", "curves"), help="of table,curves,sweeps")

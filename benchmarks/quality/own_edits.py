@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, models: Models) -> dict[str, Any]:
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance,
         "mask_thresholding_ratio": args.ratio,
+        "mask_encode_strength": args.noise,
         "method": args.method,
     }
     for strength in args.strengths:  # before any model is loaded

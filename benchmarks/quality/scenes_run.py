@@ -49,7 +49,7 @@ class Runner:
         if args.count < 2:
             raise DiffEditError(f"--count is {args.count}, but an interval needs 2 edits or more.")
         self.args, self.models = args, models
-        self.fixed = Fixed(args.steps, args.guidance, args.strength, args.ratio)
+        self.fixed = Fixed(args.steps, args.guidance, args.strength, args.ratio, args.noise)
         self.quick = replace(self.fixed, steps=args.curve_steps)
         self.found: dict[str, Any] = {}
         self.page: list[str] = []  # what is printed, as Markdown
@@ -164,6 +164,7 @@ def run(args: argparse.Namespace, models: Models) -> dict[str, Any]:
         "guidance_scale": args.guidance,
         "strength": args.strength,
         "mask_thresholding_ratio": args.ratio,
+        "mask_encode_strength": args.noise,
         **runner.found,
     }
 

@@ -36,6 +36,7 @@ class Fixed:
     guidance: float = 7.5
     strength: float = 0.8
     ratio: float = 3.0
+    noise: float = 0.5
 
     def options(self, method: str = "diffedit", **more: Any) -> dict[str, Any]:
         """Of `EditRequest`, with `more` on top."""
@@ -47,12 +48,13 @@ class Fixed:
         }
         if method in MASKED_METHODS:
             found["mask_thresholding_ratio"] = self.ratio
+            found["mask_encode_strength"] = self.noise
         return found | more
 
     def __str__(self) -> str:
         return (
             f"N = {self.steps}, guidance {self.guidance:g}, strength {self.strength:g}, "
-            f"clip ratio {self.ratio:g}"
+            f"clip ratio {self.ratio:g}, mask at noise {self.noise:g}"
         )
 
 
