@@ -72,7 +72,7 @@ def edit(task: Task, schedule: Schedule, caches: Caches) -> Flow[Edited]:
 
     task.note("decode")
     pair = text[task.negative], text[task.target]
-    latents = yield from denoise(start, background, mask, pair, depth, request, schedule)
+    latents = yield from denoise(start, background, mask, pair, depth, request, schedule, task.show)
     (image,) = yield [Row("vae_decode", (latents,))]
     parts = [("encode", path[depth])] if encoded else []
     parts.append(("decode", latents))
@@ -212,6 +212,7 @@ def denoise(
     depth: int,
     request: EditRequest,
     schedule: Schedule,
+    show: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Flow[Tensor]:
     """Step 3, section 3.2 "decoding with mask guidance": DDIM downwards under Q.
 
@@ -226,6 +227,8 @@ def denoise(
         out = yield [Row("unet", (y, times[i], c)) for c in texts]
         eps = [schedule.eps(p, y, i) for p in out]
         e = eps[0] if g == 1 else eps[0] + g * (eps[1] - eps[0])
+        if show is not None:
+            show(torch.where(mask, schedule.clean(y, e, i), background(0)), background(0))
         y = torch.where(mask, schedule.step(y, e, i, i - 1), background(i - 1))
     return y
 

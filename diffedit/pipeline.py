@@ -9,48 +9,33 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffedit import edit as flows
 from diffedit.backends import choose
 from diffedit.cache import TensorCache
 from diffedit.hub import find_checkpoint
+from diffedit.pending import Callback, FoundMask, Pending, wait
 from diffedit.prepare import Ready, Studio
 from diffedit.request import EditRequest, EditResult, InvalidRequest
-from diffedit.task import Caches, Edited
+from diffedit.task import Caches
 from engine.backends import Networks
 from engine.batching import Batcher, Job
 from engine.rows import Flow
 from engine.spec import Checkpoint, Precision, Size
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Callback = Callable[[str, int, int], None]
-"""`callback(stage, done, total)`: stage "mask", "encode" or "decode"; UNet rows done and in all."""
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
 TEXT_CACHE_BYTES = 64 * 2**20
 PATH_CACHE_BYTES = 512 * 2**20
-
-
-class FoundMask(NamedTuple):
-    """heatmap float32 [h, w] in [0, 1]; latent_mask bool [h, w]; mask PIL L at the input's size."""
-
-    heatmap: NDArray[np.float32]
-    latent_mask: NDArray[np.bool_]
-    mask: Image
 
 
 class DiffEditPipeline:
@@ -156,11 +141,26 @@ class DiffEditPipeline:
         request = _request(image, prompt, source_prompt, negative_prompt, options)
         return self.submit(request, callback=callback).result()
 
-    def submit(self, request: EditRequest, *, callback: Callback | None = None) -> Pending:
-        """Start an edit and return at once; edits under way share network calls."""
-        ready = self._studio.prepare(request)
-        flow = flows.edit(ready.task, ready.schedule, self._caches)
-        return Pending(self, ready, self._start(flow, ready, callback))
+    def submit(
+        self,
+        request: EditRequest,
+        *,
+        callback: Callback | None = None,
+        show: Callable[[Tensor, Tensor], None] | None = None,
+        mask_only: bool = False,
+    ) -> Pending:
+        """Start an edit and return at once; edits under way share network calls.
+
+        Args:
+            callback: see `__call__`.
+            show: called on the engine's thread after each decoding step with the latent that the
+                result would be if it ended there, and x_0, both float32 [C, h, w] on the device.
+            mask_only: stop once the mask is found; the result's image is then the photograph.
+        """
+        ready = self._studio.prepare(request, show)
+        flow = flows.mask_only if mask_only else flows.edit
+        job = self._start(flow(ready.task, ready.schedule, self._caches), ready, callback)
+        return Pending(self._studio, ready, job)
 
     @overload
     def edit_many(
@@ -215,11 +215,9 @@ class DiffEditPipeline:
         **options: Any,
     ) -> FoundMask:
         """Step 1 alone: where the two texts disagree. Options as in `EditRequest`."""
-        ready = self._studio.prepare(_request(image, prompt, source_prompt, "", options))
-        flow = flows.mask_only(ready.task, ready.schedule, self._caches)
-        edited = _wait(self._start(flow, ready, callback))
-        mask = edited.mask.cpu().numpy()
-        return FoundMask(edited.heatmap.cpu().numpy(), mask, self._studio.mask_picture(ready, mask))
+        request = _request(image, prompt, source_prompt, "", options)
+        found = self.submit(request, callback=callback, mask_only=True).result()
+        return FoundMask(found.heatmap, found.latent_mask, found.mask)
 
     def invert(
         self,
@@ -233,7 +231,7 @@ class DiffEditPipeline:
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
         ready = self._studio.prepare(_request(image, "-", "", "", options))
         flow = flows.encode_only(ready.task, ready.schedule, self._caches)
-        return _wait(self._start(flow, ready, callback)).cpu()
+        return wait(self._start(flow, ready, callback)).cpu()
 
     def cache_clear(self) -> None:
         """Forget embeddings and trajectories."""
@@ -263,28 +261,6 @@ class DiffEditPipeline:
         return self.batcher.submit(flow, on_progress=report)
 
 
-@dataclass(frozen=True)
-class Pending:
-    """An edit under way."""
-
-    _pipeline: DiffEditPipeline
-    _ready: Ready
-    _job: Job[Edited]
-
-    def result(self) -> EditResult:
-        """Wait for the end. An interrupt (Ctrl-C) while waiting cancels the edit."""
-        edited = _wait(self._job)
-        return self._pipeline._studio.finish(self._ready, edited, self._job)
-
-    def cancel(self) -> None:
-        """Ask for the end: within one network call, `result` raises Cancelled."""
-        self._job.cancel()
-
-    @property
-    def done(self) -> bool:
-        return self._job.over
-
-
 def _request(
     image: Any, prompt: str, source: str, negative: str, options: dict[str, Any]
 ) -> EditRequest:
@@ -294,11 +270,3 @@ def _request(
         | {"prompt": prompt, "source_prompt": source, "negative_prompt": negative},
         mask_image=options.get("mask_image"),
     )
-
-
-def _wait(job: Job[T]) -> T:
-    try:
-        return job.future.result()
-    except BaseException:
-        job.cancel()  # an interrupt must not leave rows in the queue; a settled job ignores it
-        raise

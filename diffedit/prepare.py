@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +88,11 @@ class Studio:
         self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.tokens)
         self._schedules: dict[int, Schedule] = {}
 
-    def prepare(self, request: EditRequest) -> Ready:
+    def prepare(
+        self,
+        request: EditRequest,
+        show: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    ) -> Ready:
         """Read the pictures, fit them, tokenize the texts; raises InvalidRequest."""
         stopwatch = Stopwatch(self._device)
         photo = images.load(request.image)
@@ -119,6 +123,7 @@ class Studio:
             user_mask=user_mask,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
             note=stopwatch.note,
+            show=show,
         )
         schedule = self._schedule(request.num_inference_steps)
         return Ready(task, schedule, photo, placement, picture, warnings, stopwatch)
@@ -152,6 +157,14 @@ class Studio:
         if ready.picture is not None:
             return ready.picture
         return images.mask_to_photo(mask, ready.placement, self._checkpoint.factor)
+
+    def sketch(self, ready: Ready, colours: NDArray[np.float32]) -> Image:
+        """Colours of the latent grid, [h, w, 3] in [-1, 1], as large as the networks see it."""
+        placement = ready.placement
+        large = torch.nn.functional.interpolate(
+            torch.from_numpy(colours).permute(2, 0, 1)[None], placement.canvas, mode="bilinear"
+        )
+        return images.to_photo(large[0].numpy(), replace(placement, source=placement.fitted))
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)

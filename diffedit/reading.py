@@ -10,7 +10,7 @@ import io
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -110,6 +110,14 @@ def _decoded(source: ImageSource, noun: str, max_pixels: int) -> Image.Image:
             return ImageOps.exif_transpose(image)
         except Exception:  # broken EXIF: the pixels are good, and taken as they lie
             return image.copy()
+
+
+def size_of(data: bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int]:
+    """(width, height) by the header alone; raises whatever PIL's parsers do."""
+    with _header_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=list(formats)) as image:
+            return image.size
 
 
 @contextmanager

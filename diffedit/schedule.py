@@ -92,8 +92,11 @@ class Schedule:
 
         x_0 = (x - sigma_i eps) / sqrt(abar_i);  x_j = sqrt(abar_j) x_0 + sigma_j eps.
         """
-        x0 = (x - self.sigma(i) * eps) / math.sqrt(self.abar[i])
-        return math.sqrt(self.abar[j]) * x0 + self.sigma(j) * eps
+        return math.sqrt(self.abar[j]) * self.clean(x, eps, i) + self.sigma(j) * eps
+
+    def clean(self, x: Tensor, eps: Tensor, i: int) -> Tensor:
+        """The x_0 that `x` at level i would come from if its noise were `eps`."""
+        return (x - self.sigma(i) * eps) / math.sqrt(self.abar[i])
 
 
 @lru_cache(maxsize=64)

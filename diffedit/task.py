@@ -69,6 +69,8 @@ class Task:
         user_mask: bool [h, w] or None.
         image_key: identifies `image`, for the trajectory cache.
         note: called with "mask", "encode" or "decode" as each stage begins.
+        show: where somebody watches: called after each decoding step with what the result would be
+            if it ended here, and with x_0, both float32 [C, h, w] on the device.
     """
 
     request: EditRequest
@@ -81,6 +83,7 @@ class Task:
     user_mask: Tensor | None
     image_key: str
     note: Callable[[str], None] = lambda stage: None
+    show: Callable[[Tensor, Tensor], None] | None = None
 
 
 @dataclass(frozen=True)

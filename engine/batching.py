@@ -7,6 +7,7 @@ thread, which owns every flow, every backend and the device. Nothing here knows 
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -35,6 +36,7 @@ class Job(Generic[T]):
 
     def __init__(self, flow: Flow[T], on_progress: Callable[[Job[T]], None] | None) -> None:
         self.future: Future[T] = Future()
+        self.future.set_running_or_notify_cancel()  # `cancel` is the only way: it frees the rows
         self.rows: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.on_progress = on_progress
@@ -83,6 +85,7 @@ class Batcher:
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
         self.calls: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
         self._buffers: dict[Kind, Buffers] = {}
         self._queues: dict[Kind, deque[_Ticket]] = {}
         self._keyed: dict[tuple[Kind, Hashable], _Ticket] = {}
@@ -92,6 +95,7 @@ class Batcher:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._step_began: float | None = None
 
     # -- the door -------------------------------------------------------------------------------
 
@@ -139,6 +143,17 @@ class Batcher:
     def padded_rows(self, net: str) -> int:
         """Places of one network's calls that were filled with padding, since the beginning."""
         return sum(b.padded_rows for kind, b in [*self._buffers.items()] if kind[0] == net)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the step under way has taken so far; 0 between steps. For a watchdog."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    @property
+    def alive(self) -> bool:
+        """Whether flows that are submitted now will be run by the engine's thread."""
+        return self._thread is not None and self._thread.is_alive() and not self._stopping
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -209,6 +224,7 @@ class Batcher:
             return
         name = live[0].row.net
         self.calls[name] += 1
+        self.rows[name] += len(live)
         for job in {job for ticket in live for job in ticket.jobs}:
             job.calls[name] += 1
         yield live, outputs
@@ -295,4 +311,6 @@ class Batcher:
                     self._wake.wait()
                 if self._stopping:
                     return
+            self._step_began = time.monotonic()
             self.step()
+            self._step_began = None

@@ -18,11 +18,12 @@ from engine.spec.nets import UNET_BATCH_SIZES, batch_sizes_for
 Fault = Callable[[str, Mapping[str, Tensor], Tensor], Tensor | None]
 """`fault(net, batch, output)`: may sleep, raise, or return another output (None: keep it)."""
 
-TOKENS, WIDTH, CHANNELS, FACTOR = 77, 8, 4, 8
+Dims = tuple[int, ...]
+TOKENS, WIDTH, CHANNELS = 77, 8, 4
 
 
 class FakeBackend:
-    """One fake network; the class of the `spec` decides what it computes."""
+    """One fake network; the name in its `spec` decides what it computes."""
 
     def __init__(self, spec: NetSpec, fault: Fault | None = None) -> None:
         self.spec = spec
@@ -32,7 +33,7 @@ class FakeBackend:
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
         self.calls.append(len(next(iter(batch.values()))))
-        output = _COMPUTE[self.spec.name](batch)
+        output = _COMPUTE[self.spec.name](batch, self.spec.output.shape)
         if self._fault is not None:
             changed = self._fault(self.spec.name, batch, output)
             output = output if changed is None else changed
@@ -40,9 +41,10 @@ class FakeBackend:
 
 
 class FakeNetworks:
-    """The four networks of Stable Diffusion's shapes (factor 8, 4 channels, 77 tokens) at any size.
+    """The four networks of Stable Diffusion's shapes (4 channels, 77 tokens) at any size.
 
     Args:
+        factor: pixels a latent cell is wide.
         unet_batch_sizes: the UNet's profiles.
         pin_batch_size: run every network in this one profile.
         fault: see `Fault`.
@@ -54,12 +56,14 @@ class FakeNetworks:
     def __init__(
         self,
         *,
+        factor: int = 8,
         unet_batch_sizes: tuple[int, ...] = UNET_BATCH_SIZES,
         pin_batch_size: int | None = None,
         fault: Fault | None = None,
     ) -> None:
         self.device = torch.device("cpu")
         self.backends: dict[tuple[str, tuple[int, ...]], FakeBackend] = {}
+        self._factor = factor
         self._batches = unet_batch_sizes
         self._pin = pin_batch_size
         self._fault = fault
@@ -68,7 +72,7 @@ class FakeNetworks:
         if net not in _COMPUTE:
             raise EngineMismatch(f"The fake backend has no network named {net!r}.")
         if (net, shape) not in self.backends:
-            spec = _spec(net, shape, batch_sizes_for(net, self._batches))
+            spec = _spec(net, shape, batch_sizes_for(net, self._batches), self._factor)
             spec = spec.pinned(self._pin) if self._pin else spec
             self.backends[net, shape] = FakeBackend(spec, self._fault)
         return self.backends[net, shape]
@@ -80,30 +84,29 @@ class FakeNetworks:
         self.backends.clear()
 
 
-def _text(batch: Mapping[str, Tensor]) -> Tensor:
+def _text(batch: Mapping[str, Tensor], dims: Dims) -> Tensor:
     ids = batch["input_ids"].float()
     scale = torch.linspace(0.01, 0.1, WIDTH)
     return torch.sin(ids[:, :, None] * scale)
 
 
-def _vae_encode(batch: Mapping[str, Tensor]) -> Tensor:
-    pooled = torch.nn.functional.avg_pool2d(batch["image"], FACTOR)
+def _vae_encode(batch: Mapping[str, Tensor], dims: Dims) -> Tensor:
+    pooled = torch.nn.functional.adaptive_avg_pool2d(batch["image"], (dims[1], dims[2]))
     return torch.cat([pooled, pooled[:, :1] - pooled[:, 1:2]], 1)
 
 
-def _vae_decode(batch: Mapping[str, Tensor]) -> Tensor:
-    colours = batch["latent"][:, :3].clamp(-1, 1)
-    return torch.nn.functional.interpolate(colours, scale_factor=FACTOR)
+def _vae_decode(batch: Mapping[str, Tensor], dims: Dims) -> Tensor:
+    return torch.nn.functional.interpolate(batch["latent"][:, :3].clamp(-1, 1), dims[1:])
 
 
-def _unet(batch: Mapping[str, Tensor]) -> Tensor:
+def _unet(batch: Mapping[str, Tensor], dims: Dims) -> Tensor:
     x, t, c = batch["latent"], batch["timestep"], batch["embedding"]
     shift = c.mean(1)[:, :CHANNELS, None, None]
     wave = torch.linspace(0, 3, x.shape[-1])
     return 0.9 * x + torch.sin(wave * shift * 10) * 0.1 + (t / 1e4)[:, None, None, None]
 
 
-_COMPUTE: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+_COMPUTE: dict[str, Callable[[Mapping[str, Tensor], Dims], Tensor]] = {
     "text": _text,
     "vae_encode": _vae_encode,
     "vae_decode": _vae_decode,
@@ -111,7 +114,7 @@ _COMPUTE: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
 }
 
 
-def _spec(net: str, shape: tuple[int, ...], batch_sizes: tuple[int, ...]) -> NetSpec:
+def _spec(net: str, shape: tuple[int, ...], batch_sizes: tuple[int, ...], factor: int) -> NetSpec:
     embedding = TensorSpec("embedding", (TOKENS, WIDTH))
     if net == "text":
         return NetSpec(net, (TensorSpec("input_ids", shape, "int64"),), embedding, batch_sizes)
@@ -121,7 +124,7 @@ def _spec(net: str, shape: tuple[int, ...], batch_sizes: tuple[int, ...]) -> Net
         return NetSpec(net, inputs, TensorSpec("prediction", shape), batch_sizes)
     _, height, width = shape
     if net == "vae_encode":
-        latent = TensorSpec("latent", (CHANNELS, height // FACTOR, width // FACTOR))
+        latent = TensorSpec("latent", (CHANNELS, height // factor, width // factor))
         return NetSpec(net, (TensorSpec("image", shape),), latent, batch_sizes)
-    image = TensorSpec("image", (3, height * FACTOR, width * FACTOR))
+    image = TensorSpec("image", (3, height * factor, width * factor))
     return NetSpec(net, (TensorSpec("latent", shape),), image, batch_sizes)
