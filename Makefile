@@ -22,6 +22,7 @@ endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt $(PIP_EXTRA)
 
 DEMO := build/demo
+LOCUST := build/locust/bin/locust
 # Without a GPU the ONNX files are what can run of what the demo compiles.
 DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime)
 
@@ -29,7 +30,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo train-judge quality engines edit test check format bench gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo train-judge quality engines edit serve test check format bench bench-serving gpu-check clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -58,13 +59,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "$$(grep '^torch==' constraints.txt)"; \
 	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
 	    echo "A GPU is here: installing the gpu extra"; \
-	    $(PIP) -e '.[gpu,bench,dev]' || { \
+	    $(PIP) -e '.[gpu,server,bench,dev]' || { \
 	        echo "The gpu extra could not be installed (TensorRT's builder comes from NVIDIA's own" \
 	            "index); going on with the onnx and rtx extras instead." >&2; \
 	        $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; \
-	        $(PIP) -e '.[onnx,rtx,bench,dev]'; }; \
+	        $(PIP) -e '.[onnx,rtx,server,bench,dev]'; }; \
 	else \
-	    $(PIP) -e '.[onnx,rtx,bench,dev]'; \
+	    $(PIP) -e '.[onnx,rtx,server,bench,dev]'; \
 	fi; \
 	touch $@
 
@@ -107,6 +108,9 @@ edit: need-edit $(READY)  ## Edit one picture: make edit IMAGE=in.jpg PROMPT="..
 	@$(PY) -m diffedit.cli edit "$$IMAGE" --prompt "$$PROMPT" $(if $(SOURCE),--source "$$SOURCE") \
 	    $(if $(OUT),-o "$$OUT") $(if $(MODEL),--model "$$MODEL") $(if $(ENGINES),--engines "$$ENGINES") $(ARGS)
 
+serve: $(READY)  ## Serve edits over HTTP, with a page to try them: [MODEL=folder ENGINES=folder ARGS="--port 8000"]
+	$(PY) -m diffedit.cli serve $(if $(MODEL),--model "$$MODEL") $(if $(ENGINES),--engines "$$ENGINES") $(ARGS)
+
 test: $(READY)  ## Run the tests that need no GPU
 	$(PY) -m pytest -q -m "not gpu" $(ARGS)
 
@@ -121,6 +125,14 @@ format: $(READY)  ## Format every file and mend what the linter can mend itself
 
 bench: $(READY)  ## Measure speed, into benchmarks/results: [MODEL=folder SIZE=512 ARGS="--only ladder"]
 	$(PY) -m benchmarks suite $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE") $(ARGS)
+
+$(LOCUST): | $(READY)
+	@echo "Making an environment of its own for the load tool"
+	$(PY) -m venv build/locust
+	build/locust/bin/python -m pip --disable-pip-version-check install -q $(PIP_EXTRA) locust
+
+bench-serving: $(READY) $(LOCUST)  ## Measure the server on fake networks, with its bounds: [ARGS="--soak 600"]
+	$(PY) -m benchmarks serving $(ARGS)
 
 gpu-check: $(READY)  ## On a GPU: the tests marked gpu, and every speed benchmark at Stable Diffusion's size
 	@set -e; out=$${OUT:-benchmarks/results}; mkdir -p "$$out"; \

@@ -19,6 +19,7 @@ NAMES = {
     "quality": "how good masks and edits are, against the truth",
     "roofline": "how far each network is from what the device can do",
     "row": "seconds for one call of the UNet",
+    "serving": "what the server costs, and what it does under load",
     "suite": "all that measures speed, into one result file",
     "throughput": "many clients at once against one at a time",
 }

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import diffedit
-from diffedit.cli import batch, build, doctor, edit, engines, replay
+from diffedit.cli import batch, build, doctor, edit, engines, replay, serve
 from diffedit.cli.errors import EXIT_CODES, exit_code, say
 
 _CODES = "; ".join(f"[bold]{code}[/bold] {meaning}" for code, meaning in EXIT_CODES.items())
@@ -32,6 +32,7 @@ app.command()(edit.edit)
 app.command()(edit.mask)
 app.command()(replay.replay)
 app.command()(batch.batch)
+app.command()(serve.serve)
 app.command(**build.SETTINGS)(build.build)
 app.add_typer(engines.app, name="engines")
 app.command()(doctor.doctor)

@@ -44,6 +44,7 @@ CODE_OF: dict[type[BaseException], int] = {
     OutputError: 5,
     NonFiniteError: 6,
     Cancelled: 130,
+    DiffEditError: 2,
     KeyboardInterrupt: 130,
     MemoryError: 5,
     OSError: 5,

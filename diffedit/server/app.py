@@ -1,0 +1,127 @@
+"""The application: every part made once and put together. It opens the model when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
+
+import diffedit
+from diffedit.pipeline import DiffEditPipeline
+from diffedit.server.desk import Desk
+from diffedit.server.errors import ApiError, api_error
+from diffedit.server.guard import Guard, Keys
+from diffedit.server.house import House
+from diffedit.server.metrics import Metrics
+from diffedit.server.routes import Routes
+from diffedit.server.settings import LOOPBACK, Settings
+from engine.spec import DiffEditError
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 5.0
+
+
+def create_app(
+    open_pipeline: Callable[[], DiffEditPipeline],
+    model: str,
+    settings: Settings | None = None,
+) -> FastAPI:
+    """The ASGI application around one pipeline.
+
+    Args:
+        open_pipeline: opens it, in a thread; called at the start and after each unloading.
+        model: the name it is served under.
+
+    Raises DiffEditError where the key file cannot be used.
+
+    It listens while the model is still being opened, and says so. `app.state.desk` and
+    `app.state.house` are there for whoever runs it.
+    """
+    settings = settings or Settings()
+    house = House(open_pipeline, model, settings)
+    desk = Desk(house, settings)
+    # Pictures of strangers stay in memory: bodies are bounded, and a disk would outlive them.
+    MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body_bytes)
+    metrics = Metrics(house, desk)
+    keys = Keys.read(settings.api_keys) if settings.api_keys else None
+    hosts = (*LOOPBACK, *settings.allowed_hosts) if _checks_hosts(settings) else None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        house.start()
+        sweeper = asyncio.create_task(_sweep(desk))
+        yield
+        sweeper.cancel()
+        await desk.drain(0 if desk.draining else settings.drain_seconds)  # or told a second time
+        await house.stop()
+        desk.pool.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="diffedit-trt",
+        version=diffedit.__version__,
+        summary="Edit a photograph by saying what is there and what should be there.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.house, app.state.desk, app.state.settings = house, desk, settings
+    app.include_router(Routes(house, desk, metrics, settings).router())
+    app.add_exception_handler(ApiError, _known)
+    app.add_exception_handler(DiffEditError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        hosts=hosts,
+        max_body_bytes=settings.max_body_bytes,
+        seen=metrics.http,
+    )
+    return app
+
+
+async def _sweep(desk: Desk) -> None:
+    """Results go when their time is over, whether anybody asks or not."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        desk.sweep()
+
+
+def _checks_hosts(settings: Settings) -> bool:
+    """Names are checked where only this machine should come (against rebound names), or where some
+    are listed."""
+    return settings.loopback or bool(settings.allowed_hosts)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    return api_error(error).response()
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return ApiError(400, "invalid_value", f"{name} is wrong: {first['msg']}.", name).response()
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    said = {404: "There is nothing here; see /openapi.json.", 405: "This path has other methods."}
+    said[413] = "The body has too many bytes; send a smaller picture."
+    status = error.status_code
+    told = ApiError(
+        status,
+        codes.get(status, "malformed"),
+        said.get(status, f"The request cannot be read: {error.detail}."),
+        headers=dict(error.headers or {}),
+    )
+    return told.response()

@@ -1,0 +1,96 @@
+"""Prometheus figures, read where they are kept already: the desk's counts, the batcher's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from diffedit.server.desk import Desk
+from diffedit.server.house import House
+from diffedit.server.jobs import Job
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+EVENTS = ("accepted", "refused", "succeeded", "failed", "cancelled", "left")
+
+
+class Metrics:
+    """One server's figures."""
+
+    def __init__(self, house: House, desk: Desk) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._http = Counter(
+            "diffedit_http_requests", "Answers.", ["method", "route", "status"], registry=registry
+        )
+        self._latency = Histogram(
+            "diffedit_http_seconds", "Time to the end of an answer.", ["route"],
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self._stages = Histogram(
+            "diffedit_stage_seconds", "Time of an edit by stage.", ["stage"],
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self.registry.register(_Kept(house, desk))
+        desk.on_end = self.job
+
+    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One answer."""
+        self._http.labels(method, route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def job(self, job: Job) -> None:
+        """One job at its end."""
+        for answer in job.answers:
+            for stage, seconds in answer.timings.items():
+                self._stages.labels(stage).observe(seconds)
+        if "queue" in job.seconds:
+            self._stages.labels("queue").observe(job.seconds["queue"])
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Kept(Collector):
+    def __init__(self, house: House, desk: Desk) -> None:
+        self._house, self._desk = house, desk
+
+    def collect(self) -> Iterator[Metric]:
+        house, desk = self._house, self._desk
+        jobs = CounterMetricFamily("diffedit_jobs", "What became of orders.", labels=["event"])
+        for event, count in {**dict.fromkeys(EVENTS, 0), **desk.counts}.items():
+            jobs.add_metric([event], count)
+        yield jobs
+        yield GaugeMetricFamily("diffedit_jobs_active", "Served now.", len(desk.active))
+        yield GaugeMetricFamily("diffedit_jobs_waiting", "In the queue.", len(desk.waiting))
+        yield GaugeMetricFamily("diffedit_backlog_seconds", "Accepted work to do.", desk.backlog)
+        yield GaugeMetricFamily(
+            "diffedit_ready", "1 where requests are taken.", int(house.warm and not desk.draining)
+        )
+        yield GaugeMetricFamily(
+            "diffedit_load_seconds", "The last opening and warm-up.", house.load_seconds
+        )
+        pipe = house.pipe
+        yield GaugeMetricFamily(
+            "diffedit_loaded", "1 where the model is in memory.", int(bool(pipe))
+        )
+        if pipe is None:
+            return
+        calls = CounterMetricFamily(
+            "diffedit_network_calls", "Calls since loading.", labels=["network"]
+        )
+        rows = CounterMetricFamily(
+            "diffedit_network_rows", "Rows that were run.", labels=["network"]
+        )
+        padded = CounterMetricFamily(
+            "diffedit_padded_rows", "Places filled with padding.", labels=["network"]
+        )
+        for net, count in list(pipe.batcher.calls.items()):
+            calls.add_metric([net], count)
+            rows.add_metric([net], pipe.batcher.rows[net])
+            padded.add_metric([net], pipe.batcher.padded_rows(net))
+        yield calls
+        yield rows
+        yield padded

@@ -1,0 +1,476 @@
+"""The deployment files: they parse, they agree with the server's settings, and they keep the
+promises of docs/deploy.md and SECURITY.md. Nothing is built, started or applied here."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "diffedit-trt.service"
+UVICORN_SECONDS = 5
+"""What `diffedit.server.run` gives open connections after draining."""
+
+
+def yaml_documents(name: str) -> list[dict[str, Any]]:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+@pytest.fixture
+def settings() -> Any:
+    pytest.importorskip("pydantic_settings", reason="the server extra is not installed")
+    from diffedit.server.settings import Settings
+
+    return Settings()
+
+
+def leaving_seconds(settings: Any) -> float:
+    """The longest that an orderly end takes."""
+    return float(settings.drain_seconds + settings.linger_seconds + UVICORN_SECONDS)
+
+
+# -- the image ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> list[tuple[str, str]]:
+    parse = pytest.importorskip("dockerfile_parse", reason="dockerfile-parse is not installed")
+    copy = tmp_path / "Dockerfile"
+    shutil.copy(DEPLOY / "Containerfile", copy)
+    structure = parse.DockerfileParser(path=str(copy)).structure
+    return [(s["instruction"], s["value"]) for s in structure if s["instruction"] != "COMMENT"]
+
+
+def values(steps: list[tuple[str, str]], instruction: str) -> list[str]:
+    return [value for name, value in steps if name == instruction]
+
+
+def test_the_image_has_two_stages_of_one_named_base(steps: list[tuple[str, str]]) -> None:
+    assert values(steps, "FROM") == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE} AS serve"]
+    base = values(steps, "ARG")[0].removeprefix("PYTHON_IMAGE=")
+    assert re.fullmatch(r"python:3\.1[123]-slim-\w+", base)  # a short name: no registry's host
+    last = [name for name, _ in steps]
+    last = last[len(last) - last[::-1].index("FROM") :]
+    assert "ARG" not in last and "ADD" not in last and "VOLUME" not in last
+
+
+def test_no_index_is_named_in_the_image(steps: list[tuple[str, str]]) -> None:
+    arguments = dict(a.split("=", 1) for a in values(steps, "ARG"))
+    for name in ("PIP_INDEX_URL", "TORCH_INDEX", "TENSORRT_INDEX"):
+        assert arguments[name] == '""'
+    assert not any("://" in value for _, value in steps)
+
+
+def test_the_image_installs_extras_that_exist(steps: list[tuple[str, str]]) -> None:
+    text = (DEPLOY / "Containerfile").read_text()
+    named = set(re.findall(r"EXTRAS=([a-z,]+)", text))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert named == {"onnx,server", "gpu,server"}
+    assert {e for extras in named for e in extras.split(",")} <= {*project["optional-dependencies"]}
+    copied = {w for v in values(steps, "COPY") if "--from" not in v for w in v.split()[:-1]}
+    assert copied == {*"pyproject.toml constraints.txt README.md LICENSE".split()} | {
+        *"diffedit engine export".split()
+    }
+    assert all((ROOT / name).exists() for name in copied)
+    sent = (DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
+    assert {line[1:] for line in sent if line.startswith("!")} == copied and "*" in sent
+
+
+def test_the_image_runs_without_root_and_stops_when_told(steps: list[tuple[str, str]]) -> None:
+    (user,) = values(steps, "USER")
+    assert re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", user)
+    assert values(steps, "STOPSIGNAL") == ["SIGTERM"]
+    environment = " ".join(values(steps, "ENV"))
+    assert {"HOME=/tmp", "XDG_CACHE_HOME=/tmp/cache", "DIFFEDIT_MODEL=/model"} <= {
+        *environment.split()
+    }
+    assert not re.search(r"(?i)password|secret|token|NVIDIA_VISIBLE", environment)
+
+
+def test_the_image_starts_a_server_that_asks_for_keys(steps: list[tuple[str, str]]) -> None:
+    assert json.loads(values(steps, "ENTRYPOINT")[0]) == ["diffedit-trt"]
+    command = json.loads(values(steps, "CMD")[0])
+    assert command[0] == "serve" and "--insecure" not in command
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    check_options(command[1:])
+
+
+def test_the_image_checks_its_health_with_python(steps: list[tuple[str, str]]) -> None:
+    (check,) = values(steps, "HEALTHCHECK")
+    command = json.loads(check.partition("CMD ")[2])
+    assert command[:2] == ["python", "-c"] and "/livez" in command[2]
+    compile(command[2], "HEALTHCHECK", "exec")
+
+
+def check_options(given: list[str]) -> None:
+    """Each option is one that `diffedit-trt serve` has."""
+    pytest.importorskip("typer")
+    import typer.main
+
+    from diffedit.cli import app
+
+    commands = cast(Any, typer.main.get_command(app)).commands
+    known = {name for option in commands["serve"].params for name in option.opts}
+    assert {word.split("=")[0] for word in given if word.startswith("--")} <= known
+
+
+# -- systemd --------------------------------------------------------------------------------------
+
+
+class Unit(configparser.RawConfigParser):
+    """A unit file: names may repeat, and keep their case."""
+
+    def __init__(self) -> None:
+        super().__init__(strict=False, interpolation=None, delimiters=("=",))
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+@pytest.fixture
+def service() -> Any:
+    unit = Unit()
+    unit.read_string(re.sub(r"\\\n\s*", "", UNIT.read_text()))
+    assert set(unit.sections()) == {"Unit", "Service", "Install"}
+    return unit["Service"]
+
+
+def test_the_unit_is_confined(service: Any) -> None:
+    for name in "DynamicUser NoNewPrivileges PrivateTmp ProtectHome LockPersonality".split():
+        assert service[name] == "yes"
+    assert service["ProtectSystem"] == "strict" and service["CapabilityBoundingSet"] == ""
+    assert "SystemCallFilter=@system-service" in UNIT.read_text()
+    assert service["MemoryDenyWriteExecute"] == "no"  # the unit says why
+
+
+def test_the_unit_starts_anew_what_lost_its_engine(service: Any, settings: Any) -> None:
+    from diffedit.server import run
+
+    assert int(service["RestartForceExitStatus"]) == run.EX_SOFTWARE
+    assert service["Restart"] == "on-failure"
+    assert int(service["TimeoutStopSec"]) >= leaving_seconds(settings) + 10
+
+
+def test_the_unit_starts_the_server_with_keys(service: Any) -> None:
+    words = service["ExecStart"].split()
+    assert words[1] == "serve" and "${CREDENTIALS_DIRECTORY}/keys" in words
+    assert words[words.index("--api-keys") + 1] == "${CREDENTIALS_DIRECTORY}/keys"
+    assert service["LoadCredential"].startswith("keys:")
+    check_options(words[2:])
+
+
+def test_the_environment_file_sets_what_is_read(settings: Any) -> None:
+    lines = (DEPLOY / "diffedit-trt.env").read_text().splitlines()
+    given = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
+    check_options(given.pop("DIFFEDIT_OPTIONS").split())
+    assert given.pop("DIFFEDIT_MODEL")
+    for name, value in given.items():
+        field = name.removeprefix("DIFFEDIT_SERVE_").lower()
+        assert float(value) == getattr(settings, field)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_has_nothing_against_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    true = shutil.which("true") or "/bin/true"
+    copy.write_text(UNIT.read_text().replace("/opt/diffedit-trt/bin/diffedit-trt", true))
+    for command in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        done = subprocess.run(
+            ["systemd-analyze", *command, str(copy)], capture_output=True, text=True, check=False
+        )
+        if "unrecognized option" in done.stderr:
+            pytest.skip("this systemd is older than 250")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr
+
+
+# -- Kubernetes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def documents() -> dict[str, Any]:
+    found = {document["kind"]: document for document in yaml_documents("kubernetes.yaml")}
+    wanted = "Deployment Service NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler"
+    assert set(found) == set(wanted.split())
+    return found
+
+
+def test_the_manifests_fit_kubernetes_schemas(documents: dict[str, Any]) -> None:
+    validate = pytest.importorskip(
+        "kubernetes_validate", reason="kubernetes-validate, with the schemas, is not installed"
+    )
+    for document in documents.values():
+        validate.validate(document, "1.34", strict=True)
+
+
+def test_the_pod_is_confined(documents: dict[str, Any]) -> None:
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"] and not pod["enableServiceLinks"]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    mounts = {m["name"]: m.get("readOnly", False) for m in container["volumeMounts"]}
+    assert mounts == {"model": True, "engines": True, "keys": True, "tmp": False}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+    check_options(container["args"][1:])
+
+
+def test_the_pod_is_asked_and_left_in_time(documents: dict[str, Any], settings: Any) -> None:
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in "startup liveness".split()}
+    assert all(probe["path"] == "/livez" for probe in probes.values())
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    for probe in (*probes.values(), container["readinessProbe"]["httpGet"]):
+        assert probe["port"] == container["ports"][0]["name"]
+        assert probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
+    assert pod["terminationGracePeriodSeconds"] >= leaving_seconds(settings) + 10
+
+
+def test_the_manifests_mean_the_same_pods(documents: dict[str, Any]) -> None:
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    specs = {kind: document["spec"] for kind, document in documents.items()}
+    assert specs["Deployment"]["selector"]["matchLabels"] == labels
+    assert specs["Service"]["selector"] == labels
+    assert specs["NetworkPolicy"]["podSelector"]["matchLabels"] == labels
+    assert specs["PodDisruptionBudget"]["selector"]["matchLabels"] == labels
+    name = documents["Deployment"]["metadata"]["name"]
+    assert specs["HorizontalPodAutoscaler"]["scaleTargetRef"]["name"] == name
+
+
+# -- Prometheus and Grafana -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, set[str]]:
+    """Sample name -> its labels, of a server that never ran and counted one of everything."""
+    pytest.importorskip("prometheus_client", reason="the server extra is not installed")
+    pytest.importorskip("fastapi", reason="the server extra is not installed")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from diffedit.server.desk import Desk
+    from diffedit.server.house import House
+    from diffedit.server.metrics import Metrics
+    from diffedit.server.settings import Settings
+
+    def never() -> Any:
+        raise AssertionError("nothing is opened here")
+
+    house = House(never, "model", Settings())
+    desk = Desk(house, Settings())
+    metrics = Metrics(house, desk)
+    batcher = SimpleNamespace(calls={"unet": 1}, rows={"unet": 1}, padded_rows=lambda net: 0)
+    house._pipe = cast(Any, SimpleNamespace(batcher=batcher))
+    desk.count("accepted")
+    metrics.http("GET", "/metrics", 200, 0.1)
+    answer = SimpleNamespace(timings={"mask": 0.1})
+    metrics.job(cast(Any, SimpleNamespace(answers=[answer], seconds={"queue": 0.1})))
+    text = metrics.text().decode()
+    desk.pool.shutdown()
+    return {
+        sample.name: set(sample.labels)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def rules() -> list[dict[str, Any]]:
+    (document,) = yaml_documents("alerts.yml")
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads((DEPLOY / "grafana.json").read_text()))
+
+
+def expressions() -> list[str]:
+    asked = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    variables = [v["definition"] for v in dashboard()["templating"]["list"] if "definition" in v]
+    return [*(rule["expr"] for rule in rules()), *asked, *variables]
+
+
+def test_every_metric_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
+    outside = {"instance", "job"}  # Prometheus adds these
+    for expression in expressions():
+        names = re.findall(r"\bdiffedit_\w+", expression)
+        assert names and set(names) <= set(exported), expression
+        for name, selector in re.findall(r"\b(diffedit_\w+)\{(.*?)\}(?=[\[ )]|$)", expression):
+            asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\"", selector))
+            assert asked <= exported[name] | outside, expression
+
+
+def test_every_metric_is_on_the_dashboard(exported: dict[str, set[str]]) -> None:
+    shown = " ".join(expressions())
+    families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in exported}
+    assert not [name for name in families if name not in shown]
+
+
+def test_every_event_asked_for_is_counted_somewhere() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "diffedit/server").glob("*.py"))
+    for expression in expressions():
+        for event in re.findall(r'event=~?"([^"]+)"', expression):
+            for name in event.removeprefix("error ").split("|"):
+                assert name == ".*" or f'"{name}"' in source, name
+
+
+def test_every_route_asked_for_exists() -> None:
+    source = (ROOT / "diffedit/server/routes.py").read_text()
+    for expression in expressions():
+        for routes in re.findall(r'route(?:=~|!=|=)"([^"]+)"', expression):
+            assert all(f'"{route}"' in source for route in routes.split("|"))
+
+
+def test_the_dashboard_is_one() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in panels)
+
+
+def test_prometheus_sends_a_key_from_a_file() -> None:
+    (document,) = yaml_documents("prometheus.yml")
+    (scrape,) = document["scrape_configs"]
+    assert scrape["authorization"]["type"] == "Bearer" and scrape["metrics_path"] == "/metrics"
+    assert Path(scrape["authorization"]["credentials_file"]).is_absolute()
+    assert document["rule_files"] == ["alerts.yml"]
+    jobs = {job for rule in rules() for job in re.findall(r'job="(\w+)"', rule["expr"])}
+    assert jobs == {scrape["job_name"]}
+
+
+def promtool(*arguments: str) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_has_nothing_against_the_files() -> None:
+    promtool("check", "config", "--syntax-only", str(DEPLOY / "prometheus.yml"))
+    promtool("check", "rules", str(DEPLOY / "alerts.yml"))
+
+
+@pytest.mark.parametrize(
+    ("alert", "series"),
+    [
+        ("DiffeditNotReady", {'up{job="diffedit",instance="a"}': "1 0x40"}),
+        ("DiffeditNotReady", {'diffedit_ready{instance="a"}': "0x40"}),
+        (
+            "DiffeditRefusing",
+            {
+                'diffedit_jobs_total{event="refused",instance="a"}': "0+2x40",
+                'diffedit_jobs_total{event="accepted",instance="a"}': "0+8x40",
+            },
+        ),
+        (
+            "DiffeditSlow",
+            {
+                'diffedit_http_seconds_bucket{route="/v1/masks",le="60",instance="a"}': "0x40",
+                'diffedit_http_seconds_bucket{route="/v1/masks",le="120",instance="a"}': "0+5x40",
+                'diffedit_http_seconds_bucket{route="/v1/masks",le="+Inf",instance="a"}': "0+5x40",
+            },
+        ),
+        (
+            "DiffeditEngineLost",  # the counter of the scrapes themselves begins anew
+            {
+                'diffedit_http_requests_total{route="/metrics",status="200",instance="a"}': (
+                    "1+1x24 _x2 1+1x12"
+                )
+            },
+        ),
+        ("DiffeditEngineLost", {'diffedit_jobs_total{event="error engine_lost"}': "_x29 1x10"}),
+        (
+            "DiffeditNumericalErrors",  # the series appears with its first event
+            {'diffedit_jobs_total{event="error numerical_error",instance="a"}': "_x29 1x10"},
+        ),
+        (
+            "DiffeditInternalErrors",
+            {'diffedit_http_requests_total{route="/v1/masks",status="500"}': "0+1x40"},
+        ),
+    ],
+)
+def test_an_alert_fires_on_what_it_is_for(
+    alert: str, series: dict[str, str], tmp_path: Path
+) -> None:
+    asked = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    check_alerts(tmp_path, series, {asked: 1})
+
+
+def test_no_alert_fires_on_a_server_that_is_well(tmp_path: Path) -> None:
+    series = {
+        'up{job="diffedit",instance="a"}': "1x40",
+        'diffedit_ready{instance="a"}': "1x40",
+        'diffedit_jobs_total{event="accepted",instance="a"}': "0+8x40",
+        'diffedit_http_requests_total{route="/metrics",status="200"}': "0+1x40",
+        'diffedit_http_seconds_bucket{route="/v1/masks",le="60",instance="a"}': "0+5x40",
+        'diffedit_http_seconds_bucket{route="/v1/masks",le="+Inf",instance="a"}': "0+5x40",
+    }
+    check_alerts(tmp_path, series, {"ALERTS": None})
+
+
+def check_alerts(folder: Path, series: dict[str, str], wanted: dict[str, int | None]) -> None:
+    """What promtool makes of the rules after half an hour of these series, a sample a minute."""
+    asked = [
+        {
+            "expr": expression,
+            "eval_time": "32m",
+            "exp_samples": [] if value is None else [{"labels": "{}", "value": value}],
+        }
+        for expression, value in wanted.items()
+    ]
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": given, "promql_expr_test": asked}
+    rules = {"rule_files": [str(DEPLOY / "alerts.yml")], "evaluation_interval": "1m"}
+    path = folder / "alerts_test.json"  # json is yaml
+    path.write_text(json.dumps({**rules, "tests": [test]}))
+    promtool("test", "rules", str(path))
+
+
+# -- the documents --------------------------------------------------------------------------------
+
+
+def test_security_states_the_limits_that_are(settings: Any) -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.MULTILINE)
+    assert len(table) >= 10
+    for name, value in table:
+        assert float(value.replace(",", "")) == getattr(settings, name), name
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "docs/deploy.md"])
+def test_every_file_that_is_named_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for word in re.findall(r"`((?:\w+/)*[\w-]+\.(?:py|yaml|yml|json))`", text):
+        assert any((top / word).is_file() for top in (ROOT, ROOT / "diffedit")), word
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / name).parent / link).is_file(), link
+
+
+def test_security_states_the_caches_and_formats_that_are() -> None:
+    pytest.importorskip("fastapi", reason="the server extra is not installed")
+    from diffedit import pipeline
+    from diffedit.server import form, pictures
+
+    text = " ".join((ROOT / "SECURITY.md").read_text().split())
+    caches = pipeline.PATH_CACHE_BYTES, pipeline.TEXT_CACHE_BYTES
+    assert "{} MiB and {} MiB".format(*(size // 2**20 for size in caches)) in text
+    assert pictures.FORMATS == ("PNG", "JPEG", "WEBP")
+    assert f"{form.MAX_FIELDS} texts and {len(form.FILES) + 13} files" in text
