@@ -83,7 +83,7 @@ demo: $(READY)  ## Compile the small model that ships, edit with it, write pictu
 	    --backend $(DEMO_BACKEND)
 	@echo "Look at $(DEMO)/panel.png (that edit: input, heatmap, mask, result) and $(DEMO)/gallery.png (six more)"
 
-train-demo: $(READY)  ## Train the demo's model (2.5 hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
+train-demo: $(READY)  ## Train the demo's model (hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
 	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
 
 train-judge: $(READY)  ## Train the judge of the demo's edits (minutes): [OUT=folder ARGS="--minutes 5"]

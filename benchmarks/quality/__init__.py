@@ -21,8 +21,9 @@ from benchmarks.quality.editors import Models
 from benchmarks.quality.settings import Fixed
 from engine.spec import Checkpoint
 
-CHOSEN = Fixed()
-"""The fixed setting, chosen on other scenes than it is measured on."""
+CHOSEN = Fixed(steps=50, guidance=5.0, strength=0.9, ratio=4.0, noise=0.7)
+"""The fixed setting, chosen on other scenes than it is measured on: of guidance 4, 5 and 7.5,
+strength 0.8 and 0.9, clip ratio 3 to 4 and noise 0.6 and 0.7 the best on 40 development edits."""
 PARTS = ("table", "curves", "sweeps")
 SMALL = 200_000_000
 """Bytes of a UNet's weights up to which a process a core outruns one process with all cores."""

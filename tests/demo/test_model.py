@@ -47,17 +47,19 @@ def test_diffusers_loads_it_and_draws() -> None:
     pipe: Any = StableDiffusionPipeline.from_pretrained(MODEL, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    captions = ["a blue ball in a studio", "a yellow star on the grass"]
-    ball, star = pipe(
+    captions = ["a blue ball in a studio"] * 4 + ["a yellow star on the grass"] * 4
+    pictures = pipe(
         captions,
         num_inference_steps=20,
         guidance_scale=4.0,
-        generator=[torch.Generator().manual_seed(1) for _ in captions],
+        generator=[torch.Generator().manual_seed(i % 4) for i in range(8)],
         output_type="np",
     ).images
-    assert ball.shape == (128, 128, 3)
-    blue, yellow = (int((p[..., 2] - p[..., 0] > 0.3).sum()) for p in (ball, 1 - star))
-    assert blue > 300 and yellow > 300
+    assert pictures.shape == (8, 128, 128, 3)
+    bluer = pictures[..., 2] - pictures[..., 0]
+    blue, yellow = ((one > 0.3).sum((1, 2)) for one in (bluer[:4], -bluer[4:]))
+    assert (blue > 300).sum() >= 3  # now and then it leaves the object out
+    assert (yellow > 300).sum() >= 3
 
 
 @pytest.fixture(scope="module")
