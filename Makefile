@@ -34,7 +34,7 @@ export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)  ## Make .venv once, with the packages that suit this machine
 	@echo "Ready: $(BIN)/diffedit-trt --help"
