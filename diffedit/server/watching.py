@@ -30,6 +30,7 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._last, self._stage = 0.0, ""
         self._steps = self._shown = 0
+        self._in_order = asyncio.Lock()
         self.pending: asyncio.Future[Pending] = self._loop.create_future()
         first = job.order.requests(b"", b"" if job.order.mask is not None else None)[0]
         depth = max(1, round(first.num_inference_steps * first.strength))
@@ -72,6 +73,7 @@ class Watcher:
             picture = pending.sketch(previews.colours(both[0], table))
             return pictures.preview(picture, self._job.order)
 
-        data = await self._loop.run_in_executor(self._pool, draw)
+        async with self._in_order:
+            data = await self._loop.run_in_executor(self._pool, draw)
         if not self._job.over:
             self._job.tell("preview", index=index, image=pictures.b64(data))
