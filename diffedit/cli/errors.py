@@ -15,6 +15,7 @@ from engine.spec import (
     EngineMismatch,
     NonFiniteError,
 )
+from engine.spec.errors import out_of_memory
 
 EXIT_CODES = {
     0: "done",
@@ -53,7 +54,7 @@ CODE_OF: dict[type[BaseException], int] = {
 
 def code_of(error: BaseException) -> int:
     """The exit code that an exception stands for."""
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return 5
     return next((code for kind, code in CODE_OF.items() if isinstance(error, kind)), 1)
 
@@ -62,7 +63,7 @@ def sentence(error: BaseException) -> str:
     """What a user should read of an exception."""
     if isinstance(error, DiffEditError):
         return str(error)
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return (
             "The memory does not suffice for this model at this size; take a smaller --size, a "
             "narrower --dtype, or close other programs."
@@ -99,10 +100,3 @@ def as_dict(error: BaseException) -> dict[str, object]:
 def say(text: str) -> None:
     """One line for people."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """PyTorch's own out-of-memory errors are RuntimeErrors, told apart by name and text."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

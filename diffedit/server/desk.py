@@ -172,7 +172,10 @@ class Desk:
         job.tell("state", state="running", position=0)
         assert self.house.costs is not None  # it was admitted by them
         colours = self.house.costs.colours
-        watchers = [Watcher(job, k, colours, self.pool) for k in range(len(opened.requests))]
+        watchers = [
+            Watcher(job, place, request, colours, self.pool)
+            for place, request in enumerate(opened.requests)
+        ]
         for request, watcher in zip(opened.requests, watchers, strict=True):
             start = partial(
                 pipe.submit, callback=watcher.rows, show=watcher.show, mask_only=job.mask_only
@@ -206,7 +209,7 @@ class Desk:
         if poisons(error):
             self.house.break_down("The GPU reported an error that outlasts the call.")
             told = ApiError(503, "engine_lost", str(self.house.broken), retry_after=10)
-        if told.status == 500:
+        if told.code in ("internal_error", "model_unavailable"):  # whose answers name the log
             log.error("request %s failed", job.request_id, exc_info=error)
         self.count(f"error {told.code}")
         return told
@@ -267,10 +270,10 @@ class Desk:
         """Take nothing more and wait for what is under way; False where some had to be ended."""
         self.draining = True
         jobs = [job for job in self.jobs.values() if not job.over]
-        _, late = (
-            await asyncio.wait([_task(j) for j in jobs], timeout=seconds) if jobs else ((), ())
-        )
-        for job in [job for job in jobs if not job.over]:
+        if jobs:
+            await asyncio.wait([_task(job) for job in jobs], timeout=seconds)
+        late = [job for job in jobs if not job.over]
+        for job in late:
             await self.cancel(job)
         return not late
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from diffedit.request import PARAMETERS, InvalidRequest
 from engine.spec import Cancelled, CheckpointError, EngineMismatch, NonFiniteError
+from engine.spec.errors import out_of_memory
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 TYPES |= {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
@@ -96,13 +97,6 @@ def too_large(limit: int) -> ApiError:
     """A body over the limit; its rest is not read."""
     message = f"The body has more than {limit:,} bytes; send a smaller picture."
     return ApiError(413, "too_large", message, headers={"Connection": "close"})
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """PyTorch's out-of-memory errors are RuntimeErrors, told apart by name and text."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def poisons(error: BaseException) -> bool:

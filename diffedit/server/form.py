@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
@@ -55,7 +55,6 @@ class Order:
     partial_images: int = 0
     stream: bool = False
     model: str | None = None
-    warnings: tuple[str, ...] = field(default=())
 
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
         """The n edits, checked; raises InvalidRequest."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from diffedit import images, reading
@@ -136,8 +136,6 @@ def read_mask(data: bytes, photo: Image.Image, how: MaskFormat) -> tuple[Image.I
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    from PIL import ImageOps
-
     return ImageOps.exif_transpose(image)
 
 
@@ -174,7 +172,7 @@ def answer(opened: Opened, result: EditResult, order: Order, factor: int) -> Ans
         cells=(int(levels.shape[1]), int(levels.shape[0])),
         canvas=(int(levels.shape[1]) * factor, int(levels.shape[0]) * factor),
         seed=result.seed,
-        warnings=(*order.warnings, *result.warnings),
+        warnings=result.warnings,
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
         mask_share=round(result.mask.histogram()[255] / (apart.width * apart.height), 6),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffedit.pending import Pending
+from diffedit.request import EditRequest
 from diffedit.server import pictures, previews
 from diffedit.server.jobs import Job
 
@@ -23,17 +24,21 @@ class Watcher:
     """What the engine's thread tells of one edit, brought to the event loop."""
 
     def __init__(
-        self, job: Job, place: int, colours: NDArray[np.float32], pool: ThreadPoolExecutor
+        self,
+        job: Job,
+        place: int,
+        request: EditRequest,
+        colours: NDArray[np.float32],
+        pool: ThreadPoolExecutor,
     ) -> None:
-        """`place`: which of a job's n edits; `colours`: see `Costs`."""
+        """`place`: which of a job's n edits `request` is; `colours`: see `Costs`."""
         self._job, self._place, self._table, self._pool = job, place, colours, pool
         self._loop = asyncio.get_running_loop()
         self._last, self._stage = 0.0, ""
         self._steps = self._shown = 0
         self._in_order = asyncio.Lock()
         self.pending: asyncio.Future[Pending] = self._loop.create_future()
-        first = job.order.requests(b"", b"" if job.order.mask is not None else None)[0]
-        depth = max(1, round(first.num_inference_steps * first.strength))
+        depth = max(1, round(request.num_inference_steps * request.strength))
         wanted = job.order.partial_images if not place else 0
         self._moments = {round(depth * (k + 1) / (wanted + 1)) for k in range(wanted)}
         self.show = self._show if wanted else None

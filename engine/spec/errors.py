@@ -37,3 +37,10 @@ class NonFiniteError(DiffEditError):
 
 class Cancelled(DiffEditError):
     """The request was cancelled before it finished."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """PyTorch's own out-of-memory errors are RuntimeErrors, told apart by name and text."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
