@@ -59,13 +59,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "$$(grep '^torch==' constraints.txt)"; \
 	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
 	    echo "A GPU is here: installing the gpu extra"; \
-	    $(PIP) -e '.[gpu,server,bench,dev]' || { \
+	    $(PIP) -e '.[gpu,ray,bench,dev]' || { \
 	        echo "The gpu extra could not be installed (TensorRT's builder comes from NVIDIA's own" \
 	            "index); going on with the onnx and rtx extras instead." >&2; \
 	        $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; \
-	        $(PIP) -e '.[onnx,rtx,server,bench,dev]'; }; \
+	        $(PIP) -e '.[onnx,rtx,ray,bench,dev]'; }; \
 	else \
-	    $(PIP) -e '.[onnx,rtx,server,bench,dev]'; \
+	    $(PIP) -e '.[onnx,rtx,ray,bench,dev]'; \
 	fi; \
 	touch $@
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,12 @@ def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: 
     """
     if sizes is not None:
         return max(sizes, key=lambda size: (_coverage(photo, size), size[0] * size[1]))
+    return _free_size(photo, native, factor)
+
+
+@lru_cache(1024)
+def _free_size(photo: Size, native: int, factor: int) -> Size:
+    """The same among all sizes that a UNet takes; a millisecond's search."""
     step = COARSEST * factor
     area = max(1.0, (native / step) ** 2)  # in squares of `step`
     longest = math.ceil(area)
@@ -142,7 +149,14 @@ def latent_mask(mask: Image.Image, p: Placement, factor: int) -> NDArray[np.bool
     white = np.zeros(p.canvas, dtype=np.bool_)
     area = mask.convert("F").resize(p.fitted[::-1], Image.Resampling.BOX)
     white[p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]] = np.asarray(area) > 1e-3
-    return np.asarray(white.reshape(rows, factor, columns, factor).any(axis=(1, 3)))
+    cells = np.asarray(white.reshape(rows, factor, columns, factor).any(axis=(1, 3)))
+    # A box filter gives a pixel that lies across two of its own to either; `mask_to_photo` looks at
+    # centres, so these count too.
+    down, across = _cells_of_pixels(p, factor)
+    tops, lefts = (np.flatnonzero(np.diff(places, prepend=-1)) for places in (down, across))
+    held = np.logical_or.reduceat(np.asarray(mask) > 0, tops, axis=0)
+    cells[np.ix_(down[tops], across[lefts])] |= np.logical_or.reduceat(held, lefts, axis=1)
+    return cells
 
 
 def mask_to_photo(mask: NDArray[np.bool_], p: Placement, factor: int) -> Image.Image:
@@ -150,15 +164,20 @@ def mask_to_photo(mask: NDArray[np.bool_], p: Placement, factor: int) -> Image.I
 
     This is exactly the area that `composite` edits.
     """
+    rows, columns = _cells_of_pixels(p, factor)
+    values = np.where(mask, np.uint8(255), np.uint8(0))
+    return Image.fromarray(values[:, columns].take(rows, axis=0))
+
+
+def _cells_of_pixels(p: Placement, factor: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cells that the photograph's rows of pixels lie in, by their centres; and its columns."""
 
     def cell(pixels: int, fitted: int, start: int) -> NDArray[np.int64]:
         centres = 2 * np.arange(pixels, dtype=np.int64) + 1  # twice the centres: whole numbers
         return (centres * fitted + 2 * pixels * start) // (2 * pixels * factor)
 
     rows = cell(p.source[0], p.fitted[0], p.top)
-    columns = cell(p.source[1], p.fitted[1], p.left)
-    values = np.where(mask, np.uint8(255), np.uint8(0))
-    return Image.fromarray(values[:, columns].take(rows, axis=0))
+    return rows, cell(p.source[1], p.fitted[1], p.left)
 
 
 def to_photo(image: NDArray[np.float32], p: Placement) -> Image.Image:

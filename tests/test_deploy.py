@@ -255,6 +255,32 @@ def test_the_manifests_mean_the_same_pods(documents: dict[str, Any]) -> None:
     assert specs["HorizontalPodAutoscaler"]["scaleTargetRef"]["name"] == name
 
 
+# -- Ray Serve ------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, when it is imported
+def test_the_serve_configuration_is_one_that_ray_and_we_take() -> None:
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    from ray.serve import Application
+    from ray.serve.schema import ServeDeploySchema
+
+    from diffedit.server import cluster
+    from diffedit.server.run import check_binding
+    from diffedit.server.settings import Settings
+
+    (document,) = yaml_documents("ray-serve.yaml")
+    (application,) = ServeDeploySchema.model_validate(document).applications
+    module, _, name = application.import_path.partition(":")
+    assert module == cluster.__name__
+    assert getattr(cluster, name) is cluster.application
+    options = cluster.Options.model_validate(application.args)
+    settings = Settings(**options.settings)
+    check_binding(settings)
+    assert document["http_options"]["request_timeout_s"] > settings.request_seconds
+    bound = cluster.application(options.model_copy(update={"model": "none"}))
+    assert isinstance(bound, Application)
+
+
 # -- Prometheus and Grafana -----------------------------------------------------------------------
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +45,10 @@ Timeout = Annotated[float | None, _option("Seconds an edit may take (600).", "--
 IdleUnload = Annotated[
     str | None, _option("Put the model away after so long, e.g. 10m.", "--idle-unload")
 ]
+Ray = Annotated[bool, _option("Several replicas behind this address, by Ray Serve.", "--ray")]
+Replicas = Annotated[
+    str | None, _option("With --ray: how many, or least:most (one a GPU).", "--replicas")
+]
 JsonLog = Annotated[bool, _option("Log as json lines.", "--json-log")]
 
 
@@ -56,6 +63,8 @@ def serve(
     max_queue_seconds: MaxQueue = None,
     request_seconds: Timeout = None,
     idle_unload: IdleUnload = None,
+    ray: Ray = False,
+    replicas: Replicas = None,
     json_log: JsonLog = False,
     variant: o.Variant = None,
     revision: o.Revision = None,
@@ -73,14 +82,11 @@ def serve(
     also set every further limit: see docs/server.md.
     """
     given = dict(locals())
-    try:
+    with _extra("server"):
         from diffedit.server import create_app
         from diffedit.server.run import check_binding, log_to_stderr, run
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"The server needs the package {error.name}; install the extra: "
-            "pip install 'diffedit-trt[server]'"
-        ) from None
+    if replicas is not None and not ray:
+        raise UsageError("--replicas is for Ray's replicas; give --ray as well.")
     names = "host port api_keys insecure max_active max_queue_seconds request_seconds".split()
     wanted = {name: given[name] for name in names if given[name] is not None}
     if allowed_host:
@@ -90,11 +96,29 @@ def serve(
     settings = settings_of(wanted)
     check_binding(settings)
     options = ModelOptions.of(given)
+    name, open_model = served_name(options.model), partial(_open, options)
     log_to_stderr(as_json=json_log)
-    app = create_app(lambda: _open(options), served_name(options.model), settings)
     if not json_log:
         say(f"loading {options.model}; the page will be at http://{settings.host}:{settings.port}/")
-    sys.exit(run(app, settings))
+    if not ray:
+        sys.exit(run(create_app(open_model, name, settings), settings))
+    with _extra("ray"):
+        from diffedit.server import cluster
+    scale = cluster.Scale.here(replicas, device)
+    application = cluster.build(open_model, name, settings, scale, json_log=json_log)
+    sys.exit(cluster.run(application, settings))
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Imports of an extra; UsageError where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"This needs the package {error.name}; install the extra: "
+            f"pip install 'diffedit-trt[{name}]'"
+        ) from None
 
 
 def settings_of(wanted: dict[str, Any]) -> Settings:

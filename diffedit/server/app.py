@@ -21,7 +21,8 @@ from diffedit.server.guard import Guard, Keys
 from diffedit.server.house import House
 from diffedit.server.metrics import Metrics
 from diffedit.server.routes import Routes
-from diffedit.server.settings import LOOPBACK, Settings
+from diffedit.server.settings import Settings
+from diffedit.server.witness import Witness
 from engine.spec import DiffEditError
 
 log = logging.getLogger(__name__)
@@ -33,26 +34,29 @@ def create_app(
     open_pipeline: Callable[[], DiffEditPipeline],
     model: str,
     settings: Settings | None = None,
+    *,
+    name: str | None = None,
 ) -> FastAPI:
     """The ASGI application around one pipeline.
 
     Args:
         open_pipeline: opens it, in a thread; called at the start and after each unloading.
         model: the name it is served under.
+        name: this server's own among several behind one front, which its jobs' ids begin with. The
+            front is then the door (`diffedit.server.front`), and nothing is checked here twice.
 
     Raises DiffEditError where the key file cannot be used.
 
-    It listens while the model is still being opened, and says so. `app.state.desk` and
-    `app.state.house` are there for whoever runs it.
+    It listens while the model is still being opened, and says so. `app.state.desk`,
+    `app.state.house` and `app.state.metrics` are there for whoever runs it.
     """
     settings = settings or Settings()
     house = House(open_pipeline, model, settings)
-    desk = Desk(house, settings)
+    desk = Desk(house, settings, name)
     # Pictures of strangers stay in memory: bodies are bounded, and a disk would outlive them.
     MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body_bytes)
     metrics = Metrics(house, desk)
-    keys = Keys.read(settings.api_keys) if settings.api_keys else None
-    hosts = (*LOOPBACK, *settings.allowed_hosts) if _checks_hosts(settings) else None
+    keys = Keys.read(settings.api_keys) if settings.api_keys and name is None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -73,18 +77,15 @@ def create_app(
         redoc_url=None,
     )
     app.state.house, app.state.desk, app.state.settings = house, desk, settings
+    app.state.metrics = metrics
     app.include_router(Routes(house, desk, metrics, settings).router())
     app.add_exception_handler(ApiError, _known)
     app.add_exception_handler(DiffEditError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_middleware(
-        Guard,
-        keys=keys,
-        hosts=hosts,
-        max_body_bytes=settings.max_body_bytes,
-        seen=metrics.http,
-    )
+    if name is None:
+        app.add_middleware(Guard, settings=settings, keys=keys)
+    app.add_middleware(Witness, seen=metrics.http)
     return app
 
 
@@ -93,12 +94,6 @@ async def _sweep(desk: Desk) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         desk.sweep()
-
-
-def _checks_hosts(settings: Settings) -> bool:
-    """Names are checked where only this machine should come (against rebound names), or where some
-    are listed."""
-    return settings.loopback or bool(settings.allowed_hosts)
 
 
 async def _known(request: Request, error: Exception) -> Response:

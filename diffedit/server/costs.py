@@ -59,6 +59,11 @@ class Costs:
         rest += 0.0 if mask_only else self.row_seconds("vae_decode")
         return rows * self.row_seconds("unet") + rest
 
+    def encoding(self) -> float:
+        """Seconds that a picture's encoding takes at the default options, and a kept one saves."""
+        usual = EditRequest(b"", "any")
+        return self._grid(usual).level(usual.strength) * self.row_seconds("unet")
+
     def alone(self, request: EditRequest, *, mask_only: bool = False) -> float:
         """Seconds of an edit on an idle device, from the first call to the last."""
         total = self.call_seconds("text", 3) + self.call_seconds("vae_encode", 1)

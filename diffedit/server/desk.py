@@ -40,8 +40,8 @@ class Desk:
         counts: what happened so far, by name, for the metrics.
     """
 
-    def __init__(self, house: House, settings: Settings) -> None:
-        self.house, self.settings = house, settings
+    def __init__(self, house: House, settings: Settings, name: str | None = None) -> None:
+        self.house, self.settings, self._name = house, settings, name
         self.draining = False
         self.counts: dict[str, int] = {}
         self.pool = ThreadPoolExecutor(4, "pictures")
@@ -57,6 +57,30 @@ class Desk:
         """Seconds of work that was accepted and is still to be done."""
         return sum(job.left for job in [*self.active, *self.waiting])
 
+    def check_open(self) -> None:
+        """Raise ApiError where no order is taken now, however small."""
+        if self.house.broken:
+            raise ApiError(503, "engine_lost", self.house.broken, retry_after=10)
+        if self.draining:
+            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
+        if self.house.costs is None:
+            raise ApiError(503, "not_ready", "The model is still being loaded.", retry_after=5)
+        full = len(self.active) >= self.settings.max_active
+        if full and len(self.waiting) >= self.settings.max_waiting:
+            message = f"{len(self.waiting)} edits wait already; try again a little later."
+            raise self._refused(message, self.backlog / 2)
+        if self.active and self.backlog > self.settings.max_queue_seconds:
+            raise self._late(self.backlog, self.backlog - self.settings.max_queue_seconds)
+
+    def _late(self, backlog: float, excess: float) -> ApiError:
+        return self._refused(
+            f"There are {backlog:.0f} s of work before this edit; try again a little later.", excess
+        )
+
+    def _refused(self, message: str, seconds: float) -> ApiError:
+        self.count("refused")
+        return ApiError(429, "queue_full", message, retry_after=seconds)
+
     def admit(
         self,
         order: Order,
@@ -68,12 +92,8 @@ class Desk:
     ) -> Job:
         """Accept an order and start it, or raise ApiError: 503 while the server ends, 429 where the
         queue is full, 400 where no server could keep the deadline."""
-        if self.house.broken:
-            raise ApiError(503, "engine_lost", self.house.broken, retry_after=10)
-        if self.draining:
-            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
-        if self.house.costs is None:
-            raise ApiError(503, "not_ready", "The model is still being loaded.", retry_after=5)
+        self.check_open()
+        assert self.house.costs is not None
         requests = order.requests(b"", b"" if order.mask is not None else None)
         costs = self.house.costs
         work = sum(costs.work(r, mask_only=mask_only) for r in requests)
@@ -87,20 +107,9 @@ class Desk:
                 f"This edit takes about {alone:.1f} s here even alone, but has to be done in "
                 f"{limit:g} s; take fewer steps or allow more time.",
             )
-        full = len(self.active) >= self.settings.max_active
-        if full and len(self.waiting) >= self.settings.max_waiting:
-            self.count("refused")
-            message = f"{len(self.waiting)} edits wait already; try again a little later."
-            raise ApiError(429, "queue_full", message, retry_after=backlog / 2)
         excess = max(backlog + work - self.settings.max_queue_seconds, backlog + alone - limit)
         if backlog > 0 and excess > 0:
-            self.count("refused")
-            raise ApiError(
-                429,
-                "queue_full",
-                f"There are {backlog:.0f} s of work before this edit; try again a little later.",
-                retry_after=excess,
-            )
+            raise self._late(backlog, excess)
         job = Job(
             order,
             work,
@@ -108,6 +117,7 @@ class Desk:
             mask_only=mask_only,
             request_id=request_id,
             owner=owner,
+            name=self._name,
         )
         self.jobs[job.id] = job
         self.waiting.append(job)

@@ -1,6 +1,7 @@
 """A server without a model, for trying out clients, loads and faults on any machine.
 
     python -m diffedit.server.fake --model demo/model [--call-ms 5] [--fault nan|oom|hang|crash]
+    python -m diffedit.server.fake --ray 2          # two replicas behind Ray Serve
 
 The networks are `engine.backends.fake`'s: each call takes `--call-ms`. A fault strikes edits whose
 prompt holds the word "poison"; everybody else's have to go on.
@@ -12,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,15 +78,19 @@ def main(arguments: list[str] | None = None) -> int:
     add("--fault", choices=("nan", "oom", "hang", "crash"))
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8000)
+    add("--ray", metavar="REPLICAS", help="that many replicas behind Ray Serve, or least:most")
     args = parser.parse_args(arguments)
     settings = Settings(host=args.host, port=args.port)
     log_to_stderr(as_json=False)
-    app = create_app(
-        lambda: open_fake(args.model, call_seconds=args.call_ms / 1000, kind=args.fault),
-        "fake",
-        settings,
+    open_pipeline = partial(
+        open_fake, args.model.absolute(), call_seconds=args.call_ms / 1000, kind=args.fault
     )
-    return run(app, settings)
+    if args.ray:
+        from diffedit.server import cluster
+
+        scale = cluster.Scale.parse(args.ray, cpus=0.5)
+        return cluster.run(cluster.build(open_pipeline, "fake", settings, scale), settings)
+    return run(create_app(open_pipeline, "fake", settings), settings)
 
 
 if __name__ == "__main__":

@@ -83,18 +83,9 @@ async def read(
         raise ApiError(415, "unsupported_encoding", "Send the body as it is, not compressed.")
     try:
         async with asyncio.timeout(settings.upload_seconds), uploads:
-            form = await request.form(
-                max_files=len(FILES) + 13,
-                max_fields=MAX_FIELDS,
-                max_part_size=max(settings.max_prompt_bytes * 4, 65536),
-            )
+            form = await request.form(**bounds(settings))
     except TimeoutError:
-        raise ApiError(
-            408,
-            "upload_timeout",
-            f"The form did not arrive within {settings.upload_seconds:g} s; send it faster.",
-            headers={"Connection": "close"},
-        ) from None
+        raise too_slow(settings) from None
     except HTTPException as error:
         long = "exceeded maximum size" in str(error.detail)
         status, code = (413, "too_large") if long else (400, "malformed_form")
@@ -104,6 +95,28 @@ async def read(
         return await _order(form.multi_items(), settings, mask_only)
     finally:
         await form.close()
+
+
+async def skip(request: Request, settings: Settings) -> None:
+    """Let a body pass unread."""
+    try:
+        async with asyncio.timeout(settings.upload_seconds):
+            async for _ in request.stream():
+                pass
+    except TimeoutError:
+        raise too_slow(settings) from None
+
+
+def bounds(settings: Settings) -> dict[str, int]:
+    """What a form's parser is bounded by."""
+    part = max(settings.max_prompt_bytes * 4, 65536)
+    return {"max_files": len(FILES) + 13, "max_fields": MAX_FIELDS, "max_part_size": part}
+
+
+def too_slow(settings: Settings) -> ApiError:
+    """A body that did not arrive in its time."""
+    message = f"The form did not arrive within {settings.upload_seconds:g} s; send it faster."
+    return ApiError(408, "upload_timeout", message, headers={"Connection": "close"})
 
 
 async def _order(

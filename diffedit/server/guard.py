@@ -1,4 +1,4 @@
-"""At the door, before any route: whose request it is, where it comes from, and what it is called.
+"""At the door, before any route: whose request it is, and where it comes from.
 
 Closed by default: every path but the few in `OPEN` asks for a key where there are keys.
 """
@@ -7,45 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 import secrets
-import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffedit.server.errors import ApiError, api_error, too_large
+from diffedit.server.errors import ApiError, too_large
+from diffedit.server.settings import LOOPBACK, Settings
 from engine.spec import DiffEditError
-
-log = logging.getLogger(__name__)
 
 MODULES = ("page", "api", "mask", "copy", "keep")
 PAGE_PATHS = ("/", *(f"/{name}.js" for name in MODULES), "/page.css", "/icon.svg")
 OPEN = ("/livez", "/readyz", "/openapi.json", *PAGE_PATHS)
 """What may be read without a key: whether the server lives, what it can do, and the page."""
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
-METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
-"""Those that figures are kept of; a stranger's own words are not."""
-PROBES = ("/livez", "/readyz", "/metrics")
-GONE = 499
-"""In the log and the figures: the client left before there was an answer."""
 
 
 class Keys:
@@ -88,28 +65,22 @@ class Keys:
 
 
 class Guard:
-    """Pure ASGI: request ids, keys, host names, origins, headers, and the log's one line."""
+    """Pure ASGI: keys, host names, origins, and the size of bodies."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: Keys | None,
-        hosts: tuple[str, ...] | None,
-        max_body_bytes: int,
-        seen: Callable[[str, str, int, float], None],
-    ) -> None:
-        self.app, self._keys, self._hosts, self._seen = app, keys, hosts, seen
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys | None) -> None:
+        self.app, self._keys = app, keys
+        # Names are checked where only this machine should come (against rebound names), or where
+        # some are listed.
+        checked = settings.loopback or settings.allowed_hosts
+        self._hosts = (*LOOPBACK, *settings.allowed_hosts) if checked else None
+        self._max_body_bytes = settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request_id = _request_id(headers.get("x-request-id", ""))
-        state = scope.setdefault("state", {})
-        state["request_id"], state["owner"] = request_id, self._owner(headers)
-        began, status, taken = time.monotonic(), 0, 0
+        headers, taken = Headers(scope=scope), 0
+        scope.setdefault("state", {})["owner"] = self._owner(headers)
 
         async def take() -> Message:
             nonlocal taken
@@ -119,38 +90,9 @@ class Guard:
                 raise too_large(self._max_body_bytes)
             return message
 
-        async def finish(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-Id"] = request_id
-                for name, value in HEADERS.items():
-                    out.setdefault(name, value)
-            await send(message)
-
-        try:
-            refused = self._refuses(scope, headers)
-            app = refused.response() if refused else self.app
-            await app(scope, take, finish)
-        except ClientDisconnect:
-            log.info("request %s: the client left before all of it had come", request_id)
-        except Exception as error:  # a bug: told once, in the log; the connection lives on
-            log.error("request %s failed", request_id, exc_info=error)
-            if status:
-                raise
-            await api_error(error).response()(scope, receive, finish)
-        finally:
-            seconds = time.monotonic() - began
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            route = getattr(scope.get("route"), "path", "other")
-            status = status or GONE
-            self._seen(method, route, status, seconds)
-            level = logging.DEBUG if route in PROBES else logging.INFO
-            log.log(
-                level, "%s %s %d (%s)", method, route, status, request_id,
-                extra={"request_id": request_id, "status": status, "seconds": round(seconds, 4)},
-            )  # fmt: skip
+        refused = self._refuses(scope, headers)
+        app = refused.response() if refused else self.app
+        await app(scope, take, send)
 
     def _owner(self, headers: Headers) -> str | None:
         """The name of the key that came along, or None."""
@@ -182,8 +124,3 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return None
-
-
-def _request_id(given: str) -> str:
-    """The client's own id where it is a plain word, else a new one."""
-    return given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)

@@ -25,7 +25,7 @@ class Job:
     """One order under way, or finished.
 
     Attributes:
-        id: made here, unguessable.
+        id: made here, unguessable; behind the name of the server that has it, if it has one.
         state, stage, progress: where it stands; progress in [0, 1].
         answers: the finished edits. error: why there are none.
         seconds: "queue", "open", "encode" and "total", of the front alone.
@@ -40,8 +40,10 @@ class Job:
         mask_only: bool,
         request_id: str,
         owner: str | None,
+        name: str | None = None,
     ) -> None:
-        self.id = secrets.token_hex(12)
+        token = secrets.token_hex(12)
+        self.id = f"{name}-{token}" if name else token
         self.order, self.work, self.mask_only = order, work, mask_only
         self.request_id, self.owner = request_id, owner
         self.created, self.deadline = time.time(), deadline

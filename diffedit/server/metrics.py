@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from diffedit.server.desk import Desk
@@ -94,3 +95,26 @@ class _Kept(Collector):
         yield calls
         yield rows
         yield padded
+
+
+def merged(texts: Mapping[str, str]) -> str:
+    """Several servers' figures as one text, with the label `replica`; `texts` by its values."""
+    families: dict[str, Metric] = {}
+    for name, text in sorted(texts.items()):
+        for family in text_string_to_metric_families(text):
+            kept = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            for sample in family.samples:
+                kept.samples.append(sample._replace(labels={**sample.labels, "replica": name}))
+    registry = CollectorRegistry()
+    registry.register(_Read(list(families.values())))
+    return generate_latest(registry).decode()
+
+
+class _Read(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
 from diffedit import images, reading
 from diffedit.request import EditRequest, EditResult
+from diffedit.server import png
 from diffedit.server.errors import ApiError
 from diffedit.server.form import MaskFormat, Order
 from diffedit.server.settings import Settings
@@ -167,8 +167,8 @@ def answer(opened: Opened, result: EditResult, order: Order, factor: int) -> Ans
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     return Answer(
         image=encode(result.image, order.output_format, order.output_compression),
-        mask=png(result.mask),
-        heatmap=png(Image.fromarray(levels)),
+        mask=png.encode(result.mask),
+        heatmap=png.encode(Image.fromarray(levels)),
         cells=(int(levels.shape[1]), int(levels.shape[0])),
         canvas=(int(levels.shape[1]) * factor, int(levels.shape[0]) * factor),
         seed=result.seed,
@@ -187,22 +187,13 @@ def _levels(image: Image.Image) -> list[tuple[int, int]]:
 
 def encode(image: Image.Image, form: str, quality: int) -> bytes:
     """A result in the format asked for, saying how it was made."""
+    if form == "png":
+        return png.encode(image, MADE_BY)
     buffer = io.BytesIO()
-    if form == "png":  # level 1: Pillow's own level takes longer than the whole server
-        info = PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", MADE_BY)
-        image.save(buffer, "PNG", compress_level=1, pnginfo=info)
-    elif form == "jpeg":
+    if form == "jpeg":
         image.save(buffer, "JPEG", quality=max(1, quality), subsampling=0, xmp=MADE_BY.encode())
     else:
         image.save(buffer, "WEBP", quality=quality, method=2, xmp=MADE_BY.encode())
-    return buffer.getvalue()
-
-
-def png(image: Image.Image) -> bytes:
-    """Masks and heatmaps: small, quickly."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

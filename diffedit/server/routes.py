@@ -100,11 +100,12 @@ class Routes:
 
     async def submit(self, request: Request) -> Response:
         """Answer at once with an id; `Idempotency-Key` makes repeating it safe."""
-        order = await self._order(request)
         word = request.headers.get("idempotency-key", "")[:256]
         key = request.state.owner, word
+        known = self._repeats.get(key) if word else None
+        order = await self._order(request, known=known is not None)
         body = _digest(order)
-        if known := self._repeats.get(key) if word else None:
+        if known:
             if known[1] != body:
                 raise ApiError(
                     422,
@@ -191,7 +192,16 @@ class Routes:
 
     # -- parts ----------------------------------------------------------------------------------
 
-    async def _order(self, request: Request, *, mask_only: bool = False) -> form.Order:
+    async def _order(
+        self, request: Request, *, mask_only: bool = False, known: bool = False
+    ) -> form.Order:
+        """What is asked for; a crowded server refuses before it reads, unless it is `known`."""
+        try:
+            if not known:
+                self.desk.check_open()
+        except ApiError:
+            await form.skip(request, self.settings)  # or the client would not hear the answer
+            raise
         order = await form.read(request, self.settings, self._uploads, mask_only=mask_only)
         if order.model not in (None, self.house.model):
             raise ApiError(

@@ -206,6 +206,15 @@ def test_a_cell_is_edited_when_any_of_it_is_white() -> None:
     np.testing.assert_array_equal(found, [[False, True]])
 
 
+def test_a_pixel_across_two_cells_is_in_the_one_that_holds_its_centre() -> None:
+    """Three rows on two cells: a box filter would give the middle one to the upper cell alone."""
+    photo = Image.new("RGB", (2, 3))
+    _, p = images.fit(photo, (2, 1))
+    white = Image.fromarray(np.array([[0, 0], [255, 255], [0, 0]], np.uint8))
+    edited = array(images.mask_to_photo(images.latent_mask(white, p, 1), p, 1))
+    assert (edited[1] == 255).all()
+
+
 @given(placed(), st.integers(0, 2**32), st.floats(0.001, 0.5))
 def test_every_white_pixel_lies_in_an_edited_cell(case: Any, seed: int, share: float) -> None:
     photo, _, p, factor = case

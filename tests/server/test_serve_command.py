@@ -38,6 +38,8 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         (["--idle-unload", "soon"], {}, 2, "10m"),
         ([], {"DIFFEDIT_SERVE_MAX_PIXELS": "many"}, 2, "max_pixels is wrong"),
         ([], {"DIFFEDIT_SERVE_MAX_PIXLES": "1"}, 2, "MAX_PIXLES"),
+        (["--replicas", "2"], {}, 2, "--ray"),
+        (["--ray", "--replicas", "4:2"], {}, 2, "least:most"),
         (["--model", "none"], {}, 3, "none"),
         (["--backend", "onnxruntime", "--port", "0"], {}, 4, "engines"),
     ],
