@@ -7,7 +7,8 @@
 #            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
 #            pytorch.org, "Get started", names the index with the small CPU build.
 # PY         an interpreter that has everything already; `setup` is then left out
-# ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test` and `bench`, as they are
+# ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test`, `audit` and `bench`, as
+#            they are
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -30,7 +31,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo train-judge quality engines edit serve test check format bench bench-serving gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo train-judge quality engines edit serve test contract check audit format bench bench-serving gpu-check clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -114,10 +115,18 @@ serve: $(READY)  ## Serve edits over HTTP, with a page to try them: [MODEL=folde
 test: $(READY)  ## Run the tests that need no GPU
 	$(PY) -m pytest -q -m "not gpu" $(ARGS)
 
-check: $(READY)  ## Run the linter, the format check and the type checker
+contract: $(READY)  ## Hold the server to its OpenAPI with made-up requests: [CASES=10000 SEED=0]
+	DIFFEDIT_CONTRACT_CASES=$(or $(CASES),10000) DIFFEDIT_CONTRACT_SEED=$(or $(SEED),0) \
+	    $(PY) -m pytest -q -s tests/server/test_contract.py $(ARGS)
+
+check: $(READY)  ## Run the linter, the format check, the type checker and the audit
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) tests/audit.py
+
+audit: $(READY)  ## Ask an advisory service about every pinned package: [ARGS="-s osv"]
+	$(PY) tests/audit.py $(ARGS)
 
 format: $(READY)  ## Format every file and mend what the linter can mend itself
 	$(PY) -m ruff check --fix .

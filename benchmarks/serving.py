@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", type=Path, default=Path("demo/model"), help="a checkpoint (demo/model)")
     add("--real", action="store_true", help="run its networks instead of fake ones")
-    add("--call-ms", type=float, default=5.0, help="what a fake call takes (5)")
+    add("--call-ms", type=float, default=20.0, help="what a fake call takes (20)")
     add("--seconds", type=int, default=20, help="of each load (20)")
     add("--soak", type=float, default=0.0, help="seconds of a soak at the end (none)")
     add("--locust", type=Path, default=Path("build/locust/bin/locust"), help="the load tool")

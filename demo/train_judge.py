@@ -2,9 +2,10 @@
 
     python -m demo.train_judge --out demo/judge [--minutes 5] [--seed 0] [--vae FOLDER]
 
-It learns whole objects by kind and colour, and "nothing": empty places, places whose object is
-gone, and half-done edits, two objects in one. Blur and small shifts of box and colour stand for
-what a VAE does to a picture; no picture of a model is trained on. Steps see seeds below 970,000
+It learns whole objects by kind and colour, in their own boxes and in those of objects they took the
+place of, and "nothing": empty places, places whose object is gone, and half-done edits, two objects
+in one. Boxes that are off, blur and shifts of colour stand for what a model and its VAE do to a
+picture; no picture of a model is trained on. Steps see seeds below 970,000
 only; the reserved seeds are drawn once, after the training, for the accuracy that is reported.
 """
 
@@ -33,6 +34,9 @@ from demo.train_machine import choose_device, hardware
 from demo.train_vae import round_trip
 
 UNSEEN = 970_000  # the first seed that no step sees
+SHIFT, STRETCH = 0.15, 1.3
+"""How far a box may be off its object, in its sides, and how much too large or too small it may be:
+an edit draws an object of its own size and place into the old one's box."""
 HELD_OUT = scenes.training_seeds(1000, start=980_000)  # to choose by, unlike the reserved ones
 
 
@@ -42,7 +46,8 @@ class Pool:
 
     images, changed: uint8 [N, S, S, 3]; boxes: float32 [N, 3, 4], zeros where there is no object;
     objects: int64 [M, 4], of each its scene, its place in it, kind and colour; index: int64 [N],
-    which one is changed; gone: bool [N], where it is no more.
+    which one is changed; became: int64 [N, 2], its kind and colour then; gone: bool [N], where it
+    is no more.
     """
 
     images: Tensor
@@ -50,29 +55,35 @@ class Pool:
     boxes: Tensor
     objects: Tensor
     index: Tensor
+    became: Tensor
     gone: Tensor
 
     @classmethod
     def draw(cls, seeds: range, size: int = 64) -> Pool:
         images, changed = np.empty((2, len(seeds), size, size, 3), np.uint8)
         boxes, objects, index = np.zeros((len(seeds), 3, 4), np.float32), [], []
+        became = np.zeros((len(seeds), 2), np.int64)
         for n, seed in enumerate(seeds):
             scene = scenes.scene(seed, size)
             for i, thing in enumerate(scene.objects):
                 boxes[n, i] = thing.box
                 objects.append((n, i, KINDS.index(thing.kind), COLOURS.index(thing.colour)))
             index.append(seed // 3 % len(scene.objects))
-            images[n], changed[n] = scene.image, _changed(scene, index[n], seed % 3)
-        rest = np.array(objects), np.array(index), np.array(seeds) % 3 == 2
+            images[n] = scene.image
+            changed[n], (kind, colour) = _changed(scene, index[n], seed % 3)
+            became[n] = KINDS.index(kind), COLOURS.index(colour)
+        rest = np.array(objects), np.array(index), became, np.array(seeds) % 3 == 2
         return cls(*map(torch.from_numpy, (images, changed, boxes, *rest)))
 
 
-def _changed(scene: scenes.Scene, i: int, how: int) -> Pixels:
-    """With object `i` recoloured (0), replaced (1) or gone (2)."""
+def _changed(scene: scenes.Scene, i: int, how: int) -> tuple[Pixels, tuple[str, str]]:
+    """With object `i` recoloured (0), replaced (1) or gone (2); and its kind and colour then."""
     if how < 2:
-        return scene.edited(scene.edits()[2 * i + how]).image
-    things = scene.recipe.things
-    return render(replace(scene.recipe, things=things[:i] + things[i + 1 :]), len(scene.image))[0]
+        edit = scene.edits()[2 * i + how]
+        return scene.edited(edit).image, (edit.kind, edit.colour)
+    things, thing = scene.recipe.things, scene.objects[i]
+    rest = replace(scene.recipe, things=things[:i] + things[i + 1 :])
+    return render(rest, len(scene.image))[0], (thing.kind, thing.colour)
 
 
 class Examples(NamedTuple):
@@ -97,6 +108,13 @@ def whole(pool: Pool, rows: Tensor) -> Examples:
     """The objects in these rows of `pool.objects`."""
     n, i, kinds, colours = pool.objects[rows].unbind(1)
     return Examples(pool.images[n], pool.boxes[n, i], kinds, colours)
+
+
+def done(pool: Pool, rows: Tensor) -> Examples:
+    """The new objects of those of these scenes that were edited, where the old ones stood."""
+    rows = rows[~pool.gone[rows]]
+    kinds, colours = pool.became[rows].unbind(1)
+    return Examples(pool.changed[rows], pool.boxes[rows, pool.index[rows]], kinds, colours)
 
 
 def empty(pool: Pool, rows: Tensor, draw: torch.Generator) -> Examples:
@@ -156,25 +174,26 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
 
 def batch(pool: Pool, count: int, draw: torch.Generator) -> Examples:
-    """About `count` examples: nine sixteenths whole objects, the rest nothing."""
+    """About `count` examples: ten sixteenths whole objects, the rest nothing."""
     every, objects = len(pool.images), len(pool.objects)
     # A third of the scenes lost an object; of the others' edits, half can be seen half done.
-    wanted = ((9, objects), (2, every), (5, every), (9, every))
+    wanted = ((6, objects), (6, every), (2, every), (5, every), (9, every))
     rows = [torch.randint(of, (n * count // 16,), generator=draw) for n, of in wanted]
-    nothings = empty(pool, rows[1], draw), gone(pool, rows[2]), half_done(pool, rows[3], draw)
-    return Examples(*map(torch.cat, zip(whole(pool, rows[0]), *nothings, strict=True)))
+    wholes = whole(pool, rows[0]), done(pool, rows[1])
+    nothings = empty(pool, rows[2], draw), gone(pool, rows[3]), half_done(pool, rows[4], draw)
+    return Examples(*map(torch.cat, zip(*wholes, *nothings, strict=True)))
 
 
 def augmented(shown: Examples, draw: torch.Generator, device: torch.device) -> Tensor:
-    """Crops, float32 [N, 3, 32, 32] in 0..1, as a box a little off and a soft picture give them."""
+    """Crops, float32 [N, 3, 32, 32] in 0..1, as a box that is off and a soft picture give them."""
     count, size = len(shown.boxes), shown.pictures.shape[1]
 
     def spread(reach: float, *shape: int) -> Tensor:
         return reach * (2 * torch.rand((count, *shape), generator=draw) - 1)
 
     first, last = shown.boxes.split(2, 1)
-    middle = (first + last) / 2 + spread(0.06, 2) * (last - first)
-    half = (last - first) / 2 * (1 + spread(0.08, 1))
+    middle = (first + last) / 2 + spread(SHIFT, 2) * (last - first)
+    half = (last - first) / 2 * (STRETCH ** spread(1.0, 1))
     boxes, blur = torch.cat([middle - half, middle + half], 1), (0.6 + spread(0.6)) * size / 64
     seen = crops(to_shares(shown.pictures.to(device)), boxes.to(device), blur.to(device))
     noise = (0.01 + spread(0.01, 1, 1, 1)) * torch.randn(seen.shape, generator=draw)
@@ -217,13 +236,15 @@ def measure(
 ) -> dict[str, float]:
     """Shares of right answers on the scenes of these seeds, their pictures sent `through` first.
 
-    Of whole objects: kind, colour, both; of each sort of nothing: what was seen as nothing.
+    Of whole objects: kind, colour, both; of finished edits: both, in the old object's box; of each
+    sort of nothing: what was seen as nothing.
     """
     pool, draw, every = Pool.draw(seeds, size), generator(0, "measure", 0), torch.arange(len(seeds))
     kinds, colours = (*KINDS, None), (*COLOURS, None)
     found: dict[str, float] = {}
     for name, shown in {
         "whole": whole(pool, torch.arange(len(pool.objects))),
+        "done": done(pool, every),
         "empty": empty(pool, every, draw),
         "gone": gone(pool, every),
         "half_done": half_done(pool, every, draw),
@@ -232,7 +253,8 @@ def measure(
         kind = np.array([kinds[k] == s for k, s in zip(shown.kinds, seen.kinds, strict=True)])
         colour = [colours[c] == s for c, s in zip(shown.colours, seen.colours, strict=True)]
         shares = {"kind": kind, "colour": colour, "both": kind & colour}
-        shares = shares if name == "whole" else {name: kind}
+        if name != "whole":
+            shares = {name: kind & colour}
         found |= {f"{name}_crops": len(kind)} | {k: float(np.mean(v)) for k, v in shares.items()}
     return found
 

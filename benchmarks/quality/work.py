@@ -1,7 +1,7 @@
 """The edits spread over processes, every finished part in a file, so that a run can go on.
 
-A part is one setting on a few cases: an .npz of every figure, one value a case, and for the
-settings that keep pictures `after`, `mask` and `heatmap` as well. It knows no statistics.
+A part is one setting on a few cases: an .npz of what the editor made of each. Figures are taken
+from the parts afterwards, so that another figure or judge costs no edit. It knows no statistics.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 import diffedit
-from benchmarks.quality.cases import case
-from benchmarks.quality.editors import Editors, Models
+from benchmarks.quality.cases import Case, case
+from benchmarks.quality.editors import Editors, Models, Outcome
 from benchmarks.quality.figures import figures
 from benchmarks.quality.settings import Setting
 from demo.judge import Judge
@@ -63,7 +63,7 @@ def work_folder(root: Path, models: Models) -> Path:
     checkpoint = Checkpoint.open(models.model)
     facts = [checkpoint.digest(part) for part in ("unet", "vae", "text_encoder")]
     facts += [str(models.backend), str(models.engines), str(models.device), str(models.dtype)]
-    facts += [diffedit.__version__, torch.__version__]
+    facts += [diffedit.__version__, torch.__version__, "outcomes"]
     return root / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -90,8 +90,36 @@ def measure(
     jobs = [Job(folder, models, tuple(settings), chunk, threads) for chunk in chunks]
     if any(not job.path(s).exists() for job in jobs for s in settings):
         _run(jobs, workers)
-    parts = {s.name: [_load(job.path(s)) for job in jobs] for s in settings}
-    return {name: _joined(loaded) for name, loaded in parts.items()}
+    checkpoint, judge = Checkpoint.open(models.model), Judge.open()
+    cases = {job.seeds: [case(s, checkpoint.native_size) for s in job.seeds] for job in jobs}
+    return {
+        setting.name: _joined(
+            [
+                _figures(setting, cases[job.seeds], load(job.path(setting)), judge, checkpoint)
+                for job in jobs
+            ]
+        )
+        for setting in settings
+    }
+
+
+def _figures(
+    setting: Setting,
+    cases: Sequence[Case],
+    outcomes: Sequence[Outcome],
+    judge: Judge,
+    checkpoint: Checkpoint,
+) -> Columns:
+    """One value a case of every figure; with what the sheets show, where it is kept."""
+    rows = []
+    for one, outcome in zip(cases, outcomes, strict=True):
+        row: dict[str, Any] = {"seed": one.seed}
+        row |= figures(setting, one, outcome, judge, checkpoint.factor)
+        if setting.keep:
+            row |= {"after": outcome.after, "mask": outcome.mask}
+            row |= {"heatmap": outcome.heatmap} if outcome.heatmap is not None else {}
+        rows.append(row)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _run(jobs: Sequence[Job], workers: int) -> None:
@@ -121,30 +149,47 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
 def run_job(job: Job, after_each: Any = lambda: None) -> None:
     """What a process does: every part of the job that is not there yet."""
     torch.set_num_threads(job.threads)
-    judge = Judge.open()
     editors = Editors(job.models)
-    checkpoint = Checkpoint.open(job.models.model)
-    cases = [case(seed, checkpoint.native_size) for seed in job.seeds]
+    size = Checkpoint.open(job.models.model).native_size
+    cases = [case(seed, size) for seed in job.seeds]
     try:
         for setting in job.settings:
             path = job.path(setting)
             if path.exists():
                 continue
-            columns: dict[str, list[Any]] = {}
-            for one, outcome in zip(cases, editors.run(setting, cases), strict=True):
-                row: dict[str, Any] = dict(figures(setting, one, outcome, judge, checkpoint.factor))
-                if setting.keep:
-                    row |= {"after": outcome.after, "mask": outcome.mask}
-                    if outcome.heatmap is not None:
-                        row["heatmap"] = outcome.heatmap
-                for name, value in row.items():
-                    columns.setdefault(name, []).append(value)
-            _save(
-                path, {"seed": np.array(job.seeds), **{k: np.array(v) for k, v in columns.items()}}
-            )
+            save(path, list(editors.run(setting, cases)), setting)
             after_each()
     finally:
         editors.close()
+
+
+def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
+    """Write a part, whole or not at all; heatmaps only where sheets show them."""
+    part, arrays = path.with_suffix(f".{os.getpid()}.part"), {}
+    if setting.editor == "mask":
+        arrays["shape"] = np.array(outcomes[0].after.shape)
+    else:
+        arrays["after"] = np.array([outcome.after for outcome in outcomes])
+    if outcomes[0].mask is not None:
+        arrays["mask"] = np.array([outcome.mask for outcome in outcomes])
+    if setting.keep and outcomes[0].heatmap is not None:
+        arrays["heatmap"] = np.array([outcome.heatmap for outcome in outcomes])
+    with part.open("wb") as file:
+        np.savez_compressed(file, **cast(Any, arrays))
+    os.replace(part, path)
+
+
+def load(path: Path) -> list[Outcome]:
+    """What `save` wrote; pictures of masks alone are black."""
+    with np.load(path) as file:
+        found = {name: file[name] for name in file.files}
+    if "after" not in found:
+        count = len(found["mask"])
+        found["after"] = np.zeros((count, *found.pop("shape")), np.uint8)
+    return [
+        Outcome(**{name: values[i] for name, values in found.items()})
+        for i in range(len(found["after"]))
+    ]
 
 
 class _Progress:
@@ -183,18 +228,6 @@ def _cost(setting: Setting) -> float:
 def _deaf() -> None:
     """Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _save(path: Path, columns: Columns) -> None:
-    part, arrays = path.with_suffix(f".{os.getpid()}.part"), cast(Any, columns)
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(part, path)
-
-
-def _load(path: Path) -> Columns:
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:

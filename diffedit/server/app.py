@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartParser
 
 import diffedit
 from diffedit.pipeline import DiffEditPipeline
+from diffedit.server import schema
 from diffedit.server.desk import Desk
 from diffedit.server.errors import ApiError, api_error
 from diffedit.server.guard import Guard, Keys
@@ -78,6 +79,7 @@ def create_app(
     )
     app.state.house, app.state.desk, app.state.settings = house, desk, settings
     app.state.metrics = metrics
+    app.openapi = lambda: schema.described(app)  # type: ignore[method-assign]
     app.include_router(Routes(house, desk, metrics, settings).router())
     app.add_exception_handler(ApiError, _known)
     app.add_exception_handler(DiffEditError, _known)

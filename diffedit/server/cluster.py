@@ -17,9 +17,11 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -128,6 +130,10 @@ class Replica:
         name = serve.get_replica_context().replica_id.unique_id
         return name, self.app.state.metrics.text().decode()
 
+    def busy(self) -> int:
+        """Edits under way or waiting."""
+        return len(self.desk.active) + len(self.desk.waiting)
+
     def record_routing_stats(self) -> dict[str, float]:
         """Seconds of work that it holds, and what a picture's encoding costs elsewhere."""
         return {"backlog": self.desk.backlog, "detour": self.house.costs.encoding()}
@@ -140,6 +146,26 @@ class Replica:
     async def __del__(self) -> None:
         """Jobs that nobody waits for are finished, then the engine is put away."""
         await self._life.__aexit__(None, None, None)
+
+
+class Front:
+    """The door, in a process that Ray gives it."""
+
+    def __init__(self, replicas: DeploymentHandle[Any], settings: Settings, json_log: bool) -> None:
+        log_to_stderr(as_json=json_log)
+        keys = Keys.read(settings.api_keys) if settings.api_keys else None
+        self.relay = Relay(
+            lambda call: _carry(replicas, call), settings, lambda: _figures(replicas)
+        )
+        self._door = Witness(Guard(self.relay, settings, keys), seen=lambda *_: None)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """What Ray hands requests to."""
+        return self._door
+
+    def drain(self) -> None:
+        """Take nothing more."""
+        self.relay.draining = True
 
 
 def build(
@@ -180,31 +206,20 @@ def build(
         ray_actor_options={"num_cpus": scale.cpus, "num_gpus": scale.gpus},
         max_ongoing_requests=places + POLLS,
         max_queued_requests=places * scale.most,
+        max_constructor_retry_count=3,
         graceful_shutdown_timeout_s=settings.drain_seconds + 10,
         health_check_period_s=HEALTH_SECONDS,
         health_check_timeout_s=settings.stall_seconds,
         request_router_config=routing,
     )(Replica).bind(open_pipeline, model, settings, json_log)
 
-    def front() -> ASGIApp:
-        return door(settings, json_log)
-
-    ingress = serve.deployment(
+    front = serve.deployment(
         name="front",
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=(places + POLLS) * scale.most,
-    )(serve.ingress(front)())
-    return ingress.bind(replica)
-
-
-def door(settings: Settings, json_log: bool) -> ASGIApp:
-    """The front, in the process that Ray gives it."""
-    log_to_stderr(as_json=json_log)
-    context = serve.get_replica_context()
-    handle = serve.get_deployment_handle("replica", app_name=context.app_name)
-    keys = Keys.read(settings.api_keys) if settings.api_keys else None
-    relay = Relay(lambda call: _carry(handle, call), settings, lambda: _figures(handle))
-    return Witness(Guard(relay, settings, keys), seen=lambda *_: None)
+        graceful_shutdown_timeout_s=settings.drain_seconds + 10,
+    )(serve.ingress()(Front))
+    return front.bind(replica, settings, json_log)
 
 
 async def _carry(handle: DeploymentHandle[Any], call: Call) -> AsyncIterator[list[Message]]:
@@ -286,23 +301,46 @@ def start(settings: Settings) -> None:
 
 
 def deploy(application: serve.Application) -> None:
-    """Start it, or replace the one that runs, a few replicas at a time; returns when it is up."""
+    """Start it, or replace the one that runs, a few replicas at a time; returns when it is up.
+
+    Raises DiffEditError where its replicas do not start.
+    """
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    serve.run(application, name=NAME, route_prefix="/", logging_config=quiet)
+    try:
+        serve.run(application, name=NAME, route_prefix="/", logging_config=quiet)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise DiffEditError(f"The replicas do not start; one of them said: {last}") from None
 
 
 def run(application: serve.Application, settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, then finish what is under way. Returns the exit code."""
     over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+        over.set()
+
     start(settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray's own, which end at once
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, end)
     try:
         deploy(application)
         log.info("ready at http://%s:%d/", settings.host, settings.port)
         over.wait()
-        log.info("draining")
+        drain(settings)
         return 0
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
+
+
+def drain(settings: Settings) -> None:
+    """Take nothing more, and wait for what is under way as long as it may take."""
+    log.info("draining")
+    serve.get_app_handle(NAME).broadcast("drain").results(timeout_s=5)
+    replicas = serve.get_deployment_handle("replica", NAME)
+    until = time.monotonic() + settings.drain_seconds
+    while sum(replicas.broadcast("busy").results(timeout_s=5)) and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(settings.linger_seconds)

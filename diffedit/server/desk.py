@@ -132,6 +132,10 @@ class Desk:
     def count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
 
+    async def check(self, order: Order) -> None:
+        """Raise ApiError for what its pictures' headers tell."""
+        await self._in_pool(pictures.check_order, order, self.settings)
+
     # -- serving --------------------------------------------------------------------------------
 
     async def _serve(self, job: Job) -> None:
@@ -140,13 +144,11 @@ class Desk:
         state: State = "succeeded"
         try:
             async with asyncio.timeout_at(_loop_time(job.deadline)):
-                await self._in_pool(pictures.check_order, job.order, self.settings)
-                checked = time.monotonic() - began
                 self._next()
                 if not job.turn.is_set():
                     job.tell("state", state="queued", position=self.position(job))
                 await job.turn.wait()
-                job.seconds["queue"] = time.monotonic() - began - checked
+                job.seconds["queue"] = time.monotonic() - began
                 opened = await self._in_pool(pictures.open_order, job.order, self.settings)
                 job.seconds["open"] = time.monotonic() - began - job.seconds["queue"]
                 job.mask_read_as = opened.mask_read_as

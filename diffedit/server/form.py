@@ -25,6 +25,8 @@ MaskFormat = Literal["auto", "alpha", "white", "black"]
 FORMATS = ("png", "jpeg", "webp")
 FILES = ("image", "image[]", "mask")
 MAX_FIELDS = 64
+NUMBER = "[0-9.eE+-]{1,40}"
+SIZE = "auto|[0-9]+x[0-9]+"
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def _number(name: str, text: str) -> int | float:
         return int(text)
     if not whole:
         try:
-            number = float(text) if re.fullmatch(r"[0-9.eE+-]{1,40}", text) else math.nan
+            number = float(text) if re.fullmatch(NUMBER, text) else math.nan
         except ValueError:
             number = math.nan
         if math.isfinite(number):
@@ -204,6 +206,13 @@ def _flag(name: str, text: str) -> bool:
 
 def _text(name: str, text: str) -> str:
     return text
+
+
+def _size(name: str, text: str) -> str:
+    if re.fullmatch(SIZE, text):
+        return text
+    message = f"{name} is {text[:40]!r}, but must be auto or WIDTHxHEIGHT of the picture itself."
+    raise ApiError(400, "invalid_value", message, name)
 
 
 def _between(low: int, high: int) -> Callable[[str, str], int]:
@@ -233,7 +242,7 @@ FIELDS: dict[str, Callable[[str, str], Any]] = {
     "composite": _flag,
     "mask_format": _one_of("auto", "alpha", "white", "black"),
     "n": _between(1, 10),
-    "size": _text,
+    "size": _size,
     "response_format": _one_of("b64_json", why=": pictures are not kept at addresses"),
     "output_format": _one_of(*FORMATS),
     "output_compression": _between(0, 100),

@@ -135,6 +135,7 @@ class Relay:
     def __init__(
         self, carry: Carry, settings: Settings, figures: Callable[[], Awaitable[str]]
     ) -> None:
+        self.draining = False
         self._carry, self._settings, self._figures = carry, settings, figures
         self._uploads = asyncio.Semaphore(settings.max_uploads)
 
@@ -149,6 +150,8 @@ class Relay:
             await answer(scope, receive, send)
             return
         call = await self._call(scope, receive)
+        if self.draining and (call.method == "POST" or call.path == "/readyz"):
+            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
         limit = READY_SECONDS if scope["path"] == "/readyz" else None
         try:
             async with asyncio.timeout(limit):

@@ -163,7 +163,7 @@ class Answer:
 def answer(opened: Opened, result: EditResult, order: Order, factor: int) -> Answer:
     """Everything of a result that a client may ask for; a latent cell is `factor` pixels wide."""
     apart = ImageChops.difference(opened.photo, result.image)
-    outside = Image.composite(Image.new("RGB", apart.size), apart, result.mask)
+    outside = apart.histogram(ImageChops.invert(result.mask))  # of the pixels that had to stay
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     return Answer(
         image=encode(result.image, order.output_format, order.output_compression),
@@ -176,13 +176,10 @@ def answer(opened: Opened, result: EditResult, order: Order, factor: int) -> Ans
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
         mask_share=round(result.mask.histogram()[255] / (apart.width * apart.height), 6),
-        max_abs_diff_outside_mask=max(level for level, count in _levels(outside) if count),
+        max_abs_diff_outside_mask=max(
+            (place % 256 for place, count in enumerate(outside) if count), default=0
+        ),
     )
-
-
-def _levels(image: Image.Image) -> list[tuple[int, int]]:
-    """(level, pixels that have it), for every channel of an 8-bit picture."""
-    return [(place % 256, count) for place, count in enumerate(image.histogram())]
 
 
 def encode(image: Image.Image, form: str, quality: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,7 @@ KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg":
 TOLD_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
 PING_SECONDS = 15
 MAX_KEYS = 10_000
+MAX_WORD = 256
 
 
 class Routes:
@@ -49,9 +51,13 @@ class Routes:
         ) -> None:
             router.add_api_route(path, endpoint, methods=[method], summary=summary, **more)
 
-        edit = {"openapi_extra": schema.EDIT_FORM, "responses": schema.EDIT_ERRORS}
-        mask = {"openapi_extra": schema.MASK_FORM, "responses": schema.EDIT_ERRORS}
-        job = {"responses": schema.errors(404)}
+        refused = schema.EDIT_ERRORS
+        edited = schema.of_shape(schema.EDIT, "text/event-stream") | refused
+        edit = {"openapi_extra": schema.EDIT_FORM, "responses": edited}
+        masked = schema.of_shape(schema.MASK) | refused
+        mask = {"openapi_extra": schema.MASK_FORM, "responses": masked}
+        submit = {"openapi_extra": schema.JOB_FORM, "responses": schema.ACCEPTED | refused}
+        job = {"responses": schema.of_shape(schema.JOB) | schema.errors(404)}
         events = schema.of_type("text/event-stream") | schema.errors(404)
         of_job = schema.errors(400, 404, 409, 410, 413, 415, 422, 503)
         image = schema.of_type(*(f"image/{name}" for name in form.FORMATS)) | of_job
@@ -59,12 +65,12 @@ class Routes:
 
         add("POST", "/v1/images/edits", self.edit, "Edit a picture", **edit)
         add("POST", "/v1/masks", self.mask, "Find the mask alone", **mask)
-        add("POST", "/v1/jobs", self.submit, "Edit in the background", status_code=202, **edit)
+        add("POST", "/v1/jobs", self.submit, "Edit in the background", status_code=202, **submit)
         add("GET", "/v1/jobs/{job_id}", self.state, "Where a job stands", **job)
         add("DELETE", "/v1/jobs/{job_id}", self.cancel, "Cancel a job", **job)
         add(
             "GET", "/v1/jobs/{job_id}/events", self.events, "Follow a job",
-            response_class=EventSourceResponse, responses=events,
+            response_class=EventSourceResponse, responses=events, openapi_extra=schema.RESUME,
         )  # fmt: skip
         add("GET", "/v1/jobs/{job_id}/image", self.image, "Its picture", **plain, responses=image)
         mask_image = schema.of_type("image/png") | of_job
@@ -74,7 +80,7 @@ class Routes:
         add("GET", "/v1/models", self.models, "What is served", responses=schema.errors())
         text = schema.of_type("text/plain") | schema.errors()
         add("GET", "/metrics", self.figures, "Figures for Prometheus", **plain, responses=text)
-        add("GET", "/livez", self.live, "The process runs")
+        add("GET", "/livez", self.live, "The process runs", responses=schema.errors())
         add("GET", "/readyz", self.ready, "Requests are taken", responses=schema.errors(503))
         for path in PAGE_PATHS:
             add("GET", path, self.page, "The page", include_in_schema=False)
@@ -100,7 +106,11 @@ class Routes:
 
     async def submit(self, request: Request) -> Response:
         """Answer at once with an id; `Idempotency-Key` makes repeating it safe."""
-        word = request.headers.get("idempotency-key", "")[:256]
+        word = request.headers.get("idempotency-key", "")
+        if len(word) > MAX_WORD:
+            raise ApiError(
+                400, "invalid_value", f"Idempotency-Key has over {MAX_WORD} letters; shorten it."
+            )
         key = request.state.owner, word
         known = self._repeats.get(key) if word else None
         order = await self._order(request, known=known is not None)
@@ -211,14 +221,15 @@ class Routes:
                 "out.",
                 "model",
             )
+        await self.desk.check(order)
         return order
 
     def _admit(self, request: Request, order: form.Order, *, mask_only: bool = False) -> Job:
         text = request.headers.get("x-request-timeout")
         timeout = None
         if text is not None:
-            try:
-                timeout = float(text[:20])
+            try:  # as a form's numbers: whole, and without Python's underscores
+                timeout = float(text) if re.fullmatch(form.NUMBER, text) else -1.0
             except ValueError:
                 timeout = -1.0
             if not 0 < timeout < 1e6:

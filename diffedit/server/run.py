@@ -39,6 +39,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                loop="asyncio",  # the same whatever else is installed
+                http="h11",
                 ws="none",
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=5,

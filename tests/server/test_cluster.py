@@ -32,8 +32,6 @@ SLOW = {**FAST, "num_inference_steps": "200", "strength": "1"}
 def server(tiny: Path) -> Iterator[Process]:
     with served(tiny, "--ray", "2", "--call-ms", "5") as found:
         yield found
-        found.terminate()
-        assert found.wait(90) == 0
 
 
 def picture(number: int) -> bytes:
@@ -56,6 +54,16 @@ def job(server: Process, number: int = 0, **data: Any) -> str:
 def state(server: Process, job_id: str) -> dict[str, Any]:
     found: dict[str, Any] = httpx.get(f"{server.url}/v1/jobs/{job_id}").json()
     return found
+
+
+def metrics(server: Process) -> str:
+    return httpx.get(f"{server.url}/metrics").text
+
+
+def figure(server: Process, name: str) -> float:
+    """The sum of a figure over the replicas."""
+    lines = metrics(server).splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def until(what: Callable[[], Any], seconds: float = 60) -> Any:
@@ -112,8 +120,9 @@ def test_an_edit_goes_where_its_picture_is_known(server: Process) -> None:
         assert rows[0] - rows[1] == rows[0] - rows[2] == 40, "the trajectory was there"
     assert len(homes) == 8, "one home for each picture"
     assert len({name for _, name in homes}) == 2, "both replicas serve"
-    figures = httpx.get(f"{server.url}/metrics").text
-    succeeded = [x for x in figures.splitlines() if 'diffedit_jobs_total{event="succeeded"' in x]
+    succeeded = [
+        x for x in metrics(server).splitlines() if 'diffedit_jobs_total{event="succeeded"' in x
+    ]
     assert len(succeeded) == 2
     assert sum(float(line.split()[-1]) for line in succeeded) >= 24
 
@@ -146,11 +155,7 @@ def test_repeating_a_job_is_safe(server: Process) -> None:
 
 @pytest.mark.parametrize("stream", ["false", "true"])
 def test_a_client_that_leaves_stops_its_edit(server: Process, stream: str) -> None:
-    def figure(name: str) -> float:
-        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-    left = figure('diffedit_jobs_total{event="left"')
+    left = figure(server, 'diffedit_jobs_total{event="left"')
     files = {"image": ("a.png", picture(0))}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
@@ -159,8 +164,8 @@ def test_a_client_that_leaves_stops_its_edit(server: Process, stream: str) -> No
             data={**SLOW, "stream": stream},
             timeout=1.0,
         )
-    until(lambda: figure("diffedit_jobs_active{") == 0, 10)
-    assert figure('diffedit_jobs_total{event="left"') == left + 1
+    until(lambda: figure(server, "diffedit_jobs_active{") == 0, 10)
+    assert figure(server, 'diffedit_jobs_total{event="left"') == left + 1
 
 
 def test_a_replica_that_dies_takes_no_request_with_it(server: Process) -> None:
@@ -244,3 +249,16 @@ def test_a_stream_that_loses_its_replica_is_told(server: Process) -> None:
     assert told[-2] == "event: error"
     assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "engine_lost"
     until(lambda: post(server, "/v1/images/edits").status_code == 200)
+
+
+def test_what_is_under_way_is_finished_when_it_ends(server: Process) -> None:
+    """The last test of the file: the server is told to stop while it edits."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(post, server, "/v1/images/edits", num_inference_steps="300")
+        until(lambda: figure(server, "diffedit_jobs_active{") == 1)
+        server.terminate()
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, 5)
+        refused = post(server, "/v1/images/edits")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert running.result().status_code == 200
+    assert server.wait(60) == 0
