@@ -103,8 +103,12 @@ def serve(
     if not ray:
         sys.exit(run(create_app(open_model, name, settings), settings))
     with _extra("ray"):
+        from diffedit.hub import find_checkpoint
         from diffedit.server import cluster
     scale = cluster.Scale.here(replicas, device)
+    find_checkpoint(
+        options.model, variant=variant, revision=revision
+    )  # here its absence is one sentence
     application = cluster.build(open_model, name, settings, scale, json_log=json_log)
     sys.exit(cluster.run(application, settings))
 

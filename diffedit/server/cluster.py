@@ -309,8 +309,9 @@ def deploy(application: serve.Application) -> None:
     try:
         serve.run(application, name=NAME, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise DiffEditError(f"The replicas do not start; one of them said: {last}") from None
+        raise DiffEditError(
+            "The replicas do not start; what Ray printed above says why, in its last line of each."
+        ) from error
 
 
 def run(application: serve.Application, settings: Settings) -> int:

@@ -40,6 +40,7 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         ([], {"DIFFEDIT_SERVE_MAX_PIXLES": "1"}, 2, "MAX_PIXLES"),
         (["--replicas", "2"], {}, 2, "--ray"),
         (["--ray", "--replicas", "4:2"], {}, 2, "least:most"),
+        (["--ray", "--model", "none"], {}, 3, "none"),
         (["--model", "none"], {}, 3, "none"),
         (["--backend", "onnxruntime", "--port", "0"], {}, 4, "engines"),
     ],
