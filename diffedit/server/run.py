@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from diffedit.server.patience import patient
 from diffedit.server.settings import Settings
 from engine.spec import DiffEditError
 
@@ -40,7 +41,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 loop="asyncio",  # the same whatever else is installed
-                http="h11",
+                http=patient(settings.upload_seconds),  # type: ignore[arg-type]  # makes protocols
                 ws="none",
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=5,

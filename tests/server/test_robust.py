@@ -212,3 +212,27 @@ def test_slow_bodies_and_lying_lengths(tiny: Path) -> None:
         both = talk(form + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n")
         assert " 400 " in both
         assert edit(server).status_code == 200
+
+
+def test_headers_that_do_not_come_are_not_waited_for(tiny: Path) -> None:
+    """Nothing, half a line, and a letter now and then: closed in time, and others are served."""
+    with served(tiny, DIFFEDIT_SERVE_UPLOAD_SECONDS="0.5") as server:
+        for sent in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: "):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+                began = time.monotonic()
+                line.sendall(sent)
+                line.settimeout(0.1)
+                answer = b""
+                while time.monotonic() - began < 5:
+                    try:
+                        if not (more := line.recv(1000)):
+                            break
+                        answer += more
+                    except TimeoutError:
+                        line.sendall(b"a" if sent else b"")  # a letter now and then
+                assert answer.startswith(b"HTTP/1.1 408 ")
+                assert 0.4 < time.monotonic() - began < 3
+        with httpx.Client(base_url=server.url) as client:  # one connection, longer than that
+            for _ in range(3):
+                assert client.get("/livez").status_code == 200
+                time.sleep(0.4)
