@@ -100,7 +100,8 @@ def _too_large(field: str, settings: Settings) -> str:
 
 
 def read_mask(data: bytes, photo: Image.Image, how: MaskFormat) -> tuple[Image.Image, Reading]:
-    """The mask as L, 255 = edit, of the photograph's size, and how it was read.
+    """The mask as L, 255 = edit, of the photograph's size, and how it was read; ApiError, or
+    InvalidRequest from `images.load_mask`.
 
     "alpha": what is transparent is edited (OpenAI's convention). "white" and "black": what is
     lighter or darker than middle grey. "auto": alpha where the mask has any, else white.
@@ -124,19 +125,21 @@ def read_mask(data: bytes, photo: Image.Image, how: MaskFormat) -> tuple[Image.I
             )
         read_as: Reading = how if how != "auto" else "alpha" if clear else "white"
         if read_as == "alpha":
-            try:
-                alpha = _upright(opened).convert("RGBA").getchannel("A")
-            except Exception:  # a decoder may raise anything on damaged bytes
-                raise ApiError(
-                    400, "damaged_image", "mask is damaged; save it again.", "mask"
-                ) from None
+            alpha = _upright(opened).convert("RGBA").getchannel("A")
             return alpha.point([255] * 128 + [0] * 128), read_as
     white = images.load_mask(data, photo.size)
     return (white if read_as == "white" else ImageChops.invert(white)), read_as
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+def _upright(mask: Image.Image) -> Image.Image:
+    """Decoded, and turned as its EXIF says."""
+    try:
+        mask.load()
+        return ImageOps.exif_transpose(mask)
+    except MemoryError:
+        raise
+    except Exception:  # a decoder may raise anything on damaged bytes
+        raise ApiError(400, "damaged_image", "mask is damaged; save it again.", "mask") from None
 
 
 @dataclass(frozen=True)

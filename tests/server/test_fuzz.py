@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -66,3 +67,12 @@ def test_no_bytes_are_taken_for_a_picture(data: bytes) -> None:
     with contextlib.suppress(ApiError):
         pictures.check_header(data, "image", LIMITS)
         Image.open(io.BytesIO(data))  # what passed is one for PIL too
+
+
+def test_a_damaged_mask_of_another_size_is_refused() -> None:
+    """Its size is looked at upright, and so all of it is read."""
+    mask = encoded(still_life(20, 30))
+    order = Order(WHOLE[0], mask[: len(mask) // 2], {"prompt": "a ball"})
+    pictures.check_order(order, LIMITS)
+    with pytest.raises(ApiError, match="damaged"):
+        pictures.open_order(order, LIMITS)
