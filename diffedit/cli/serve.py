@@ -105,7 +105,8 @@ def serve(
     with _extra("ray"):
         from diffedit.hub import find_checkpoint
         from diffedit.server import cluster
-    scale = cluster.Scale.here(replicas, device)
+        from diffedit.server.scale import Scale
+    scale = Scale.here(replicas, device)
     find_checkpoint(
         options.model, variant=variant, revision=revision
     )  # here its absence is one sentence

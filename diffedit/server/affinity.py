@@ -26,14 +26,26 @@ class Affinity(ConsistentHashRouter):
             candidate_replicas, pending_request
         )
         session = pending_request.metadata.session_id if pending_request is not None else ""
-        kind, _, word = (session or "").partition(":")
-        if kind == "server":
-            named = [r for r in candidate_replicas if r.replica_id.unique_id == word]
-            return [named] if named else ranks
-        if kind == "keep" or not ranks:
-            return ranks
-        loads = {r: r.routing_stats.get("backlog", 0.0) for r in candidate_replicas}
-        (first, *_), idle = ranks[0], min(candidate_replicas, key=loads.__getitem__)
-        detour = first.routing_stats.get("detour", 0.0) if kind == "image" else 0.0
-        done_since = 2 * STATS_SECONDS
-        return [[idle], *ranks] if loads[first] - done_since > loads[idle] + detour else ranks
+        return ordered(session or "", ranks, candidate_replicas)
+
+
+def ordered(
+    session: str, ranks: list[list[RunningReplica]], candidates: list[RunningReplica]
+) -> list[list[RunningReplica]]:
+    """The hash's order, changed where the call asks for one replica or its own is too busy.
+
+    Args:
+        session: what the call prefers; see `front.Call.prefer`.
+        ranks: by consistent hashing.
+    """
+    kind, _, word = session.partition(":")
+    if kind == "server":
+        named = [r for r in candidates if r.replica_id.unique_id == word]
+        return [named] if named else ranks
+    if kind == "keep" or not ranks:
+        return ranks
+    loads = {r: r.routing_stats.get("backlog", 0.0) for r in candidates}
+    (first, *_), idle = ranks[0], min(candidates, key=loads.__getitem__)
+    detour = first.routing_stats.get("detour", 0.0) if kind == "image" else 0.0
+    done_since = 2 * STATS_SECONDS
+    return [[idle], *ranks] if loads[first] - done_since > loads[idle] + detour else ranks

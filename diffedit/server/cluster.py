@@ -14,18 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import ray
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayActorError
@@ -46,6 +43,7 @@ from diffedit.server.front import Call, Full, Lost, Relay, play
 from diffedit.server.guard import Guard, Keys
 from diffedit.server.metrics import merged
 from diffedit.server.run import log_to_stderr
+from diffedit.server.scale import Scale
 from diffedit.server.settings import Settings
 from diffedit.server.witness import Witness
 from engine.spec import DiffEditError
@@ -58,44 +56,6 @@ UPSCALE_SECONDS = 5.0
 HEALTH_SECONDS = 2.0
 POLLS = 64
 """Places of a replica beside its edits', for requests that look after jobs."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How many replicas, and what each takes of its machine.
-
-    Attributes:
-        least, most: replicas; Ray keeps to what the load asks for between the two.
-        gpus, cpus: each replica's share.
-    """
-
-    least: int = 1
-    most: int = 1
-    gpus: float = 0.0
-    cpus: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str, *, gpus: float = 0.0, cpus: float = 1.0) -> Scale:
-        """From "2" or "1:4"; DiffEditError where it is neither."""
-        found = re.fullmatch(r"([0-9]{1,4})(?::([0-9]{1,4}))?", text)
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 1 <= least <= most:
-            raise DiffEditError(
-                f"replicas is {text!r}, but must be a number such as 2, or least:most as in 1:4."
-            )
-        return cls(least, most, gpus, cpus)
-
-    @classmethod
-    def here(cls, text: str | None, device: str | None) -> Scale:
-        """For this machine: one replica a GPU; without one, its cores shared among them."""
-        gpus = 0 if device == "cpu" else torch.cuda.device_count()
-        if gpus:
-            if device not in (None, "cuda"):
-                raise DiffEditError(f"device is {device}, but Ray gives every replica its own GPU.")
-            return cls.parse(text or str(gpus), gpus=1.0)
-        scale = cls.parse(text or "1")
-        share = (os.cpu_count() or 1) / scale.most
-        return replace(scale, cpus=float(int(share)) if share >= 1 else share)
 
 
 class Replica:
@@ -310,7 +270,7 @@ def deploy(application: serve.Application) -> None:
         serve.run(application, name=NAME, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
         raise DiffEditError(
-            "The replicas do not start; what Ray printed above says why, in its last line of each."
+            "The replicas do not start; what Ray printed above says why."
         ) from error
 
 

@@ -87,8 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     if args.ray:
         from diffedit.server import cluster
+        from diffedit.server.scale import Scale
 
-        scale = cluster.Scale.parse(args.ray, cpus=0.5)
+        scale = Scale.parse(args.ray, cpus=0.5)
         return cluster.run(cluster.build(open_pipeline, "fake", settings, scale), settings)
     return run(create_app(open_pipeline, "fake", settings), settings)
 

@@ -1,4 +1,4 @@
-"""PNG, quickly: Pillow spends twenty times as long on one, most of it on choosing filters.
+"""PNG, quickly: Pillow takes many times as long, most of it to choose filters.
 
 Every line is stored as its difference from the one above (PNG's filter "up"), which suits photos
 and masks alike, and deflated by ISA-L. Specification: https://www.w3.org/TR/png-3/
