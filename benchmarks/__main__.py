@@ -16,6 +16,7 @@ NAMES = {
     "ladder": "the same edit, one optimisation a rung, from diffusers' pipeline up",
     "latency": "one edit at a time: cold, warm, and the next one of the same picture",
     "overhead": "what batcher and buffers cost beside the networks",
+    "profile": "where the time of one UNet call goes, by kind of operation",
     "quality": "how good masks and edits are, against the truth",
     "roofline": "how far each network is from what the device can do",
     "row": "seconds for one call of the UNet",

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.latency import add_backend
 from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit.backends import choose
-from engine.backends import Networks
+from engine.backends import Backend, Networks
 from engine.buffers import TORCH_DTYPES
 from engine.spec import NETWORKS, Checkpoint, NetSpec, Size
 
@@ -121,14 +121,19 @@ def call_seconds(
 ) -> float:
     """The median duration of a call of one network with `batch` rows."""
     backend = networks.find(net, shape)
-    inputs = {
-        t.name: torch.rand((batch, *t.shape), device=networks.device)
+    inputs = random_inputs(backend, batch)
+    with torch.inference_mode():
+        return _median(lambda: backend(inputs), networks.device, repeats)
+
+
+def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
+    """Numbers from 0 to 10 for every input of a network."""
+    return {
+        t.name: torch.rand((batch, *t.shape), device=backend.device)
         .mul(10)
         .to(TORCH_DTYPES[t.dtype])
         for t in backend.spec.inputs
     }
-    with torch.inference_mode():
-        return _median(lambda: backend(inputs), networks.device, repeats)
 
 
 def _median(call: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -149,13 +154,18 @@ def _wait(device: torch.device) -> None:
 
 def operations(checkpoint: Checkpoint, spec: NetSpec) -> int:
     """Floating point operations of one row, counted without computing any."""
+    return sum(operations_by_kind(checkpoint, spec).values())
+
+
+def operations_by_kind(checkpoint: Checkpoint, spec: NetSpec) -> dict[str, int]:
+    """The same, by the name of PyTorch's operation, e.g. "aten.convolution"."""
     module = _on_meta(checkpoint, spec.name)
     inputs = [
         torch.empty((1, *t.shape), dtype=TORCH_DTYPES[t.dtype], device="meta") for t in spec.inputs
     ]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         NETWORKS[spec.name].call(module, torch.float32, *inputs)
-    return int(counter.get_total_flops())
+    return {str(name): int(count) for name, count in counter.get_flop_counts()["Global"].items()}
 
 
 def weight_count(checkpoint: Checkpoint, net: str) -> int:

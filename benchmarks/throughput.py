@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.counting import CountingNetworks
 from benchmarks.latency import add_backend
+from benchmarks.power import Meter
 from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.backends import choose
@@ -63,6 +64,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
             f"{name:28} {line['edits_per_second']:7.3f} edits/s ({line['gain']:.2f} x)  "
             f"p50 {line['p50']:.2f} s  p95 {line['p95']:.2f}  p99 {line['p99']:.2f}  "
             f"{line['rows_per_call']:.1f} rows a call, {100 * line['padding']:.0f} % padding"
+            + (f", {line['joules_per_edit']:.0f} J an edit" if "joules_per_edit" in line else "")
         )
     settings = {**subject.settings(), "edits": args.edits, "load": args.load}
     result = {"backend": backend, "lines": lines}
@@ -94,12 +96,13 @@ def measured(
     counting.clear()
     before = pipe.batcher.padded_rows("unet")
     began = time.perf_counter()
-    waited, rows = drive(requests)
-    taken = time.perf_counter() - began
+    with Meter() as meter:
+        waited, rows = drive(requests)
+        taken = time.perf_counter() - began
     calls, padding = counting.calls["unet"], pipe.batcher.padded_rows("unet") - before
     run = calls.slots - padding  # fewer than were asked for where edits of one picture share rows
     p50, p95, p99 = (float(v) for v in np.percentile(waited, (50, 95, 99)))
-    return {
+    found = {
         "edits_per_second": round(len(requests) / taken, 4),
         "p50": round(p50, 4),
         "p95": round(p95, 4),
@@ -109,6 +112,9 @@ def measured(
         "rows_per_call": round(run / len(calls.sizes), 3),
         "padding": round(padding / calls.slots, 4),
     }
+    if meter.joules is not None:
+        found["joules_per_edit"] = round(meter.joules / len(requests), 3)
+    return found
 
 
 Driver = Callable[[Sequence[EditRequest]], tuple[list[float], dict[str, int]]]

@@ -89,7 +89,8 @@ class DiffEditPipeline:
             dtype: torch backend: "fp32", "bf16" or "fp16"; by default the best one that is safe.
             size: (height, width) in pixels of the picture the networks see; by default the compiled
                 size that wastes least, or for torch one of the photograph's aspect.
-            compile: torch backend: compile UNet and VAE (slow to start, faster after).
+            compile: torch backend: compile UNet and VAE at their first calls, which then take
+                minutes. On a CPU this needs a C++ compiler.
             pin_batch_size: run every call in this one batch size, so that results are equal to the
                 bit whatever shares their calls.
             revision, variant, cache_dir, local_files_only: as in diffusers.

@@ -95,7 +95,12 @@ NetSize = Annotated[
     _option(_MODEL, "HEIGHTxWIDTH the networks see (default: what suits).", "--size"),
 ]
 Compile = Annotated[
-    bool, _option(_MODEL, "torch: compile the networks first (minutes).", "--compile")
+    bool,
+    _option(
+        _MODEL,
+        "torch: compile the networks first (minutes; on a CPU with your C++ compiler).",
+        "--compile",
+    ),
 ]
 Pin = Annotated[
     int | None,

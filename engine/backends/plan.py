@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.backends.caches import user_cache
 from engine.backends.folder import Found, check_border
 from engine.spec import EngineMismatch, Entry, NetSpec
 from engine.spec.manifest import Format
@@ -165,8 +166,7 @@ class RuntimeCache:
         self._engine = main.sha256
         self.path = folder / f"{main.name}.cache"
         if not os.access(folder, os.W_OK):
-            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            self.path = Path(base) / "diffedit-trt" / f"{main.sha256}.cache"
+            self.path = user_cache() / f"{main.sha256}.cache"
         self._known = b""
 
     def load(self) -> bytes | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends.compiling import CPU_BATCH_SIZES, compile_modules, first_call
 from engine.spec import (
     NETWORKS,
     UNET_BATCH_SIZES,
@@ -39,23 +40,36 @@ WARM_UPS = 3
 class TorchBackend:
     """One network at one size on a module that others may share.
 
-    `pool` is the CUDA graphs' shared memory; None runs without graphs.
+    `pool` is the CUDA graphs' shared memory; None runs without graphs. A module to be `compiled`
+    is so at its first call with each batch size.
     """
 
     def __init__(
-        self, module: torch.nn.Module, spec: NetSpec, device: torch.device, *, pool: Any = None
+        self,
+        module: torch.nn.Module,
+        spec: NetSpec,
+        device: torch.device,
+        *,
+        pool: Any = None,
+        compiled: bool = False,
     ) -> None:
         self.spec = spec
         self.device = device
         self._module = module
         self._pool = pool
         self._graphs: dict[int, _Graph] = {}
+        self._compiles = compiled
+        self._compiled: set[int] = set()
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
+        size = len(inputs[0])
+        if self._compiles and size not in self._compiled:
+            with first_call(self.spec.name, size, self.device):
+                self.eager(inputs)
+            self._compiled.add(size)
         if self._pool is None:
             return self.eager(inputs)
-        size = len(inputs[0])
         if size not in self._graphs:
             self._graphs[size] = _Graph(self.eager, inputs, self._pool)
         return self._graphs[size](inputs)
@@ -124,12 +138,14 @@ class TorchNetworks:
         graphs = cuda_graphs and device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
         self._static = graphs or compile
+        self._compile = compile
+        if compile and device.type == "cpu":
+            unet_batch_sizes = CPU_BATCH_SIZES
         self._batches = {*unet_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
         if compile:
-            for part in ("unet", "vae"):
-                modules[part].compile(dynamic=False)
+            compile_modules(modules, device)
 
     @classmethod
     def open(
@@ -169,7 +185,13 @@ class TorchNetworks:
         if key not in self._backends:
             spec = self._spec(net, shape)
             module = self.modules[NETWORKS[net].part]
-            self._backends[key] = TorchBackend(module, spec, self.device, pool=self._pool)
+            self._backends[key] = TorchBackend(
+                module,
+                spec,
+                self.device,
+                pool=self._pool,
+                compiled=self._compile and net != "text",
+            )
         return self._backends[key]
 
     def describe(self) -> str:
@@ -177,7 +199,8 @@ class TorchNetworks:
             where = torch.cuda.get_device_name(self.device)
         else:
             where = f"{self.device.type}, {torch.get_num_threads()} threads"
-        return f"torch {torch.__version__} on {where}, {self.precision}"
+        compiled = ", compiled" if self._compile else ""
+        return f"torch {torch.__version__} on {where}, {self.precision}{compiled}"
 
     def close(self) -> None:
         self._backends.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ladder, latency, plots, roofline, suite, throughput
+from benchmarks import ladder, latency, plots, profile, roofline, suite, throughput
 from benchmarks.subject import Subject
 from engine.backends.torch import TorchNetworks
 from engine.spec import NETWORKS, Checkpoint, CheckpointError, DiffEditError
@@ -83,6 +83,24 @@ def test_the_roofline_has_every_network_and_profile(
     assert two == pytest.approx(2 * one, abs=0.11)
     assert all(call["bound_ms"] > 0 for call in found["calls"])
     assert found["matrix_tflops"] > 0 and plot.stat().st_size > 5000
+
+
+def test_a_profile_names_every_kind_of_work(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "matrix_ceiling", lambda device, dtype: 1e12)
+    more = ("--dtype", "fp32", "--rows", "3", "--repeats", "1")
+    found = profile.run(options(tiny, *more))["result"]
+    kinds = found["kinds"]
+    assert set(kinds) == {*profile.KINDS, profile.REST}
+    assert sum(kind["share"] for kind in kinds.values()) == pytest.approx(1, abs=1e-3)
+    checkpoint = Checkpoint.open(tiny)
+    counted = sum(kind.get("gflop", 0) for kind in kinds.values())
+    one = roofline.operations(checkpoint, checkpoint.spec("unet", (64, 64)))
+    assert counted == pytest.approx(3 * one / 1e9, abs=0.2)
+    assert "convolutions" in capsys.readouterr().out
+    with pytest.raises(DiffEditError, match="torch backend alone"):
+        profile.run(options(tiny, "--backend", "onnxruntime"))
 
 
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:

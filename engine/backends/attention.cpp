@@ -1,0 +1,282 @@
+// Attention in bfloat16 for processors with AVX-512 BF16: softmax(q k^T * scale) v.
+//
+// Scores never leave the cache. A block of queries meets the keys a block at a time; maxima and
+// sums are carried along and earlier output rescaled where a maximum grows (the online softmax of
+// Milakov and Gimelshein, 2018; the blocks are FlashAttention's, Dao et al., 2022). Scores, sums
+// and outputs are accumulated in float32; weights are rounded to bfloat16 before they meet v.
+//
+// Layout: keys and values are packed first, so that both products are vdpbf16ps on whole vectors:
+//   keys    [keys / 16][D / 2][16] pairs (k[j][2i], k[j][2i + 1])     lanes are keys
+//   values  [keys / 2][Dv][16] pairs (v[2j][d], v[2j + 1][d])         lanes are channels
+// One pair of bfloat16 is one uint32. Keys are padded to whole vectors with zeros, whose scores are
+// set to minus infinity; D must be even.
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+
+namespace {
+
+constexpr int kLanes = 16;     // float32 in a vector
+constexpr int kRows = 24;      // queries that are worked on together
+constexpr int kKeys = 512;     // keys in a block: its scores and weights stay in the cache
+constexpr int kUnit = 4;       // blocks of queries that one task takes
+
+struct Strides {
+    int64_t batch, head, token;
+};
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+template <typename T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <typename T>
+Buffer<T> buffer(int64_t count) {
+    const int64_t bytes = (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+    return Buffer<T>(static_cast<T*>(std::aligned_alloc(64, std::max<int64_t>(bytes, 64))));
+}
+
+inline uint32_t pair(uint16_t low, uint16_t high) { return uint32_t(low) | uint32_t(high) << 16; }
+
+inline __m512bh as_bf16(__m512i x) { return (__m512bh)x; }
+
+// 2^x for x <= 0: exponent by scalef, fraction in [-1/2, 1/2] by a polynomial (error below 3e-7).
+inline __m512 exp2_negative(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays NaN
+    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 f = _mm512_sub_ps(x, whole);
+    __m512 y = _mm512_set1_ps(1.33335581e-3f);
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(9.61812911e-3f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.55041087e-2f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.40226507e-1f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93147181e-1f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(y, whole);
+}
+
+void pack_keys(const uint16_t* k, int64_t token, int keys, int width, uint32_t* packed) {
+    const int pairs = width / 2, tiles = (keys + kLanes - 1) / kLanes;
+    for (int t = 0; t < tiles; ++t) {
+        uint32_t* tile = packed + int64_t(t) * pairs * kLanes;
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const int j = t * kLanes + lane;
+            const uint16_t* row = k + j * token;
+            for (int i = 0; i < pairs; ++i)
+                tile[i * kLanes + lane] = j < keys ? pair(row[2 * i], row[2 * i + 1]) : 0;
+        }
+    }
+}
+
+void pack_values(const uint16_t* v, int64_t token, int keys, int width, int vectors, uint32_t* packed) {
+    for (int j = 0; j < keys; j += 2) {
+        const uint16_t* even = v + j * token;
+        const uint16_t* odd = j + 1 < keys ? even + token : nullptr;
+        uint32_t* row = packed + int64_t(j / 2) * vectors * kLanes;
+        for (int d = 0; d < width; ++d) row[d] = pair(even[d], odd ? odd[d] : 0);
+        std::fill(row + width, row + vectors * kLanes, 0u);
+    }
+}
+
+// Scores of 12 queries with 32 keys.
+void score_tile(const uint32_t* q, const uint32_t* k0, const uint32_t* k1, int pairs, float* scores) {
+    __m512 left[12], right[12];
+    for (int r = 0; r < 12; ++r) left[r] = right[r] = _mm512_setzero_ps();
+    for (int i = 0; i < pairs; ++i) {
+        const __m512bh a = as_bf16(_mm512_load_si512(k0 + i * kLanes));
+        const __m512bh b = as_bf16(_mm512_load_si512(k1 + i * kLanes));
+#pragma GCC unroll 12
+        for (int r = 0; r < 12; ++r) {
+            const __m512bh one = as_bf16(_mm512_set1_epi32(int(q[r * pairs + i])));
+            left[r] = _mm512_dpbf16_ps(left[r], one, a);
+            right[r] = _mm512_dpbf16_ps(right[r], one, b);
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < 12; ++r) {
+        _mm512_store_ps(scores + r * kKeys, left[r]);
+        _mm512_store_ps(scores + r * kKeys + kLanes, right[r]);
+    }
+}
+
+// out[rows][W vectors] += weights * values, for ROWS queries and W vectors of channels.
+template <int ROWS, int W>
+void value_tile(const uint32_t* weights, const uint32_t* values, int pairs, int vectors, float* out) {
+    __m512 sum[ROWS][W];
+    for (int r = 0; r < ROWS; ++r)
+        for (int w = 0; w < W; ++w)
+            sum[r][w] = _mm512_load_ps(out + (int64_t(r) * vectors + w) * kLanes);
+    for (int j = 0; j < pairs; ++j) {
+        __m512bh v[W];
+#pragma GCC unroll 8
+        for (int w = 0; w < W; ++w)
+            v[w] = as_bf16(_mm512_load_si512(values + (int64_t(j) * vectors + w) * kLanes));
+#pragma GCC unroll 12
+        for (int r = 0; r < ROWS; ++r) {
+            const __m512bh one = as_bf16(_mm512_set1_epi32(int(weights[r * (kKeys / 2) + j])));
+#pragma GCC unroll 8
+            for (int w = 0; w < W; ++w) sum[r][w] = _mm512_dpbf16_ps(sum[r][w], one, v[w]);
+        }
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int w = 0; w < W; ++w)
+            _mm512_store_ps(out + (int64_t(r) * vectors + w) * kLanes, sum[r][w]);
+}
+
+template <int ROWS, int W>
+void value_rows(const uint32_t* weights, const uint32_t* values, int pairs, int vectors, float* out) {
+    for (int r = 0; r < kRows; r += ROWS)
+        value_tile<ROWS, W>(weights + r * (kKeys / 2), values, pairs, vectors,
+                            out + int64_t(r) * vectors * kLanes);
+}
+
+void add_values(const uint32_t* weights, const uint32_t* values, int pairs, int vectors, float* out) {
+    for (int done = 0; done < vectors;) {
+        const int left = vectors - done;
+        const int w = left == 6 ? 3 : left == 8 || left == 4 || left == 9 ? 4 : std::min(left, 5);
+        const uint32_t* v = values + done * kLanes;
+        float* o = out + done * kLanes;
+        switch (w) {
+            case 1: value_rows<12, 1>(weights, v, pairs, vectors, o); break;
+            case 2: value_rows<12, 2>(weights, v, pairs, vectors, o); break;
+            case 3: value_rows<8, 3>(weights, v, pairs, vectors, o); break;
+            case 4: value_rows<6, 4>(weights, v, pairs, vectors, o); break;
+            default: value_rows<4, 5>(weights, v, pairs, vectors, o); break;
+        }
+        done += w;
+    }
+}
+
+struct Scratch {
+    explicit Scratch(int pairs, int vectors)
+        : query(buffer<uint32_t>(kRows * pairs)),
+          scores(buffer<float>(kRows * kKeys)),
+          weights(buffer<uint32_t>(kRows * kKeys / 2)),
+          out(buffer<float>(int64_t(kRows) * vectors * kLanes)) {}
+    Buffer<uint32_t> query;
+    Buffer<float> scores;
+    Buffer<uint32_t> weights;
+    Buffer<float> out;
+    float highest[kRows], sum[kRows];
+};
+
+// Weights of one block of keys; `scale` includes log2(e). Carries maxima and sums, rescales output.
+void weigh(Scratch& s, int keys, int whole, int vectors, float scale) {
+    const __m512 c = _mm512_set1_ps(scale);
+    for (int r = 0; r < kRows; ++r) {
+        float* row = s.scores.get() + r * kKeys;
+        for (int j = keys; j < whole; ++j) row[j] = -std::numeric_limits<float>::infinity();
+        __m512 top = _mm512_load_ps(row);
+        for (int j = kLanes; j < whole; j += kLanes) top = _mm512_max_ps(top, _mm512_load_ps(row + j));
+        const float before = s.highest[r];
+        const float highest = std::max(before, _mm512_reduce_max_ps(top) * scale);
+        const float shrink = std::exp2(before - highest);
+        s.highest[r] = highest;
+        const __m512 shift = _mm512_set1_ps(-highest);
+        __m512 total = _mm512_setzero_ps();
+        uint32_t* weights = s.weights.get() + r * (kKeys / 2);
+        for (int j = 0; j < whole; j += 2 * kLanes) {
+            const __m512 a = exp2_negative(_mm512_fmadd_ps(_mm512_load_ps(row + j), c, shift));
+            const __m512 b = exp2_negative(_mm512_fmadd_ps(_mm512_load_ps(row + j + kLanes), c, shift));
+            total = _mm512_add_ps(total, _mm512_add_ps(a, b));
+            _mm512_store_si512(weights + j / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+        }
+        s.sum[r] = s.sum[r] * shrink + _mm512_reduce_add_ps(total);
+        if (shrink != 1.0f) {
+            const __m512 by = _mm512_set1_ps(shrink);
+            float* out = s.out.get() + int64_t(r) * vectors * kLanes;
+            for (int w = 0; w < vectors; ++w)
+                _mm512_store_ps(out + w * kLanes, _mm512_mul_ps(_mm512_load_ps(out + w * kLanes), by));
+        }
+    }
+}
+
+// One block of queries against all keys.
+void attend(Scratch& s, const uint16_t* q, int64_t q_token, int rows, const uint32_t* keys,
+            const uint32_t* values, int count, int width, int vectors, float scale, uint16_t* out,
+            int64_t out_token) {
+    const int pairs = width / 2;
+    for (int r = 0; r < kRows; ++r)
+        for (int i = 0; i < pairs; ++i)
+            s.query[r * pairs + i] = r < rows ? pair(q[r * q_token + 2 * i], q[r * q_token + 2 * i + 1]) : 0;
+    std::fill(s.highest, s.highest + kRows, -std::numeric_limits<float>::infinity());
+    std::fill(s.sum, s.sum + kRows, 0.0f);
+    std::fill(s.out.get(), s.out.get() + int64_t(kRows) * vectors * kLanes, 0.0f);
+    for (int first = 0; first < count; first += kKeys) {
+        const int here = std::min(kKeys, count - first);
+        const int whole = (here + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
+        for (int j = 0; j < whole; j += 2 * kLanes) {
+            const uint32_t* tile = keys + int64_t((first + j) / kLanes) * pairs * kLanes;
+            for (int r = 0; r < kRows; r += 12)
+                score_tile(s.query.get() + r * pairs, tile, tile + pairs * kLanes, pairs,
+                           s.scores.get() + r * kKeys + j);
+        }
+        weigh(s, here, whole, vectors, scale);
+        add_values(s.weights.get(), values + int64_t(first / 2) * vectors * kLanes, whole / 2, vectors,
+                   s.out.get());
+    }
+    for (int r = 0; r < rows; ++r) {
+        const __m512 by = _mm512_set1_ps(1.0f / s.sum[r]);
+        const float* from = s.out.get() + int64_t(r) * vectors * kLanes;
+        for (int w = 0; w < vectors; ++w) {
+            const int left = std::min(kLanes, width - w * kLanes);
+            const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_load_ps(from + w * kLanes), by));
+            _mm256_mask_storeu_epi16(out + r * out_token + w * kLanes, __mmask16((1u << left) - 1), half);
+        }
+    }
+}
+
+}  // namespace
+
+// q, out [B, H, L, D], k, v [B, H, S, D], bfloat16, strides in elements, channels side by side.
+// D even. Returns 0, or 1 where memory is short.
+extern "C" int diffedit_attention(const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
+                                  int64_t batch, int64_t heads, int64_t queries, int64_t keys,
+                                  int64_t width, const int64_t* strides, float scale, int threads) {
+    const Strides qs{strides[0], strides[1], strides[2]}, ks{strides[3], strides[4], strides[5]},
+        vs{strides[6], strides[7], strides[8]}, os{strides[9], strides[10], strides[11]};
+    const int pairs = int(width) / 2, vectors = (int(width) + kLanes - 1) / kLanes;
+    const int64_t padded = (keys + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
+    const int64_t key_room = padded * pairs, value_room = padded / 2 * vectors * kLanes;
+    const int64_t images = batch * heads;
+    const Buffer<uint32_t> packed_keys = buffer<uint32_t>(images * key_room);
+    const Buffer<uint32_t> packed_values = buffer<uint32_t>(images * value_room);
+    if (!packed_keys || !packed_values) return 1;
+    const int64_t unit = kRows * kUnit, units = (queries + unit - 1) / unit;
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        Scratch scratch(pairs, vectors);
+        const bool ready = scratch.query && scratch.scores && scratch.weights && scratch.out;
+        failed |= !ready;
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < images; ++n) {
+            const int64_t b = n / heads, h = n % heads;
+            uint32_t* to = packed_keys.get() + n * key_room;
+            std::fill(to, to + key_room, 0u);
+            pack_keys(k + b * ks.batch + h * ks.head, ks.token, int(keys), int(width), to);
+            to = packed_values.get() + n * value_room;
+            std::fill(to, to + value_room, 0u);
+            pack_values(v + b * vs.batch + h * vs.head, vs.token, int(keys), int(width), vectors, to);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t n = 0; n < images * units; ++n) {
+            if (!ready) continue;
+            const int64_t image = n / units, b = image / heads, h = image % heads;
+            const int64_t first = n % units * unit, last = std::min(queries, first + unit);
+            for (int64_t r = first; r < last; r += kRows)
+                attend(scratch, q + b * qs.batch + h * qs.head + r * qs.token, qs.token,
+                       int(std::min<int64_t>(kRows, last - r)), packed_keys.get() + image * key_room,
+                       packed_values.get() + image * value_room, int(keys), int(width), vectors,
+                       scale * 1.44269504f, out + b * os.batch + h * os.head + r * os.token, os.token);
+        }
+    }
+    return failed;
+}

@@ -1,0 +1,162 @@
+"""The attention kernel against PyTorch's in float32, and what happens where it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from engine.backends import attention as module
+from engine.backends.attention import AttentionError, attention, install, usable
+from engine.backends.torch import load_module
+from engine.spec import Checkpoint
+
+needs_kernel = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
+)
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """Nothing is remembered of compilers and measurements, before nor after."""
+    for cached in (module.kernel, module.usable):
+        cached.cache_clear()
+    yield
+    for cached in (module.kernel, module.usable):
+        cached.cache_clear()
+
+
+def true(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    split = (t.float().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
+    return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "width"),
+    [
+        (1, 1, 1, 1, 2),
+        (2, 96, 96, 8, 40),  # SD 1.5's widths, whole blocks
+        (1, 1024, 1024, 2, 80),
+        (2, 70, 77, 3, 160),  # a text's keys
+        (1, 25, 513, 2, 64),  # one query and one key past a block
+        (1, 30, 33, 1, 96),
+        (3, 50, 600, 2, 128),
+        (1, 24, 31, 2, 12),
+        (1, 13, 50, 1, 512),
+    ],
+)
+def test_it_is_attention(batch: int, queries: int, keys: int, heads: int, width: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn((batch, n, heads * width), generator=draw).mul(2).bfloat16()
+        for n in (queries, keys, keys)
+    )
+    found, exact = attention(q, k, v, heads).float(), true(q, k, v, heads)
+    assert found.shape == exact.shape
+    # One rounding of weights and one of the output: bfloat16's step is 2^-8.
+    assert (found - exact).norm() / exact.norm() < 2**-8
+    assert (found - exact).abs().max() < 2**-6 * exact.abs().max()
+
+
+@needs_kernel
+def test_large_scores_do_not_overflow() -> None:
+    """Maxima that grow from block to block, far past what exp can hold."""
+    q = torch.full((1, 30, 8), 30.0).bfloat16()
+    k = torch.linspace(-30, 30, 1100)[None, :, None].expand(1, 1100, 8).bfloat16()
+    v = torch.linspace(0, 1, 1100)[None, :, None].expand(1, 1100, 8).bfloat16()
+    found = attention(q, k, v, 1).float()
+    assert torch.allclose(found, true(q, k, v, 1), atol=2**-7)
+
+
+@needs_kernel
+def test_strides_are_obeyed_and_nothing_is_hidden() -> None:
+    whole = torch.randn(2, 40, 3 * 64).bfloat16()
+    q, k, v = whole.chunk(3, dim=-1)  # as of one product for all three
+    dense = attention(*(t.contiguous() for t in (q, k, v)), 2)
+    assert torch.equal(attention(q, k, v, 2), dense)
+    columns = q.transpose(1, 2).contiguous().transpose(1, 2)  # channels far apart
+    assert torch.equal(attention(columns, k, v, 2), dense)
+    k = k.clone()
+    k[0, 7, 3] = float("nan")
+    found = attention(q, k, v, 2)
+    assert found[0, :, :32].isnan().all() and found[1].isfinite().all()
+
+
+@needs_kernel
+def test_no_result_depends_on_company() -> None:
+    q, k, v = (torch.randn(4, n, 64).bfloat16() for n in (50, 77, 77))
+    together = attention(q, k, v, 4)
+    for i in range(4):
+        alone = attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], 4)
+        assert torch.equal(alone[0], together[i])
+
+
+@needs_kernel
+def test_a_unet_with_it_answers_the_same(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "usable", lambda: True)
+    unet: Any = load_module(Checkpoint.open(tiny), "unet", torch.bfloat16)
+    text = torch.randn(2, 77, unet.config.cross_attention_dim).bfloat16()
+    latent = torch.randn(2, unet.config.in_channels, 8, 8).bfloat16()
+    with torch.inference_mode():
+        before = unet(latent, torch.tensor([500, 20]), text)[0].float()
+        assert install(unet)
+        after = unet(latent, torch.tensor([500, 20]), text)[0].float()
+    processors = {type(p).__name__ for p in unet.attn_processors.values()}
+    assert processors == {"Processor"}
+    assert (after - before).norm() / before.norm() < 0.02
+    assert not torch.equal(after, before)
+
+
+def test_other_precisions_keep_theirs(tiny: Path) -> None:
+    unet: Any = load_module(Checkpoint.open(tiny), "unet", torch.float32)
+    assert not install(unet)
+    assert "Processor" not in {type(p).__name__ for p in unet.attn_processors.values()}
+
+
+@needs_kernel
+@pytest.mark.usefixtures("forgetful")
+def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module.kernel()
+    (made,) = (tmp_path / "diffedit-trt").iterdir()
+    assert made.suffix == ".so" and (tmp_path / "diffedit-trt").stat().st_mode & 0o077 == 0
+    module.kernel.cache_clear()
+    monkeypatch.setattr("subprocess.run", None)  # would be called to compile
+    module.kernel()
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_without_a_compiler_it_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    with pytest.raises(AttentionError, match=r"no C\+\+ compiler"):
+        module.kernel()
+    assert not usable()
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = tmp_path / "attention.cpp"
+    broken.write_text("#error of another age\n")
+    monkeypatch.setattr(module, "SOURCE", broken)
+    with pytest.raises(AttentionError, match="of another age"):
+        module.kernel()
+    assert list((tmp_path / "diffedit-trt").iterdir()) == []
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_cache_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "diffedit-trt").write_text("a file in the folder's place")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(AttentionError, match="could not be compiled into"):
+        module.kernel()
