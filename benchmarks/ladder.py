@@ -23,8 +23,10 @@ from typing import Any
 import torch
 
 from benchmarks import plots
+from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error, whole_numbers
 from diffedit import DiffEditPipeline
+from engine.backends import attention
 from engine.backends.torch import TorchNetworks, default_precision
 from engine.spec import Checkpoint, DiffEditError
 
@@ -61,8 +63,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
     subject = Subject.of(args)
     lines: list[dict[str, Any]] = []
     true: Done | None = None
-    rungs = list(enumerate(every(subject, args), 1))
-    for number, rung in rungs:
+    shelf = Shelf(Checkpoint.open(subject.model))
+    for number, rung in enumerate(every(subject, args, shelf), 1):
         if args.rungs and number not in args.rungs:
             continue
         line: dict[str, Any] = {"rung": number, "name": rung.name}
@@ -74,6 +76,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
         line.pop("done", None)
         lines.append(line)
         print(told(line, lines), flush=True)
+    shelf.clear()
     if args.plot and any("seconds" in line for line in lines):
         plots.ladder(lines, args.plot)
         print(f"\nplot: {args.plot}")
@@ -87,7 +90,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 FP32 = "ours, fp32"
 
 
-def every(subject: Subject, args: argparse.Namespace) -> Iterator[Rung]:
+def every(subject: Subject, args: argparse.Namespace, shelf: Shelf) -> Iterator[Rung]:
     """All rungs, lowest first."""
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cuda = device.type == "cuda"
@@ -95,8 +98,9 @@ def every(subject: Subject, args: argparse.Namespace) -> Iterator[Rung]:
     kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[half]
     usual = torch.float16 if cuda else torch.float32
 
-    def ours(**options: Any) -> Callable[[], Any]:
-        return lambda: pipeline(subject, str(device), **options)
+    def ours(*, edits: int = 1, remember: bool = False, **made: Any) -> Callable[[], Any]:
+        way = Way(device=str(device), **{"dtype": half, **made})
+        return lambda: pipeline(subject, shelf, way, edits=edits, remember=remember)
 
     yield Rung(
         f"diffusers, its defaults ({'fp16' if cuda else 'fp32'})",
@@ -111,29 +115,31 @@ def every(subject: Subject, args: argparse.Namespace) -> Iterator[Rung]:
         lambda: theirs(subject, device, kind, tuned=True, compile=True),
     )
     yield Rung("ours, plain loops in fp32", lambda: reference(subject, device))
-    yield Rung(FP32, ours(dtype="fp32", cuda_graphs=False))
+    eager = {"cuda_graphs": False}
+    yield Rung(FP32, ours(dtype="fp32", **eager))
     if half == "fp32":
         yield Rung("+ reduced precision", why_not="this processor has no instructions for bf16")
     else:
-        yield Rung(f"+ {half}", ours(dtype=half, cuda_graphs=False, channels_last=False))
-        yield Rung("+ channels_last", ours(dtype=half, cuda_graphs=False))
+        yield Rung(f"+ {half}", ours(channels_last=False, **eager))
+        yield Rung("+ channels_last", ours(**eager))
     if cuda:
-        yield Rung("+ CUDA graphs", ours(dtype=half))
+        yield Rung("+ attention kernel", why_not="it is for CPUs; CUDA has its own")
+        yield Rung("+ CUDA graphs", ours())
     else:
+        why = "" if attention.usable() and half == "bf16" else "it cannot be had, or is slower here"
+        yield Rung("+ attention kernel", None if why else ours(kernel=True, **eager), why)
         yield Rung("+ CUDA graphs", why_not="no NVIDIA GPU is here")
-    yield Rung("+ torch.compile", ours(dtype=half, compile=True))
-    yield Rung(
-        "the next edit of the same picture",
-        ours(dtype=half, remember=True),
-    )
+    fastest = {"compile": True, "kernel": not cuda}
+    yield Rung("+ torch.compile", ours(**fastest))
+    many = args.together
+    yield Rung(f"{many} edits sharing calls, each", ours(edits=many, **fastest), edits=many)
+    yield Rung("the next edit of the same picture", ours(remember=True, **fastest))
     for backend in ("onnxruntime", "tensorrt"):
         why = "" if args.engines else "no --engines folder was given"
         if backend == "tensorrt" and not cuda:
             why = "no NVIDIA GPU is here"
-        edit = None if why else ours(backend=backend, engines=args.engines)
-        yield Rung(backend, edit, why)
-    many = args.together
-    yield Rung(f"{many} edits sharing calls, each", ours(dtype=half, edits=many), edits=many)
+        edit = None if why else ours(dtype=None, backend=backend, engines=args.engines)
+        yield Rung(f"{backend}, one edit", edit, why)
 
 
 def climb(rung: Rung, repeats: int, true: Done | None) -> dict[str, Any]:
@@ -163,35 +169,11 @@ def climb(rung: Rung, repeats: int, true: Done | None) -> dict[str, Any]:
 
 @contextmanager
 def pipeline(
-    subject: Subject,
-    device: str,
-    *,
-    backend: str = "torch",
-    engines: Path | None = None,
-    dtype: Any = None,
-    compile: bool = False,
-    cuda_graphs: bool = True,
-    channels_last: bool = True,
-    remember: bool = False,
-    edits: int = 1,
+    subject: Subject, shelf: Shelf, way: Way, *, edits: int = 1, remember: bool = False
 ) -> Iterator[Any]:
-    """Our pipeline with these optimisations; `edits` requests with different seeds at once."""
-    checkpoint = Checkpoint.open(subject.model)
-    if backend == "torch":
-        networks = TorchNetworks.open(
-            checkpoint, device=device, dtype=dtype, compile=compile, cuda_graphs=cuda_graphs
-        )
-        if not channels_last:
-            for part in ("unet", "vae"):
-                networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        pipe = DiffEditPipeline(checkpoint, networks, size=subject.size)
-    else:
-        pipe = DiffEditPipeline.from_pretrained(
-            subject.model,
-            backend=backend,  # type: ignore[arg-type]
-            engines=engines,
-            size=subject.size,
-        )
+    """Our pipeline; `edits` requests with different seeds at once, or the next edit of a picture
+    that it remembers."""
+    pipe = DiffEditPipeline(shelf.checkpoint, shelf.take(way), size=subject.size)
 
     def edit(what: Subject = subject) -> Done:
         if not remember:
@@ -201,11 +183,13 @@ def pipeline(
         rows = sum(r.stats.rows["unet"] for r in results) // edits
         return Done(rows, first.latent_mask, first.latents)
 
+    def warm_up() -> None:
+        # Compiling and capturing happen at the first call of each batch size; a CPU has two.
+        maps = subject.maps if way.device.startswith("cuda") else 1
+        edit(subject if remember else replace(subject, steps=2, maps=maps))
+
     with pipe:
-        # Compiling and capturing happen at the first call of each batch size; eager needs little.
-        static = compile or cuda_graphs or remember or backend != "torch"
-        brief = replace(subject, steps=2, maps=subject.maps if static else 1)
-        yield edit, lambda: edit(subject if remember else brief)
+        yield edit, warm_up
 
 
 @contextmanager

@@ -100,11 +100,12 @@ def unet_shape(checkpoint: Checkpoint, size: Size) -> tuple[int, ...]:
 
 
 def matrix_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a square matrix product, the best of several sizes."""
+    """Operations a second of a square matrix product, the best of several sizes and tries."""
     best = 0.0
     for side in SIDES[device.type]:
         a, b = (torch.rand((side, side), device=device).to(dtype) for _ in range(2))
-        best = max(best, 2 * side**3 / _median(lambda a=a, b=b: a @ b, device, 5))  # type: ignore[misc]
+        taken = min(_taken(lambda a=a, b=b: a @ b, device, 5))  # type: ignore[misc]
+        best = max(best, 2 * side**3 / taken)
     return best
 
 
@@ -113,7 +114,7 @@ def copy_ceiling(device: torch.device) -> float:
     size = COPIED[device.type]
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * size / _median(lambda: target.copy_(source), device, 5)
+    return 2 * size / min(_taken(lambda: target.copy_(source), device, 5))
 
 
 def call_seconds(
@@ -123,7 +124,7 @@ def call_seconds(
     backend = networks.find(net, shape)
     inputs = random_inputs(backend, batch)
     with torch.inference_mode():
-        return _median(lambda: backend(inputs), networks.device, repeats)
+        return statistics.median(_taken(lambda: backend(inputs), networks.device, repeats))
 
 
 def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
@@ -136,7 +137,8 @@ def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _median(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+def _taken(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of several calls, after one that warms up."""
     taken = []
     for _ in range(repeats + 1):
         _wait(device)
@@ -144,7 +146,7 @@ def _median(call: Callable[[], object], device: torch.device, repeats: int) -> f
         call()
         _wait(device)
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])  # the first one warms up
+    return taken[1:]
 
 
 def _wait(device: torch.device) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import ladder, latency, plots, profile, roofline, suite, throughput
+from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
 from engine.backends.torch import TorchNetworks
 from engine.spec import NETWORKS, Checkpoint, CheckpointError, DiffEditError
@@ -104,17 +106,32 @@ def test_a_profile_names_every_kind_of_work(
 
 
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:
-    found = ladder.run(options(tiny, "--rungs", "1,2,4,5,8,11,12,13"))["result"]["rungs"]
+    found = ladder.run(options(tiny, "--rungs", "1,2,4,5,7,8,9,13,14"))["result"]["rungs"]
     by_name = {rung["name"]: rung for rung in found}
     ran = [rung for rung in found if "seconds" in rung]
     assert len(ran) >= 4 and all("why_not" in rung for rung in found if rung not in ran)
-    assert by_name["onnxruntime"]["why_not"] == "no --engines folder was given"
+    assert by_name["onnxruntime, one edit"]["why_not"] == "no --engines folder was given"
     fp32, plain = by_name[ladder.FP32], by_name["ours, plain loops in fp32"]
     assert fp32["mask_iou"] == 1 and fp32["latents_relative_error"] == 0
     theirs = next(rung for rung in ran if rung["name"].startswith("diffusers, its defaults"))
     assert theirs["unet_rows"] == 4 * 4 + 2 * 3 + 2 * 3 and plain["unet_rows"] == 2 * 4 + 3 * 3
     plots.ladder(found, tmp_path / "ladder.png")
     assert (tmp_path / "ladder.png").stat().st_size > 5000
+
+
+def test_rungs_that_run_alike_share_their_networks(tiny: Path) -> None:
+    shelf = Shelf(Checkpoint.open(tiny))
+    way = Way(device="cpu", dtype="fp32", cuda_graphs=False)
+    first = shelf.take(way)
+    first.close()  # a pipeline's end does not empty the shelf
+    backend = first.find("unet", (4, 16, 16))
+    assert (
+        shelf.take(Way(device="cpu", dtype="fp32", cuda_graphs=False)).find("unet", (4, 16, 16))
+        is backend
+    )
+    plain = shelf.take(replace(way, dtype="bf16", channels_last=False))
+    assert plain.find("unet", (4, 16, 16)).spec.precision == "bf16"
+    shelf.clear()
 
 
 def test_the_suite_keeps_what_ran_and_names_what_failed(
