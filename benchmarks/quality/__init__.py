@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=int, default=240, help="evaluation edits (240)")
     add("--curve-steps", type=int, default=25, help="N for curves and sweeps (25)")
     add("--strength", type=float, default=CHOSEN.strength, help="of the table and the sweeps")
+    add("--show", type=_seeds, default=(), help="seeds of edits to draw into shown.png as well")
     add("--workers", type=int, help="processes (one a core for small networks on a CPU)")
     users = parser.add_argument_group("on an edit set of your own")
     add = users.add_argument
@@ -102,6 +103,15 @@ def _parts(text: str) -> tuple[str, ...]:
     if not set(parts) <= set(PARTS):
         raise argparse.ArgumentTypeError(f"{text!r}: take some of {','.join(PARTS)}")
     return parts
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of seeds as in 1000003,1000014"
+        ) from None
 
 
 def _numbers(text: str) -> tuple[float, ...]:

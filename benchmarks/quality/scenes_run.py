@@ -79,6 +79,8 @@ class Runner:
         sheets.side_by_side(
             both, range(min(16, self.args.count)), self.args.out / "side-by-side.png"
         )
+        if self.args.show:
+            sheets.chosen(columns[OURS], self.args.show, self.args.out / "shown.png")
         self.found["table"] = as_json(measured)
         self.found["ahead_of"] = ahead
         self.found["targets"] = dict(verdicts)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.quality.cases import case
 from diffedit import images
 from diffedit.images import Placement
+from engine.spec import DiffEditError
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -42,15 +43,28 @@ def best_and_worst(columns: Columns, path: Path, count: int = 8) -> None:
     save(page, path)
 
 
+def chosen(columns: Columns, seeds: Sequence[int], path: Path) -> None:
+    """The edits of these seeds. Raises DiffEditError for one that was not among them."""
+    known = {int(seed): i for i, seed in enumerate(columns["seed"])}
+    missing = [seed for seed in seeds if seed not in known]
+    if missing:
+        raise DiffEditError(
+            f"--show has seed {missing[0]}, but the edits measured are those of "
+            f"{min(known)} to {max(known)}."
+        )
+    save(strip(columns, [known[seed] for seed in seeds], ""), path)
+
+
 def strip(columns: Columns, which: Sequence[int] | NDArray[np.intp], title: str) -> Image.Image:
     """One edit a line: four pictures and what was asked for."""
     font, small = ImageFont.load_default(16), ImageFont.load_default(13)
     line = _TILE + _GAP
-    page = Image.new("RGB", (4 * line + _TEXT, len(which) * line + 30), "white")
+    head = 30 if title else 0
+    page = Image.new("RGB", (4 * line + _TEXT, len(which) * line + head), "white")
     draw = ImageDraw.Draw(page)
     draw.text((4, 6), title, fill="black", font=font)
     for row, i in enumerate(which):
-        top = 30 + row * line
+        top = head + row * line
         one = case(int(columns["seed"][i]), columns["after"].shape[1])
         for column, tile in enumerate(_tiles(one.image, columns, int(i))):
             page.paste(tile, (column * line, top))

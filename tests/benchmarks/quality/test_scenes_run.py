@@ -27,7 +27,7 @@ def options(model: Path, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def table(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("quality")
-    more = ("--parts", "table", "--count", "6", "--steps", "4")
+    more = ("--parts", "table", "--count", "6", "--steps", "4", "--show", "1000004,1000001")
     return quality.run(options(tiny, out, *more)), out
 
 
@@ -77,6 +77,12 @@ def test_sheets_are_drawn(table: tuple[dict[str, Any], Path]) -> None:
     for name in ("best-and-worst.png", "side-by-side.png"):
         with Image.open(table[1] / name) as page:
             assert page.width > 700 and len(page.convert("RGB").getcolors(1 << 20) or ()) > 50
+    with Image.open(table[1] / "shown.png") as page:
+        assert page.height == 2 * 132
+        first = np.array(page.convert("RGB"))[:128, :128].astype(int)
+        assert np.abs(first - case(1_000_004).image).mean() < 6  # 256 colours for the whole sheet
+    with pytest.raises(DiffEditError, match=r"--show has seed 7, but .* 1000000 to 1000001"):
+        sheets.chosen({"seed": np.array([1_000_000, 1_000_001])}, [1_000_001, 7], table[1])
 
 
 def test_a_resumed_run_keeps_what_is_there(table: tuple[dict[str, Any], Path], tiny: Path) -> None:
