@@ -12,6 +12,7 @@ from benchmarks.machine import machine
 from engine.spec import DiffEditError
 
 NAMES = {
+    "attention": "our attention kernel for CPUs against PyTorch's ways",
     "compare": "result files of several devices side by side",
     "ladder": "the same edit, one optimisation a rung, from diffusers' pipeline up",
     "latency": "one edit at a time: cold, warm, and the next one of the same picture",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ladder, latency, plots, profile, roofline, suite, throughput
+from benchmarks import attention, ladder, latency, plots, profile, roofline, suite, throughput
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
 from engine.backends.torch import TorchNetworks
@@ -117,6 +117,15 @@ def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -
     assert theirs["unet_rows"] == 4 * 4 + 2 * 3 + 2 * 3 and plain["unet_rows"] == 2 * 4 + 3 * 3
     plots.ladder(found, tmp_path / "ladder.png")
     assert (tmp_path / "ladder.png").stat().st_size > 5000
+
+
+def test_ways_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "SHAPES", ((40, 77, 12), (600, 600, 40)))
+    monkeypatch.setattr(attention, "matrix_ceiling", lambda device, dtype: 1e12)
+    calls = attention.run(["--rows", "1", "--repeats", "1"])["calls"]
+    assert len(calls) >= 2 * len(attention.WAYS)
+    assert all(0 < call["relative_error"] < 0.01 for call in calls)
+    assert all(call["ms"] > 0 for call in calls)
 
 
 def test_rungs_that_run_alike_share_their_networks(tiny: Path) -> None:
