@@ -100,6 +100,7 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("ideal edit through the VAE", "ideal-vae"),
         Setting("DiffEdit", options=ours, keep=True),
         Setting("DiffEdit, no compositing", options=bare),
+        Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
         Setting("DiffEdit, no source text", options=ours, source=False),
         Setting("DiffEdit, true mask", options=ours, mask="true"),
         Setting("DiffEdit, the program's defaults", options=steps),
