@@ -160,7 +160,10 @@ def run(args: argparse.Namespace, models: Models) -> dict[str, Any]:
     return {
         "model": str(args.model),
         "backend": args.backend,
-        "seeds": [scenes.EVALUATION, args.count],
+        "seeds": {
+            part: [DEV if part == "sweeps" else scenes.EVALUATION, args.count]
+            for part in args.parts
+        },
         "steps": args.steps,
         "curve_steps": args.curve_steps,
         "guidance_scale": args.guidance,
