@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from benchmarks.roofline import matrix_ceiling
+from benchmarks.roofline import durations, matrix_ceiling
 from engine.backends.attention import attention, usable
 
+CPU = torch.device("cpu")
 HEADS = 8
 SHAPES = ((4096, 4096, 40), (4096, 77, 40), (1024, 1024, 80), (1024, 77, 80), (256, 256, 160))
 """Queries, keys, channels a head."""
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
         ways["flex_attention, compiled"] = torch.compile(flex_attention, dynamic=False)
     kernel = usable()
-    peak = matrix_ceiling(torch.device("cpu"), torch.bfloat16)
+    peak = matrix_ceiling(CPU, torch.bfloat16)
     print(f"a matrix product in bf16 reaches {peak / 1e12:.3f} TFLOP/s")
     lines = [
         line
@@ -71,7 +71,7 @@ def measured(
     found = []
     for name, call in calls.items():
         error = float((call().float() - true).norm() / true.norm())
-        seconds = _best(call, repeats)
+        seconds = min(durations(call, CPU, repeats))
         found.append(
             {
                 "shape": list(shape),
@@ -128,15 +128,6 @@ WAYS: dict[str, Way] = {
     "written out": written_out,
     f"tiles of {TILE}": tiled,
 }
-
-
-def _best(call: Callable[[], object], repeats: int) -> float:
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -104,7 +104,7 @@ def matrix_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     best = 0.0
     for side in SIDES[device.type]:
         a, b = (torch.rand((side, side), device=device).to(dtype) for _ in range(2))
-        taken = min(_taken(lambda a=a, b=b: a @ b, device, 5))  # type: ignore[misc]
+        taken = min(durations(lambda a=a, b=b: a @ b, device, 5))  # type: ignore[misc]
         best = max(best, 2 * side**3 / taken)
     return best
 
@@ -114,7 +114,7 @@ def copy_ceiling(device: torch.device) -> float:
     size = COPIED[device.type]
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * size / min(_taken(lambda: target.copy_(source), device, 5))
+    return 2 * size / min(durations(lambda: target.copy_(source), device, 5))
 
 
 def call_seconds(
@@ -124,7 +124,7 @@ def call_seconds(
     backend = networks.find(net, shape)
     inputs = random_inputs(backend, batch)
     with torch.inference_mode():
-        return statistics.median(_taken(lambda: backend(inputs), networks.device, repeats))
+        return statistics.median(durations(lambda: backend(inputs), networks.device, repeats))
 
 
 def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
@@ -137,7 +137,7 @@ def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _taken(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+def durations(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
     """Seconds of each of several calls, after one that warms up."""
     taken = []
     for _ in range(repeats + 1):

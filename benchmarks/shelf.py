@@ -61,7 +61,7 @@ class Shelf:
             compile=way.compile,
             cuda_graphs=way.cuda_graphs,
         )
-        if way.kernel and not way.compile:
+        if way.kernel:
             attention.install(networks.modules["unet"])
         if not way.channels_last:
             for part in ("unet", "vae"):

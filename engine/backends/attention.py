@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn.functional import scaled_dot_product_attention
 
 from engine.backends.caches import user_cache
@@ -41,7 +41,7 @@ class AttentionError(RuntimeError):
     """The kernel cannot be had here; one sentence."""
 
 
-@torch.library.custom_op("diffedit_trt::attention", mutates_args=())
+@library.custom_op("diffedit_trt::attention", mutates_args=())
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """softmax(q kᵀ / √D) v of every head; query [B, L, H·D], key and value [B, S, H·D], bfloat16.
 
@@ -158,7 +158,10 @@ def _fastest(call: Callable[[], object]) -> float:
 @functools.cache
 def kernel() -> Callable[..., int]:
     """The compiled function. Raises AttentionError with what the compiler said."""
-    found = ctypes.CDLL(str(_library())).diffedit_attention
+    try:
+        found = ctypes.CDLL(str(_library())).diffedit_attention
+    except (OSError, AttributeError) as error:
+        raise AttentionError(f"its library cannot be loaded ({error}).") from None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     strides = ctypes.POINTER(number)
     found.argtypes = [*[pointer] * 4, *[number] * 5, strides, ctypes.c_float, ctypes.c_int]

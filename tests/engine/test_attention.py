@@ -142,6 +142,17 @@ def test_without_a_compiler_it_is_left_out(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("forgetful")
+def test_a_damaged_library_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "attention.so"
+    damaged.write_bytes(b"no library")
+    monkeypatch.setattr(module, "_library", lambda: damaged)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    with pytest.raises(AttentionError, match="cannot be loaded"):
+        module.kernel()
+    assert not usable()
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     broken = tmp_path / "attention.cpp"
