@@ -14,6 +14,7 @@ from engine.spec import DiffEditError
 NAMES = {
     "attention": "our attention kernel for CPUs against PyTorch's ways",
     "compare": "result files of several devices side by side",
+    "convolution": "our convolution kernel for CPUs against PyTorch's",
     "ladder": "the same edit, one optimisation a rung, from diffusers' pipeline up",
     "latency": "one edit at a time: cold, warm, and the next one of the same picture",
     "overhead": "what batcher and buffers cost beside the networks",

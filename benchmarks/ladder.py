@@ -26,8 +26,7 @@ from benchmarks import plots
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error, whole_numbers
 from diffedit import DiffEditPipeline
-from engine.backends import attention
-from engine.backends.torch import TorchNetworks, default_precision
+from engine.backends.torch import KERNELS, TorchNetworks, default_precision
 from engine.spec import Checkpoint, DiffEditError
 
 
@@ -116,20 +115,26 @@ def every(subject: Subject, args: argparse.Namespace, shelf: Shelf) -> Iterator[
     )
     yield Rung("ours, plain loops in fp32", lambda: reference(subject, device))
     eager = {"cuda_graphs": False}
-    yield Rung(FP32, ours(dtype="fp32", **eager))
+    yield Rung(FP32, ours(dtype="fp32", kernels=(), **eager))
     if half == "fp32":
         yield Rung("+ reduced precision", why_not="this processor has no instructions for bf16")
     else:
-        yield Rung(f"+ {half}", ours(channels_last=False, **eager))
-        yield Rung("+ channels_last", ours(**eager))
+        yield Rung(f"+ {half}", ours(channels_last=False, kernels=(), **eager))
+        yield Rung("+ channels_last", ours(kernels=(), **eager))
+    kernels: tuple[str, ...] = ()
+    for name, kernel in KERNELS.items():
+        kernels += (name,)
+        why = "it cannot be had, or is slower here"
+        if cuda:
+            why = "it is for CPUs; CUDA has its own"
+        elif half == "bf16" and kernel.usable():
+            why = ""
+        yield Rung(f"+ {name} kernel", None if why else ours(kernels=kernels, **eager), why)
     if cuda:
-        yield Rung("+ attention kernel", why_not="it is for CPUs; CUDA has its own")
         yield Rung("+ CUDA graphs", ours())
     else:
-        why = "" if attention.usable() and half == "bf16" else "it cannot be had, or is slower here"
-        yield Rung("+ attention kernel", None if why else ours(kernel=True, **eager), why)
         yield Rung("+ CUDA graphs", why_not="no NVIDIA GPU is here")
-    yield Rung("+ torch.compile", ours(compile=True))  # brings the kernel on a CPU
+    yield Rung("+ torch.compile", ours(compile=True))
     many = args.together
     yield Rung(f"{many} edits sharing calls, each", ours(edits=many, compile=True), edits=many)
     yield Rung("the next edit of the same picture", ours(remember=True, compile=True))

@@ -1,10 +1,11 @@
 """Where the time of one UNet call goes, by kind of operation, and how fast each kind runs.
 
-    python -m benchmarks profile [--model FOLDER] [--rows 2] [--compile]
+    python -m benchmarks profile [--model FOLDER] [--rows 2] [--no-kernels] [--compile]
 
-Times are PyTorch's own profiler's (on a GPU the kernels'), operations are counted on the meta
-device. "everything else" is what works element by element: sums, activations, copies,
-concatenations; compiled, it holds the kernels that were fused from them.
+Times are PyTorch's own profiler's (on a GPU the kernels'). Operations are counted on the meta
+device, for convolutions by their definition: our kernel for CPUs multiplies less, and may go past
+the rate of a matrix product. "everything else" is what works element by element: sums,
+activations, copies, concatenations; compiled, it holds the kernels that were fused from them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.roofline import (
     unet_shape,
 )
 from benchmarks.subject import Subject, add_arguments
-from diffedit.backends import choose
+from engine.backends.torch import KERNELS, TorchNetworks
 from engine.spec import Checkpoint, DiffEditError
 
 KINDS = {
@@ -52,11 +53,11 @@ def run(arguments: list[str]) -> dict[str, Any]:
     subject, checkpoint = Subject.of(args), Checkpoint.open(args.model)
     if args.backend not in ("auto", "torch"):
         raise DiffEditError("PyTorch's profiler sees into the torch backend alone.")
-    networks, _ = choose(
+    networks = TorchNetworks.open(
         checkpoint,
-        backend="torch",
         device=args.device,
         dtype=args.dtype,
+        kernels=() if args.no_kernels else tuple(KERNELS),
         compile=args.compile,
     )
     shape = unet_shape(checkpoint, subject.size)
@@ -126,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_arguments(parser)
     add_backend(parser)
+    parser.add_argument(
+        "--no-kernels", action="store_true", help="PyTorch's own convolutions and attention"
+    )
     parser.add_argument("--rows", type=int, default=2, help="of the call (2)")
     parser.add_argument("--repeats", type=int, default=3, help="calls timed, median (3)")
     return parser

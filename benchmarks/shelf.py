@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from diffedit.backends import choose
-from engine.backends import Backend, Networks, attention
-from engine.backends.torch import TorchNetworks
+from engine.backends import Backend, Networks
+from engine.backends.torch import KERNELS, TorchNetworks
 from engine.spec import Checkpoint, Precision
 
 
 @dataclass(frozen=True)
 class Way:
-    """How our networks are run; `kernel` is the attention kernel for CPUs."""
+    """How our networks are run; `kernels` are those of our own for CPUs."""
 
     device: str
     dtype: Precision | None = None
@@ -25,7 +25,7 @@ class Way:
     compile: bool = False
     cuda_graphs: bool = True
     channels_last: bool = True
-    kernel: bool = False
+    kernels: tuple[str, ...] = tuple(KERNELS)
 
 
 class Shelf:
@@ -58,11 +58,10 @@ class Shelf:
             self.checkpoint,
             device=way.device,
             dtype=way.dtype,
+            kernels=way.kernels,
             compile=way.compile,
             cuda_graphs=way.cuda_graphs,
         )
-        if way.kernel:
-            attention.install(networks.modules["unet"])
         if not way.channels_last:
             for part in ("unet", "vae"):
                 networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,22 +1,14 @@
 """Attention on CPUs with AVX-512 BF16 by a kernel of our own, `attention.cpp`.
 
-PyTorch's reaches a quarter of such a processor's matrix rate; this one more than half. The
-machine's C++ compiler makes it when it is first wanted, into the user's cache folder, and it is
-used where it is the faster of the two.
+PyTorch's reaches a quarter of such a processor's matrix rate; this one more than half. It is used
+where it wins a trial.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import logging
-import os
-import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +16,18 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.backends.caches import user_cache
+from engine.backends.native import CLEARLY, NUMBER, POINTER, NativeError, fastest, load
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("attention.cpp")
-INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16", "fma")
-FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp"),
-    *(f"-m{name}" for name in INSTRUCTIONS),
-)
-COMPILING_AT_MOST = 120  # seconds
-
-
-class AttentionError(RuntimeError):
-    """The kernel cannot be had here; one sentence."""
 
 
 @library.custom_op("diffedit_trt::attention", mutates_args=())
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """softmax(q kᵀ / √D) v of every head; query [B, L, H·D], key and value [B, S, H·D], bfloat16.
 
-    Raises AttentionError where the kernel cannot be had, or memory is short.
+    Raises NativeError where the kernel cannot be had, or memory is short.
     """
     tensors = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value)]
     batch, queries, channels = query.shape
@@ -64,7 +46,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         torch.get_num_threads(),
     )
     if failed:
-        raise AttentionError("The attention kernel can't allocate memory.")
+        raise NativeError("The attention kernel can't allocate memory.")
     return out
 
 
@@ -95,18 +77,18 @@ class Processor:
         return projected
 
 
-def install(unet: torch.nn.Module) -> bool:
-    """Have a UNet in bfloat16 on a CPU use the kernel where that pays; whether it does.
+def install(network: torch.nn.Module) -> int:
+    """Have a network in bfloat16 on a CPU use the kernel where that pays; how many layers do.
 
     Only plain attention is changed: no mask, no norms of its own, an even number of channels in
     each head.
     """
-    chosen: list[Any] = [module for module in unet.modules() if _plain(module)]
+    chosen: list[Any] = [module for module in network.modules() if _plain(module)]
     if not chosen or not usable():
-        return False
+        return 0
     for module in chosen:
         module.set_processor(Processor(module.heads))
-    return True
+    return len(chosen)
 
 
 def _plain(module: Any) -> bool:
@@ -129,67 +111,27 @@ def _plain(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Whether the kernel can be had here and beats PyTorch's; measured once a process."""
+    """Whether the kernel can be had here and clearly beats PyTorch's; tried once a process."""
     if not torch.cpu._is_avx512_bf16_supported():
         return False
     try:
         kernel()
-    except AttentionError as error:
+    except NativeError as error:
         log.info("attention stays PyTorch's: %s", error)
         return False
     with torch.inference_mode():
         q = torch.randn(1, 1024, 512).to(torch.bfloat16)
         split = q.view(1, 1024, 8, 64).transpose(1, 2)
-        ours = _fastest(lambda: attention(q, q, q, 8))
-        theirs = _fastest(lambda: scaled_dot_product_attention(split, split, split))
+        ours = fastest(lambda: attention(q, q, q, 8))
+        theirs = fastest(lambda: scaled_dot_product_attention(split, split, split))
     log.info("attention: %.1f ms by our kernel, %.1f ms by PyTorch's", 1e3 * ours, 1e3 * theirs)
-    return ours < theirs
-
-
-def _fastest(call: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(4):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    return ours * CLEARLY < theirs
 
 
 @functools.cache
-def kernel() -> Callable[..., int]:
-    """The compiled function. Raises AttentionError with what the compiler said."""
-    try:
-        found = ctypes.CDLL(str(_library())).diffedit_attention
-    except (OSError, AttributeError) as error:
-        raise AttentionError(f"its library cannot be loaded ({error}).") from None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    strides = ctypes.POINTER(number)
-    found.argtypes = [*[pointer] * 4, *[number] * 5, strides, ctypes.c_float, ctypes.c_int]
-    found.restype = ctypes.c_int
+def kernel() -> Any:
+    """The compiled function. Raises NativeError with what the compiler said."""
+    found = load(SOURCE, "diffedit_attention")
+    strides = ctypes.POINTER(NUMBER)
+    found.argtypes = [*[POINTER] * 4, *[NUMBER] * 5, strides, ctypes.c_float, ctypes.c_int]
     return found
-
-
-def _library() -> Path:
-    """The shared library, compiled if this source was not yet with this compiler."""
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    if compiler is None:
-        raise AttentionError("there is no C++ compiler (g++, or what CXX names).")
-    known = "\n".join([SOURCE.read_text(), compiler, *FLAGS])
-    path = user_cache() / f"attention-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
-            done = subprocess.run(
-                command, text=True, capture_output=True, timeout=COMPILING_AT_MOST
-            )
-            if done.returncode:
-                first = (done.stderr.strip() or "no message").splitlines()[0]
-                raise AttentionError(f"{compiler} could not compile it ({first}).")
-            os.replace(made, path)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise AttentionError(f"it could not be compiled into {path.parent} ({error}).") from None
-    return path

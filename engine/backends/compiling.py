@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from engine.backends import attention
 from engine.backends.caches import user_cache
 from engine.spec import DiffEditError
 
@@ -39,7 +38,6 @@ def compile_modules(modules: dict[str, torch.nn.Module], device: torch.device) -
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "torch"))
     if device.type == "cpu":
         need_compiler()
-        attention.install(modules["unet"])
     torch._dynamo.config.recompile_limit = max(SIZES_AT_MOST, torch._dynamo.config.recompile_limit)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     vae: Any = modules["vae"]

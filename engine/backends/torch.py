@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends import attention, convolution
 from engine.backends.compiling import CPU_BATCH_SIZES, compile_modules, first_call
 from engine.spec import (
     NETWORKS,
@@ -35,6 +36,8 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
 }
 WARM_UPS = 3
+KERNELS = {"attention": attention, "convolution": convolution}
+"""Our own for CPUs in bf16; each takes the layers it can stand in for, where that pays."""
 
 
 class TorchBackend:
@@ -128,6 +131,7 @@ class TorchNetworks:
         *,
         device: torch.device,
         precision: Precision,
+        kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = False,
         unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
@@ -146,6 +150,8 @@ class TorchNetworks:
         self._batches = {*unet_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
+        parts = (modules["unet"], modules["vae"])
+        self._kernels = [k for k in kernels if sum(KERNELS[k].install(part) for part in parts)]
         if compile:
             compile_modules(modules, device)
 
@@ -156,6 +162,7 @@ class TorchNetworks:
         *,
         device: str | None = None,
         dtype: Precision | None = None,
+        kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = True,
         unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
@@ -176,6 +183,7 @@ class TorchNetworks:
             modules,
             device=place,
             precision=precision,
+            kernels=kernels,
             compile=compile,
             cuda_graphs=cuda_graphs,
             unet_batch_sizes=unet_batch_sizes,
@@ -201,8 +209,9 @@ class TorchNetworks:
             where = torch.cuda.get_device_name(self.device)
         else:
             where = f"{self.device.type}, {torch.get_num_threads()} threads"
+        own = f", own kernels: {' and '.join(self._kernels)}" if self._kernels else ""
         compiled = ", compiled" if self._compile else ""
-        return f"torch {torch.__version__} on {where}, {self.precision}{compiled}"
+        return f"torch {torch.__version__} on {where}, {self.precision}{own}{compiled}"
 
     def close(self) -> None:
         self._backends.clear()

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, ladder, latency, plots, profile, roofline, suite, throughput
+from benchmarks import (
+    attention,
+    convolution,
+    ladder,
+    latency,
+    plots,
+    profile,
+    roofline,
+    suite,
+    throughput,
+)
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
 from engine.backends.torch import TorchNetworks
@@ -106,7 +116,7 @@ def test_a_profile_names_every_kind_of_work(
 
 
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:
-    found = ladder.run(options(tiny, "--rungs", "1,2,4,5,7,8,9,13,14"))["result"]["rungs"]
+    found = ladder.run(options(tiny, "--rungs", "1,2,4,5,7,8,9,10,14,15"))["result"]["rungs"]
     by_name = {rung["name"]: rung for rung in found}
     ran = [rung for rung in found if "seconds" in rung]
     assert len(ran) >= 4 and all("why_not" in rung for rung in found if rung not in ran)
@@ -126,6 +136,15 @@ def test_ways_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) >= 2 * len(attention.WAYS)
     assert all(0 < call["relative_error"] < 0.01 for call in calls)
     assert all(call["ms"] > 0 for call in calls)
+
+
+def test_ways_of_convolution_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "SHAPES", ((32, 64, 9), (96, 128, 16)))
+    monkeypatch.setattr(convolution, "matrix_ceiling", lambda device, dtype: 1e12)
+    calls = convolution.run(["--rows", "1", "--repeats", "1"])["calls"]
+    assert len(calls) >= 4
+    assert {c["relative_error"] for c in calls if c["way"] == "PyTorch, fp32"} == {0}
+    assert all(c["relative_error"] < 0.01 and c["ms"] > 0 for c in calls)
 
 
 def test_rungs_that_run_alike_share_their_networks(tiny: Path) -> None:

@@ -1,8 +1,7 @@
-"""The attention kernel against PyTorch's in float32, and what happens where it cannot be had."""
+"""The attention kernel against PyTorch's in float32."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from engine.backends import attention as module
-from engine.backends.attention import AttentionError, attention, install, usable
+from engine.backends.attention import attention, install
 from engine.backends.torch import load_module
 from engine.spec import Checkpoint
 
 needs_kernel = pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
 )
-
-
-@pytest.fixture
-def forgetful() -> Iterator[None]:
-    """Nothing is remembered of compilers and measurements, before nor after."""
-    for cached in (module.kernel, module.usable):
-        cached.cache_clear()
-    yield
-    for cached in (module.kernel, module.usable):
-        cached.cache_clear()
 
 
 def true(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -117,57 +106,3 @@ def test_other_precisions_keep_theirs(tiny: Path) -> None:
     unet: Any = load_module(Checkpoint.open(tiny), "unet", torch.float32)
     assert not install(unet)
     assert "Processor" not in {type(p).__name__ for p in unet.attn_processors.values()}
-
-
-@needs_kernel
-@pytest.mark.usefixtures("forgetful")
-def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    module.kernel()
-    (made,) = (tmp_path / "diffedit-trt").iterdir()
-    assert made.suffix == ".so" and (tmp_path / "diffedit-trt").stat().st_mode & 0o077 == 0
-    module.kernel.cache_clear()
-    monkeypatch.setattr("subprocess.run", None)  # would be called to compile
-    module.kernel()
-
-
-@pytest.mark.usefixtures("forgetful")
-def test_without_a_compiler_it_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    with pytest.raises(AttentionError, match=r"no C\+\+ compiler"):
-        module.kernel()
-    assert not usable()
-
-
-@pytest.mark.usefixtures("forgetful")
-def test_a_damaged_library_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    damaged = tmp_path / "attention.so"
-    damaged.write_bytes(b"no library")
-    monkeypatch.setattr(module, "_library", lambda: damaged)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    with pytest.raises(AttentionError, match="cannot be loaded"):
-        module.kernel()
-    assert not usable()
-
-
-@pytest.mark.usefixtures("forgetful")
-def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    broken = tmp_path / "attention.cpp"
-    broken.write_text("#error of another age\n")
-    monkeypatch.setattr(module, "SOURCE", broken)
-    with pytest.raises(AttentionError, match="of another age"):
-        module.kernel()
-    assert list((tmp_path / "diffedit-trt").iterdir()) == []
-
-
-@pytest.mark.usefixtures("forgetful")
-def test_a_cache_that_cannot_be_written_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "diffedit-trt").write_text("a file in the folder's place")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(AttentionError, match="could not be compiled into"):
-        module.kernel()

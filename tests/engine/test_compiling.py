@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch._dynamo.utils import counters
 
 from demo.picture import still_life
 from diffedit import DiffEditPipeline, EditRequest
+from engine.backends import attention, convolution
 from engine.backends.compiling import CPU_BATCH_SIZES, need_compiler
 from engine.backends.torch import TorchNetworks
 from engine.buffers import TORCH_DTYPES
@@ -79,6 +81,30 @@ def test_an_edit_is_split_into_what_was_compiled(networks: TorchNetworks, tiny: 
     assert found.stats.rows == right.stats.rows
     assert found.stats.calls["unet"] >= found.stats.rows["unet"] / max(CPU_BATCH_SIZES)
     assert (found.latent_mask == right.latent_mask).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
+)
+def test_our_kernels_are_part_of_what_is_compiled(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for kernel in (attention, convolution):
+        monkeypatch.setattr(kernel, "usable", lambda: True)
+    checkpoint = Checkpoint.open(tiny)
+    eager = TorchNetworks.open(checkpoint, device="cpu", dtype="bf16")
+    compiled = TorchNetworks.open(checkpoint, device="cpu", dtype="bf16", compile=True)
+    parts = {type(m).__name__ for m in compiled.modules["unet"].modules()}
+    unet: Any = compiled.modules["unet"]
+    parts |= {type(p).__name__ for p in unet.attn_processors.values()}
+    assert {"Winograd", "Processor"} <= parts
+    given = inputs(compiled.find("unet", (4, 16, 16)).spec, 2)
+    with torch.inference_mode():
+        found, right = (n.find("unet", (4, 16, 16))(given).float() for n in (compiled, eager))
+    assert (found - right).norm() / right.norm() < 0.03
+    compiled.close()
 
 
 def test_no_compiler_is_one_sentence() -> None:

@@ -1,0 +1,85 @@
+"""Kernels that the machine's compiler makes: kept once made, and what happens where none can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from engine.backends import attention, convolution, native
+from engine.backends.native import NativeError
+
+needs_instructions = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
+)
+
+
+@pytest.fixture(params=[attention, convolution], ids=["attention", "convolution"])
+def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """One that has a kernel; it remembers no compiler and no trial, before nor after."""
+    found: ModuleType = request.param
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for cached in (found.kernel, found.usable):
+        cached.cache_clear()
+    yield found
+    for cached in (found.kernel, found.usable):
+        cached.cache_clear()
+
+
+@needs_instructions
+def test_it_is_compiled_once(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module.kernel()
+    (made,) = (tmp_path / "diffedit-trt").iterdir()
+    assert made.name.startswith(module.SOURCE.stem) and made.suffix == ".so"
+    assert (tmp_path / "diffedit-trt").stat().st_mode & 0o077 == 0
+    module.kernel.cache_clear()
+    monkeypatch.setattr("subprocess.run", None)  # would be called to compile
+    module.kernel()
+
+
+def test_without_a_compiler_it_is_left_out(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NativeError, match=r"no C\+\+ compiler"):
+        module.kernel()
+    assert not module.usable()
+
+
+def test_a_damaged_library_is_left_out(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged.so"
+    damaged.write_bytes(b"no library")
+    monkeypatch.setattr(native, "_library", lambda source: damaged)
+    with pytest.raises(NativeError, match="cannot be loaded"):
+        module.kernel()
+    assert not module.usable()
+
+
+def test_what_the_compiler_says_is_told(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("#error of another age\n")
+    monkeypatch.setattr(module, "SOURCE", broken)
+    with pytest.raises(NativeError, match="of another age"):
+        module.kernel()
+    assert list((tmp_path / "diffedit-trt").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "diffedit-trt").write_text("a file in the folder's place")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NativeError, match="could not be compiled into"):
+        module.kernel()
