@@ -5,7 +5,8 @@
 Two ceilings are measured in the same process: a large matrix product in the backend's precision,
 and a large copy. A call's bound is the longer of its operations at the first and its weights read
 once at the second. Operations are counted by PyTorch on the meta device, so any checkpoint's are
-its own.
+its own. They are those of the definition: our convolution kernel for CPUs needs a 2.25th of its
+multiplications, so that a call may take less than its bound.
 """
 
 from __future__ import annotations

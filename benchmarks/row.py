@@ -2,8 +2,9 @@
 
     python -m benchmarks row --model FOLDER [--size 512] [--dtypes bf16,fp32] [--engines FOLDER]
 
-`--engines` adds ONNX Runtime on the ONNX file in that folder. Each figure is the median of
-`--repeats` calls after one warm-up; nothing else should run on the machine meanwhile.
+`--engines` adds ONNX Runtime on the ONNX file in that folder, `--openvino` OpenVINO as well. Each
+figure is the median of `--repeats` calls after one warm-up; nothing else should run on the machine
+meanwhile.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--dtypes", default="bf16,fp32", help="PyTorch's, separated by commas")
     parser.add_argument("--batches", default="1,2", help="separated by commas")
     parser.add_argument("--engines", type=Path, help="an engine folder: adds ONNX Runtime")
+    parser.add_argument(
+        "--openvino", action="store_true", help="OpenVINO on the same ONNX file too"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args(arguments)
     checkpoint = Checkpoint.open(args.model)
@@ -75,4 +79,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
         from engine.backends.onnxruntime import OnnxNetworks
 
         measure(OnnxNetworks.open(args.engines))
+    if args.engines and args.openvino:
+        from benchmarks.openvino import OpenVinoNetworks
+
+        measure(OpenVinoNetworks(args.engines))
     return {"model": args.model.name, "size": [height, width], "calls": found}

@@ -5,7 +5,9 @@
 "tiny" has every kind of layer of the real networks at a thousandth of the size (for tests), "demo"
 is what `make demo` edits with, "sd15" and "sd21" have the published dimensions of Stable Diffusion
 1.5 and 2.1 (860 M parameters in the UNet), for measuring speed and memory where no download is
-possible. A random model edits at random: only shapes, speed and exactness mean anything.
+possible. A random model edits at random: only shapes, speed and exactness mean anything. In the
+last two the text's weights are made larger (`HEARD`), so that two texts differ by more than
+rounding does, and a mask is the same mask in every precision.
 """
 
 from __future__ import annotations
@@ -137,6 +139,10 @@ _SD21: dict[str, Any] = {
 KINDS: dict[str, dict[str, Any]] = {"tiny": _TINY, "demo": _DEMO, "sd15": _SD15, "sd21": _SD21}
 
 
+HEARD = {"sd15": 8.0, "sd21": 8.0}
+"""Kind -> what the weights behind cross-attention's values are multiplied by."""
+
+
 def make(
     folder: str | Path,
     kind: str = "tiny",
@@ -161,7 +167,7 @@ def make(
     sizes = KINDS[kind]
     tokens = make_tokenizer(folder / "tokenizer")
     with quiet():
-        _write_networks(folder, sizes, tokens, seed, dtype)
+        _write_networks(folder, sizes, tokens, seed, dtype, HEARD.get(kind, 1.0))
     config = {**SD_SCHEDULER, **sizes["scheduler"], **(scheduler or {})}
     write_json(folder / "scheduler" / "scheduler_config.json", config)
     write_index(folder, str(config["_class_name"]))
@@ -169,7 +175,7 @@ def make(
 
 
 def _write_networks(
-    folder: Path, sizes: dict[str, Any], tokens: int, seed: int, dtype: str
+    folder: Path, sizes: dict[str, Any], tokens: int, seed: int, dtype: str, heard: float
 ) -> None:
     """UNet, VAE and text encoder with weights drawn from `seed`, each in its own subfolder."""
     import torch
@@ -183,6 +189,9 @@ def _write_networks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**sizes["unet"])
+        for name, weight in unet.named_parameters():
+            if heard != 1 and name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
+                weight.data.mul_(heard)
         unet.to(torch_dtype).save_pretrained(folder / "unet", max_shard_size="20GB")
         del unet
         vae = AutoencoderKL(

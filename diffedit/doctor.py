@@ -72,6 +72,7 @@ def report(engines: Path | None = None) -> list[Check]:
         _python,
         *(functools.partial(_core, name) for name in CORE),
         lambda: _devices(gpu),
+        _kernels,
         _exporters,
         lambda: _onnxruntime(gpu),
         lambda: _tensorrt(gpu),
@@ -170,6 +171,24 @@ def _matrix_units() -> str:
         return ""
     found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
     return f" with {' and '.join(found)}" if found else ""
+
+
+def _kernels() -> list[Check]:
+    """Whether our kernels for CPUs can be had, where the processor has their instructions."""
+    torch = _import("torch")
+    if isinstance(torch, str) or not torch.cpu._is_avx512_bf16_supported():
+        return []
+    from engine.backends.torch import KERNELS
+
+    for name, module in KERNELS.items():
+        try:
+            module.kernel()
+        except RuntimeError as error:
+            what = f"{name} stays PyTorch's, which is slower: {error}"
+            return [Check("cpu kernels", "missing", what, "install g++")]
+    used = [name for name, module in KERNELS.items() if module.usable()]
+    what = f"uses its own for {' and '.join(used)}" if used else "PyTorch's are faster here"
+    return [Check("cpu kernels", "ok", what)]
 
 
 def _exporters() -> list[Check]:

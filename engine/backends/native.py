@@ -1,6 +1,9 @@
 """Kernels of our own for CPUs with AVX-512 BF16: built by the machine's C++ compiler, loaded.
 
-They are built when first wanted, into the user's cache folder, for one source and one compiler.
+They are built when first wanted, into the user's cache folder. For machines without a compiler
+(a container, say) they can be built beforehand, beside their sources:
+
+    python -m engine.backends.native
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,20 +60,21 @@ def fastest(call: Callable[[], object], tries: int = 4) -> float:
     return min(taken)
 
 
-def _library(source: Path) -> Path:
-    """The shared library, compiled if this source was not yet with this compiler."""
+def build(source: Path, folder: Path) -> Path:
+    """The shared library of a C++ file in a folder, compiled if it is not there yet.
+
+    Raises NativeError with what the compiler said.
+    """
+    path = folder / _name(source)
+    if path.exists():
+        return path
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
         raise NativeError("there is no C++ compiler (g++, or what CXX names).")
-    known = "\n".join([source.read_text(), compiler, *FLAGS])
-    digest = hashlib.sha256(known.encode()).hexdigest()[:16]
-    path = user_cache() / f"{source.stem}-{digest}.so"
-    if path.exists():
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            made = Path(work) / path.name
             command = [compiler, *FLAGS, str(source), "-o", str(made)]
             done = subprocess.run(
                 command, text=True, capture_output=True, timeout=COMPILING_AT_MOST
@@ -79,5 +84,29 @@ def _library(source: Path) -> Path:
                 raise NativeError(f"{compiler} could not compile it ({first}).")
             os.replace(made, path)
     except (OSError, subprocess.SubprocessError) as error:
-        raise NativeError(f"it could not be compiled into {path.parent} ({error}).") from None
+        raise NativeError(f"it could not be compiled into {folder} ({error}).") from None
     return path
+
+
+def _library(source: Path) -> Path:
+    beside = source.with_name(_name(source))
+    return beside if beside.exists() else build(source, user_cache())
+
+
+def _name(source: Path) -> str:
+    """Another one for every version of the source, and of how it is compiled."""
+    known = "\n".join([source.read_text(), *FLAGS])
+    return f"{source.stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
+
+
+def main() -> None:
+    """Build every kernel beside its source."""
+    try:
+        for source in sorted(Path(__file__).parent.glob("*.cpp")):
+            sys.stdout.write(f"{build(source, source.parent)}\n")
+    except NativeError as error:
+        sys.exit(f"{source.name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks import (
     suite,
     throughput,
 )
+from benchmarks.openvino import OpenVinoNetworks
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
 from engine.backends.torch import TorchNetworks
@@ -179,6 +181,12 @@ def test_the_suite_keeps_what_ran_and_names_what_failed(
     assert "latency failed" in capsys.readouterr().err
     with pytest.raises(DiffEditError, match="No benchmark could run"):
         suite.run([*more[:-1], "latency", "--into", str(path)])
+
+
+def test_the_yardstick_is_no_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DiffEditError, match="pip install openvino"):
+        OpenVinoNetworks(tmp_path)
 
 
 def test_a_missing_model_is_named_before_anything_is_measured() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffedit import doctor
+from engine.backends.native import NativeError
 from tests.test_project import pins
 
 
@@ -29,6 +30,25 @@ def test_the_report_of_this_environment() -> None:
     assert named["torch"].what.startswith(importlib.metadata.version("torch"))
     assert named["backend auto"].what.startswith("takes torch")
     assert all(check.fix for check in checks if check.state == "problem")
+
+
+def test_kernels_for_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    for name, here in (("attention", True), ("convolution", False)):
+        monkeypatch.setattr(f"engine.backends.{name}.kernel", lambda: None)
+        monkeypatch.setattr(f"engine.backends.{name}.usable", lambda here=here: here)
+    (told,) = doctor._kernels()
+    assert (told.state, told.what) == ("ok", "uses its own for attention")
+
+    def refuse() -> None:
+        raise NativeError("there is no C++ compiler (g++, or what CXX names).")
+
+    monkeypatch.setattr("engine.backends.convolution.kernel", refuse)
+    (told,) = doctor._kernels()
+    assert told.state == "missing" and "convolution stays PyTorch's" in told.what
+    assert "no C++ compiler" in told.what and told.fix == "install g++"
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    assert doctor._kernels() == []
 
 
 def test_tested_versions_are_the_constraints() -> None:

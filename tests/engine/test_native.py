@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,27 @@ def test_it_is_compiled_once(
     module.kernel.cache_clear()
     monkeypatch.setattr("subprocess.run", None)  # would be called to compile
     module.kernel()
+
+
+def test_one_built_beforehand_needs_no_compiler(
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As in a container: `python -m engine.backends.native` puts it beside its source."""
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    monkeypatch.setattr(module, "SOURCE", Path(shutil.copy(module.SOURCE, tmp_path)))
+    native.main()
+    (made,) = tmp_path.glob("*.so")
+    assert str(made) in capsys.readouterr().out
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    module.kernel()
+    assert not (tmp_path / "none").exists()
+    made.unlink()
+    with pytest.raises(SystemExit, match=r"\.cpp: there is no C\+\+ compiler"):
+        native.main()
 
 
 def test_without_a_compiler_it_is_left_out(

@@ -1,0 +1,81 @@
+"""OpenVINO on the ONNX file of an engine folder: another runtime for CPUs, as a yardstick.
+
+It is no backend of this project. `python -m benchmarks row --engines FOLDER --openvino` uses it
+where it is installed (`pip install openvino`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.backends.folder import EngineFolder
+from engine.spec import DiffEditError, NetSpec, Size
+
+
+class OpenVinoNetworks:
+    """The networks of an engine folder as OpenVINO runs them on this CPU, in its own precision."""
+
+    name = "openvino"
+    sizes: tuple[Size, ...] | None = None
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DiffEditError where OpenVINO is not installed."""
+        try:
+            import openvino
+        except ImportError as error:
+            raise DiffEditError(f"OpenVINO is not here ({error}); pip install openvino") from None
+        self._version = openvino.__version__.split("-")[0]
+        self._core: Any = openvino.Core()
+        self._folder = EngineFolder.open(folder, ["onnx"])
+        self._backends: dict[tuple[str, tuple[int, ...]], OpenVinoBackend] = {}
+
+    def find(self, net: str, shape: tuple[int, ...]) -> OpenVinoBackend:
+        if (net, shape) not in self._backends:
+            entry = self._folder.entry(net, shape)
+            path = entry.verified(self._folder.path)
+            self._backends[net, shape] = OpenVinoBackend(self._core, path, entry.spec)
+        return self._backends[net, shape]
+
+    def describe(self) -> str:
+        """Its version, and the precision it takes by itself."""
+        used = {str(backend.precision) for backend in self._backends.values()}
+        return f"openvino {self._version} on cpu{''.join(f', {name}' for name in sorted(used))}"
+
+    def close(self) -> None:
+        self._backends.clear()
+
+
+class OpenVinoBackend:
+    """One network; compiled anew for every batch size, with fixed shapes."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, core: Any, path: Path, spec: NetSpec) -> None:
+        self.spec = spec
+        self._core, self._path = core, path
+        self._size = 0
+        self._compiled: Any = None
+
+    @property
+    def precision(self) -> str:
+        """What the last compiled call computes in."""
+        if self._compiled is None:
+            return self.spec.precision
+        found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        return str(found.get_type_name() if hasattr(found, "get_type_name") else found)
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        inputs = [batch[tensor.name] for tensor in self.spec.inputs]
+        if len(inputs[0]) != self._size:
+            self._size, self._compiled = len(inputs[0]), None  # the last one's memory is let go
+            model = self._core.read_model(self._path)
+            model.reshape({t.name: [self._size, *t.shape] for t in self.spec.inputs})
+            self._compiled = self._core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        assert self._compiled is not None
+        named = {t.name: x.numpy() for t, x in zip(self.spec.inputs, inputs, strict=True)}
+        return torch.from_numpy(self._compiled(named)[0])
