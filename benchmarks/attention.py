@@ -8,7 +8,6 @@ calls; errors are against PyTorch in float32.
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from benchmarks.roofline import durations, matrix_ceiling
+from benchmarks.kernels import OURS, Calls, compare, parser, timed
 from engine.backends.attention import attention, usable
 
-CPU = torch.device("cpu")
 HEADS = 8
 SHAPES = ((4096, 4096, 40), (4096, 77, 40), (1024, 1024, 80), (1024, 77, 80), (256, 256, 160))
 """Queries, keys, channels a head."""
@@ -31,62 +29,38 @@ Way = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def run(arguments: list[str]) -> dict[str, Any]:
     """Time every way at every shape; print a line each."""
-    args = _parser().parse_args(arguments)
+    options = parser("attention", __doc__, repeats=4)
+    options.add_argument(
+        "--flex", action="store_true", help="flex_attention too (compiles, minutes)"
+    )
+    args = options.parse_args(arguments)
     ways = dict(WAYS)
     if args.flex:
         from torch.nn.attention.flex_attention import flex_attention
 
         ways["flex_attention, compiled"] = torch.compile(flex_attention, dynamic=False)
-    kernel = usable()
-    peak = matrix_ceiling(CPU, torch.bfloat16)
-    print(f"a matrix product in bf16 reaches {peak / 1e12:.3f} TFLOP/s")
-    lines = [
-        line
-        for shape in SHAPES
-        for line in measured(shape, ways, args.rows, args.repeats, kernel=kernel)
-    ]
-    if not kernel:
-        print("our kernel cannot be had here, or is slower than PyTorch's")
-    return {"rows": args.rows, "matrix_tflops": round(peak / 1e12, 3), "calls": lines}
+    return compare(args.rows, SHAPES, lambda shape: measured(shape, ways, args.rows, args.repeats))
 
 
 @torch.inference_mode()
 def measured(
-    shape: tuple[int, int, int], ways: dict[str, Way], rows: int, repeats: int, *, kernel: bool
+    shape: tuple[int, int, int], ways: dict[str, Way], rows: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """One shape: a line for every way, ours first."""
+    """One shape: a line for every way, ours first where it can be had."""
     queries, keys, width = shape
     q, k, v = (torch.randn(rows, n, HEADS * width).bfloat16() for n in (queries, keys, keys))
     split = [t.unflatten(-1, (HEADS, width)).transpose(1, 2) for t in (q, k, v)]
+
+    def ours() -> Tensor:
+        out: Tensor = attention(q, k, v, HEADS)
+        return out.view(rows, queries, HEADS, width).transpose(1, 2)
+
+    calls: Calls = {OURS: ours} if usable() else {}
+    calls |= {name: functools.partial(way, *split) for name, way in ways.items()}
     true = scaled_dot_product_attention(*(t.float() for t in split))
-    calls = {name: functools.partial(way, *split) for name, way in ways.items()}
-    if kernel:
-
-        def ours() -> Tensor:
-            out: Tensor = attention(q, k, v, HEADS)
-            return out.view(rows, queries, HEADS, width).transpose(1, 2)
-
-        calls = {"our kernel": functools.partial(ours), **calls}
     flops = 4 * rows * HEADS * queries * keys * width
-    found = []
-    for name, call in calls.items():
-        error = float((call().float() - true).norm() / true.norm())
-        seconds = min(durations(call, CPU, repeats))
-        found.append(
-            {
-                "shape": list(shape),
-                "way": name,
-                "ms": round(1e3 * seconds, 2),
-                "tflops": round(flops / seconds / 1e12, 3),
-                "relative_error": round(error, 6),
-            }
-        )
-        print(
-            f"{queries:5d} x {keys:4d}, {width:3d} channels  {name:28} {1e3 * seconds:8.1f} ms  "
-            f"{flops / seconds / 1e12:6.3f} TFLOP/s  error {error:.1e}",
-            flush=True,
-        )
-    return found
+    said = f"{queries:5d} x {keys:4d}, {width:3d} channels"
+    return timed(shape, said, calls, true, flops, repeats)
 
 
 def in_float32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -128,17 +102,3 @@ WAYS: dict[str, Way] = {
     "written out": written_out,
     f"tiles of {TILE}": tiled,
 }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks attention",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rows", type=int, default=2, help="of a call (2)")
-    parser.add_argument("--repeats", type=int, default=4, help="calls a figure, the best (4)")
-    parser.add_argument(
-        "--flex", action="store_true", help="flex_attention too (compiles, minutes)"
-    )
-    return parser

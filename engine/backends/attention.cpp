@@ -11,19 +11,15 @@
 // One pair of bfloat16 is one uint32. Keys are padded to whole vectors with zeros, whose scores are
 // set to minus infinity; D must be even.
 
-#include <immintrin.h>
 #include <omp.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
 #include <limits>
-#include <memory>
+
+#include "native.h"
 
 namespace {
 
-constexpr int kLanes = 16;     // float32 in a vector
 constexpr int kRows = 24;      // queries that are worked on together
 constexpr int kKeys = 512;     // keys in a block: its scores and weights stay in the cache
 constexpr int kUnit = 4;       // blocks of queries that one task takes
@@ -32,21 +28,7 @@ struct Strides {
     int64_t batch, head, token;
 };
 
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-template <typename T>
-using Buffer = std::unique_ptr<T[], Free>;
-
-template <typename T>
-Buffer<T> buffer(int64_t count) {
-    const int64_t bytes = (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return Buffer<T>(static_cast<T*>(std::aligned_alloc(64, std::max<int64_t>(bytes, 64))));
-}
-
 inline uint32_t pair(uint16_t low, uint16_t high) { return uint32_t(low) | uint32_t(high) << 16; }
-
-inline __m512bh as_bf16(__m512i x) { return (__m512bh)x; }
 
 // 2^x for x <= 0: exponent by scalef, fraction in [-1/2, 1/2] by a polynomial (error below 3e-7).
 inline __m512 exp2_negative(__m512 x) {

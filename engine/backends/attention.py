@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.backends.native import CLEARLY, NUMBER, POINTER, NativeError, fastest, load
-
-log = logging.getLogger(__name__)
+from engine.backends.native import NUMBER, POINTER, Call, NativeError, load, wins
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 
@@ -112,20 +109,14 @@ def _plain(module: Any) -> bool:
 @functools.cache
 def usable() -> bool:
     """Whether the kernel can be had here and clearly beats PyTorch's; tried once a process."""
-    if not torch.cpu._is_avx512_bf16_supported():
-        return False
-    try:
-        kernel()
-    except NativeError as error:
-        log.info("attention stays PyTorch's: %s", error)
-        return False
-    with torch.inference_mode():
-        q = torch.randn(1, 1024, 512).to(torch.bfloat16)
-        split = q.view(1, 1024, 8, 64).transpose(1, 2)
-        ours = fastest(lambda: attention(q, q, q, 8))
-        theirs = fastest(lambda: scaled_dot_product_attention(split, split, split))
-    log.info("attention: %.1f ms by our kernel, %.1f ms by PyTorch's", 1e3 * ours, 1e3 * theirs)
-    return ours * CLEARLY < theirs
+    return wins("attention", kernel, trial)
+
+
+def trial() -> tuple[Call, Call]:
+    """Self-attention of middling size, by our kernel and by PyTorch's."""
+    q = torch.randn(1, 1024, 512).bfloat16()
+    split = q.view(1, 1024, 8, 64).transpose(1, 2)
+    return lambda: attention(q, q, q, 8), lambda: scaled_dot_product_attention(split, split, split)
 
 
 @functools.cache

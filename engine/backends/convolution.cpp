@@ -14,17 +14,12 @@
 //   M       [16][kTiles][64] float32, which stays in the cache
 // C is a multiple of 32, K of 64.
 
-#include <immintrin.h>
 #include <omp.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <cstdlib>
-#include <memory>
+#include "native.h"
 
 namespace {
 
-constexpr int kLanes = 16;              // float32 in a vector
 constexpr int kVectors = 4;             // of output channels that are worked on together
 constexpr int kWide = kVectors * kLanes;
 constexpr int kRows = 6;                // tiles of one run of the innermost product
@@ -32,18 +27,6 @@ constexpr int kTiles = 48;              // tiles that share a reading of the wei
 constexpr int kPlaces = 16;             // of a transformed tile
 constexpr int kApart = kTiles * kWide + kLanes;  // between places of M: not the same set of the cache
 constexpr int64_t kRoom = 2 << 20;      // bytes of V for each thread: they stay in its cache
-
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-template <typename T>
-using Buffer = std::unique_ptr<T[], Free>;
-
-template <typename T>
-Buffer<T> buffer(int64_t count) {
-    const int64_t bytes = (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return Buffer<T>(static_cast<T*>(std::aligned_alloc(64, std::max<int64_t>(bytes, 64))));
-}
 
 struct Shape {
     int64_t images, height, width, in, out;
@@ -102,10 +85,10 @@ void multiply(const uint32_t* v, const uint32_t* u, int64_t pairs, float* m) {
         __m512bh weights[kVectors];
 #pragma GCC unroll 4
         for (int k = 0; k < kVectors; ++k)
-            weights[k] = (__m512bh)_mm512_load_si512(u + i * kWide + k * kLanes);
+            weights[k] = as_bf16(_mm512_load_si512(u + i * kWide + k * kLanes));
 #pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
-            const __m512bh one = (__m512bh)_mm512_set1_epi32(int(v[r * pairs + i]));
+            const __m512bh one = as_bf16(_mm512_set1_epi32(int(v[r * pairs + i])));
 #pragma GCC unroll 4
             for (int k = 0; k < kVectors; ++k) sum[r][k] = _mm512_dpbf16_ps(sum[r][k], one, weights[k]);
         }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import conv2d
 
-from engine.backends.native import CLEARLY, NUMBER, POINTER, NativeError, fastest, load
-
-log = logging.getLogger(__name__)
+from engine.backends.native import NUMBER, POINTER, Call, NativeError, load, wins
 
 SOURCE = Path(__file__).with_name("convolution.cpp")
 LANES = 32  # input channels that are transformed together
@@ -118,21 +115,15 @@ def fits(module: Any) -> bool:
 @functools.cache
 def usable() -> bool:
     """Whether the kernel can be had here and clearly beats PyTorch's; tried once a process."""
-    if not torch.cpu._is_avx512_bf16_supported():
-        return False
-    try:
-        kernel()
-    except NativeError as error:
-        log.info("convolutions stay PyTorch's: %s", error)
-        return False
-    with torch.inference_mode():
-        x = torch.randn(1, 256, 32, 32).bfloat16().to(memory_format=torch.channels_last)
-        weight = torch.randn(256, 256, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-        bias, ready = torch.zeros(256), packed(weight)
-        ours = fastest(lambda: convolution(x, ready, bias))
-        theirs = fastest(lambda: conv2d(x, weight, bias.bfloat16(), padding=1))
-    log.info("convolution: %.1f ms by our kernel, %.1f ms by PyTorch's", 1e3 * ours, 1e3 * theirs)
-    return ours * CLEARLY < theirs
+    return wins("convolution", kernel, trial)
+
+
+def trial() -> tuple[Call, Call]:
+    """A layer of middling size, by our kernel and by PyTorch's."""
+    x = torch.randn(1, 256, 32, 32).bfloat16().to(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3).bfloat16().to(memory_format=torch.channels_last)
+    ready, bias, narrow = packed(weight), torch.zeros(256), torch.zeros(256).bfloat16()
+    return lambda: convolution(x, ready, bias), lambda: conv2d(x, weight, narrow, padding=1)
 
 
 @functools.cache

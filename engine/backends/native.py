@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -20,7 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from engine.backends.caches import user_cache
+
+log = logging.getLogger(__name__)
 
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16", "fma")
 FLAGS = (
@@ -29,8 +34,11 @@ FLAGS = (
 )
 CLEARLY = 1.2
 """How many times faster a kernel must be in its trial: the choice is to be the same every time."""
+TRIES = 4
 COMPILING_AT_MOST = 120  # seconds
 POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
+
+Call = Callable[[], object]
 
 
 class NativeError(RuntimeError):
@@ -50,10 +58,31 @@ def load(source: Path, name: str) -> Any:
     return found
 
 
-def fastest(call: Callable[[], object], tries: int = 4) -> float:
+def wins(what: str, kernel: Callable[[], object], trial: Callable[[], tuple[Call, Call]]) -> bool:
+    """Whether a kernel can be had here and clearly beats PyTorch's.
+
+    Args:
+        what: it computes, for the log.
+        kernel: gives it, or raises NativeError.
+        trial: gives the same work for both: a call of ours and one of PyTorch's.
+    """
+    if not torch.cpu._is_avx512_bf16_supported():
+        return False
+    try:
+        kernel()
+    except NativeError as error:
+        log.info("%s by PyTorch's kernels: %s", what, error)
+        return False
+    with torch.inference_mode():
+        ours, theirs = (_fastest(call) for call in trial())
+    log.info("%s: %.1f ms by our kernel, %.1f ms by PyTorch's", what, 1e3 * ours, 1e3 * theirs)
+    return ours * CLEARLY < theirs
+
+
+def _fastest(call: Call) -> float:
     """Seconds of the quickest of some calls."""
     taken = []
-    for _ in range(tries):
+    for _ in range(TRIES):
         began = time.perf_counter()
         call()
         taken.append(time.perf_counter() - began)
@@ -94,8 +123,9 @@ def _library(source: Path) -> Path:
 
 
 def _name(source: Path) -> str:
-    """Another one for every version of the source, and of how it is compiled."""
-    known = "\n".join([source.read_text(), *FLAGS])
+    """Another one for every version of the source and its headers, and of how it is compiled."""
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    known = "\n".join([*texts, *FLAGS])
     return f"{source.stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
 
 

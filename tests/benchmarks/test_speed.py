@@ -13,6 +13,7 @@ import torch
 from benchmarks import (
     attention,
     convolution,
+    kernels,
     ladder,
     latency,
     plots,
@@ -133,7 +134,7 @@ def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -
 
 def test_ways_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "SHAPES", ((40, 77, 12), (600, 600, 40)))
-    monkeypatch.setattr(attention, "matrix_ceiling", lambda device, dtype: 1e12)
+    monkeypatch.setattr(kernels, "matrix_ceiling", lambda device, dtype: 1e12)
     calls = attention.run(["--rows", "1", "--repeats", "1"])["calls"]
     assert len(calls) >= 2 * len(attention.WAYS)
     assert all(0 < call["relative_error"] < 0.01 for call in calls)
@@ -142,7 +143,7 @@ def test_ways_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ways_of_convolution_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "SHAPES", ((32, 64, 9), (96, 128, 16)))
-    monkeypatch.setattr(convolution, "matrix_ceiling", lambda device, dtype: 1e12)
+    monkeypatch.setattr(kernels, "matrix_ceiling", lambda device, dtype: 1e12)
     calls = convolution.run(["--rows", "1", "--repeats", "1"])["calls"]
     assert len(calls) >= 4
     assert {c["relative_error"] for c in calls if c["way"] == "PyTorch, fp32"} == {0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_one_built_beforehand_needs_no_compiler(
 ) -> None:
     """As in a container: `python -m engine.backends.native` puts it beside its source."""
     monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    shutil.copy(module.SOURCE.with_name("native.h"), tmp_path)
     monkeypatch.setattr(module, "SOURCE", Path(shutil.copy(module.SOURCE, tmp_path)))
     native.main()
     (made,) = tmp_path.glob("*.so")
@@ -63,6 +65,32 @@ def test_one_built_beforehand_needs_no_compiler(
     made.unlink()
     with pytest.raises(SystemExit, match=r"\.cpp: there is no C\+\+ compiler"):
         native.main()
+
+
+def test_another_header_makes_another_library(tmp_path: Path) -> None:
+    header, source = tmp_path / "native.h", tmp_path / "kernel.cpp"
+    source.write_text('#include "native.h"\n')
+    names = set()
+    for number in range(2):
+        header.write_text(f"constexpr int kLanes = {number};\n")
+        names.add(native.build(source, tmp_path).name)
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(("ours", "theirs", "chosen"), [(1, 8, True), (8, 1, False), (8, 8, False)])
+def test_a_kernel_is_used_where_it_clearly_wins(
+    ours: int, theirs: int, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    taken = iter([*[ours] * native.TRIES, *[theirs] * native.TRIES])
+    clock = itertools.accumulate(step for one in taken for step in (0, one))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    calls: list[str] = []
+    won = native.wins(
+        "work", lambda: None, lambda: (lambda: calls.append("ours"), lambda: calls.append("theirs"))
+    )
+    assert won == chosen
+    assert calls == ["ours"] * native.TRIES + ["theirs"] * native.TRIES
 
 
 def test_without_a_compiler_it_is_left_out(
