@@ -43,6 +43,7 @@ def roofline(result: Mapping[str, Any], path: Path) -> None:
         axes.plot(
             [call["rows"]], [100 * call["of_ceiling"]], "s", color=colour, label=call["network"]
         )
+    axes.set_xticks(sorted({call["rows"] for call in calls}))
     axes.set_xlabel("rows a call")
     axes.set_ylabel(f"% of {result['matrix_tflops']:g} TFLOP/s ({result['precision']})")
     axes.set_ylim(bottom=0)
