@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.backends import attention, convolution
 from engine.backends.compiling import CPU_BATCH_SIZES, compile_modules, first_call
+from engine.backends.threads import release_team
 from engine.spec import (
     NETWORKS,
     UNET_BATCH_SIZES,
@@ -154,6 +155,7 @@ class TorchNetworks:
         self._kernels = [k for k in kernels if sum(KERNELS[k].install(part) for part in parts)]
         if compile:
             compile_modules(modules, device)
+        release_team()  # the batcher's thread runs the networks, not the one that loaded them
 
     @classmethod
     def open(
