@@ -38,7 +38,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 def titles(files: Sequence[Path], contents: Sequence[dict[str, Any]]) -> list[str]:
     """Short names of the devices; the file's where two are alike."""
-    devices = [str(content.get("machine", {}).get("device", "?"))[:24] for content in contents]
+    found = (str(content.get("machine", {}).get("device", "?")) for content in contents)
+    devices = [device.split(" (")[0][:24] for device in found]
     return [
         device if devices.count(device) == 1 else path.stem[-24:]
         for path, device in zip(files, devices, strict=True)
@@ -108,6 +109,6 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", type=Path, nargs="+", help="that benchmarks wrote with --keep")
+    parser.add_argument("files", type=Path, nargs="+", help="result files of `make bench`")
     parser.add_argument("--plot", type=Path, help="draw it into this PNG file")
     return parser

@@ -46,9 +46,9 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror or error}).") from None
     except ValueError:
-        raise ResultError(f"{path} is no json; name a file that a benchmark wrote.") from None
+        raise ResultError(f"{path} is no json; name a file that `make bench` wrote.") from None
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
-        raise ResultError(f"{path} holds no results; name a file that a benchmark wrote.")
+        raise ResultError(f"{path} holds no results; name a file that `make bench` wrote.")
     if content.get("schema") != SCHEMA:
         raise ResultError(
             f"{path} has schema {content.get('schema')!r}, and this version reads {SCHEMA}; "
