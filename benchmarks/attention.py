@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from benchmarks.kernels import OURS, Calls, compare, parser, timed
+from benchmarks.kernels import OURS, Calls, Lines, Shape, compare, parser, timed
 from engine.backends.attention import attention, usable
 
 HEADS = 8
@@ -43,9 +43,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measured(
-    shape: tuple[int, int, int], ways: dict[str, Way], rows: int, repeats: int
-) -> list[dict[str, Any]]:
+def measured(shape: Shape, ways: dict[str, Way], rows: int, repeats: int) -> Lines:
     """One shape: a line for every way, ours first where it can be had."""
     queries, keys, width = shape
     q, k, v = (torch.randn(rows, n, HEADS * width).bfloat16() for n in (queries, keys, keys))

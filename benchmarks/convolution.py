@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import conv2d
 
-from benchmarks.kernels import OURS, Calls, compare, parser, timed
+from benchmarks.kernels import OURS, Calls, Lines, Shape, compare, parser, timed
 from engine.backends.convolution import convolution, packed, usable
 
 SHAPES = (
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measured(shape: tuple[int, int, int], rows: int, repeats: int) -> list[dict[str, Any]]:
+def measured(shape: Shape, rows: int, repeats: int) -> Lines:
     """One shape: a line for every way, ours first where it can be had."""
     channels, out, side = shape
     last = torch.channels_last

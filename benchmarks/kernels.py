@@ -15,10 +15,12 @@ CPU = torch.device("cpu")
 OURS = "our kernel"
 
 Calls = dict[str, Callable[[], Tensor]]
+Shape = tuple[int, int, int]
+Lines = list[dict[str, Any]]
 
 
 def compare(
-    rows: int, shapes: Iterable[tuple[int, int, int]], measured: Callable[..., list[dict[str, Any]]]
+    rows: int, shapes: Iterable[Shape], measured: Callable[[Shape], Lines]
 ) -> dict[str, Any]:
     """The matrix ceiling, then `measured` of every shape."""
     peak = matrix_ceiling(CPU, torch.bfloat16)
@@ -29,9 +31,7 @@ def compare(
     return {"rows": rows, "matrix_tflops": round(peak / 1e12, 3), "calls": lines}
 
 
-def timed(
-    shape: tuple[int, int, int], said: str, calls: Calls, true: Tensor, flops: int, repeats: int
-) -> list[dict[str, Any]]:
+def timed(shape: Shape, said: str, calls: Calls, true: Tensor, flops: int, repeats: int) -> Lines:
     """One shape: a line for every way, printed; the error is against `true`."""
     lines = []
     for way, call in calls.items():

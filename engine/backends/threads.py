@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
+
+import torch
 
 HARD = 2  # omp_pause_hard of OpenMP 5.0: nothing is kept
 
@@ -17,8 +20,15 @@ def release_team() -> bool:
     thread that only loads weights lets its workers go, and the one that runs the networks has the
     processors to itself. They come back when they are needed again.
     """
-    try:
-        gomp = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-        return int(gomp.omp_pause_resource_all(HARD)) == 0
-    except (OSError, AttributeError):
-        return False
+    for library in (*_brought(), "libgomp.so.1"):
+        try:
+            gomp = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            return int(gomp.omp_pause_resource_all(HARD)) == 0
+        except (OSError, AttributeError):
+            continue  # not in this process, or another OpenMP
+    return False
+
+
+def _brought() -> list[Path]:
+    """The OpenMP libraries that came with PyTorch; some builds give them names of their own."""
+    return sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))
