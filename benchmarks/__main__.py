@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import machine
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 NAMES = {
     "attention": "our attention kernel for CPUs against PyTorch's ways",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from benchmarks.kernels import OURS, Calls, Lines, Shape, compare, parser, timed
-from engine.backends.attention import attention, usable
+from engine.backends.torch.kernels.attention import attention, usable
 
 HEADS = 8
 SHAPES = ((4096, 4096, 40), (4096, 77, 40), (1024, 1024, 80), (1024, 77, 80), (256, 256, 160))

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from benchmarks.kernels import OURS, Calls, Lines, Shape, compare, parser, timed
-from engine.backends.convolution import convolution, packed, usable
+from engine.backends.torch.kernels.convolution import convolution, packed, usable
 
 SHAPES = (
     *((320, 320, 64), (640, 320, 64), (960, 320, 64), (640, 640, 32), (1280, 640, 32)),

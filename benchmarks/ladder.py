@@ -26,8 +26,9 @@ from benchmarks import plots
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject, add_arguments, mask_iou, relative_error, whole_numbers
 from diffedit import DiffEditPipeline
-from engine.backends.torch import KERNELS, TorchNetworks, default_precision
-from engine.spec import Checkpoint, DiffEditError
+from engine.backends.torch.networks import KERNELS, TorchNetworks, default_precision
+from engine.checkpoint import Checkpoint
+from engine.errors import DiffEditError
 
 
 @dataclass(frozen=True)
@@ -226,16 +227,16 @@ def theirs(
 
 @contextmanager
 def reference(subject: Subject, device: torch.device) -> Iterator[Any]:
-    """`diffedit.reference`: plain loops over the checkpoint's modules, one row at a time."""
-    from diffedit import reference as plain
-    from diffedit.prepare import Studio
-    from diffedit.schedule import Schedule
+    """`diffedit.algorithm.reference`: plain PyTorch loops, one row at a time."""
+    from diffedit.algorithm import reference as plain
+    from diffedit.algorithm.schedule import Schedule
+    from diffedit.preprocessor import Preprocessor
 
     checkpoint = Checkpoint.open(subject.model)
     networks = TorchNetworks.open(checkpoint, device="cpu", dtype="fp32", cuda_graphs=False)
     if device.type != "cpu":
         raise DiffEditError("the reference path runs on the CPU")
-    studio = Studio(checkpoint, (subject.size,), device)
+    studio = Preprocessor(checkpoint, (subject.size,), device)
 
     def edit(what: Subject = subject) -> Done:
         ready = studio.prepare(what.request())

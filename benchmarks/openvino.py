@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends.folder import EngineFolder
-from engine.spec import DiffEditError, NetSpec, Size
+from engine.backends.engine_folder import EngineFolder
+from engine.errors import DiffEditError
+from engine.netspec import NetSpec, Size
 
 
 class OpenVinoNetworks:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from engine.backends.fake import CHANNELS, TOKENS, WIDTH, FakeBackend, FakeNetworks
-from engine.batching import Batcher
+from engine.batcher import Batcher
 from engine.rows import Flow, Row
 
 LATENT = (CHANNELS, 64, 64)  # that of a 512 px picture

@@ -28,8 +28,9 @@ from benchmarks.roofline import (
     unet_shape,
 )
 from benchmarks.subject import Subject, add_arguments
-from engine.backends.torch import KERNELS, TorchNetworks
-from engine.spec import Checkpoint, DiffEditError
+from engine.backends.torch.networks import KERNELS, TorchNetworks
+from engine.checkpoint import Checkpoint
+from engine.errors import DiffEditError
 
 KINDS = {
     "convolutions": ("conv",),

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 SCHEMA = 1
 

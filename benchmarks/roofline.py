@@ -23,10 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.latency import add_backend
 from benchmarks.subject import Subject, add_arguments, whole_numbers
-from diffedit.backends import choose
+from diffedit.backend_selection import choose
 from engine.backends import Backend, Networks
 from engine.buffers import TORCH_DTYPES
-from engine.spec import NETWORKS, Checkpoint, NetSpec, Size
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.netspec import NetSpec, Size
 
 SIDES = {"cpu": (2048, 4096), "cuda": (4096, 8192)}
 COPIED = {"cpu": 2**28, "cuda": 2**31}

@@ -20,9 +20,10 @@ import torch
 
 from benchmarks.subject import whole_numbers
 from engine.backends import Networks
-from engine.backends.torch import TorchNetworks
+from engine.backends.torch.networks import TorchNetworks
 from engine.buffers import TORCH_DTYPES
-from engine.spec import Checkpoint, parse_size
+from engine.checkpoint import Checkpoint
+from engine.netspec import parse_size
 
 
 def seconds(networks: Networks, shape: tuple[int, ...], batch: int, repeats: int) -> float:
@@ -85,7 +86,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
         measure(TorchNetworks.open(checkpoint, dtype=dtype))
         gc.collect()  # ONNX Runtime takes the profiles that free memory allows
     if args.engines:
-        from engine.backends.onnxruntime import OnnxNetworks
+        from engine.backends.onnxruntime.networks import OnnxNetworks
 
         measure(OnnxNetworks.open(args.engines))
     if args.engines and args.openvino:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving_client import Served, edit, http, photo, post, server, start, state
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 FORM = {
     "prompt": "a red cube and a yellow cone on a checked cloth",

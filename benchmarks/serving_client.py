@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.picture import still_life
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 _LOCAL = threading.local()
 
@@ -86,7 +86,7 @@ def server(
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "diffedit.cli", "serve", *(real or ())]
     if real is None:
-        command = [sys.executable, "-m", "diffedit.server.fake", "--model", str(model)]
+        command = [sys.executable, "-m", "demo.fake_server", "--model", str(model)]
         command += ["--call-ms", str(call_ms), *options]
     limits = {"DIFFEDIT_SERVE_MAX_QUEUE_SECONDS": "2", "DIFFEDIT_SERVE_MAX_UPLOADS": "64"}
     process = subprocess.Popen(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from diffedit.backends import choose
+from diffedit.backend_selection import choose
 from engine.backends import Backend, Networks
-from engine.backends.torch import KERNELS, TorchNetworks
-from engine.spec import Checkpoint, Precision
+from engine.backends.torch.networks import KERNELS, TorchNetworks
+from engine.checkpoint import Checkpoint
+from engine.netspec import Precision
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from demo.picture import still_life
 from diffedit import EditRequest
-from engine.spec import Checkpoint, Size, parse_size
+from engine.checkpoint import Checkpoint
+from engine.netspec import Size, parse_size
 
 SOURCE = "a red ball and a green cube on a wooden table"
 PROMPT = "a blue ball and a green cube on a wooden table"

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.machine import device_name, machine, slug
 from benchmarks.results import keep
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 ORDER = ("overhead", "roofline", "ladder", "latency", "throughput")
 DRAWN = ("roofline", "ladder")

@@ -24,8 +24,8 @@ from benchmarks.latency import add_backend
 from benchmarks.power import Meter
 from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit import DiffEditPipeline, EditRequest
-from diffedit.backends import choose
-from engine.spec import Checkpoint
+from diffedit.backend_selection import choose
+from engine.checkpoint import Checkpoint
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
 

@@ -58,7 +58,8 @@ def write_inputs(folder: Path) -> None:
 
 def gallery(pipe: Any, chosen: Sequence[tuple[Scene, Edit]]) -> Image.Image:
     """Every edit as a panel under its two texts."""
-    from diffedit import EditRequest, images
+    from diffedit import EditRequest
+    from diffedit.imaging import compose, geometry
 
     requests = [
         EditRequest(s.image, e.target, e.source, guidance_scale=GUIDANCE, seed=s.seed)
@@ -67,10 +68,10 @@ def gallery(pipe: Any, chosen: Sequence[tuple[Scene, Edit]]) -> Image.Image:
     panels = []
     for (one, _), result in zip(chosen, pipe.edit_many(requests), strict=True):
         photo = Image.fromarray(one.image)
-        _, placement = images.fit(photo, (photo.height, photo.width))
+        _, placement = geometry.fit(photo, (photo.height, photo.width))
         factor = photo.height // len(result.heatmap)
-        overlay = images.heatmap_overlay(photo, result.heatmap, placement, factor)
-        panels.append(images.panel(photo, overlay, result.mask, result.image))
+        overlay = compose.heatmap_overlay(photo, result.heatmap, placement, factor)
+        panels.append(compose.panel(photo, overlay, result.mask, result.image))
     return stacked(panels, [f"{e.source}   ->   {e.target}" for _, e in chosen])
 
 
@@ -103,7 +104,7 @@ def main() -> None:
         print(f"drew {len(SHOWN)} scenes into {args.inputs}")
         return
     from diffedit import DiffEditPipeline
-    from engine.spec import DiffEditError
+    from engine.errors import DiffEditError
 
     try:
         with DiffEditPipeline.from_pretrained(

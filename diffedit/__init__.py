@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffedit.request import EditRequest, EditResult, InvalidRequest, Stats
-from engine.spec import (
+from diffedit.request import EditRequest, InvalidRequest
+from diffedit.result import EditResult, Stats
+from engine.errors import (
     BuildError,
     Cancelled,
     CheckpointError,

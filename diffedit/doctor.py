@@ -141,7 +141,7 @@ def _devices(gpu: str) -> list[Check]:
     if isinstance(torch, str):
         fix = "install PyTorch again, in the build for this machine"
         return [Check("devices", "problem", f"PyTorch cannot be imported ({torch})", fix)]
-    from engine.backends.torch import default_precision
+    from engine.backends.torch.networks import default_precision
 
     dtype = default_precision(torch.device("cpu"))
     instructions = torch.backends.cpu.get_cpu_capability()
@@ -178,7 +178,7 @@ def _kernels() -> list[Check]:
     torch = _import("torch")
     if isinstance(torch, str) or not torch.cpu._is_avx512_bf16_supported():
         return []
-    from engine.backends.torch import KERNELS
+    from engine.backends.torch.networks import KERNELS
 
     for name, module in KERNELS.items():
         try:
@@ -295,8 +295,8 @@ def _room() -> list[Check]:
 def _backend(engines: Path | None) -> list[Check]:
     if isinstance(_import("torch"), str):
         return []
-    from diffedit.backends import fastest
-    from engine.spec import DiffEditError
+    from diffedit.backend_selection import fastest
+    from engine.errors import DiffEditError
 
     try:
         name, why = fastest(engines, None)

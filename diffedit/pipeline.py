@@ -1,7 +1,7 @@
 """`DiffEditPipeline`: a checkpoint, a backend and a batcher behind the Python API.
 
-It submits the flows of requests and waits for them. Pictures become tensors in `diffedit.prepare`,
-the algorithm is in `diffedit.edit`, the runtime in `engine`.
+It submits the flows of requests and waits for them. `diffedit.preprocessor` turns pictures into
+tensors, `diffedit.algorithm.edit` is the algorithm, `engine` is the runtime.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
-from diffedit import edit as flows
-from diffedit.backends import choose
-from diffedit.cache import TensorCache
-from diffedit.hub import find_checkpoint
-from diffedit.pending import Callback, FoundMask, Pending, wait
-from diffedit.prepare import Ready, Studio
-from diffedit.request import EditRequest, EditResult, InvalidRequest
-from diffedit.task import Caches
+from diffedit.algorithm import edit as flows
+from diffedit.algorithm.cache import TensorCache
+from diffedit.algorithm.inputs import Caches
+from diffedit.backend_selection import choose
+from diffedit.handle import Callback, EditHandle, FoundMask, wait
+from diffedit.preprocessor import PreparedEdit, Preprocessor
+from diffedit.request import EditRequest, InvalidRequest
+from diffedit.result import EditResult
 from engine.backends import Networks
-from engine.batching import Batcher, Job
+from engine.batcher import Batcher, FlowHandle
+from engine.checkpoint import Checkpoint
+from engine.hub import find_checkpoint
+from engine.netspec import Precision, Size
 from engine.rows import Flow
-from engine.spec import Checkpoint, Precision, Size
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,9 @@ class DiffEditPipeline:
         self.networks = networks
         self.batcher = Batcher(networks)
         self._why = why
-        self._studio = Studio(checkpoint, (size,) if size else networks.sizes, networks.device)
+        self._preprocessor = Preprocessor(
+            checkpoint, (size,) if size else networks.sizes, networks.device
+        )
         self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(PATH_CACHE_BYTES))
 
     @classmethod
@@ -149,7 +153,7 @@ class DiffEditPipeline:
         callback: Callback | None = None,
         show: Callable[[Tensor, Tensor], None] | None = None,
         mask_only: bool = False,
-    ) -> Pending:
+    ) -> EditHandle:
         """Start an edit and return at once; edits under way share network calls.
 
         Args:
@@ -158,10 +162,10 @@ class DiffEditPipeline:
                 result would be if it ended there, and x_0, both float32 [C, h, w] on the device.
             mask_only: stop once the mask is found; the result's image is then the photograph.
         """
-        ready = self._studio.prepare(request, show)
+        ready = self._preprocessor.prepare(request, show)
         flow = flows.mask_only if mask_only else flows.edit
         job = self._start(flow(ready.task, ready.schedule, self._caches), ready, callback)
-        return Pending(self._studio, ready, job)
+        return EditHandle(self._preprocessor, ready, job)
 
     @overload
     def edit_many(
@@ -191,7 +195,7 @@ class DiffEditPipeline:
                     raise
                 return error
 
-        pending: deque[Pending | Exception] = deque()
+        pending: deque[EditHandle | Exception] = deque()
         waiting = iter(requests)
         try:
             while True:
@@ -203,7 +207,7 @@ class DiffEditPipeline:
                 yield first if isinstance(first, Exception) else attempt(first.result)
         finally:
             for left in pending:
-                if isinstance(left, Pending):
+                if isinstance(left, EditHandle):
                     left.cancel()
 
     def generate_mask(
@@ -230,7 +234,7 @@ class DiffEditPipeline:
     ) -> Tensor:
         """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0."""
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
-        ready = self._studio.prepare(_request(image, "-", "", "", options))
+        ready = self._preprocessor.prepare(_request(image, "-", "", "", options))
         flow = flows.encode_only(ready.task, ready.schedule, self._caches)
         return wait(self._start(flow, ready, callback)).cpu()
 
@@ -250,11 +254,13 @@ class DiffEditPipeline:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start(self, flow: Flow[T], ready: Ready, callback: Callback | None) -> Job[T]:
+    def _start(
+        self, flow: Flow[T], ready: PreparedEdit, callback: Callback | None
+    ) -> FlowHandle[T]:
         known = self._caches.paths.get((ready.task.image_key, ready.schedule)) or [None]
         total = flows.expected_rows(ready.task.request, ready.schedule, len(known) - 1)
 
-        def report(job: Job[T]) -> None:
+        def report(job: FlowHandle[T]) -> None:
             if callback is not None and ready.stopwatch.stage:
                 callback(ready.stopwatch.stage, min(job.rows["unet"], total), total)
 

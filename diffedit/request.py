@@ -1,7 +1,7 @@
 """What a user asks for and what comes back: the one place where bounds are checked.
 
-It knows names, types and ranges. It does not open pictures (`diffedit.images` does, and raises the
-same `InvalidRequest`), and it imports neither torch, numpy nor PIL.
+It knows names, types and ranges. It does not open pictures (`diffedit.imaging.decode` does, and
+raises the same `InvalidRequest`), and it imports neither torch, numpy nor PIL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,46 +188,6 @@ class EditRequest:
 def parameters(request: EditRequest) -> dict[str, Any]:
     """Every field but the two pictures, as a dict that JSON keeps unchanged."""
     return {name: getattr(request, name) for name in PARAMETERS}
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What one request cost.
-
-    Attributes:
-        rows: network -> rows it asked for.
-        calls: network -> engine calls its rows were in; a shared call counts for each sharer.
-        seconds: stage ("mask", "encode", "decode", "total") -> wall time.
-    """
-
-    rows: dict[str, int]
-    calls: dict[str, int]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class EditResult:
-    """An edited photograph.
-
-    Attributes:
-        image: PIL RGB, the photograph's size.
-        mask: PIL L, the photograph's size, 255 where pixels were edited, else 0.
-        heatmap: float32 [h, w] in [0, 1], on the latent grid.
-        latent_mask: bool [h, w].
-        latents: float32 [C, h, w]: y_0.
-        stats: rows, calls and seconds.
-        seed: the request's.
-        warnings: sentences for the user, such as a text that was cut off.
-    """
-
-    image: Image
-    mask: Image
-    heatmap: NDArray[np.float32]
-    latent_mask: NDArray[np.bool_]
-    latents: NDArray[np.float32]
-    stats: Stats
-    seed: int
-    warnings: tuple[str, ...] = ()
 
 
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}

@@ -15,15 +15,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.spec import (
-    UNET_BATCH_SIZES,
-    CheckpointError,
-    DiffEditError,
-    Manifest,
-    Precision,
-    Size,
-    parse_size,
-)
+from engine.errors import CheckpointError, DiffEditError
+from engine.manifest import Manifest
+from engine.netspec import UNET_BATCH_SIZES, Precision, Size, parse_size
 from export.events import Event
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

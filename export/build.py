@@ -12,21 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.spec import (
-    UNET_BATCH_SIZES,
-    Checkpoint,
-    EngineMismatch,
-    Manifest,
-    Precision,
-    Size,
-)
-from export import folder, targets
+from engine.checkpoint import Checkpoint
+from engine.errors import EngineMismatch
+from engine.manifest import Manifest
+from engine.netspec import UNET_BATCH_SIZES, Precision, Size
+from export import output_folder, targets
+from export.build_jobs import BuildJob, jobs
 from export.builder import Builder
 from export.events import Event
-from export.folder import StorageError
 from export.hub import PARTS, open_checkpoint
 from export.lora import Lora
-from export.plan import Job, jobs
+from export.output_folder import StorageError
 
 __all__ = ["Event", "StorageError", "build"]
 
@@ -98,7 +94,7 @@ def build(
         report(Event("wait", text=f"Another build is writing to {out}; waiting for it to end."))
 
     source = str(Path(model).expanduser().resolve()) if Path(model).is_dir() else model
-    with folder.opened(out, waiting) as temporary:
+    with output_folder.opened(out, waiting) as temporary:
         saved = _read(out, report)
         model_now = _model(checkpoint, source, opened_loras)
         if not force:
@@ -144,7 +140,9 @@ def _require_same_model(out: Path, saved: Manifest, now: dict[str, Any]) -> None
         )
 
 
-def _usable(saved: Manifest, now: dict[str, Any], work: Sequence[Job], force: bool) -> Manifest:
+def _usable(
+    saved: Manifest, now: dict[str, Any], work: Sequence[BuildJob], force: bool
+) -> Manifest:
     """`saved` as a manifest of the model now: without what was made from other weights."""
     weights = {job.weights for job in work}
     kept = [e for e in saved.entries if e.built_with.get("weights") in weights and not force]

@@ -11,26 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.spec import (
-    BuildError,
-    Checkpoint,
-    EngineMismatch,
-    Entry,
-    File,
-    Manifest,
-    NetSpec,
-    file_digest,
-)
-from export import folder
+from engine.checkpoint import Checkpoint
+from engine.errors import BuildError, EngineMismatch
+from engine.manifest import Entry, File, Manifest, file_digest
+from engine.netspec import NetSpec
+from export import output_folder
+from export.build_jobs import OPSET, BuildJob, engine_key
 from export.events import Event, Step
 from export.lora import Lora
-from export.meter import Meter
-from export.plan import OPSET, Job, engine_key
+from export.resources import ResourceMeter
 from export.targets import Target
 from export.to_tensorrt import FLAGS, EngineRequest, compile_engine, profile_shapes
 
 if TYPE_CHECKING:  # torch is loaded when a job has something to do, not before
-    from export.lab import Lab
+    from export.torch_reference import TorchReference
 
 
 class _TooNarrow(Exception):
@@ -57,9 +51,9 @@ class Builder:
     verify: bool
     report: Callable[[Event], None]
 
-    def run(self, jobs: Sequence[Job]) -> Manifest:
+    def run(self, jobs: Sequence[BuildJob]) -> Manifest:
         """Do every job; the manifest is saved after each file."""
-        folder.require_room(self.out, sum(self._bytes_needed(job) for job in jobs))
+        output_folder.require_room(self.out, sum(self._bytes_needed(job) for job in jobs))
         for job in jobs:
             try:
                 self._job(job)
@@ -74,10 +68,10 @@ class Builder:
             self._save(self.manifest)
         return self.manifest
 
-    def _job(self, job: Job) -> None:
-        from export.lab import Lab
+    def _job(self, job: BuildJob) -> None:
+        from export.torch_reference import TorchReference
 
-        lab = Lab(self.checkpoint, job, self.loras)
+        lab = TorchReference(self.checkpoint, job, self.loras)
         before = self._entry("onnx", job)
         precision = job.spec.precision
         notes: tuple[str, ...] = ()
@@ -100,7 +94,9 @@ class Builder:
                 self.report(Event("note", job.label, text=notes[0]))
                 precision = "fp32"
 
-    def _onnx(self, job: Job, spec: NetSpec, notes: tuple[str, ...], lab: Lab) -> Entry:
+    def _onnx(
+        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], lab: TorchReference
+    ) -> Entry:
         kept = self._intact("onnx", job, job.key, spec)
         if kept is None:
             entry = self._export(job, spec, notes, lab)
@@ -115,13 +111,15 @@ class Builder:
         self._commit(entry, fresh=kept is None)
         return entry
 
-    def _export(self, job: Job, spec: NetSpec, notes: tuple[str, ...], lab: Lab) -> Entry:
+    def _export(
+        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], lab: TorchReference
+    ) -> Entry:
         import torch
 
         from export import to_onnx, verify
 
         self.report(Event("torch", job.label, "start"))
-        with Meter() as loading:
+        with ResourceMeter() as loading:
             want = lab.want(1) if self.verify else None
             network = lab.network(spec.precision)
             row = verify.check_torch(network, spec.precision, lab.inputs(1), want)
@@ -130,7 +128,7 @@ class Builder:
             raise _TooNarrow(f"torch: {row['reason']}")
         self.report(Event("export", job.label, "start"))
         path = self.temporary / f"{job.stem(spec.precision)}.onnx"
-        with Meter() as meter, folder.storage(self.out):
+        with ResourceMeter() as meter, output_folder.storage(self.out):
             files = to_onnx.export(network, spec, path, lab.inputs(2))
         entry = Entry(
             format="onnx",
@@ -151,7 +149,7 @@ class Builder:
         self._done("export", job, entry, meter.seconds, meter.peak_bytes)
         return entry
 
-    def _engine(self, job: Job, spec: NetSpec, onnx: Entry, lab: Lab) -> None:
+    def _engine(self, job: BuildJob, spec: NetSpec, onnx: Entry, lab: TorchReference) -> None:
         assert self.target.product
         digests = [file.sha256 for file in onnx.files]
         key = engine_key(job, digests, self.target, spec.batch_sizes, self.capabilities, FLAGS)
@@ -164,13 +162,13 @@ class Builder:
         entry = self._verified(job, entry, lab)
         self._commit(entry, fresh=kept is None)
 
-    def _compile(self, job: Job, spec: NetSpec, onnx: Entry, key: str) -> Entry:
+    def _compile(self, job: BuildJob, spec: NetSpec, onnx: Entry, key: str) -> Entry:
         product = self.target.product
         assert product
         self.report(Event("compile", job.label, "start"))
         path = self.temporary / f"{job.stem(spec.precision)}.{product}.engine"
         cache = self.out / "tensorrt.timing-cache" if product == "tensorrt" else None
-        with folder.storage(self.out):
+        with output_folder.storage(self.out):
             result = compile_engine(
                 EngineRequest(
                     onnx=self.out / onnx.files[0].name,
@@ -204,7 +202,7 @@ class Builder:
         self._done("compile", job, entry, result.seconds, result.peak_bytes)
         return entry
 
-    def _verified(self, job: Job, entry: Entry, lab: Lab) -> Entry:
+    def _verified(self, job: BuildJob, entry: Entry, lab: TorchReference) -> Entry:
         """`entry` with a check of every profile that had none; raises _TooNarrow if one fails."""
         batches = self._unchecked(entry)
         if not batches:
@@ -212,7 +210,7 @@ class Builder:
         from export import verify
 
         self.report(Event("verify", job.label, "start"))
-        place = folder.beside(self.temporary, self.out, entry)
+        place = output_folder.beside(self.temporary, self.out, entry)
         partial = replace(entry, spec=replace(entry.spec, batch_sizes=batches))
 
         def tell(row: verify.Check) -> None:
@@ -220,7 +218,7 @@ class Builder:
             text = f"{row['backend']}, batch {row['batch']}: {said}"
             self.report(Event("verify", job.label, "start", text))
 
-        with Meter() as meter:
+        with ResourceMeter() as meter:
             most = verify.affordable(entry, batches)
             want = lab.want(most)
             lab.rest()
@@ -250,11 +248,11 @@ class Builder:
         done = {row["batch"] for row in entry.checks if row["backend"] == backend}
         return tuple(b for b in entry.spec.batch_sizes if b not in done) if can_run else ()
 
-    def _entry(self, kind: str, job: Job) -> Entry | None:
+    def _entry(self, kind: str, job: BuildJob) -> Entry | None:
         found = (e for e in self.manifest.entries if e.format == kind)
         return next((e for e in found if e.spec.kind == job.spec.kind), None)
 
-    def _intact(self, kind: str, job: Job, key: str, spec: NetSpec) -> Entry | None:
+    def _intact(self, kind: str, job: BuildJob, key: str, spec: NetSpec) -> Entry | None:
         """The entry with this key and precision whose files are all as they were written."""
         entry = self._entry(kind, job)
         if entry is None or entry.key != key or entry.spec.precision != spec.precision:
@@ -268,7 +266,7 @@ class Builder:
             return None
         return entry
 
-    def _bytes_needed(self, job: Job) -> int:
+    def _bytes_needed(self, job: BuildJob) -> int:
         formats = ["onnx", *([self.target.product] if self.target.product else [])]
         entry = self._entry("onnx", job)
         fresh = entry is not None and entry.key == job.key
@@ -277,15 +275,21 @@ class Builder:
 
     def _commit(self, entry: Entry, *, fresh: bool) -> None:
         if fresh:
-            folder.move(self.temporary, self.out, entry)
+            output_folder.move(self.temporary, self.out, entry)
         self._save(self.manifest.with_entry(entry))
 
     def _save(self, manifest: Manifest) -> None:
-        folder.save(self.out, self.saved, manifest)
+        output_folder.save(self.out, self.saved, manifest)
         self.manifest = self.saved = manifest
 
     def _done(
-        self, step: Step, job: Job, entry: Entry, seconds: float, peak: int, size: int | None = None
+        self,
+        step: Step,
+        job: BuildJob,
+        entry: Entry,
+        seconds: float,
+        peak: int,
+        size: int | None = None,
     ) -> None:
         written = sum(file.bytes for file in entry.files) if size is None else size
         text = entry.files[0].name if written else ""

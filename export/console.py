@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from engine.spec import Entry, Manifest
+from engine.manifest import Entry, Manifest
 from export.events import Event
-from export.meter import amount
+from export.resources import amount
 
 DOING = {
     "torch": "running in PyTorch",

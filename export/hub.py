@@ -10,7 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from engine.spec import HUB_ID, Checkpoint, CheckpointError, hub_patterns
+from engine.checkpoint import HUB_ID, Checkpoint, hub_patterns
+from engine.errors import CheckpointError
 
 PARTS = ("text_encoder", "vae", "unet")
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.spec import BuildError, CheckpointError, file_digest
+from engine.errors import BuildError, CheckpointError
+from engine.manifest import file_digest
 from export.hub import read_header
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.spec import NETWORKS, Checkpoint, CheckpointError, NetSpec, Precision
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.errors import CheckpointError
+from engine.netspec import NetSpec, Precision
 from export.lora import Lora, fuse
 
 DTYPES: dict[Precision, torch.dtype] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from engine.spec import BuildError
+from engine.errors import BuildError
 from export.to_tensorrt import MODULES, Product, capability_name, probe
 
 Wanted = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]

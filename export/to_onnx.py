@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.spec import BuildError, NetSpec
+from engine.errors import BuildError
+from engine.netspec import NetSpec
+from export.build_jobs import OPSET
 from export.networks import Wrapped, quiet
-from export.plan import OPSET
 
 EMBED_LIMIT = 1 << 30
 """Weights of more bytes than this go beside the .onnx: protobuf ends at 2 GB."""

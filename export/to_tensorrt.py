@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.spec import BuildError, NetSpec
-from export.meter import peak
+from engine.errors import BuildError
+from engine.netspec import NetSpec
+from export.resources import peak
 
 Product = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[Product, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

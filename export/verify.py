@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends import memory
-from engine.spec import DiffEditError, Entry, Manifest, NetSpec, Precision
+from engine.backends.onnxruntime import memory
+from engine.errors import DiffEditError
+from engine.manifest import Entry, Manifest
+from engine.netspec import NetSpec, Precision
+from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
-from export.rounding import Rounded
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
 """The largest relative error, ||got - want|| / ||want|| over a whole batch, that passes.
@@ -62,9 +64,9 @@ def check_torch(
 ) -> Check:
     """One row in torch at the target precision: finite, and near `want` where that is given.
 
-    See `export.rounding` for how half precision is computed here.
+    See `export.half_precision` for how half precision is computed here.
     """
-    with torch.inference_mode(), Rounded():
+    with torch.inference_mode(), HalfPrecisionEmulation():
         got = network(*(t[:1] for t in inputs))
     if want is not None:
         return compare("torch", precision, got, want[:1])
@@ -152,10 +154,10 @@ def _profile(
 
 def _open(folder: Path, kind: str) -> Any:
     if kind == "onnx":
-        from engine.backends.onnxruntime import OnnxNetworks
+        from engine.backends.onnxruntime.networks import OnnxNetworks
 
         return OnnxNetworks.open(folder, digests=None)
-    from engine.backends.tensorrt import TensorRTNetworks
+    from engine.backends.tensorrt.networks import TensorRTNetworks
 
     return TensorRTNetworks.open(folder, digests=None)
 

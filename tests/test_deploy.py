@@ -264,20 +264,20 @@ def test_the_serve_configuration_is_one_that_ray_and_we_take() -> None:
     from ray.serve import Application
     from ray.serve.schema import ServeDeploySchema
 
-    from diffedit.server import cluster
+    from diffedit.server import ray_app
     from diffedit.server.run import check_binding
     from diffedit.server.settings import Settings
 
     (document,) = yaml_documents("ray-serve.yaml")
     (application,) = ServeDeploySchema.model_validate(document).applications
     module, _, name = application.import_path.partition(":")
-    assert module == cluster.__name__
-    assert getattr(cluster, name) is cluster.application
-    options = cluster.Options.model_validate(application.args)
+    assert module == ray_app.__name__
+    assert getattr(ray_app, name) is ray_app.application
+    options = ray_app.Options.model_validate(application.args)
     settings = Settings(**options.settings)
     check_binding(settings)
     assert document["http_options"]["request_timeout_s"] > settings.request_seconds
-    bound = cluster.application(options.model_copy(update={"model": "none"}))
+    bound = ray_app.application(options.model_copy(update={"model": "none"}))
     assert isinstance(bound, Application)
 
 
@@ -291,25 +291,25 @@ def exported() -> dict[str, set[str]]:
     pytest.importorskip("fastapi", reason="the server extra is not installed")
     from prometheus_client.parser import text_string_to_metric_families
 
-    from diffedit.server.desk import Desk
-    from diffedit.server.house import House
+    from diffedit.server.engine_host import EngineHost
     from diffedit.server.metrics import Metrics
+    from diffedit.server.scheduler import Scheduler
     from diffedit.server.settings import Settings
 
     def never() -> Any:
         raise AssertionError("nothing is opened here")
 
-    house = House(never, "model", Settings())
-    desk = Desk(house, Settings())
-    metrics = Metrics(house, desk)
+    engine_host = EngineHost(never, "model", Settings())
+    scheduler = Scheduler(engine_host, Settings())
+    metrics = Metrics(engine_host, scheduler)
     batcher = SimpleNamespace(calls={"unet": 1}, rows={"unet": 1}, padded_rows=lambda net: 0)
-    house._pipe = cast(Any, SimpleNamespace(batcher=batcher))
-    desk.count("accepted")
+    engine_host._pipe = cast(Any, SimpleNamespace(batcher=batcher))
+    scheduler.count("accepted")
     metrics.http("GET", "/metrics", 200, 0.1)
     answer = SimpleNamespace(timings={"mask": 0.1})
     metrics.job(cast(Any, SimpleNamespace(answers=[answer], seconds={"queue": 0.1})))
     text = metrics.text().decode()
-    desk.pool.shutdown()
+    scheduler.pool.shutdown()
     return {
         sample.name: set(sample.labels)
         for family in text_string_to_metric_families(text)
@@ -493,10 +493,10 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
 def test_security_states_the_caches_and_formats_that_are() -> None:
     pytest.importorskip("fastapi", reason="the server extra is not installed")
     from diffedit import pipeline
-    from diffedit.server import form, pictures
+    from diffedit.server import forms, image_codec
 
     text = " ".join((ROOT / "SECURITY.md").read_text().split())
     caches = pipeline.PATH_CACHE_BYTES, pipeline.TEXT_CACHE_BYTES
     assert "{} MiB and {} MiB".format(*(size // 2**20 for size in caches)) in text
-    assert pictures.FORMATS == ("PNG", "JPEG", "WEBP")
-    assert f"{form.MAX_FIELDS} texts and {len(form.FILES) + 13} files" in text
+    assert image_codec.FORMATS == ("PNG", "JPEG", "WEBP")
+    assert f"{forms.MAX_FIELDS} texts and {len(forms.FILES) + 13} files" in text

@@ -25,26 +25,46 @@ PACKAGES = ("diffedit", "engine", "export")
 
 # Which files may import a package at all. A trailing "." means a whole package of ours.
 HEAVY = {
-    "PIL": ("diffedit.images", "diffedit.reading", "diffedit.cli.", "diffedit.server."),
-    "diffusers": ("engine.backends.torch", "export.networks", "export.lora"),
-    "onnx": ("export.", "engine.backends.onnxruntime"),
-    "onnxruntime": ("engine.backends.onnxruntime",),
+    "PIL": ("diffedit.imaging.", "diffedit.cli.", "diffedit.server."),
+    "diffusers": ("engine.loader", "engine.backends.torch.", "export.networks", "export.lora"),
+    "onnx": ("export.", "engine.backends.onnxruntime."),
+    "onnxruntime": ("engine.backends.onnxruntime.",),
     "onnxscript": ("export.",),
     "peft": ("export.networks", "export.lora"),
     "polygraphy": ("export.to_tensorrt",),
-    "ray": ("diffedit.server.affinity", "diffedit.server.cluster"),
+    "ray": ("diffedit.server.router", "diffedit.server.ray_app"),
     "rich": ("diffedit.cli.", "export.__main__", "export.console"),
-    "tensorrt": ("engine.backends.tensorrt", "export.to_tensorrt"),
-    "tensorrt_rtx": ("engine.backends.tensorrt", "export.to_tensorrt"),
-    "tokenizers": ("diffedit.prompts",),
-    "transformers": ("engine.backends.torch", "export.networks", "diffedit.prompts"),
+    "tensorrt": ("engine.backends.tensorrt.", "export.to_tensorrt"),
+    "tensorrt_rtx": ("engine.backends.tensorrt.", "export.to_tensorrt"),
+    "tokenizers": ("diffedit.conditioning.",),
+    "transformers": (
+        "engine.loader",
+        "engine.backends.torch.",
+        "export.networks",
+        "diffedit.conditioning.",
+    ),
     "typer": ("diffedit.cli.", "export.__main__"),
 }
 OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "peft"),
     *("polygraphy", "ray", "tensorrt", "tensorrt_rtx"),
 )
-PURE = ("diffedit.edit", "diffedit.task", "diffedit.schedule", "diffedit.mask")
+PURE = (
+    "diffedit.algorithm.edit",
+    "diffedit.algorithm.inputs",
+    "diffedit.algorithm.schedule",
+    "diffedit.algorithm.mask",
+)
+DESCRIPTIONS = (
+    "engine.models",
+    "engine.checkpoint",
+    "engine.errors",
+    "engine.manifest",
+    "engine.netspec",
+)
+"""The standard library only."""
+SHARED = (*DESCRIPTIONS, "engine.hub", "engine.loader", "engine.dtypes", "engine.cache_dir")
+"""What export may import of engine."""
 EXPORT_DOOR = "diffedit.cli.build"
 
 
@@ -100,8 +120,8 @@ def problem(module: str, found: Import) -> str | None:
         if found.within("diffedit"):
             return "export knows no requests"
         backends = module == "export.verify" and found.within("engine.backends")
-        if found.within("engine") and not found.within("engine.spec") and not backends:
-            return "export imports engine.spec only (and engine.backends in verify.py)"
+        if found.within("engine") and not found.within(*SHARED) and not backends:
+            return "export imports the descriptions only (and engine.backends in verify.py)"
     if package == "diffedit" and found.within("export"):
         if module != EXPORT_DOOR:
             return f"only {EXPORT_DOOR} imports export"
@@ -109,14 +129,14 @@ def problem(module: str, found: Import) -> str | None:
             return f"{EXPORT_DOOR} imports export inside a function"
     if module in PURE and found.within("engine", "diffedit"):
         allowed = found.within(
-            "engine.rows", "engine.spec", "diffedit.cache", "diffedit.request", *PURE
+            "engine.rows", *DESCRIPTIONS, "diffedit.algorithm.cache", "diffedit.request", *PURE
         )
         if not allowed:
             return f"{module} is arithmetic over rows"
-    if module.startswith("engine.spec"):
+    if any(f"{module}.".startswith(f"{name}.") for name in DESCRIPTIONS):
         root = found.name.split(".")[0]
-        if root not in sys.stdlib_module_names and not found.within("engine.spec"):
-            return "engine.spec imports the standard library only"
+        if root not in sys.stdlib_module_names and not found.within(*DESCRIPTIONS):
+            return "descriptions import the standard library only"
     for heavy, homes in HEAVY.items():
         at_home = any(f"{module}.".startswith(h) if h[-1] == "." else module == h for h in homes)
         if found.within(heavy) and not at_home and not found.typing_only:
@@ -156,22 +176,22 @@ def test_every_file_keeps_the_rules() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "rule"),
     [
-        ("engine.batching", "import diffedit.edit", "neither diffedit nor export"),
-        ("engine.batching", "def f():\n    from export import verify", "neither diffedit"),
+        ("engine.batcher", "import diffedit.algorithm.edit", "neither diffedit nor export"),
+        ("engine.batcher", "def f():\n    from export import verify", "neither diffedit"),
         ("engine.buffers", "from importlib import import_module\nimport_module('export.x')", "nei"),
-        ("export.to_onnx", "from engine.rows import Row", "engine.spec only"),
-        ("export.to_onnx", "from engine import backends", "engine.spec only"),
-        ("export.verify", "from engine.batching import Batcher", "engine.spec only"),
+        ("export.to_onnx", "from engine.rows import Row", "descriptions only"),
+        ("export.to_onnx", "from engine import backends", "descriptions only"),
+        ("export.verify", "from engine.batcher import Batcher", "descriptions only"),
         ("export.build", "from diffedit import EditRequest", "no requests"),
         ("diffedit.pipeline", "def f():\n    import export", "only diffedit.cli.build"),
         ("diffedit.cli.build", "from export.build import build", "inside a function"),
-        ("diffedit.edit", "from engine.backends import Networks", "arithmetic"),
-        ("diffedit.mask", "from PIL import Image", "PIL is imported"),
-        ("diffedit.schedule", "import diffedit.prompts", "arithmetic"),
-        ("engine.spec.nets", "import torch", "standard library"),
-        ("engine.spec.nets", "from engine.rows import Row", "standard library"),
-        ("engine.backends.torch", "import onnxruntime as ort", "onnxruntime is imported"),
-        ("engine.batching", "def f():\n    import tensorrt", "tensorrt is imported"),
+        ("diffedit.algorithm.edit", "from engine.backends import Networks", "arithmetic"),
+        ("diffedit.algorithm.mask", "from PIL import Image", "PIL is imported"),
+        ("diffedit.algorithm.schedule", "import diffedit.conditioning.tokenizer", "arithmetic"),
+        ("engine.netspec", "import torch", "standard library"),
+        ("engine.netspec", "from engine.rows import Row", "standard library"),
+        ("engine.backends.torch.networks", "import onnxruntime as ort", "onnxruntime is imported"),
+        ("engine.batcher", "def f():\n    import tensorrt", "tensorrt is imported"),
         ("diffedit.server", "import transformers.models", "transformers is imported"),
         ("diffedit.pipeline", "from demo.picture import still_life", "without a clone"),
         ("diffedit.pipeline", "from .request import EditRequest", "absolute"),
@@ -187,10 +207,13 @@ def test_each_rule_can_fail(module: str, source: str, rule: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("export.verify", "from engine.backends.torch import TorchNetworks"),
+        ("export.verify", "from engine.backends.torch.networks import TorchNetworks"),
         ("diffedit.cli.build", "def f():\n    from export.build import build"),
-        ("diffedit.edit", "from engine.rows import Row\nfrom diffedit.mask import heatmap"),
-        ("engine.spec.nets", "from engine.spec.errors import DiffEditError\nimport json"),
+        (
+            "diffedit.algorithm.edit",
+            "from engine.rows import Row\nfrom diffedit.algorithm.mask import heatmap",
+        ),
+        ("engine.netspec", "from engine.errors import DiffEditError\nimport json"),
         ("diffedit.request", "if TYPE_CHECKING:\n    from PIL import Image"),
         ("diffedit.cli.output", "from PIL import Image"),
     ],

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.quality.editors import Models
 from benchmarks.quality.settings import Fixed
-from engine.spec import Checkpoint
+from engine.checkpoint import Checkpoint
 
 CHOSEN = Fixed(steps=50, guidance=5.0, strength=0.9, ratio=4.0, noise=0.7)
 """The fixed setting, chosen on other scenes than it is measured on: of guidance 4, 5 and 7.5,

@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks.quality.cases import Case
 from benchmarks.quality.measures import Bools, Pixels
 from benchmarks.quality.settings import Setting
-from diffedit import DiffEditPipeline, EditRequest, images
+from diffedit import DiffEditPipeline, EditRequest
+from diffedit.imaging import geometry
 from diffedit.request import MASKED_METHODS
 from engine.rows import Flow, Row
 
@@ -127,17 +128,17 @@ class Editors:
     def round_trip(self, image: Pixels) -> Pixels:
         """The picture through the VAE and back."""
         pipe = self.pipeline
-        size = images.choose_size(
+        size = geometry.choose_size(
             image.shape[:2],
             pipe.networks.sizes,
             pipe.checkpoint.native_size,
             pipe.checkpoint.factor,
         )
-        array, placement = images.fit(Image.fromarray(image), size)
+        array, placement = geometry.fit(Image.fromarray(image), size)
         tensor = torch.from_numpy(array).to(pipe.networks.device)
         pipe.batcher.start()
         seen = pipe.batcher.submit(_round_trip(tensor)).future.result()
-        return np.asarray(images.to_photo(seen.float().cpu().numpy(), placement))
+        return np.asarray(geometry.to_photo(seen.float().cpu().numpy(), placement))
 
     def close(self) -> None:
         """Release what was opened."""

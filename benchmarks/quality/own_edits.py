@@ -22,7 +22,7 @@ from benchmarks.quality.perceptual import Perceptual
 from benchmarks.quality.summary import Estimate, as_json, estimate, summarise, text_table
 from benchmarks.quality.user_set import Entry, EntryError, load, read_set
 from diffedit import DiffEditPipeline, EditRequest, EditResult
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 IN_FLIGHT = 8
 LINE_SECONDS = 20.0

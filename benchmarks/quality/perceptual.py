@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from diffedit import images
+from diffedit.imaging import decode
 from diffedit.request import InvalidRequest
-from engine.spec import HUB_ID, DiffEditError
+from engine.checkpoint import HUB_ID
+from engine.errors import DiffEditError
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 """LPIPS' networks, and what torchvision calls their weights."""
@@ -104,7 +105,7 @@ class Perceptual:
         found = cls(metrics, missing, device, bool(pictures))
         if "fid" in metrics:
             for picture in pictures:
-                metrics["fid"].update(found._tensor(images.load(picture)), real=True)
+                metrics["fid"].update(found._tensor(decode.load(picture)), real=True)
         return found
 
     def add(self, before: Image, after: Image, prompt: str) -> dict[str, float]:

@@ -27,7 +27,7 @@ from benchmarks.quality.summary import (
 from benchmarks.quality.work import Columns, measure
 from demo import scenes
 from demo.judge import Judge, JudgeError
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 Measured = dict[str, dict[str, Estimate]]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.quality.cases import case
-from diffedit import images
-from diffedit.images import Placement
-from engine.spec import DiffEditError
+from diffedit.imaging import compose
+from diffedit.imaging.geometry import Placement
+from engine.errors import DiffEditError
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -95,7 +95,7 @@ def _tiles(image: NDArray[np.uint8], columns: Columns, i: int) -> list[Image.Ima
     if "heatmap" in columns:
         heat = columns["heatmap"][i].astype(np.float32)
         placement = Placement(size, size, size, 0, 0)
-        tiles.append(images.heatmap_overlay(photo, heat, placement, size[0] // len(heat)))
+        tiles.append(compose.heatmap_overlay(photo, heat, placement, size[0] // len(heat)))
     tiles += [Image.fromarray(columns["mask"][i]), Image.fromarray(columns["after"][i])]
     how = Image.Resampling.NEAREST
     return [tile.convert("RGB").resize((_TILE, _TILE), how) for tile in tiles]

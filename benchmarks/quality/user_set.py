@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from diffedit import images
+from diffedit.imaging import decode
 from diffedit.request import EditRequest, InvalidRequest
 
 KEYS = ("image", "prompt", "source", "mask", "seed", "name")
@@ -89,10 +89,10 @@ def load(entry: Entry) -> tuple[Image, NDArray[np.bool_] | None]:
     Raises EntryError where either is missing, damaged, or of another aspect than the other.
     """
     try:
-        photo = images.load(entry.image)
+        photo = decode.load(entry.image)
         if entry.mask is None:
             return photo, None
-        return photo, np.asarray(images.load_mask(entry.mask, photo.size)) > 0
+        return photo, np.asarray(decode.load_mask(entry.mask, photo.size)) > 0
     except InvalidRequest as error:
         raise EntryError(f"Line {entry.line}: {error}") from None
 

@@ -29,7 +29,7 @@ from benchmarks.quality.editors import Editors, Models, Outcome
 from benchmarks.quality.figures import figures
 from benchmarks.quality.settings import Setting
 from demo.judge import Judge
-from engine.spec import Checkpoint
+from engine.checkpoint import Checkpoint
 
 CHUNK = 20
 LINE_SECONDS = 20.0

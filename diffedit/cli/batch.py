@@ -17,10 +17,11 @@ from diffedit.cli import output
 from diffedit.cli.errors import UsageError, as_dict, code_of, say
 from diffedit.cli.options import ModelOptions
 from diffedit.cli.progress import Progress
-from diffedit.cli.running import record_of, summary
+from diffedit.cli.runner import record_of, summary
 from diffedit.cli.session import pipeline, read_mask, read_picture
-from diffedit.request import EditRequest, EditResult, parameters
-from engine.spec import DiffEditError
+from diffedit.request import EditRequest, parameters
+from diffedit.result import EditResult
+from engine.errors import DiffEditError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

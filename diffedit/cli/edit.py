@@ -11,7 +11,7 @@ from diffedit.cli import output
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.options import ModelOptions, request_parameters
 from diffedit.cli.progress import STAGES, Progress
-from diffedit.cli.running import Targets, edited_share, encoded_heatmap, run
+from diffedit.cli.runner import Targets, edited_share, encoded_heatmap, run
 from diffedit.cli.session import default_output, overlay, pipeline, read_mask, read_picture
 from diffedit.request import EditRequest
 

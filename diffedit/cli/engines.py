@@ -12,7 +12,9 @@ import typer
 
 from diffedit.cli import options as o
 from diffedit.cli.errors import say
-from engine.spec import EngineMismatch, Entry, Manifest, NetSpec
+from engine.errors import EngineMismatch
+from engine.manifest import Entry, Manifest
+from engine.netspec import NetSpec
 
 app = typer.Typer(help="Look into a folder of compiled networks.", no_args_is_help=True)
 
@@ -110,8 +112,8 @@ def _print(head: str, lines: list[str]) -> None:
 def _digests(model: str | None, variant: str | None) -> dict[str, str] | None:
     if model is None:
         return None
-    from diffedit.backends import PARTS
-    from diffedit.hub import find_checkpoint
+    from diffedit.backend_selection import PARTS
+    from engine.hub import find_checkpoint
 
     checkpoint = find_checkpoint(model, variant=variant)
     return {part: checkpoint.digest(part) for part in PARTS}
@@ -121,8 +123,8 @@ def _opened(
     name: str, folder: Path, digests: Mapping[str, str] | None, device: str | None
 ) -> tuple[bool, str]:
     """Whether a backend opens the folder (it loads no network yet), and its own words."""
-    from engine.backends.onnxruntime import OnnxNetworks
-    from engine.backends.tensorrt import TensorRTNetworks
+    from engine.backends.onnxruntime.networks import OnnxNetworks
+    from engine.backends.tensorrt.networks import TensorRTNetworks
 
     kinds: dict[str, Any] = {"onnxruntime": OnnxNetworks, "tensorrt": TensorRTNetworks}
     try:

@@ -7,15 +7,15 @@ import sys
 import traceback
 
 from diffedit.request import InvalidRequest
-from engine.spec import (
+from engine.errors import (
     BuildError,
     Cancelled,
     CheckpointError,
     DiffEditError,
     EngineMismatch,
     NonFiniteError,
+    out_of_memory,
 )
-from engine.spec.errors import out_of_memory
 
 EXIT_CODES = {
     0: "done",

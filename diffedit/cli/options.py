@@ -12,7 +12,7 @@ import typer
 import diffedit
 from diffedit.cli.errors import UsageError
 from diffedit.request import METHODS, PARAMETERS, RANGES
-from engine.spec import Size, parse_size
+from engine.netspec import Size, parse_size
 
 _EDIT, _MASK = "What to edit", "The mask"
 _MODEL, _OUT = "Model and backend", "Output"
@@ -29,7 +29,7 @@ def _number(panel: str, text: str, field: str, *short: str) -> Any:
 
 
 Image = Annotated[str, typer.Argument(help="The photograph, or - for standard input.")]
-Edited = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
+EditOutputs = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
 AnyInput = Annotated[
     bool,
     _option(

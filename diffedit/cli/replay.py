@@ -10,7 +10,7 @@ from diffedit.cli import options as o
 from diffedit.cli import output
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.options import ModelOptions
-from diffedit.cli.running import Targets, run
+from diffedit.cli.runner import Targets, run
 from diffedit.cli.session import default_output, read_picture
 from diffedit.request import EditRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    edited: o.Edited,
+    edited: o.EditOutputs,
     image: o.Image,
     any_input: o.AnyInput = False,
     model: o.Model = None,
@@ -58,9 +58,9 @@ def replay(
     kept = record.get("mask")
     request = EditRequest.from_parameters(photo, record["parameters"])
     if kept is not None:
-        from diffedit import images
+        from diffedit.imaging import decode
 
-        request = replace(request, mask_image=images.load_mask(output.unpacked(kept), photo.size))
+        request = replace(request, mask_image=decode.load_mask(output.unpacked(kept), photo.size))
     options = ModelOptions.of({**given, "size": size or _recorded_size(record, any_input)})
     result = run(request, photo, options, targets)
     if not quiet:

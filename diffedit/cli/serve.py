@@ -103,15 +103,15 @@ def serve(
     if not ray:
         sys.exit(run(create_app(open_model, name, settings), settings))
     with _extra("ray"):
-        from diffedit.hub import find_checkpoint
-        from diffedit.server import cluster
-        from diffedit.server.scale import Scale
-    scale = Scale.here(replicas, device)
+        from diffedit.server import ray_app
+        from diffedit.server.scaling import Scaling
+        from engine.hub import find_checkpoint
+    scale = Scaling.here(replicas, device)
     find_checkpoint(
         options.model, variant=variant, revision=revision
     )  # here its absence is one sentence
-    application = cluster.build(open_model, name, settings, scale, json_log=json_log)
-    sys.exit(cluster.run(application, settings))
+    application = ray_app.build(open_model, name, settings, scale, json_log=json_log)
+    sys.exit(ray_app.run(application, settings))
 
 
 @contextmanager

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 def read_picture(name: str) -> Image:
     """The photograph as upright RGB; `-` is standard input. Raises InvalidRequest."""
-    from diffedit import images
+    from diffedit.imaging import decode
 
-    return images.load(sys.stdin.buffer.read() if name == "-" else name)
+    return decode.load(sys.stdin.buffer.read() if name == "-" else name)
 
 
 def read_mask(name: str, photo: Image) -> Image:
     """A mask as L, 0 or 255, of the photograph's size; `-` is standard input."""
-    from diffedit import images
+    from diffedit.imaging import decode
 
     data: Any = sys.stdin.buffer.read() if name == "-" else name
-    return images.load_mask(data, photo.size)
+    return decode.load_mask(data, photo.size)
 
 
 @contextmanager
@@ -55,12 +55,12 @@ def pipeline(
 
 def overlay(pipe: DiffEditPipeline, photo: Image, heatmap: Any) -> Image:
     """The heatmap over the photograph it belongs to."""
-    from diffedit import images
+    from diffedit.imaging import compose, geometry
 
     factor = pipe.checkpoint.factor
     height, width = heatmap.shape
-    _, placement = images.fit(photo, (height * factor, width * factor))
-    return images.heatmap_overlay(photo, heatmap, placement, factor)
+    _, placement = geometry.fit(photo, (height * factor, width * factor))
+    return compose.heatmap_overlay(photo, heatmap, placement, factor)
 
 
 def default_output(image: str, ending: str) -> str:

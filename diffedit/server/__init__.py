@@ -2,12 +2,12 @@
 
     settings   every limit, with its default
     errors     what goes wrong, as status, sentence and code
-    form       a multipart form -> `Order`
+    form       a multipart form -> `EditForm`
     pictures   bytes -> a picture and a mask that may be edited; results -> bytes
     costs      what network calls take on this machine -> seconds of work, seconds alone
-    house      the pipeline: opened, warmed up, watched, unloaded when idle
+    engine_host      the pipeline: opened, warmed up, watched, unloaded when idle
     jobs       `Job`: one order, from its acceptance to its answer; watching: what is seen of it
-    desk       admission, queue, deadlines, cancelling
+    scheduler       admission, queue, deadlines, cancelling
     routes_*   the endpoints; app puts everything together
 
 One asyncio loop, one engine thread (the Batcher's), one small pool for pictures. Nothing here knows

@@ -16,15 +16,15 @@ from starlette.formparsers import MultiPartParser
 import diffedit
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import schema
-from diffedit.server.desk import Desk
+from diffedit.server.access_log import AccessLog
+from diffedit.server.auth import ApiKeys, AuthMiddleware
+from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import ApiError, api_error
-from diffedit.server.guard import Guard, Keys
-from diffedit.server.house import House
 from diffedit.server.metrics import Metrics
 from diffedit.server.routes import Routes
+from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
-from diffedit.server.witness import Witness
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 log = logging.getLogger(__name__)
 
@@ -44,30 +44,32 @@ def create_app(
         open_pipeline: opens it, in a thread; called at the start and after each unloading.
         model: the name it is served under.
         name: this server's own among several behind one front, which its jobs' ids begin with. The
-            front is then the door (`diffedit.server.front`), and nothing is checked here twice.
+            front is then the door (`diffedit.server.gateway`), and nothing is checked here twice.
 
     Raises DiffEditError where the key file cannot be used.
 
-    It listens while the model is still being opened, and says so. `app.state.desk`,
-    `app.state.house` and `app.state.metrics` are there for whoever runs it.
+    It listens while the model is still being opened, and says so. `app.state.scheduler`,
+    `app.state.engine_host` and `app.state.metrics` are there for whoever runs it.
     """
     settings = settings or Settings()
-    house = House(open_pipeline, model, settings)
-    desk = Desk(house, settings, name)
+    engine_host = EngineHost(open_pipeline, model, settings)
+    scheduler = Scheduler(engine_host, settings, name)
     # Pictures of strangers stay in memory: bodies are bounded, and a disk would outlive them.
     MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body_bytes)
-    metrics = Metrics(house, desk)
-    keys = Keys.read(settings.api_keys) if settings.api_keys and name is None else None
+    metrics = Metrics(engine_host, scheduler)
+    keys = ApiKeys.read(settings.api_keys) if settings.api_keys and name is None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        house.start()
-        sweeper = asyncio.create_task(_sweep(desk))
+        engine_host.start()
+        sweeper = asyncio.create_task(_sweep(scheduler))
         yield
         sweeper.cancel()
-        await desk.drain(0 if desk.draining else settings.drain_seconds)  # or told a second time
-        await house.stop()
-        desk.pool.shutdown(wait=False, cancel_futures=True)
+        await scheduler.drain(
+            0 if scheduler.draining else settings.drain_seconds
+        )  # or told a second time
+        await engine_host.stop()
+        scheduler.pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="diffedit-trt",
@@ -77,25 +79,29 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.house, app.state.desk, app.state.settings = house, desk, settings
+    app.state.engine_host, app.state.scheduler, app.state.settings = (
+        engine_host,
+        scheduler,
+        settings,
+    )
     app.state.metrics = metrics
     app.openapi = lambda: schema.described(app)  # type: ignore[method-assign]
-    app.include_router(Routes(house, desk, metrics, settings).router())
+    app.include_router(Routes(engine_host, scheduler, metrics, settings).router())
     app.add_exception_handler(ApiError, _known)
     app.add_exception_handler(DiffEditError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     if name is None:
-        app.add_middleware(Guard, settings=settings, keys=keys)
-    app.add_middleware(Witness, seen=metrics.http)
+        app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
+    app.add_middleware(AccessLog, seen=metrics.http)
     return app
 
 
-async def _sweep(desk: Desk) -> None:
+async def _sweep(scheduler: Scheduler) -> None:
     """Results go when their time is over, whether anybody asks or not."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        desk.sweep()
+        scheduler.sweep()
 
 
 async def _known(request: Request, error: Exception) -> Response:

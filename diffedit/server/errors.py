@@ -12,8 +12,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from diffedit.request import PARAMETERS, InvalidRequest
-from engine.spec import Cancelled, CheckpointError, EngineMismatch, NonFiniteError
-from engine.spec.errors import out_of_memory
+from engine.errors import Cancelled, CheckpointError, EngineMismatch, NonFiniteError, out_of_memory
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 TYPES |= {429: "rate_limit_error", 500: "server_error", 503: "server_error"}

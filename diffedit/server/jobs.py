@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from diffedit.pending import Pending
+from diffedit.handle import EditHandle
 from diffedit.server.errors import ApiError
-from diffedit.server.form import Order
-from diffedit.server.pictures import Answer
+from diffedit.server.forms import EditForm
+from diffedit.server.image_codec import EncodedEdit
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 MAX_EVENTS = 256
@@ -33,7 +33,7 @@ class Job:
 
     def __init__(
         self,
-        order: Order,
+        order: EditForm,
         work: float,
         deadline: float,
         *,
@@ -50,11 +50,11 @@ class Job:
         self.state: State = "queued"
         self.stage = "queued"
         self.progress = 0.0
-        self.answers: list[Answer] = []
+        self.answers: list[EncodedEdit] = []
         self.mask_read_as: str | None = None
         self.error: ApiError | None = None
         self.seconds: dict[str, float] = {}
-        self.pendings: list[Pending] = []
+        self.pendings: list[EditHandle] = []
         self.shares: dict[int, float] = {}
         self.drawings: list[asyncio.Task[None]] = []
         self.task: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""Prometheus figures, read where they are kept already: the desk's counts, the batcher's calls."""
+"""Prometheus metrics, read from the scheduler's and the batcher's own counters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from diffedit.server.desk import Desk
-from diffedit.server.house import House
+from diffedit.server.engine_host import EngineHost
 from diffedit.server.jobs import Job
+from diffedit.server.scheduler import Scheduler
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 EVENTS = ("accepted", "refused", "succeeded", "failed", "cancelled", "left")
@@ -20,7 +20,7 @@ EVENTS = ("accepted", "refused", "succeeded", "failed", "cancelled", "left")
 class Metrics:
     """One server's figures."""
 
-    def __init__(self, house: House, desk: Desk) -> None:
+    def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         self._http = Counter(
@@ -34,8 +34,8 @@ class Metrics:
             "diffedit_stage_seconds", "Time of an edit by stage.", ["stage"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
-        self.registry.register(_Kept(house, desk))
-        desk.on_end = self.job
+        self.registry.register(_Kept(engine_host, scheduler))
+        scheduler.on_end = self.job
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """One answer."""
@@ -55,25 +55,29 @@ class Metrics:
 
 
 class _Kept(Collector):
-    def __init__(self, house: House, desk: Desk) -> None:
-        self._house, self._desk = house, desk
+    def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
+        self._engine_host, self._scheduler = engine_host, scheduler
 
     def collect(self) -> Iterator[Metric]:
-        house, desk = self._house, self._desk
+        engine_host, scheduler = self._engine_host, self._scheduler
         jobs = CounterMetricFamily("diffedit_jobs", "What became of orders.", labels=["event"])
-        for event, count in {**dict.fromkeys(EVENTS, 0), **desk.counts}.items():
+        for event, count in {**dict.fromkeys(EVENTS, 0), **scheduler.counts}.items():
             jobs.add_metric([event], count)
         yield jobs
-        yield GaugeMetricFamily("diffedit_jobs_active", "Served now.", len(desk.active))
-        yield GaugeMetricFamily("diffedit_jobs_waiting", "In the queue.", len(desk.waiting))
-        yield GaugeMetricFamily("diffedit_backlog_seconds", "Accepted work to do.", desk.backlog)
+        yield GaugeMetricFamily("diffedit_jobs_active", "Served now.", len(scheduler.active))
+        yield GaugeMetricFamily("diffedit_jobs_waiting", "In the queue.", len(scheduler.waiting))
         yield GaugeMetricFamily(
-            "diffedit_ready", "1 where requests are taken.", int(house.warm and not desk.draining)
+            "diffedit_backlog_seconds", "Accepted work to do.", scheduler.backlog
         )
         yield GaugeMetricFamily(
-            "diffedit_load_seconds", "The last opening and warm-up.", house.load_seconds
+            "diffedit_ready",
+            "1 where requests are taken.",
+            int(engine_host.warm and not scheduler.draining),
         )
-        pipe = house.pipe
+        yield GaugeMetricFamily(
+            "diffedit_load_seconds", "The last opening and warm-up.", engine_host.load_seconds
+        )
+        pipe = engine_host.pipe
         yield GaugeMetricFamily(
             "diffedit_loaded", "1 where the model is in memory.", int(bool(pipe))
         )

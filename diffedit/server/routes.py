@@ -1,4 +1,4 @@
-"""The endpoints: a form in, a job at the desk, its answer out. They decide nothing else."""
+"""The endpoints: a form in, a job at the scheduler, its answer out. They decide nothing else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from diffedit.server import answers, form, schema
-from diffedit.server.desk import Desk
+from diffedit.server import forms, responses, schema
+from diffedit.server.auth import PAGE_PATHS
+from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import ApiError
-from diffedit.server.guard import PAGE_PATHS
-from diffedit.server.house import House
+from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.metrics import Metrics
-from diffedit.server.pictures import Answer
+from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -36,8 +36,15 @@ MAX_WORD = 256
 class Routes:
     """The endpoints of one server."""
 
-    def __init__(self, house: House, desk: Desk, metrics: Metrics, settings: Settings) -> None:
-        self.house, self.desk, self.metrics, self.settings = house, desk, metrics, settings
+    def __init__(
+        self, engine_host: EngineHost, scheduler: Scheduler, metrics: Metrics, settings: Settings
+    ) -> None:
+        self.engine_host, self.scheduler, self.metrics, self.settings = (
+            engine_host,
+            scheduler,
+            metrics,
+            settings,
+        )
         self._dropping: set[asyncio.Task[None]] = set()
         self._uploads = asyncio.Semaphore(settings.max_uploads)
         self._repeats: OrderedDict[tuple[str | None, str], tuple[str, str]] = OrderedDict()
@@ -60,7 +67,7 @@ class Routes:
         job = {"responses": schema.of_shape(schema.JOB) | schema.errors(404)}
         events = schema.of_type("text/event-stream") | schema.errors(404)
         of_job = schema.errors(400, 404, 409, 410, 413, 415, 422, 503)
-        image = schema.of_type(*(f"image/{name}" for name in form.FORMATS)) | of_job
+        image = schema.of_type(*(f"image/{name}" for name in forms.FORMATS)) | of_job
         plain: dict[str, Any] = {"response_class": Response}
 
         add("POST", "/v1/images/edits", self.edit, "Edit a picture", **edit)
@@ -95,17 +102,17 @@ class Routes:
         if order.stream:
             return EventSourceResponse(self._stream(job), ping=PING_SECONDS)
         await self._attend(request, job)
-        return _json(answers.edit_answer(job), job)
+        return _json(responses.edit_answer(job), job)
 
     async def mask(self, request: Request) -> Response:
         """The mask and the heatmap that it is cut from."""
         order = await self._order(request, mask_only=True)
         job = self._admit(request, order, mask_only=True)
         await self._attend(request, job)
-        return _json(answers.mask_answer(job), job)
+        return _json(responses.mask_answer(job), job)
 
     async def submit(self, request: Request) -> Response:
-        """Answer at once with an id; `Idempotency-Key` makes repeating it safe."""
+        """EncodedEdit at once with an id; `Idempotency-Key` makes repeating it safe."""
         word = request.headers.get("idempotency-key", "")
         if len(word) > MAX_WORD:
             raise ApiError(
@@ -122,7 +129,7 @@ class Routes:
                     "idempotency_key_reused",
                     "This Idempotency-Key came with another body before; take a new one.",
                 )
-            if job := self.desk.jobs.get(known[0]):
+            if job := self.scheduler.jobs.get(known[0]):
                 return self._accepted(job)
         job = self._admit(request, order)
         if word:
@@ -135,13 +142,13 @@ class Routes:
 
     async def state(self, request: Request, job_id: str) -> dict[str, Any]:
         """State, place in the queue, stage and progress."""
-        return answers.job_state(self._job(request, job_id), self.desk)
+        return responses.job_state(self._job(request, job_id), self.scheduler)
 
     async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
         """Stops it within one network call; a finished job stays as it is."""
         job = self._job(request, job_id)
-        await self.desk.cancel(job)
-        return answers.job_state(job, self.desk)
+        await self.scheduler.cancel(job)
+        return responses.job_state(job, self.scheduler)
 
     async def events(self, request: Request, job_id: str) -> Response:
         """Server-sent events state, progress, preview and done; resumes after `Last-Event-ID`."""
@@ -169,8 +176,8 @@ class Routes:
 
     async def models(self) -> dict[str, Any]:
         """The one model that is served, with the sizes it sees."""
-        pipe = self.house.pipe
-        model = {"id": self.house.model, "object": "model", "owned_by": "local", "created": 0}
+        pipe = self.engine_host.pipe
+        model = {"id": self.engine_host.model, "object": "model", "owned_by": "local", "created": 0}
         if pipe is not None:
             model |= {"backend": pipe.describe(), "native_size": pipe.checkpoint.native_size}
         limits = {name: getattr(self.settings, name) for name in TOLD_LIMITS}
@@ -186,13 +193,13 @@ class Routes:
 
     async def ready(self) -> dict[str, Any]:
         """Every profile was warmed up, the engine's thread answers, and nobody asked to stop."""
-        if self.house.broken:
-            raise ApiError(503, "engine_lost", self.house.broken, retry_after=10)
-        if self.desk.draining:
+        if self.engine_host.broken:
+            raise ApiError(503, "engine_lost", self.engine_host.broken, retry_after=10)
+        if self.scheduler.draining:
             raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
-        if not self.house.warm:
+        if not self.engine_host.warm:
             raise ApiError(503, "not_ready", "The model is still being loaded.", retry_after=2)
-        return {"status": "ready", "loaded": self.house.pipe is not None}
+        return {"status": "ready", "loaded": self.engine_host.pipe is not None}
 
     async def page(self, request: Request) -> Response:
         """The page and its parts."""
@@ -204,39 +211,39 @@ class Routes:
 
     async def _order(
         self, request: Request, *, mask_only: bool = False, known: bool = False
-    ) -> form.Order:
+    ) -> forms.EditForm:
         """What is asked for; a crowded server refuses before it reads, unless it is `known`."""
         try:
             if not known:
-                self.desk.check_open()
+                self.scheduler.check_open()
         except ApiError:
-            await form.skip(request, self.settings)  # or the client would not hear the answer
+            await forms.skip(request, self.settings)  # or the client would not hear the answer
             raise
-        order = await form.read(request, self.settings, self._uploads, mask_only=mask_only)
-        if order.model not in (None, self.house.model):
+        order = await forms.read(request, self.settings, self._uploads, mask_only=mask_only)
+        if order.model not in (None, self.engine_host.model):
             raise ApiError(
                 404,
                 "model_not_found",
-                f"There is no model {order.model[:60]!r} here, only {self.house.model!r}; leave it "
-                "out.",
+                f"There is no model {order.model[:60]!r} here, only {self.engine_host.model!r}; "
+                "leave it out.",
                 "model",
             )
-        await self.desk.check(order)
+        await self.scheduler.check(order)
         return order
 
-    def _admit(self, request: Request, order: form.Order, *, mask_only: bool = False) -> Job:
+    def _admit(self, request: Request, order: forms.EditForm, *, mask_only: bool = False) -> Job:
         text = request.headers.get("x-request-timeout")
         timeout = None
         if text is not None:
             try:  # as a form's numbers: whole, and without Python's underscores
-                timeout = float(text) if re.fullmatch(form.NUMBER, text) else -1.0
+                timeout = float(text) if re.fullmatch(forms.NUMBER, text) else -1.0
             except ValueError:
                 timeout = -1.0
             if not 0 < timeout < 1e6:
                 raise ApiError(
                     400, "invalid_value", "X-Request-Timeout must be a number of seconds."
                 )
-        return self.desk.admit(
+        return self.scheduler.admit(
             order,
             mask_only=mask_only,
             timeout=timeout,
@@ -251,12 +258,12 @@ class Routes:
         try:
             await asyncio.wait([done, gone], return_when=asyncio.FIRST_COMPLETED)
             if not job.over:
-                self.desk.count("left")
+                self.scheduler.count("left")
         finally:
             gone.cancel()
             done.cancel()
-            await self.desk.cancel(job)
-            self.desk.forget(job)
+            await self.scheduler.cancel(job)
+            self.scheduler.forget(job)
         if job.error is not None:
             raise job.error
 
@@ -270,21 +277,21 @@ class Routes:
             if job.error is not None:
                 yield ServerSentEvent(json.dumps(job.error.body), event="error")
             for answer in job.answers:
-                yield _openai_event("image_edit.completed", job, answers.edit_data(answer, job))
+                yield _openai_event("image_edit.completed", job, responses.edit_data(answer, job))
         finally:
             if not job.over:
-                self.desk.count("left")
+                self.scheduler.count("left")
             # In a task of its own: who was cut off may not wait for anything any more.
-            dropping = asyncio.create_task(self.desk.cancel(job))
+            dropping = asyncio.create_task(self.scheduler.cancel(job))
             self._dropping.add(dropping)
             dropping.add_done_callback(self._dropping.discard)
-            self.desk.forget(job)
+            self.scheduler.forget(job)
 
     def _job(self, request: Request, job_id: str) -> Job:
         """A job of the key that asks for it; others' are not there."""
-        return self.desk.find(job_id, request.state.owner)
+        return self.scheduler.find(job_id, request.state.owner)
 
-    def _answer(self, request: Request, job_id: str, index: int) -> tuple[Answer, Job]:
+    def _answer(self, request: Request, job_id: str, index: int) -> tuple[EncodedEdit, Job]:
         job = self._job(request, job_id)
         if not job.over:
             raise ApiError(
@@ -298,11 +305,11 @@ class Routes:
 
     def _accepted(self, job: Job) -> JSONResponse:
         headers = {"Location": f"/v1/jobs/{job.id}"}
-        return JSONResponse(answers.job_state(job, self.desk), 202, headers)
+        return JSONResponse(responses.job_state(job, self.scheduler), 202, headers)
 
 
 def _json(told: dict[str, Any], job: Job) -> JSONResponse:
-    return JSONResponse(told, headers={"Server-Timing": answers.server_timing(job)})
+    return JSONResponse(told, headers={"Server-Timing": responses.server_timing(job)})
 
 
 def _openai_event(kind: str, job: Job, data: dict[str, Any]) -> ServerSentEvent:
@@ -323,7 +330,7 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _digest(order: form.Order) -> str:
+def _digest(order: forms.EditForm) -> str:
     """Everything an order says, as one word."""
     parts = {k: v for k, v in vars(order).items() if k not in ("image", "mask", "parameters")}
     told = json.dumps([parts, dict(order.parameters)], sort_keys=True, default=str).encode()

@@ -18,9 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
-from diffedit.server.patience import patient
 from diffedit.server.settings import Settings
-from engine.spec import DiffEditError
+from diffedit.server.timeouts import header_timeout
+from engine.errors import DiffEditError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 loop="asyncio",  # the same whatever else is installed
-                http=patient(settings.upload_seconds),  # type: ignore[arg-type]  # makes protocols
+                http=header_timeout(settings.upload_seconds),  # type: ignore[arg-type]  # makes protocols
                 ws="none",
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=5,
@@ -61,12 +61,12 @@ class Server(uvicorn.Server):
         if self._ending is not None or self._loop is None or not self.started:
             super().handle_exit(sig, frame)
             return
-        self._app.state.desk.draining = True
+        self._app.state.scheduler.draining = True
         self._loop.call_soon_threadsafe(self._begin)
 
     def lost(self) -> None:
         """The engine is lost, or was never there: answer what is held, then end."""
-        self._app.state.desk.draining = True
+        self._app.state.scheduler.draining = True
         asyncio.get_running_loop().call_later(0.5, setattr, self, "should_exit", True)
 
     def _begin(self) -> None:
@@ -74,9 +74,9 @@ class Server(uvicorn.Server):
             self._ending = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        desk, began = self._app.state.desk, time.monotonic()
-        log.info("draining: %d edits under way", len(desk.active) + len(desk.waiting))
-        await desk.drain(self._settings.drain_seconds)
+        scheduler, began = self._app.state.scheduler, time.monotonic()
+        log.info("draining: %d edits under way", len(scheduler.active) + len(scheduler.waiting))
+        await scheduler.drain(self._settings.drain_seconds)
         # Who follows a job by its id still wants to fetch it, and a balancer has to see the change.
         await asyncio.sleep(self._settings.linger_seconds)
         log.info("drained after %.1f s", time.monotonic() - began)
@@ -86,14 +86,16 @@ class Server(uvicorn.Server):
 def run(app: FastAPI, settings: Settings) -> int:
     """Serve until told to stop; returns the exit code. Raises what opening the model raised."""
     check_binding(settings)
-    house = app.state.house
+    engine_host = app.state.engine_host
     server = Server(app, settings)
-    house.on_lost = server.lost
+    engine_host.on_lost = server.lost
     server.run()
-    if house.failure is not None:
-        raise house.failure
-    code = EX_SOFTWARE if house.broken else 0
-    if house.broken or house.loading:  # a thread that hangs or loads would keep the process
+    if engine_host.failure is not None:
+        raise engine_host.failure
+    code = EX_SOFTWARE if engine_host.broken else 0
+    if (
+        engine_host.broken or engine_host.loading
+    ):  # a thread that hangs or loads would keep the process
         sys.stderr.flush()
         os._exit(code)
     return code

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.request import METHODS, RANGES, EditRequest
-from diffedit.server.form import FIELDS, FORMATS, MASK_FIELDS, SIZE
+from diffedit.server.forms import FIELDS, FORMATS, MASK_FIELDS, SIZE
 
 WORDS = {
     "prompt": "What should be there.",
@@ -34,7 +34,7 @@ WORDS = {
     "output_format": "Of the edited picture.",
     "output_compression": "Quality of JPEG and WebP.",
     "partial_images": "Previews.",
-    "stream": "Answer with server-sent events.",
+    "stream": "EncodedEdit with server-sent events.",
     "model": "The served model's id.",
     "user": "Ignored.",
 }

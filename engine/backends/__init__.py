@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.spec import NetSpec, Size
+from engine.netspec import NetSpec, Size
 
 
 class Backend(Protocol):

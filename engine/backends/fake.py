@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from engine.spec import EngineMismatch, NetSpec, Size, TensorSpec
-from engine.spec.nets import UNET_BATCH_SIZES, batch_sizes_for
+from engine.errors import EngineMismatch
+from engine.netspec import UNET_BATCH_SIZES, NetSpec, Size, TensorSpec, batch_sizes_for
 
 Fault = Callable[[str, Mapping[str, Tensor], Tensor], Tensor | None]
 """`fault(net, batch, output)`: may sleep, raise, or return another output (None: keep it)."""

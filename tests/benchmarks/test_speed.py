@@ -25,8 +25,9 @@ from benchmarks import (
 from benchmarks.openvino import OpenVinoNetworks
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
-from engine.backends.torch import TorchNetworks
-from engine.spec import NETWORKS, Checkpoint, CheckpointError, DiffEditError
+from engine.backends.torch.networks import TorchNetworks
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.errors import CheckpointError, DiffEditError
 
 
 def options(model: Path, *more: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.quality.user_set import EntryError, SetError, load, read_set
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 GOOD = '{"image": "a.png", "prompt": "a dog"}'
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from diffedit.cli.engines import _checked
-from engine.spec import Entry, NetSpec, TensorSpec
+from engine.manifest import Entry
+from engine.netspec import NetSpec, TensorSpec
 
 SPEC = NetSpec("text", (TensorSpec("input_ids", (77,), "int64"),), TensorSpec("e", (77, 8)), (1,))
 

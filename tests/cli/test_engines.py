@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo import random_checkpoint
-from engine.spec import Manifest
+from engine.manifest import Manifest
 from tests.cli.conftest import FAST, TEXTS, Cli
 from tests.cli.test_bad_input import check, snapshot
 from tests.export.conftest import run as build

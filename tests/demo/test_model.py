@@ -18,7 +18,7 @@ from demo import gallery
 from demo.networks import LIMIT
 from demo.train_export import read_facts
 from diffedit import DiffEditPipeline
-from engine.spec import Checkpoint
+from engine.checkpoint import Checkpoint
 
 MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
 

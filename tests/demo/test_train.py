@@ -278,7 +278,7 @@ def test_the_export_loads_in_diffusers_and_edits(
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from diffedit import DiffEditPipeline
-    from engine.spec import Checkpoint
+    from engine.checkpoint import Checkpoint
 
     model = trained[0] / "model"
     files = [f for f in model.rglob("*") if f.is_file()]

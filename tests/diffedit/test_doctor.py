@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffedit import doctor
-from engine.backends.native import NativeError
+from engine.backends.torch.kernels.build import NativeError
 from tests.test_project import pins
 
 
@@ -43,7 +43,7 @@ def test_kernels_for_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise NativeError("there is no C++ compiler (g++, or what CXX names).")
 
-    monkeypatch.setattr("engine.backends.convolution.kernel", refuse)
+    monkeypatch.setattr("engine.backends.torch.kernels.convolution.kernel", refuse)
     (told,) = doctor._kernels()
     assert told.state == "missing" and "convolution stays PyTorch's" in told.what
     assert "no C++ compiler" in told.what and told.fix == "install g++"

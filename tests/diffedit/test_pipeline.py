@@ -20,11 +20,11 @@ from diffedit import (
     EditResult,
     EngineMismatch,
     InvalidRequest,
-    backends,
-    reference,
+    backend_selection,
 )
-from diffedit.images import choose_size, fit, region
-from diffedit.schedule import Schedule
+from diffedit.algorithm import reference
+from diffedit.algorithm.schedule import Schedule
+from diffedit.imaging.geometry import choose_size, fit, region
 
 FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
 TEXTS = ("a red ball on a table", "a blue ball on a table")
@@ -307,7 +307,9 @@ def test_auto_says_what_it_took_and_why(pipe: DiffEditPipeline, tiny: Path) -> N
 def test_auto_goes_on_with_torch_where_engines_do_not_fit(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "fastest", lambda engines, device: ("tensorrt", "a GPU is here"))
+    monkeypatch.setattr(
+        backend_selection, "fastest", lambda engines, device: ("tensorrt", "a GPU is here")
+    )
     with DiffEditPipeline.from_pretrained(tiny, engines=tmp_path, device="cpu") as chosen:
         assert chosen.networks.name == "torch"
         assert "the engines do not fit" in chosen.describe()

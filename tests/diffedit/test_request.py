@@ -20,12 +20,11 @@ from diffedit.request import (
     PARAMETERS,
     RANGES,
     EditRequest,
-    EditResult,
     InvalidRequest,
-    Stats,
     parameters,
 )
-from engine.spec import DiffEditError
+from diffedit.result import EditResult, Stats
+from engine.errors import DiffEditError
 
 NAN, INF = float("nan"), float("inf")
 NEVER: list[object] = [NAN, INF, -INF, None, "1", True, 1j, [], -1, 10**400, Fraction(10**400)]

@@ -10,18 +10,9 @@ from typing import Any
 
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.backends.plan import Host
-from engine.spec import (
-    Entry,
-    File,
-    Manifest,
-    NetSpec,
-    Precision,
-    Size,
-    TensorSpec,
-    file_digest,
-)
-from engine.spec.manifest import Format
+from engine.backends.tensorrt.plan import Host
+from engine.manifest import Entry, File, Format, Manifest, file_digest
+from engine.netspec import NetSpec, Precision, Size, TensorSpec
 
 FACTOR, TOKENS, WIDTH = 8, 5, 3
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.spec import Precision
+from engine.netspec import Precision
 from export.build import build
 
 SIZE = (64, 64)

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from engine.backends import Backend, Networks
 from engine.backends.fake import FakeNetworks
-from engine.backends.onnxruntime import OnnxNetworks
-from engine.backends.tensorrt import TensorRTNetworks
-from engine.backends.torch import TorchNetworks
-from engine.spec import NETWORKS, Checkpoint, EngineMismatch, NetSpec, Precision
+from engine.backends.onnxruntime.networks import OnnxNetworks
+from engine.backends.tensorrt.networks import TensorRTNetworks
+from engine.backends.torch.networks import TorchNetworks
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.errors import EngineMismatch
+from engine.netspec import NetSpec, Precision
 
 SIZE = (64, 64)
 SHAPES: dict[str, tuple[int, ...]] = {

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from engine.backends import convolution as module
-from engine.backends.convolution import Winograd, convolution, fits, install, packed
-from engine.backends.torch import load_module
-from engine.spec import Checkpoint
+from engine.backends.torch.kernels import convolution as module
+from engine.backends.torch.kernels.convolution import Winograd, convolution, fits, install, packed
+from engine.backends.torch.networks import load_module
+from engine.checkpoint import Checkpoint
 
 needs_kernel = pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffedit import DiffEditPipeline, EditRequest, reference
-from diffedit.images import fit, region
-from diffedit.prompts import Tokenizer
-from diffedit.schedule import Schedule
-from engine.backends.torch import TorchNetworks
-from engine.spec import Checkpoint
+from diffedit import DiffEditPipeline, EditRequest
+from diffedit.algorithm import reference
+from diffedit.algorithm.schedule import Schedule
+from diffedit.conditioning.tokenizer import Tokenizer
+from diffedit.imaging.geometry import fit, region
+from engine.backends.torch.networks import TorchNetworks
+from engine.checkpoint import Checkpoint
 
 SIZE = (64, 64)
 OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 3, "seed": 2}

@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.folder import EngineFolder, Found, check_batch, check_border, read_verified
-from engine.spec import EngineMismatch, Entry, File
+from engine.backends.engine_folder import (
+    EngineFolder,
+    TensorInfo,
+    check_batch,
+    check_border,
+    read_verified,
+)
+from engine.errors import EngineMismatch
+from engine.manifest import Entry, File
 from tests.engine.compiled import TOKENS, complete, entry, manifest, spec
 
 
@@ -190,15 +197,15 @@ def test_every_file_of_an_entry_is_compared(tmp_path: Path) -> None:
         read_verified(made, tmp_path)
 
 
-IDS = Found("input_ids", "int64", (TOKENS,))
-EMBEDDING = Found("embedding", "fp32", (TOKENS, 3))
+IDS = TensorInfo("input_ids", "int64", (TOKENS,))
+EMBEDDING = TensorInfo("embedding", "fp32", (TOKENS, 3))
 
 
 def test_a_border_as_the_manifest_says_in_any_order() -> None:
     check_border(spec("text"), [IDS], [EMBEDDING], Path("file"))
     unet = spec("unet")
-    found = [Found(t.name, t.dtype, (None,) * len(t.shape)) for t in reversed(unet.inputs)]
-    prediction = Found("prediction", "fp32", unet.output.shape)
+    found = [TensorInfo(t.name, t.dtype, (None,) * len(t.shape)) for t in reversed(unet.inputs)]
+    prediction = TensorInfo("prediction", "fp32", unet.output.shape)
     check_border(unet, found, [prediction], Path("file"))
 
 
@@ -214,7 +221,9 @@ def test_a_border_as_the_manifest_says_in_any_order() -> None:
         ([IDS], [EMBEDDING, replace(EMBEDDING, name="pooled")], "an output 'pooled'"),
     ],
 )
-def test_a_border_that_differs(inputs: list[Found], outputs: list[Found], words: str) -> None:
+def test_a_border_that_differs(
+    inputs: list[TensorInfo], outputs: list[TensorInfo], words: str
+) -> None:
     with pytest.raises(EngineMismatch, match=words):
         check_border(spec("text"), inputs, outputs, Path("file"))
 

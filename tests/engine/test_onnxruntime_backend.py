@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.onnxruntime import (
+from engine.backends.onnxruntime.networks import (
     OnnxBackend,
     OnnxNetworks,
     choose_device,
     provider_list,
     session_options,
 )
-from engine.spec import Checkpoint, EngineMismatch, Precision
+from engine.checkpoint import Checkpoint
+from engine.errors import EngineMismatch
+from engine.netspec import Precision
 from tests.engine.compiled import TOKENS, entry, manifest, spec, text_onnx
 
 FILE = "text-5.onnx"

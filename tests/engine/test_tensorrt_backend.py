@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from engine.backends import tensorrt
-from engine.backends.folder import EngineFolder
-from engine.backends.plan import Host
-from engine.backends.tensorrt import TensorRTNetworks, choose_product, cuda_device, load_module
-from engine.spec import EngineMismatch
+from engine.backends.engine_folder import EngineFolder
+from engine.backends.tensorrt import networks as tensorrt_networks
+from engine.backends.tensorrt.networks import (
+    TensorRTNetworks,
+    choose_product,
+    cuda_device,
+    load_module,
+)
+from engine.backends.tensorrt.plan import Host
+from engine.errors import EngineMismatch
 from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, complete, manifest
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -66,8 +71,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Host]:
             raise EngineMismatch(f"{product} is not installed")
         return product
 
-    monkeypatch.setattr(tensorrt, "load_module", load)
-    monkeypatch.setattr(tensorrt, "read_host", lambda product, trt, device: hosts[product])
+    monkeypatch.setattr(tensorrt_networks, "load_module", load)
+    monkeypatch.setattr(tensorrt_networks, "read_host", lambda product, trt, device: hosts[product])
     return hosts
 
 
@@ -108,4 +113,4 @@ def test_sizes_built_elsewhere_are_not_offered(tmp_path: Path) -> None:
     made += complete(tmp_path, (64, 96), kind="tensorrt", **{**BUILT, "gpu": "NVIDIA A100"})[1:]
     folder = EngineFolder.open(manifest(tmp_path, made), ["tensorrt"])
     assert folder.sizes == ((64, 64), (64, 96))
-    assert tensorrt._fitting(folder, H200).sizes == ((64, 64),)
+    assert tensorrt_networks._fitting(folder, H200).sizes == ((64, 64),)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine.backends import contexts
-from engine.backends.contexts import Contexts
-from engine.backends.folder import Found
-from engine.backends.plan import Plan, RuntimeCache
-from engine.backends.tensorrt import load_module
-from engine.spec import EngineMismatch
+from engine.backends.engine_folder import TensorInfo
+from engine.backends.tensorrt import contexts
+from engine.backends.tensorrt.contexts import Contexts
+from engine.backends.tensorrt.networks import load_module
+from engine.backends.tensorrt.plan import Plan, RuntimeCache
+from engine.errors import EngineMismatch
 from tests.engine.compiled import entry, spec
 
 MODULES = [m for m in ("tensorrt", "tensorrt_rtx") if find_spec(m)]
@@ -97,7 +97,7 @@ def test_the_runtimes_last_words_are_kept(caplog: pytest.LogCaptureFixture) -> N
     trt = load_module("tensorrt-rtx")
     runtime = contexts.make_runtime(trt)
     contexts.make_logger(trt).tail()
-    with caplog.at_level(logging.DEBUG, logger="engine.backends.contexts"):
+    with caplog.at_level(logging.DEBUG, logger="engine.backends.tensorrt.contexts"):
         assert runtime.deserialize_cuda_engine(b"no plan" * 100) is None
     assert any("deserializeCudaEngine" in message for message in caplog.messages)
     error = contexts.failure(trt, "file cannot be loaded", "build again")
@@ -151,8 +151,8 @@ class Engine:
 def test_facts_are_read_by_name_and_mode() -> None:
     trt = load_module("tensorrt-rtx")
     assert contexts.read_plan(trt, Engine(trt)) == Plan(
-        inputs=(Found("input_ids", "int64", (5,)),),
-        outputs=(Found("embedding", "HALF", (5, 3)),),
+        inputs=(TensorInfo("input_ids", "int64", (5,)),),
+        outputs=(TensorInfo("embedding", "HALF", (5, 3)),),
         profiles=({"input_ids": ((1, 5),) * 3}, {"input_ids": ((2, 5),) * 3}),
         memory=(1000, 2000),
         total_memory=4000,

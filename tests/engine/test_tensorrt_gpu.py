@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.tensorrt import TensorRTNetworks
-from engine.backends.torch import TorchNetworks
-from engine.spec import Checkpoint, EngineMismatch, NetSpec
+from engine.backends.tensorrt.networks import TensorRTNetworks
+from engine.backends.torch.networks import TorchNetworks
+from engine.checkpoint import Checkpoint
+from engine.errors import EngineMismatch
+from engine.netspec import NetSpec
 from export.build import build
 
 pytestmark = pytest.mark.gpu

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.backends.folder import Found
-from engine.backends.plan import (
+from engine.backends.engine_folder import TensorInfo
+from engine.backends.tensorrt.plan import (
     Host,
     Plan,
     RuntimeCache,
@@ -19,7 +19,8 @@ from engine.backends.plan import (
     compute_capability,
     misfit,
 )
-from engine.spec import EngineMismatch, NetSpec
+from engine.errors import EngineMismatch
+from engine.netspec import NetSpec
 from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, entry, spec
 
 
@@ -81,8 +82,8 @@ def test_what_is_no_capability(text: str) -> None:
 def plan_of(net: NetSpec, *, batches: tuple[int, ...] | None = None) -> Plan:
     """What a right engine of this spec says."""
 
-    def found(tensor: Any) -> Found:
-        return Found(tensor.name, tensor.dtype, tensor.shape)
+    def found(tensor: Any) -> TensorInfo:
+        return TensorInfo(tensor.name, tensor.dtype, tensor.shape)
 
     sizes = net.batch_sizes if batches is None else batches
     return Plan(

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from demo import random_checkpoint
-from engine.spec import Manifest
-from export import plan
+from engine.manifest import Manifest
+from export import build_jobs
 from export.build import Event, build
 
 MICRO: dict[str, Any] = {
@@ -154,7 +154,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let a build see these networks alone: for what does not differ between networks."""
 
     def choose(*names: str) -> None:
-        every = plan.jobs
+        every = build_jobs.jobs
         monkeypatch.setattr(
             "export.build.jobs", lambda *a: tuple(j for j in every(*a) if j.spec.name in names)
         )

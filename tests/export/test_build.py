@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine.backends import memory
-from engine.spec import BuildError, CheckpointError, EngineMismatch, Manifest, Precision
-from export import folder, targets, verify
+from engine.backends.onnxruntime import memory
+from engine.errors import BuildError, CheckpointError, EngineMismatch
+from engine.manifest import Manifest
+from engine.netspec import Precision
+from export import output_folder, targets, verify
 from export.build import Event, StorageError, build
 
 Run = Callable[..., tuple[Manifest, list[Event]]]
@@ -234,7 +236,7 @@ def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
     session = memory.SESSION_SHARE * sum(file.bytes for file in first.entries[0].files)
     row = 4 * 4 * 8 * 64 * 64  # bytes: four arrays of fp32, 8 heads, 8 x 8 cells squared
     monkeypatch.setattr(
-        "engine.backends.memory.available", lambda: int((session + 2.5 * row) / 0.7)
+        "engine.backends.onnxruntime.memory.available", lambda: int((session + 2.5 * row) / 0.7)
     )
     manifest, _ = run(micro, tmp_path / "out", batches=(1, 2, 3))
     rows = [c for c in manifest.entries[0].checks if c["backend"] == "onnxruntime"]
@@ -311,13 +313,13 @@ def test_a_disk_that_fills_up_leaves_what_was_finished(
 
     def move(temporary: Path, out: Path, entry: Any) -> None:
         moves.append(entry.spec.name)
-        with folder.storage(out):
+        with output_folder.storage(out):
             if len(moves) == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(temporary, out, entry)
 
-    original = folder.move
-    monkeypatch.setattr(folder, "move", move)
+    original = output_folder.move
+    monkeypatch.setattr(output_folder, "move", move)
     out = tmp_path / "out"
     with pytest.raises(StorageError, match="no room left"):
         run(micro, out, verify=False)

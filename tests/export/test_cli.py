@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.spec import CheckpointError, Manifest
+from engine.errors import CheckpointError
+from engine.manifest import Manifest
 from export.__main__ import run
 from export.events import Event
 

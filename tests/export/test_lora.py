@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.spec import NETWORKS, BuildError, Checkpoint, CheckpointError, Manifest
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.errors import BuildError, CheckpointError
+from engine.manifest import Manifest
 from export.build import Event
 from export.lora import Lora, weights_digest
 from export.networks import load, sample

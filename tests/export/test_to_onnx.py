@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
-from engine.spec import NETWORKS, Checkpoint, Precision
+from engine.checkpoint import NETWORKS, Checkpoint
+from engine.netspec import Precision
 from export import to_onnx
 from export.networks import load, sample, wrap
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from engine.spec import BuildError, Checkpoint, Entry, Manifest, file_digest
+from engine.checkpoint import Checkpoint
+from engine.errors import BuildError
+from engine.manifest import Entry, Manifest, file_digest
 from export.to_tensorrt import EngineRequest, capability_name, compile_engine, probe, profile_shapes
 
 pytest.importorskip("tensorrt_rtx")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from engine.backends.fake import CHANNELS, TOKENS, WIDTH, FakeNetworks
-from engine.spec import EngineMismatch, Entry, File, Manifest
+from engine.errors import EngineMismatch
+from engine.manifest import Entry, File, Manifest
 from export.build import _require_same_model
-from export.folder import save
+from export.output_folder import save
 from export.verify import _profile
 
 LATENT = (CHANNELS, 4, 4)

@@ -13,8 +13,8 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 
 from fastapi.testclient import TestClient
 
+from demo.fake_server import open_fake
 from diffedit.server import Settings, create_app
-from diffedit.server.fake import open_fake
 
 MakeClient = Callable[..., TestClient]
 

@@ -48,7 +48,7 @@ class Process:
     def __init__(self, tiny: Path, *arguments: str, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "diffedit.server.fake", "--model", str(tiny)]
+        command = [sys.executable, "-m", "demo.fake_server", "--model", str(tiny)]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *arguments],
             cwd=ROOT,

@@ -18,7 +18,7 @@ from PIL import Image
 from demo.picture import still_life
 from tests.server.kit import FAST, encoded, picture
 
-Answer = Any
+EncodedEdit = Any
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +33,12 @@ def goes_on(client: TestClient) -> Iterator[None]:
 
 def post(
     client: TestClient, image: bytes | None = None, name: str = "a.png", **data: Any
-) -> Answer:
+) -> EncodedEdit:
     files = {"image": (name, picture() if image is None else image)}
     return client.post("/v1/images/edits", files=files, data={**FAST, **data})
 
 
-def refused(answer: Answer, status: int, code: str, param: str | None = None) -> str:
+def refused(answer: EncodedEdit, status: int, code: str, param: str | None = None) -> str:
     """The message of an error of this kind; it is a sentence and tells no secret."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
@@ -166,7 +166,7 @@ def test_an_unknown_field_names_the_nearest(client: TestClient) -> None:
 
 
 def test_fields_that_are_missing_or_given_twice(client: TestClient) -> None:
-    def send(files: Any, data: Any = FAST) -> Answer:
+    def send(files: Any, data: Any = FAST) -> EncodedEdit:
         return client.post("/v1/images/edits", files=files, data=data)
 
     one = ("image", ("a.png", picture()))
@@ -182,7 +182,7 @@ def test_fields_that_are_missing_or_given_twice(client: TestClient) -> None:
 
 
 def test_masks_that_do_not_fit(client: TestClient) -> None:
-    def send(mask: bytes, **data: Any) -> Answer:
+    def send(mask: bytes, **data: Any) -> EncodedEdit:
         files = {"image": ("a.png", picture()), "mask": ("m.png", mask)}
         return client.post("/v1/images/edits", files=files, data={**FAST, **data})
 
@@ -271,7 +271,7 @@ def test_paths_and_methods_that_are_not_there(client: TestClient) -> None:
 
 
 def test_deadlines_that_cannot_be_kept(client: TestClient) -> None:
-    def send(value: str) -> Answer:
+    def send(value: str) -> EncodedEdit:
         files = {"image": ("a.png", picture())}
         headers = {"X-Request-Timeout": value}
         return client.post("/v1/images/edits", files=files, data=FAST, headers=headers)

@@ -40,7 +40,7 @@ from schemathesis.errors import FailureGroup
 from schemathesis.transport.serialization import Binary
 
 from demo.picture import still_life
-from diffedit.server.form import FORMATS, SIZE
+from diffedit.server.forms import FORMATS, SIZE
 from tests.server.kit import FAST, Process, encoded, picture, served
 
 CASES = int(os.environ.get("DIFFEDIT_CONTRACT_CASES", "500"))

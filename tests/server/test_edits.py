@@ -49,7 +49,7 @@ def test_an_edit_keeps_every_pixel_outside_its_mask(client: TestClient) -> None:
 
 def test_the_result_is_the_python_apis(client: TestClient, tiny: Any) -> None:
     """The server adds nothing: the same picture as the pipeline gives."""
-    from diffedit.server.fake import open_fake
+    from demo.fake_server import open_fake
 
     data = edit(client, seed="7", strength="0.6").json()["data"][0]
     with open_fake(tiny) as pipe:

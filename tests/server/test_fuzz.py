@@ -12,9 +12,9 @@ from PIL import Image
 
 from demo.picture import still_life
 from diffedit.request import InvalidRequest
-from diffedit.server import pictures
+from diffedit.server import image_codec
 from diffedit.server.errors import ApiError, api_error
-from diffedit.server.form import Order
+from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 from tests.server.kit import encoded
 
@@ -48,10 +48,10 @@ def test_a_damaged_picture_is_refused_or_read(
 ) -> None:
     data = damaged(whole, changes, cut)
     image, mask = (WHOLE[0], data) if as_mask else (data, None)
-    order = Order(image, mask, {"prompt": "a ball"})
+    order = EditForm(image, mask, {"prompt": "a ball"})
     try:
-        pictures.check_order(order, LIMITS)
-        opened = pictures.open_order(order, LIMITS)
+        image_codec.check_order(order, LIMITS)
+        opened = image_codec.open_order(order, LIMITS)
     except (ApiError, InvalidRequest) as error:
         told = api_error(error)
         assert 400 <= told.status < 500
@@ -65,14 +65,14 @@ def test_a_damaged_picture_is_refused_or_read(
 @given(st.binary(max_size=300))
 def test_no_bytes_are_taken_for_a_picture(data: bytes) -> None:
     with contextlib.suppress(ApiError):
-        pictures.check_header(data, "image", LIMITS)
+        image_codec.check_header(data, "image", LIMITS)
         Image.open(io.BytesIO(data))  # what passed is one for PIL too
 
 
 def test_a_damaged_mask_of_another_size_is_refused() -> None:
     """Its size is looked at upright, and so all of it is read."""
     mask = encoded(still_life(20, 30))
-    order = Order(WHOLE[0], mask[: len(mask) // 2], {"prompt": "a ball"})
-    pictures.check_order(order, LIMITS)
+    order = EditForm(WHOLE[0], mask[: len(mask) // 2], {"prompt": "a ball"})
+    image_codec.check_order(order, LIMITS)
     with pytest.raises(ApiError, match="damaged"):
-        pictures.open_order(order, LIMITS)
+        image_codec.open_order(order, LIMITS)

@@ -36,7 +36,7 @@ from playwright.sync_api import (
 
 from demo.picture import still_life
 from demo.scenes import scene
-from diffedit.images import fit, mask_to_photo
+from diffedit.imaging.geometry import fit, mask_to_photo
 from tests.server.kit import ROOT, encoded, free_port
 
 KEY = "a-key-of-enough-letters"
@@ -69,7 +69,7 @@ class Server:
 
 def launch(call_ms: float, *arguments: str, **settings: str) -> Server:
     port = free_port()
-    command = [sys.executable, "-m", "diffedit.server.fake", "--port", str(port)]
+    command = [sys.executable, "-m", "demo.fake_server", "--port", str(port)]
     command += ["--call-ms", str(call_ms), *arguments]
     named = {f"DIFFEDIT_SERVE_{name.upper()}": value for name, value in settings.items()}
     environment = {**os.environ, **named}
@@ -386,7 +386,7 @@ def test_an_edit_shows_its_progress_and_its_stages(visit: NewVisit, slow: str) -
     expect(page.locator("#after")).to_have_attribute("src", re.compile("^data:image/png"))
     edited(page)
     expect(page.locator("#after")).to_have_attribute("src", re.compile("^blob:"))
-    expect(page.locator("#spoken")).to_have_text(re.compile(r"Edited in [\d.]+ s\."))
+    expect(page.locator("#spoken")).to_have_text(re.compile(r"EditOutputs in [\d.]+ s\."))
 
 
 def test_a_preview_leaves_the_rest_as_it_is(visit: NewVisit, slow: str) -> None:

@@ -163,7 +163,7 @@ def test_a_deadline_that_passes(make_client: MakeClient) -> None:
     """Calls that get slower than they were when they were measured."""
     slow = threading.Event()
     client = make_client(request_seconds=1.0)
-    pipe = client.app.state.house.pipe  # type: ignore[attr-defined]
+    pipe = client.app.state.engine_host.pipe  # type: ignore[attr-defined]
     backend = pipe.networks
     inner = backend._fault
 

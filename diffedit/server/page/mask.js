@@ -146,7 +146,7 @@ function drawFound() {
 
 /**
  * How the picture lies in the network's canvas: `fitted` pixels of it from `start`, centred with
- * its aspect kept; `factor` pixels are a cell. As `fit` in diffedit/images.py.
+ * its aspect kept; `factor` pixels are a cell. As `fit` in diffedit/imaging/geometry.py.
  */
 function placement({ cells, canvas }) {
   const { size } = place;
@@ -253,7 +253,7 @@ function drawHeat() {
   context.putImageData(image, 0, 0);
 }
 
-/** As in diffedit/images.py: lightness rises evenly from cold to hot. */
+/** As in diffedit/imaging/geometry.py: lightness rises evenly from cold to hot. */
 function heatColour(share) {
   const at = share * (HEAT.length - 1);
   const from = Math.min(HEAT.length - 2, Math.floor(at));

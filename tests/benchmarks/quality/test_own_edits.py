@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import quality
 from diffedit.request import InvalidRequest
-from engine.spec import DiffEditError
+from engine.errors import DiffEditError
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from benchmarks.quality import plots, settings, sheets, work
 from benchmarks.quality.cases import case
 from benchmarks.quality.editors import Editors, Models
 from benchmarks.quality.settings import Setting
-from engine.spec import Checkpoint, DiffEditError
+from engine.checkpoint import Checkpoint
+from engine.errors import DiffEditError
 
 
 def options(model: Path, out: Path, *more: str) -> list[str]:

@@ -1,0 +1,91 @@
+"""The same edit as plain PyTorch loops over the checkpoint's own modules: the oracle.
+
+No rows, no batcher, no caches, no shared step function: formulas are written out from the paper,
+one example at a time, in fp32. Everything faster is tested against this, end to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffedit.algorithm.schedule import Schedule
+from diffedit.request import EditRequest
+
+
+@dataclass(frozen=True)
+class Reference:
+    """x0 [1, C, h, w]; heat, mask [h, w]; path: x_0..x_d; latents: y_0; image [1, 3, H, W]."""
+
+    x0: Tensor
+    heat: Tensor
+    mask: Tensor
+    path: list[Tensor]
+    latents: Tensor
+    image: Tensor
+
+
+@torch.inference_mode()
+def edit(
+    unet: Any,
+    vae: Any,
+    text_encoder: Any,
+    schedule: Schedule,
+    request: EditRequest,
+    image: Tensor,
+    ids: dict[str, Tensor],
+    region: Tensor,
+) -> Reference:
+    """`request` on `image` [1, 3, H, W] in [-1, 1]; ids: "source", "target", "negative", "empty",
+    int64 [1, 77]; region: bool [h, w], the latent cells that show the photograph."""
+    abar, times = schedule.abar, schedule.timesteps
+    text = {name: text_encoder(tokens)[0] for name, tokens in ids.items()}
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+
+    def eps(x: Tensor, i: int, t: int, c: Tensor) -> Tensor:
+        """The noise in x, at level i, when the network is told timestep t and text c."""
+        out: Tensor = unet(x, torch.tensor([t]), c).sample
+        if schedule.prediction_type == "v_prediction":
+            return sqrt(abar[i]) * out + sqrt(1 - abar[i]) * x
+        if schedule.prediction_type == "sample":
+            i = i if abar[i] < 1 else i + 1
+            return (x - sqrt(abar[i]) * out) / sqrt(1 - abar[i])
+        return out
+
+    def ddim(x: Tensor, e: Tensor, i: int, j: int) -> Tensor:
+        predicted_x0 = (x - sqrt(1 - abar[i]) * e) / sqrt(abar[i])
+        return sqrt(abar[j]) * predicted_x0 + sqrt(1 - abar[j]) * e
+
+    # Step 1: where do the two texts disagree?
+    x0 = vae.encode(image).latent_dist.mode() * vae.config.scaling_factor
+    m = max(1, round(schedule.steps * request.mask_encode_strength))
+    differences = []
+    for z in torch.randn((request.num_maps_per_mask, *x0.shape[1:]), generator=generator):
+        x = sqrt(abar[m]) * x0 + sqrt(1 - abar[m]) * z
+        e_source, e_target = (eps(x, m, times[m], text[name]) for name in ("source", "target"))
+        differences.append((e_target - e_source).abs().mean((0, 1)))
+    difference = torch.stack(differences).mean(0) * region
+    clip = request.mask_thresholding_ratio * difference[region].mean()
+    heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
+    mask = heat > 0.5
+
+    # Step 2: encode without text
+    d = max(1, round(schedule.steps * request.strength))
+    path = [x0]
+    for i in range(d):
+        e = eps(path[i], i, times[i + 1], text["empty"])
+        path.append(ddim(path[i], e, i, i + 1))
+
+    # Step 3: decode under the mask
+    y = path[d]
+    for i in range(d, 0, -1):
+        e_negative = eps(y, i, times[i], text["negative"])
+        e_target = eps(y, i, times[i], text["target"])
+        e = e_negative + request.guidance_scale * (e_target - e_negative)
+        y = torch.where(mask, ddim(y, e, i, i - 1), path[i - 1])
+    decoded = vae.decode(y / vae.config.scaling_factor).sample
+    return Reference(x0, heat, mask, path, y, decoded)

@@ -1,0 +1,1 @@
+"""Pictures: decoding, geometry, compositing and metadata."""

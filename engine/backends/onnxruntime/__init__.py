@@ -1,0 +1,1 @@
+"""The ONNX Runtime backend, on CPUs and through CUDA."""

@@ -1,0 +1,1 @@
+"""The TensorRT backend, for both products: tensorrt and tensorrt-rtx."""

@@ -1,0 +1,1 @@
+"""The PyTorch backend: eager or compiled, with kernels for CPUs in bf16."""

@@ -1,0 +1,1 @@
+"""Model families: a checkpoint's parts, its networks and how each is called."""

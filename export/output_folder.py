@@ -1,0 +1,171 @@
+"""The engine folder on the disk: one builder at a time, nothing half-written, room enough.
+
+It knows files, locks and manifests; it knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from engine.errors import BuildError
+from engine.manifest import MANIFEST_NAME, Entry, Manifest
+from export.resources import amount
+
+LOCK_NAME = ".lock"
+_TEMPORARY = re.compile(rf"\.build-(\d+)|\.{re.escape(MANIFEST_NAME)}\.(\d+)\.tmp")
+
+
+class StorageError(BuildError):
+    """The folder cannot be written, or the disk is full."""
+
+
+@contextlib.contextmanager
+def storage(out: Path) -> Iterator[None]:
+    """Turn the system's own errors about files into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_room(out) from error
+        where = error.filename or out
+        raise StorageError(
+            f"{where} cannot be written ({error.strerror or error}); choose another --out or "
+            "change its permissions."
+        ) from error
+
+
+def no_room(out: Path) -> StorageError:
+    """The sentence for a full disk."""
+    return StorageError(
+        f"There is no room left for {out}; free some space or choose another --out, then "
+        "run the same command again: it goes on where it stopped."
+    )
+
+
+def require_room(out: Path, needed: int) -> None:
+    """Raises StorageError when the disk of `out` has less than `needed` bytes free."""
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise StorageError(
+            f"{out} needs about {amount(needed)} and its disk has {amount(free)} free; "
+            "free some space, choose another --out, or build fewer sizes at once."
+        )
+
+
+@contextlib.contextmanager
+def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
+    """Own `out` (made if need be) and a fresh temporary folder inside it, which is yielded.
+
+    Another builder's work is waited for, after `waiting` was called once. Temporary files of
+    builders that are dead are removed, and at the end, whatever happens, one's own; a folder made
+    here in which nothing came to lie is removed too.
+
+    Raises:
+        StorageError: the parent folder is missing, or the folder cannot be written.
+    """
+    if not out.parent.is_dir():
+        raise StorageError(f"{out.parent} does not exist; make it first or choose another --out.")
+    if out.exists() and not out.is_dir():
+        raise StorageError(f"{out} is a file; choose a folder for --out.")
+    lock, made = _lock(out, waiting)
+    temporary = out / f".build-{os.getpid()}"
+    try:
+        with storage(out):
+            _sweep(out)
+            temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if made and [p.name for p in out.iterdir()] == [LOCK_NAME]:
+            (out / LOCK_NAME).unlink()
+            out.rmdir()
+        lock.close()
+
+
+def move(temporary: Path, out: Path, entry: Entry) -> None:
+    """Move the files of `entry` from `temporary` into `out`."""
+    with storage(out):
+        for file in reversed(entry.files):  # the main file last: it refers to the others
+            os.replace(temporary / file.name, out / file.name)
+
+
+def beside(temporary: Path, out: Path, entry: Entry) -> Path:
+    """A folder inside `temporary` (or itself) that holds the files of `entry`."""
+    if all((temporary / file.name).exists() for file in entry.files):
+        return temporary
+    place = temporary / "check"
+    shutil.rmtree(place, ignore_errors=True)
+    with storage(out):
+        place.mkdir()
+        for file in entry.files:
+            try:
+                os.link(out / file.name, place / file.name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(out / file.name, place / file.name)
+    return place
+
+
+def save(out: Path, before: Manifest, after: Manifest) -> None:
+    """Save `after` and delete the files that only `before` listed."""
+    with storage(out):
+        after.save(out)
+        for name in _names(before.entries) - _names(after.entries):
+            if Path(name).name == name:
+                (out / name).unlink(missing_ok=True)
+                (out / f"{name}.cache").unlink(missing_ok=True)  # what a GPU compiled from it
+
+
+def _names(entries: Iterable[Entry]) -> set[str]:
+    return {file.name for entry in entries for file in entry.files}
+
+
+def _lock(out: Path, waiting: Callable[[], None]) -> tuple[IO[str], bool]:
+    """The open lock file, and whether `out` was made here.
+
+    Closing the file gives the lock back, and so does the end of the process.
+    """
+    path = out / LOCK_NAME
+    while True:
+        with storage(out):
+            made = not out.exists()
+            out.mkdir(exist_ok=True)
+            lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+            return lock, made
+        lock.close()  # the other builder failed and took its empty folder away: make it anew
+
+
+def _sweep(out: Path) -> None:
+    for path in out.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if not match or _alive(int(match[1] or match[2])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # a number used again: this process has not begun to write yet
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

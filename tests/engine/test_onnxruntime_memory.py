@@ -1,0 +1,63 @@
+"""Profiles that do not fit into a CPU's memory are not run: the process would be killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.backends.onnxruntime import memory
+from engine.backends.onnxruntime.networks import OnnxNetworks
+from engine.netspec import NetSpec, TensorSpec
+
+SD15 = NetSpec(
+    "unet",
+    (TensorSpec("latent", (4, 64, 64)), TensorSpec("timestep", ()), TensorSpec("c", (77, 768))),
+    TensorSpec("prediction", (4, 64, 64)),
+    (1, 2, 4, 8, 16, 20),
+    "fp16",
+)
+GIB = 2**30
+
+
+def test_a_row_of_stable_diffusion_costs_what_was_measured() -> None:
+    assert memory.working_bytes(SD15, 1) == pytest.approx(2.16e9, rel=0.05)
+    assert memory.working_bytes(SD15, 4) == 4 * memory.working_bytes(SD15, 1)
+
+
+@pytest.mark.parametrize(
+    ("room", "profiles"),
+    [(0, (1, 2, 4, 8, 16, 20)), (1, (1,)), (16, (1, 2, 4)), (64, (1, 2, 4, 8, 16, 20))],
+)
+def test_what_fits_is_kept_and_the_smallest_always(
+    room: int, profiles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: room * GIB)
+    assert memory.limited(SD15, 0).batch_sizes == profiles
+
+
+def test_a_session_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The UNet of Stable Diffusion in fp16 on a machine with 23 GB free."""
+    monkeypatch.setattr(memory, "available", lambda: int(23e9))
+    assert memory.limited(SD15, int(1.72e9)).batch_sizes == (1, 2, 4)
+
+
+def test_this_machine_tells_its_memory() -> None:
+    if Path("/proc/meminfo").exists():
+        assert memory.available() > 10**8
+
+
+def test_onnxruntime_splits_what_does_not_fit(
+    onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent = (4, 16, 16)
+    networks = OnnxNetworks.open(onnx_folder, device="cpu")
+    spec = networks.find("unet", latent).spec
+    assert spec.batch_sizes == (1, 2, 4)
+    networks.close()
+    monkeypatch.setattr(memory, "SESSION_SHARE", 0)
+    room = int(2.5 * memory.working_bytes(spec, 1) / memory.SHARE)
+    monkeypatch.setattr(memory, "available", lambda: room)
+    assert networks.find("unet", latent).spec.batch_sizes == (1, 2)
+    pinned = OnnxNetworks.open(onnx_folder, device="cpu", pin_batch_size=4)
+    assert pinned.find("unet", latent).spec.batch_sizes == (4,), "asked for, so obeyed"

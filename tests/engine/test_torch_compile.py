@@ -1,0 +1,135 @@
+"""The torch backend compiled for a CPU, for real: right answers, one compilation a batch size."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from demo.picture import still_life
+from diffedit import DiffEditPipeline, EditRequest
+from engine.backends.torch.compile import CPU_BATCH_SIZES, need_compiler
+from engine.backends.torch.kernels import attention, convolution
+from engine.backends.torch.networks import TorchNetworks
+from engine.buffers import TORCH_DTYPES
+from engine.checkpoint import Checkpoint
+from engine.errors import DiffEditError
+from engine.netspec import NetSpec
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
+    ),
+    # PyTorch's compiler warns of parts of PyTorch.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def networks(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchNetworks]:
+    """The tiny checkpoint in float32, compiled; code is kept in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        found = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32", compile=True)
+        yield found
+        found.close()
+
+
+def inputs(spec: NetSpec, rows: int) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(rows)
+    return {
+        t.name: torch.rand((rows, *t.shape), generator=draw).mul(5).to(TORCH_DTYPES[t.dtype])
+        for t in spec.inputs
+    }
+
+
+def test_answers_are_those_of_eager_networks(networks: TorchNetworks, tiny: Path) -> None:
+    eager = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32")
+    assert networks.describe() == f"{eager.describe()}, compiled"
+    counters.clear()
+    with torch.inference_mode():
+        for net, shape in (("unet", (4, 16, 16)), ("vae_encode", (3, 64, 64))):
+            backend = networks.find(net, shape)
+            assert backend.spec.batch_sizes == (CPU_BATCH_SIZES if net == "unet" else (1, 2, 4))
+            given = inputs(backend.spec, 1)
+            found, right = backend(given), eager.find(net, shape)(given)
+            assert (found - right).norm() / right.norm() < 1e-4
+            before = counters["stats"]["unique_graphs"]
+            assert torch.equal(backend(given), found)
+            assert counters["stats"]["unique_graphs"] == before  # the second call compiles nothing
+    assert counters["stats"]["unique_graphs"] >= 2  # the UNet, and half of the VAE
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0  # frozen: packed once
+
+
+@pytest.mark.slow
+def test_an_edit_is_split_into_what_was_compiled(networks: TorchNetworks, tiny: Path) -> None:
+    request = EditRequest(still_life(64, 64), "a blue ball", "a red ball", num_inference_steps=4)
+    with (
+        DiffEditPipeline(Checkpoint.open(tiny), networks, size=(64, 64)) as pipe,
+        DiffEditPipeline.from_pretrained(
+            tiny, backend="torch", device="cpu", dtype="fp32", size=(64, 64)
+        ) as eager,
+    ):
+        found, right = pipe.submit(request).result(), eager.submit(request).result()
+    assert found.stats.rows == right.stats.rows
+    assert found.stats.calls["unet"] >= found.stats.rows["unet"] / max(CPU_BATCH_SIZES)
+    assert (found.latent_mask == right.latent_mask).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
+)
+def test_our_kernels_are_part_of_what_is_compiled(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for kernel in (attention, convolution):
+        monkeypatch.setattr(kernel, "usable", lambda: True)
+    checkpoint = Checkpoint.open(tiny)
+    eager = TorchNetworks.open(checkpoint, device="cpu", dtype="bf16")
+    compiled = TorchNetworks.open(checkpoint, device="cpu", dtype="bf16", compile=True)
+    parts = {type(m).__name__ for m in compiled.modules["unet"].modules()}
+    unet: Any = compiled.modules["unet"]
+    parts |= {type(p).__name__ for p in unet.attn_processors.values()}
+    assert {"Winograd", "Processor"} <= parts
+    given = inputs(compiled.find("unet", (4, 16, 16)).spec, 2)
+    with torch.inference_mode():
+        found, right = (n.find("unet", (4, 16, 16))(given).float() for n in (compiled, eager))
+    assert (found - right).norm() / right.norm() < 0.03
+    compiled.close()
+
+
+def test_no_compiler_is_one_sentence() -> None:
+    code = (
+        "from engine.backends.torch.compile import need_compiler\n"
+        "from engine.errors import DiffEditError\n"
+        "try: need_compiler()\n"
+        "except DiffEditError as error: print(error)\n"
+    )
+    environment = {**os.environ, "CXX": "/no/such/compiler"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True
+    )
+    assert "needs a C++ compiler" in done.stdout and "install g++" in done.stdout
+    need_compiler()  # here there is one
+
+
+def test_a_compiler_is_asked_for_before_anything_is_compiled(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise DiffEditError("no compiler")
+
+    monkeypatch.setattr("engine.backends.torch.compile.need_compiler", refuse)
+    with pytest.raises(DiffEditError, match="no compiler"):
+        TorchNetworks.open(Checkpoint.open(tiny), device="cpu", compile=True)
