@@ -30,7 +30,7 @@ class _Counted:
         self.spec, self.device = backend.spec, backend.device
         self._backend, self._calls = backend, calls
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         began = time.perf_counter()
         output = self._backend(batch)
         self._calls.seconds.append(time.perf_counter() - began)

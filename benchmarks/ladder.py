@@ -240,19 +240,19 @@ def reference(subject: Subject, device: torch.device) -> Iterator[Any]:
 
     def edit(what: Subject = subject) -> Done:
         ready = studio.prepare(what.request())
-        task = ready.task
+        task = ready.inputs
         names = ("source", "target", "negative", "empty")
         found = plain.edit(
             networks.modules["unet"],
             networks.modules["vae"],
             networks.modules["text_encoder"],
-            Schedule.from_config(checkpoint.configs["scheduler"], what.steps),
+            Schedule.from_config(checkpoint.scheduler_config, what.steps),
             task.request,
             task.image[None],
             {name: torch.tensor([getattr(task, name)]) for name in names},
             task.region,
         )
-        depth = len(found.path) - 1
+        depth = len(found.trajectory) - 1
         rows = 2 * what.maps + 3 * depth
         return Done(rows, found.mask.numpy(), found.latents[0].numpy())
 

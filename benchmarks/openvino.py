@@ -70,7 +70,7 @@ class OpenVinoBackend:
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         return str(found.get_type_name() if hasattr(found, "get_type_name") else found)
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         if len(inputs[0]) != self._size:
             self._size, self._compiled = len(inputs[0]), None  # the last one's memory is let go
@@ -79,4 +79,4 @@ class OpenVinoBackend:
             self._compiled = self._core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
         assert self._compiled is not None
         named = {t.name: x.numpy() for t, x in zip(self.spec.inputs, inputs, strict=True)}
-        return torch.from_numpy(self._compiled(named)[0])
+        return (torch.from_numpy(self._compiled(named)[0]),)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.backends.fake import CHANNELS, TOKENS, WIDTH, FakeBackend, FakeNetworks
+from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
 from engine.batcher import Batcher
 from engine.rows import Flow, Row
 
@@ -28,11 +28,11 @@ class Timed(FakeBackend):
 
     seconds = 0.0
 
-    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         began = time.perf_counter()
         output = batch["latent"]  # the cheapest network of all
         self.seconds += time.perf_counter() - began
-        return output
+        return (output,)
 
 
 def asks(rows: list[Row], turns: int) -> Flow[None]:
@@ -43,9 +43,9 @@ def asks(rows: list[Row], turns: int) -> Flow[None]:
 
 def cost(size: int, turns: int) -> float:
     """Seconds a call with `size` rows costs beyond the backend's own."""
-    networks = FakeNetworks(unet_batch_sizes=SIZES)
+    networks = FakeNetworks(denoiser_batch_sizes=SIZES)
     backend = networks.backends["unet", LATENT] = Timed(networks.find("unet", LATENT).spec)
-    row = Row("unet", (torch.zeros(LATENT), torch.tensor(1.0), torch.zeros(TOKENS, WIDTH)))
+    row = Row("unet", (torch.zeros(LATENT), torch.tensor(1.0), torch.zeros(TOKENS, TEXT_WIDTH)))
     batcher = Batcher(networks)
     batcher.submit(asks([row] * size, turns))
     began = time.perf_counter()

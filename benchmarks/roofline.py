@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.latency import add_backend
 from benchmarks.subject import Subject, add_arguments, whole_numbers
-from diffedit.backend_selection import choose
+from diffedit.backend_selection import open_backend
 from engine.backends import Backend, Networks
-from engine.buffers import TORCH_DTYPES
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
 from engine.netspec import NetSpec, Size
 
 SIDES = {"cpu": (2048, 4096), "cuda": (4096, 8192)}
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     """Ceilings, then every network at every profile; prints a table, draws where asked."""
     args = _parser().parse_args(arguments)
     subject, checkpoint = Subject.of(args), Checkpoint.open(args.model)
-    networks, _ = choose(
+    networks, _ = open_backend(
         checkpoint,
         backend=args.backend,
         engines=args.engines,
@@ -97,8 +97,8 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 def unet_shape(checkpoint: Checkpoint, size: Size) -> tuple[int, ...]:
     """[C, h, w] of a latent at this picture size."""
-    cell = checkpoint.factor
-    return checkpoint.channels, size[0] // cell, size[1] // cell
+    cell = checkpoint.family.factor
+    return checkpoint.family.channels, size[0] // cell, size[1] // cell
 
 
 def matrix_ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -168,7 +168,7 @@ def operations_by_kind(checkpoint: Checkpoint, spec: NetSpec) -> dict[str, int]:
         torch.empty((1, *t.shape), dtype=TORCH_DTYPES[t.dtype], device="meta") for t in spec.inputs
     ]
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        NETWORKS[spec.name].call(module, torch.float32, *inputs)
+        checkpoint.network(spec.name).call(module, torch.float32, *inputs)
     return {str(name): int(count) for name, count in counter.get_flop_counts()["Global"].items()}
 
 
@@ -185,8 +185,8 @@ def _on_meta(checkpoint: Checkpoint, net: str) -> Any:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    part = NETWORKS[net].part
-    config = checkpoint.configs[part]
+    part = checkpoint.network(net).part
+    config = checkpoint.family.configs[part]
     with torch.device("meta"):
         if part == "text_encoder":
             return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval()

@@ -21,8 +21,8 @@ import torch
 from benchmarks.subject import whole_numbers
 from engine.backends import Networks
 from engine.backends.torch.networks import TorchNetworks
-from engine.buffers import TORCH_DTYPES
 from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
 from engine.netspec import parse_size
 
 
@@ -65,9 +65,9 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args(arguments)
     checkpoint = Checkpoint.open(args.model)
-    height, width = args.size or (checkpoint.native_size,) * 2
-    cells = checkpoint.factor
-    shape = (checkpoint.channels, height // cells, width // cells)
+    height, width = args.size or (checkpoint.family.native_size,) * 2
+    cells = checkpoint.family.factor
+    shape = (checkpoint.family.channels, height // cells, width // cells)
     found: list[dict[str, Any]] = []
 
     def measure(networks: Networks) -> None:

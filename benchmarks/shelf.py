@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from diffedit.backend_selection import choose
+from diffedit.backend_selection import open_backend
 from engine.backends import Backend, Networks
 from engine.backends.torch.networks import KERNELS, TorchNetworks
 from engine.checkpoint import Checkpoint
@@ -54,7 +54,7 @@ class Shelf:
 
     def _open(self, way: Way) -> Networks:
         if way.backend != "torch":
-            return choose(self.checkpoint, backend=way.backend, engines=way.engines)[0]
+            return open_backend(self.checkpoint, backend=way.backend, engines=way.engines)[0]
         networks = TorchNetworks.open(
             self.checkpoint,
             device=way.device,

@@ -41,7 +41,7 @@ class Subject:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Subject:
         """From parsed arguments; CheckpointError where the model is none."""
-        native = Checkpoint.open(args.model).native_size
+        native = Checkpoint.open(args.model).family.native_size
         size = args.size or (native, native)
         return cls(args.model, size, args.steps, args.strength, args.guidance, args.maps)
 

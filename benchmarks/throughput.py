@@ -24,7 +24,7 @@ from benchmarks.latency import add_backend
 from benchmarks.power import Meter
 from benchmarks.subject import Subject, add_arguments, whole_numbers
 from diffedit import DiffEditPipeline, EditRequest
-from diffedit.backend_selection import choose
+from diffedit.backend_selection import open_backend
 from engine.checkpoint import Checkpoint
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     """One at a time, then every number of clients, then Poisson arrivals; prints a table."""
     args = _parser().parse_args(arguments)
     subject = Subject.of(args)
-    networks, why = choose(
+    networks, why = open_backend(
         Checkpoint.open(subject.model),
         backend=args.backend,
         engines=args.engines,
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
         compile=args.compile,
     )
     counting = CountingNetworks(networks)
-    pipe = DiffEditPipeline(Checkpoint.open(subject.model), counting, size=subject.size, why=why)
+    pipe = DiffEditPipeline(Checkpoint.open(subject.model), counting, size=subject.size, reason=why)
     requests = mixed(subject, args.edits)
     lines: dict[str, dict[str, float]] = {}
     with pipe:

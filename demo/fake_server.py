@@ -61,10 +61,12 @@ def open_fake(
     checkpoint = Checkpoint.open(model)
     poisoned = None
     if kind is not None:
-        ids, _ = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.tokens).ids(POISON)
-        fake = FakeNetworks().find("text", (checkpoint.tokens,))
+        ids, _ = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.family.tokens).ids(POISON)
+        fake = FakeNetworks().find("text", (checkpoint.family.tokens,))
         poisoned = fake({"input_ids": torch.tensor(ids)[None]})[0]
-    networks = FakeNetworks(factor=checkpoint.factor, fault=fault(kind, call_seconds, poisoned))
+    networks = FakeNetworks(
+        factor=checkpoint.family.factor, fault=fault(kind, call_seconds, poisoned)
+    )
     return DiffEditPipeline(checkpoint, networks)
 
 

@@ -1,4 +1,4 @@
-"""Which backend runs an edit: the fastest one that is usable here, and the reason in words."""
+"""Open a backend: the requested one, or the fastest one that is usable here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from engine.errors import EngineMismatch
 from engine.manifest import Manifest
 from engine.netspec import Precision
 
-PARTS = ("unet", "vae", "text_encoder")
 
-
-def choose(
+def open_backend(
     checkpoint: Checkpoint,
     *,
     backend: str = "auto",
@@ -28,13 +26,13 @@ def choose(
     compile: bool = False,
     pin_batch_size: int | None = None,
 ) -> tuple[Networks, str]:
-    """Open a backend; returns it and one sentence that says why it was taken.
+    """Open a backend. Returns it, and one clause that says why it was chosen.
 
     Raises InvalidRequest for unknown names, EngineMismatch for engines that do not fit.
     """
     if pin_batch_size is not None and pin_batch_size < 1:
         raise InvalidRequest(
-            f"pin_batch_size is {pin_batch_size}, but must be 1 or more; leave it out for none."
+            f"pin_batch_size is {pin_batch_size}, but must be 1 or more; omit it for no pinning."
         )
     opened = partial(
         _open,
@@ -45,10 +43,10 @@ def choose(
         pin_batch_size=pin_batch_size,
     )
     if backend != "auto":
-        return opened(backend, engines), "asked for"
-    name, why = fastest(engines, device)
+        return opened(backend, engines), "requested"
+    name, reason = fastest(engines, device)
     try:
-        return opened(name, engines), why
+        return opened(name, engines), reason
     except EngineMismatch as error:
         if name == "torch":
             raise
@@ -65,10 +63,10 @@ def _open(
     compile: bool,
     pin_batch_size: int | None,
 ) -> Networks:
-    """The networks of one backend, by its name."""
+    """Open one backend by its name."""
     if name == "torch":
         if dtype not in (None, "fp32", "bf16", "fp16"):
-            raise InvalidRequest(f"There is no dtype {dtype!r}; take fp32, bf16 or fp16.")
+            raise InvalidRequest(f"There is no dtype {dtype!r}; use fp32, bf16 or fp16.")
         from engine.backends.torch.networks import TorchNetworks
 
         return TorchNetworks.open(
@@ -80,14 +78,14 @@ def _open(
         )
     if name not in ("onnxruntime", "tensorrt"):
         raise InvalidRequest(
-            f"There is no backend {name!r}; take auto, torch, onnxruntime or tensorrt."
+            f"There is no backend {name!r}; use auto, torch, onnxruntime or tensorrt."
         )
     if engines is None:
         raise EngineMismatch(
-            f"The {name} backend runs compiled files, and no engines folder was given; build one "
-            f"with: diffedit-trt build {checkpoint.folder} --out engines"
+            f"The {name} backend needs an engine folder, and none was given; build one with: "
+            f"diffedit-trt build {checkpoint.folder} --out engines"
         )
-    digests = {part: checkpoint.digest(part) for part in PARTS}
+    digests = checkpoint.digests()
     if name == "onnxruntime":
         from engine.backends.onnxruntime.networks import OnnxNetworks
 
@@ -102,10 +100,11 @@ def _open(
 
 
 def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
-    """The name that "auto" stands for, and why.
+    """The backend that "auto" selects, and the reason.
 
-    TensorRT engines on a GPU that can load them; otherwise PyTorch, whose default precision outran
-    ONNX Runtime at Stable Diffusion's size on both CPUs measured so far (the README has figures).
+    TensorRT if there are engines and a GPU that can load them. Otherwise PyTorch: its default
+    precision was faster than ONNX Runtime at Stable Diffusion's size on both CPUs measured so far
+    (docs/speed.md has the figures).
     """
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if engines is None:
@@ -114,11 +113,11 @@ def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
     modules = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
     usable = [f for f in modules if f in formats and importlib.util.find_spec(modules[f])]
     if gpu and usable:
-        return "tensorrt", f"{engines} holds {usable[0]} engines and a GPU is here"
-    missing = "no NVIDIA GPU is here" if not gpu else "TensorRT is not installed"
+        return "tensorrt", f"{engines} has {usable[0]} engines and there is a GPU"
+    missing = "there is no NVIDIA GPU" if not gpu else "TensorRT is not installed"
     if not formats - {"onnx"}:
-        missing = "the folder holds no TensorRT engines"
-    return "torch", f"{missing}, and PyTorch was faster than ONNX Runtime wherever measured"
+        missing = "the folder has no TensorRT engines"
+    return "torch", f"{missing}, and PyTorch was faster than ONNX Runtime on every CPU measured"
 
 
 def _device(device: str | None) -> str | None:
@@ -127,7 +126,7 @@ def _device(device: str | None) -> str | None:
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise InvalidRequest(f"There is no device {device!r}; take cpu, cuda or cuda:N.") from None
+        raise InvalidRequest(f"There is no device {device!r}; use cpu, cuda or cuda:N.") from None
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidRequest("device is cuda, but PyTorch sees no NVIDIA GPU here; take cpu.")
+        raise InvalidRequest("device is cuda, but PyTorch finds no NVIDIA GPU; use cpu.")
     return device

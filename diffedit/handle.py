@@ -1,14 +1,11 @@
-"""A request under way: its end, its cancelling, and what can be seen of it before.
-
-It knows the job and what the pictures were made ready with; it starts nothing.
-"""
+"""`EditHandle`: a submitted edit, its result, cancellation and previews."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,58 +20,55 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Callback = Callable[[str, int, int], None]
-"""`callback(stage, done, total)`: stage "mask", "encode" or "decode"; UNet rows done and in all."""
-
-
-class FoundMask(NamedTuple):
-    """heatmap float32 [h, w] in [0, 1]; latent_mask bool [h, w]; mask PIL L at the input's size."""
-
-    heatmap: NDArray[np.float32]
-    latent_mask: NDArray[np.bool_]
-    mask: Image
+"""`callback(stage, done, total)`: stage is "mask", "encode" or "decode"; `done` of `total` rows of
+the denoiser were answered. The last call has done == total."""
 
 
 @dataclass(frozen=True)
 class EditHandle:
-    """An edit, or a mask alone, under way."""
+    """A submitted edit, or a submitted search for a mask."""
 
     _preprocessor: Preprocessor
-    _ready: PreparedEdit
-    _job: FlowHandle[EditOutputs]
+    _prepared: PreparedEdit
+    _flow: FlowHandle[EditOutputs]
 
     def result(self) -> EditResult:
-        """Wait for the end. An interrupt (Ctrl-C) while waiting cancels the edit."""
-        edited = wait(self._job)
-        return self._preprocessor.finish(self._ready, edited, self._job)
+        """Wait for the result. An interrupt (Ctrl-C) while waiting cancels the edit."""
+        outputs = wait(self._flow)
+        return self._preprocessor.finish(self._prepared, outputs, self._flow)
 
     def cancel(self) -> None:
-        """Ask for the end: within one network call, `result` raises Cancelled."""
-        self._job.cancel()
+        """Request cancellation: `result` raises Cancelled within one network call."""
+        self._flow.cancel()
 
     @property
     def done(self) -> bool:
-        return self._job.over
+        """Whether the networks have finished, failed or were cancelled."""
+        return self._flow.done
 
     @property
     def future(self) -> Future[EditOutputs]:
-        """Resolves when the networks are done; `result` then has only pictures left to make."""
-        return self._job.future
+        """Resolves when the networks have finished; `result` then only makes pictures."""
+        return self._flow.future
 
     @property
     def canvas(self) -> NDArray[np.float32]:
         """The picture as the networks see it, float32 [3, H, W] in [-1, 1]."""
-        return self._ready.task.image.float().cpu().numpy()
+        return self._prepared.inputs.image.float().cpu().numpy()
 
-    def sketch(self, colours: NDArray[np.float32]) -> Image:
-        """A preview, float32 [h, w, 3] in [-1, 1] on the latent grid, as RGB of the photograph's
-        aspect and the networks' resolution."""
-        return self._preprocessor.sketch(self._ready, colours)
+    def render_preview(self, colors: NDArray[np.float32]) -> Image:
+        """A preview as RGB, at the networks' resolution and the photograph's aspect.
+
+        Args:
+            colors: float32 [h, w, 3] in [-1, 1] on the latent grid.
+        """
+        return self._preprocessor.render_preview(self._prepared, colors)
 
 
-def wait(job: FlowHandle[T]) -> T:
-    """A job's result; whoever interrupts the waiting ends the job."""
+def wait(flow: FlowHandle[T]) -> T:
+    """A flow's result. If the waiting is interrupted, the flow is cancelled."""
     try:
-        return job.future.result()
+        return flow.future.result()
     except BaseException:
-        job.cancel()  # an interrupt must not leave rows in the queue; a settled job ignores it
+        flow.cancel()  # an interrupt must not leave rows in the queue; a finished flow ignores it
         raise

@@ -17,13 +17,13 @@ from typing import Any, Literal, TypeVar, overload
 from torch import Tensor
 
 from diffedit.algorithm import edit as flows
-from diffedit.algorithm.cache import TensorCache
-from diffedit.algorithm.inputs import Caches
-from diffedit.backend_selection import choose
-from diffedit.handle import Callback, EditHandle, FoundMask, wait
+from diffedit.algorithm.cache import Caches, TensorCache
+from diffedit.algorithm.plan import EditPlan
+from diffedit.backend_selection import open_backend
+from diffedit.handle import Callback, EditHandle, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
 from diffedit.request import EditRequest, InvalidRequest
-from diffedit.result import EditResult
+from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher, FlowHandle
 from engine.checkpoint import Checkpoint
@@ -37,20 +37,25 @@ T = TypeVar("T")
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
 TEXT_CACHE_BYTES = 64 * 2**20
-PATH_CACHE_BYTES = 512 * 2**20
+TRAJECTORY_CACHE_BYTES = 512 * 2**20
 
 
 class DiffEditPipeline:
     """Edits photographs with one checkpoint on one backend. Safe to call from several threads.
 
     Attributes:
-        checkpoint: the model's folder and configs.
-        networks: the backend in use; `describe()` says which.
-        batcher: the runtime; every request is a job of it.
+        checkpoint: the model's folder, family and configs.
+        networks: the backend in use; see `describe()`.
+        batcher: the runtime, which runs the flows of all requests.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, networks: Networks, *, size: Size | None = None, why: str = ""
+        self,
+        checkpoint: Checkpoint,
+        networks: Networks,
+        *,
+        size: Size | None = None,
+        reason: str = "",
     ) -> None:
         if size is not None:
             try:
@@ -60,11 +65,11 @@ class DiffEditPipeline:
         self.checkpoint = checkpoint
         self.networks = networks
         self.batcher = Batcher(networks)
-        self._why = why
+        self._reason = reason
         self._preprocessor = Preprocessor(
             checkpoint, (size,) if size else networks.sizes, networks.device
         )
-        self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(PATH_CACHE_BYTES))
+        self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
 
     @classmethod
     def from_pretrained(
@@ -87,21 +92,23 @@ class DiffEditPipeline:
 
         Args:
             model: a folder or a hub id; safetensors only.
-            backend: "torch", "onnxruntime", "tensorrt", or "auto": the fastest usable one.
-            engines: the folder `make engines` wrote; "onnxruntime" and "tensorrt" need it.
-                device: e.g. "cpu", "cuda", "cuda:1"; by default a GPU where there is one.
-            dtype: torch backend: "fp32", "bf16" or "fp16"; by default the best one that is safe.
-            size: (height, width) in pixels of the picture the networks see; by default the compiled
-                size that wastes least, or for torch one of the photograph's aspect.
-            compile: torch backend: compile UNet and VAE at their first calls, which then take
-                minutes. On a CPU this needs a C++ compiler.
-            pin_batch_size: run every call in this one batch size, so that results are equal to the
-                bit whatever shares their calls.
+            backend: "torch", "onnxruntime", "tensorrt", or "auto" for the fastest usable one.
+            engines: the folder that `make engines` wrote; needed by "onnxruntime" and "tensorrt".
+            device: such as "cpu", "cuda" or "cuda:1"; by default a GPU if there is one.
+            dtype: torch backend only: "fp32", "bf16" or "fp16"; by default the fastest one that
+                is safe on the device.
+            size: (height, width) in pixels of the networks' canvas; by default the compiled size
+                with the least padding, or for torch one of the photograph's aspect.
+            compile: torch backend only: compile the U-Net and the VAE at their first calls, which
+                then take minutes. On a CPU this needs a C++ compiler.
+            pin_batch_size: fix the batch size of every call, so that results do not depend on
+                other requests in the batch.
             revision, variant, cache_dir, local_files_only: as in diffusers.
 
         Raises:
-            CheckpointError: the model is missing, incomplete, unsafe or of another architecture.
-            EngineMismatch: the engines do not fit the model, this machine, or were changed.
+            InvalidRequest: an unknown backend, device or dtype, or an impossible size.
+            CheckpointError: the model is missing, incomplete, unsafe or of another family.
+            EngineMismatch: the engines do not fit the model or this machine, or were changed.
         """
         checkpoint = find_checkpoint(
             model,
@@ -110,7 +117,7 @@ class DiffEditPipeline:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        networks, why = choose(
+        networks, reason = open_backend(
             checkpoint,
             backend=backend,
             engines=Path(engines) if engines is not None else None,
@@ -119,12 +126,12 @@ class DiffEditPipeline:
             compile=compile,
             pin_batch_size=pin_batch_size,
         )
-        log.info("backend %s: %s", networks.describe(), why)
-        return cls(checkpoint, networks, size=size, why=why)
+        log.info("backend %s: %s", networks.describe(), reason)
+        return cls(checkpoint, networks, size=size, reason=reason)
 
     def describe(self) -> str:
-        """One line: the backend in use, and why it was taken."""
-        return self.networks.describe() + (f" ({self._why})" if self._why else "")
+        """One line: the backend in use, and why it was chosen."""
+        return self.networks.describe() + (f" ({self._reason})" if self._reason else "")
 
     # -- editing --------------------------------------------------------------------------------
 
@@ -138,10 +145,21 @@ class DiffEditPipeline:
         callback: Callback | None = None,
         **options: Any,
     ) -> EditResult:
-        """Edit one photograph: see `EditRequest` for every option and its range.
+        """Edit one photograph. `EditRequest` lists every option and its range.
 
-        `callback(stage, done, total)` is called on the engine's thread after each network call.
-        Raises InvalidRequest, NonFiniteError, Cancelled, and what the backend raises.
+        Args:
+            image: PIL image, path, file contents, or uint8 [H, W, 3].
+            prompt: what should be there.
+            source_prompt: what is there; empty for the unconditional text.
+            negative_prompt: what decoding is guided away from.
+            callback: see `diffedit.handle.Callback`; called on the engine thread after each
+                network call.
+            options: the other fields of `EditRequest`.
+
+        Raises:
+            InvalidRequest: an option or a picture is not valid.
+            NonFiniteError: a network returned NaN or infinity.
+            Cancelled: the pipeline was closed.
         """
         request = _request(image, prompt, source_prompt, negative_prompt, options)
         return self.submit(request, callback=callback).result()
@@ -151,21 +169,28 @@ class DiffEditPipeline:
         request: EditRequest,
         *,
         callback: Callback | None = None,
-        show: Callable[[Tensor, Tensor], None] | None = None,
+        on_preview: Callable[[Tensor, Tensor], None] | None = None,
         mask_only: bool = False,
     ) -> EditHandle:
-        """Start an edit and return at once; edits under way share network calls.
+        """Start an edit and return immediately. Running edits share network calls.
 
         Args:
+            request: the edit.
             callback: see `__call__`.
-            show: called on the engine's thread after each decoding step with the latent that the
-                result would be if it ended there, and x_0, both float32 [C, h, w] on the device.
-            mask_only: stop once the mask is found; the result's image is then the photograph.
+            on_preview: called on the engine thread after each decoding step with the result's
+                latent if decoding ended there, and with x_0; both float32 [C, h, w] on the device.
+            mask_only: stop when the mask is found; the result's image is then the photograph.
+
+        Raises InvalidRequest if a picture is not valid.
         """
-        ready = self._preprocessor.prepare(request, show)
-        flow = flows.mask_only if mask_only else flows.edit
-        job = self._start(flow(ready.task, ready.schedule, self._caches), ready, callback)
-        return EditHandle(self._preprocessor, ready, job)
+        prepared = self._preprocessor.prepare(request, on_preview)
+        if mask_only:
+            plan = EditPlan.for_mask(request, prepared.schedule)
+            flow = flows.mask_only(prepared.inputs, plan, self._caches)
+        else:
+            plan = EditPlan.for_edit(request, prepared.schedule, self._known_levels(prepared))
+            flow = flows.edit(prepared.inputs, plan, self._caches)
+        return EditHandle(self._preprocessor, prepared, self._start(flow, plan, prepared, callback))
 
     @overload
     def edit_many(
@@ -180,11 +205,12 @@ class DiffEditPipeline:
     def edit_many(
         self, requests: Iterable[EditRequest], *, in_flight: int = 8, return_errors: bool = False
     ) -> Iterator[EditResult | Exception]:
-        """Edit any number of requests, sharing calls; results come in order.
+        """Edit any number of requests, which share network calls. Yields results in order.
 
         Args:
-            requests: consumed as results are taken, `in_flight` ahead.
-            return_errors: yield a request's exception in its place instead of raising it.
+            requests: consumed lazily, `in_flight` ahead of the results.
+            in_flight: how many edits run at the same time.
+            return_errors: yield a failed request's exception instead of raising it.
         """
 
         def attempt(call: Callable[[], T]) -> T | Exception:
@@ -195,20 +221,20 @@ class DiffEditPipeline:
                     raise
                 return error
 
-        pending: deque[EditHandle | Exception] = deque()
-        waiting = iter(requests)
+        running: deque[EditHandle | Exception] = deque()
+        remaining = iter(requests)
         try:
             while True:
-                for request in islice(waiting, in_flight - len(pending)):
-                    pending.append(attempt(partial(self.submit, request)))
-                if not pending:
+                for request in islice(remaining, in_flight - len(running)):
+                    running.append(attempt(partial(self.submit, request)))
+                if not running:
                     return
-                first = pending.popleft()
+                first = running.popleft()
                 yield first if isinstance(first, Exception) else attempt(first.result)
         finally:
-            for left in pending:
-                if isinstance(left, EditHandle):
-                    left.cancel()
+            for handle in running:
+                if isinstance(handle, EditHandle):
+                    handle.cancel()
 
     def generate_mask(
         self,
@@ -219,7 +245,7 @@ class DiffEditPipeline:
         callback: Callback | None = None,
         **options: Any,
     ) -> FoundMask:
-        """Step 1 alone: where the two texts disagree. Options as in `EditRequest`."""
+        """Step 1 alone: where do the two texts disagree? Options as in `EditRequest`."""
         request = _request(image, prompt, source_prompt, "", options)
         found = self.submit(request, callback=callback, mask_only=True).result()
         return FoundMask(found.heatmap, found.latent_mask, found.mask)
@@ -234,17 +260,19 @@ class DiffEditPipeline:
     ) -> Tensor:
         """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0."""
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
-        ready = self._preprocessor.prepare(_request(image, "-", "", "", options))
-        flow = flows.encode_only(ready.task, ready.schedule, self._caches)
-        return wait(self._start(flow, ready, callback)).cpu()
+        request = _request(image, "-", "", "", options)
+        prepared = self._preprocessor.prepare(request)
+        known_levels = self._known_levels(prepared)
+        plan = EditPlan.for_inversion(request, prepared.schedule, known_levels)
+        flow = flows.encode_only(prepared.inputs, plan, self._caches)
+        return wait(self._start(flow, plan, prepared, callback)).cpu()
 
     def cache_clear(self) -> None:
-        """Forget embeddings and trajectories."""
-        self._caches.texts.clear()
-        self._caches.paths.clear()
+        """Drop cached embeddings and trajectories."""
+        self._caches.clear()
 
     def close(self) -> None:
-        """Cancel what is under way and release the networks."""
+        """Cancel running edits and release the networks."""
         self.batcher.close()
         self.cache_clear()
 
@@ -254,18 +282,29 @@ class DiffEditPipeline:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _known_levels(self, prepared: PreparedEdit) -> int:
+        return self._caches.known_levels((prepared.inputs.image_key, prepared.schedule))
+
     def _start(
-        self, flow: Flow[T], ready: PreparedEdit, callback: Callback | None
+        self, flow: Flow[T], plan: EditPlan, prepared: PreparedEdit, callback: Callback | None
     ) -> FlowHandle[T]:
-        known = self._caches.paths.get((ready.task.image_key, ready.schedule)) or [None]
-        total = flows.expected_rows(ready.task.request, ready.schedule, len(known) - 1)
-
-        def report(job: FlowHandle[T]) -> None:
-            if callback is not None and ready.stopwatch.stage:
-                callback(ready.stopwatch.stage, min(job.rows["unet"], total), total)
-
+        """Submit a flow, reporting its progress along the plan."""
         self.batcher.start()
-        return self.batcher.submit(flow, on_progress=report)
+        if callback is None:
+            return self.batcher.submit(flow)
+        denoiser, total, timer = self.checkpoint.names.denoiser, plan.rows, prepared.timer
+
+        def report(handle: FlowHandle[T]) -> None:
+            if timer.stage:
+                callback(timer.stage, min(handle.rows[denoiser], total), total)
+
+        def reported() -> Flow[T]:
+            result = yield from flow
+            # An empty mask or a shared trajectory needs fewer rows than the plan: end at 100 %.
+            callback(timer.stage, total, total)
+            return result
+
+        return self.batcher.submit(reported(), on_progress=report)
 
 
 def _request(

@@ -1,13 +1,12 @@
-"""Between pictures and tensors: a request made ready for its flow, and its answer made a picture.
+"""Pictures to tensors and back: prepare a request for its flow, and make its outputs a result.
 
-It knows one checkpoint's sizes, tokenizer and schedules, and the device that rows live on. It runs
-no network.
+It knows one checkpoint's sizes, tokenizer and schedules, and the device of the rows. It runs no
+network.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging import compose, decode, geometry
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
+from diffedit.stage_timer import StageTimer
 from engine.batcher import FlowHandle
 from engine.checkpoint import Checkpoint
 from engine.netspec import Size
@@ -30,83 +30,59 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Stopwatch:
-    """When each stage began: wall time on a CPU, events in the stream on a GPU (no sync)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._began = time.perf_counter()
-        self._marks: list[tuple[str, Any]] = []
-
-    @property
-    def stage(self) -> str:
-        return self._marks[-1][0] if self._marks else ""
-
-    def note(self, stage: str) -> None:
-        mark: Any = time.perf_counter()
-        if self._cuda:
-            mark = torch.cuda.Event(enable_timing=True)
-            mark.record()
-        self._marks.append((stage, mark))
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds per stage and in all; call it once the results were read from the device."""
-        now: Any = time.perf_counter()
-        total = now - self._began
-        if self._cuda:
-            now = torch.cuda.Event(enable_timing=True)
-            now.record()
-            now.synchronize()
-        ends = [mark for _, mark in self._marks[1:]] + [now]
-        spans = {
-            stage: begin.elapsed_time(end) / 1e3 if self._cuda else end - begin
-            for (stage, begin), end in zip(self._marks, ends, strict=True)
-        }
-        return {**spans, "total": total}
-
-
 @dataclass(frozen=True)
 class PreparedEdit:
-    """A request with everything that is known before the first network call."""
+    """A request with everything that is known before the first network call.
 
-    task: EditInputs
+    Attributes:
+        inputs: of the flow.
+        schedule: of the request's number of steps.
+        photo: the photograph, upright RGB.
+        placement: where it is on the networks' canvas.
+        user_mask: the request's mask at the photograph's size, or None.
+        warnings: sentences for the user.
+        timer: measures the stages.
+    """
+
+    inputs: EditInputs
     schedule: Schedule
     photo: Image
     placement: geometry.Placement
-    picture: Image | None
+    user_mask: Image | None
     warnings: Sequence[str]
-    stopwatch: Stopwatch
+    timer: StageTimer
 
 
 class Preprocessor:
-    """Prepares requests for one checkpoint, and finishes what their flows return."""
+    """Prepares requests for one checkpoint, and makes results of what their flows return."""
 
     def __init__(
         self, checkpoint: Checkpoint, sizes: tuple[Size, ...] | None, device: torch.device
     ) -> None:
         self._checkpoint = checkpoint
+        self._family = checkpoint.family
         self._sizes = sizes
         self._device = device
-        self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.tokens)
+        self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", self._family.tokens)
         self._schedules: dict[int, Schedule] = {}
 
     def prepare(
         self,
         request: EditRequest,
-        show: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+        on_preview: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> PreparedEdit:
-        """Read the pictures, fit them, tokenize the texts; raises InvalidRequest."""
-        stopwatch = Stopwatch(self._device)
+        """Read the pictures, fit them to the canvas, tokenize the texts. Raises InvalidRequest."""
+        timer = StageTimer(self._device)
         photo = decode.load(request.image)
-        factor = self._checkpoint.factor
+        factor = self._family.factor
         size = geometry.choose_size(
-            (photo.height, photo.width), self._sizes, self._checkpoint.native_size, factor
+            (photo.height, photo.width), self._sizes, self._family.native_size, factor
         )
         array, placement = geometry.fit(photo, size)
-        picture = user_mask = None
+        user_mask = cells = None
         if request.mask_image is not None:
-            picture = decode.load_mask(request.mask_image, photo.size)
-            user_mask = self._to_device(geometry.latent_mask(picture, placement, factor))
+            user_mask = decode.load_mask(request.mask_image, photo.size)
+            cells = self._to_device(geometry.latent_mask(user_mask, placement, factor))
         ids, warnings = self._tokenizer.ids_of(
             {
                 "source": request.source_prompt,
@@ -114,84 +90,92 @@ class Preprocessor:
                 "negative": request.negative_prompt,
             }
         )
-        task = EditInputs(
+        inputs = EditInputs(
             request=request,
+            networks=self._checkpoint.names,
             image=self._to_device(array),
             region=self._to_device(geometry.region(placement, factor)),
             source=ids["source"],
             target=ids["prompt"],
             negative=ids["negative"],
             empty=self._tokenizer.ids("")[0],
-            user_mask=user_mask,
+            user_mask=cells,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
-            note=stopwatch.note,
-            show=show,
+            on_stage=timer.start,
+            on_preview=on_preview,
         )
-        schedule = self._schedule(request.num_inference_steps)
-        return PreparedEdit(task, schedule, photo, placement, picture, warnings, stopwatch)
+        schedule = self.schedule(request.num_inference_steps)
+        return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 
     def finish(
-        self, ready: PreparedEdit, edited: EditOutputs, job: FlowHandle[EditOutputs]
+        self, prepared: PreparedEdit, outputs: EditOutputs, flow: FlowHandle[EditOutputs]
     ) -> EditResult:
         """The result as pictures and arrays; the background is the photograph's own."""
-        mask = edited.mask.cpu().numpy()
-        request, warnings = ready.task.request, list(ready.warnings)
-        picture = self.mask_picture(ready, mask)
-        if not mask.any():
-            warnings.append(_nothing_found(ready.task))
-        if edited.image is None:
-            image = ready.photo.copy()
+        cells = outputs.mask.cpu().numpy()
+        request, warnings = prepared.inputs.request, list(prepared.warnings)
+        mask = self.mask_picture(prepared, cells)
+        if not cells.any():
+            warnings.append(_empty_mask_warning(prepared.inputs))
+        if outputs.image is None:
+            image = prepared.photo.copy()
         else:
-            image = geometry.to_photo(edited.image.float().cpu().numpy(), ready.placement)
+            edited = outputs.image.float().cpu().numpy()
+            image = geometry.to_photo(edited, prepared.placement)
             if request.composite:
-                image = compose.composite(ready.photo, image, picture)
+                image = compose.composite(prepared.photo, image, mask)
         return EditResult(
             image=image,
-            mask=picture,
-            heatmap=edited.heatmap.float().cpu().numpy(),
-            latent_mask=mask,
-            latents=edited.latents.float().cpu().numpy(),
-            stats=Stats(dict(job.rows), dict(job.calls), ready.stopwatch.seconds()),
+            mask=mask,
+            heatmap=outputs.heatmap.float().cpu().numpy(),
+            latent_mask=cells,
+            latents=outputs.latents.float().cpu().numpy(),
+            stats=Stats(
+                rows=dict(flow.rows),
+                calls=dict(flow.calls),
+                seconds=prepared.timer.seconds(),
+                denoiser=self._checkpoint.names.denoiser,
+            ),
             seed=request.seed,
             warnings=tuple(warnings),
         )
 
-    def mask_picture(self, ready: PreparedEdit, mask: NDArray[np.bool_]) -> Image:
+    def mask_picture(self, prepared: PreparedEdit, cells: NDArray[np.bool_]) -> Image:
         """The mask at the photograph's size: the user's own, or the found cells."""
-        if ready.picture is not None:
-            return ready.picture
-        return geometry.mask_to_photo(mask, ready.placement, self._checkpoint.factor)
+        if prepared.user_mask is not None:
+            return prepared.user_mask
+        return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
 
-    def sketch(self, ready: PreparedEdit, colours: NDArray[np.float32]) -> Image:
-        """Colours of the latent grid, [h, w, 3] in [-1, 1], as large as the networks see it."""
-        placement = ready.placement
+    def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
+        """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""
+        placement = prepared.placement
         large = torch.nn.functional.interpolate(
-            torch.from_numpy(colours).permute(2, 0, 1)[None], placement.canvas, mode="bilinear"
+            torch.from_numpy(colors).permute(2, 0, 1)[None], placement.canvas, mode="bilinear"
         )
         return geometry.to_photo(large[0].numpy(), replace(placement, source=placement.fitted))
 
-    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-    def _schedule(self, steps: int) -> Schedule:
+    def schedule(self, steps: int) -> Schedule:
+        """The checkpoint's schedule for a number of steps. Raises InvalidRequest."""
         if steps not in self._schedules:
             try:
-                schedule = Schedule.from_config(self._checkpoint.configs["scheduler"], steps)
+                schedule = Schedule.from_config(self._checkpoint.scheduler_config, steps)
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
             self._schedules[steps] = schedule
         return self._schedules[steps]
 
+    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
 
-def _nothing_found(task: EditInputs) -> str:
-    if task.user_mask is not None:
-        return "The mask image is empty, so the picture is returned as it was."
-    if task.source == task.target:
+
+def _empty_mask_warning(inputs: EditInputs) -> str:
+    if inputs.user_mask is not None:
+        return "The mask image is empty, so the picture is returned unchanged."
+    if inputs.source == inputs.target:
         return (
-            "The two texts are the same for the text encoder, so there is nothing to edit: the "
-            "picture is returned as it was."
+            "Both texts are the same for the text encoder, so there is nothing to edit: the "
+            "picture is returned unchanged."
         )
     return (
-        "No place was found where the two texts disagree enough; the picture is returned as it "
-        "was: name what is there and what should be there more plainly, or pass a mask."
+        "The two texts do not differ enough anywhere in the picture, so it is returned unchanged: "
+        "describe more plainly what is there and what should be there, or pass a mask."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,11 +19,13 @@ class Stats:
         rows: network -> rows it asked for.
         calls: network -> engine calls its rows were in; a shared call counts for each sharer.
         seconds: stage ("mask", "encode", "decode", "total") -> wall time.
+        denoiser: the name of the network that runs at every step, such as "unet".
     """
 
     rows: dict[str, int]
     calls: dict[str, int]
     seconds: dict[str, float]
+    denoiser: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +51,17 @@ class EditResult:
     stats: Stats
     seed: int
     warnings: tuple[str, ...] = ()
+
+
+class FoundMask(NamedTuple):
+    """The mask alone.
+
+    Attributes:
+        heatmap: float32 [h, w] in [0, 1], on the latent grid.
+        latent_mask: bool [h, w].
+        mask: PIL L, the photograph's size, 0 or 255.
+    """
+
+    heatmap: NDArray[np.float32]
+    latent_mask: NDArray[np.bool_]
+    mask: Image

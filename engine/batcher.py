@@ -16,10 +16,9 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from engine.backends import Networks
-from engine.buffers import Buffers
+from engine.buffers import Answer, Buffers
 from engine.errors import Cancelled
 from engine.rows import Flow, Row
 
@@ -28,11 +27,12 @@ Kind = tuple[str, tuple[int, ...]]
 
 
 class FlowHandle(Generic[T]):
-    """One flow: its future, its progress, and the answers it waits for.
+    """A submitted flow: its future and its progress.
 
     Attributes:
-        future: resolves to the flow's result, or to its error.
-        rows, calls: per network, what was answered so far; a call shared with others counts here.
+        future: resolves to the flow's result, or raises its error.
+        rows, calls: network -> rows and calls answered so far. A call shared with other flows
+            counts in each.
     """
 
     def __init__(self, flow: Flow[T], on_progress: Callable[[FlowHandle[T]], None] | None) -> None:
@@ -42,13 +42,15 @@ class FlowHandle(Generic[T]):
         self.calls: Counter[str] = Counter()
         self.on_progress = on_progress
         self.flow = flow
-        self.answers: list[Tensor | None] | None = None
+        self.answers: list[Answer | None] | None = None
         self.missing = 0
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Ask for the end: no further row of this job is run, and its future fails with Cancelled.
-        A call under way is not interrupted. Safe from any thread; a finished job stays finished."""
+        """Request cancellation: no further row of this flow runs, and its future raises Cancelled.
+
+        A running call is not interrupted. Safe from any thread; a finished flow is not changed.
+        """
         self._cancelled.set()
 
     @property
@@ -56,31 +58,32 @@ class FlowHandle(Generic[T]):
         return self._cancelled.is_set()
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
+        """Whether the future has a result or an error."""
         return self.future.done()
 
 
-class _Ticket:
-    """A row in the queue, and its owners: whose answer it is and which place it takes there."""
+class _QueuedRow:
+    """A row in a queue, with the flows that wait for it and the index of its answer in each."""
 
-    __slots__ = ("number", "owners", "row")
+    __slots__ = ("number", "row", "waiters")
 
     def __init__(self, number: int, row: Row) -> None:
         self.number, self.row = number, row
-        self.owners: list[tuple[FlowHandle[Any], int]] = []
+        self.waiters: list[tuple[FlowHandle[Any], int]] = []
 
     @property
-    def jobs(self) -> list[FlowHandle[Any]]:
-        return [job for job, _ in self.owners if not job.over]
+    def flows(self) -> list[FlowHandle[Any]]:
+        return [flow for flow, _ in self.waiters if not flow.done]
 
 
 class Batcher:
-    """Continuous batching at the level of single network evaluations.
+    """Continuous batching of single network evaluations.
 
-    Rows of one kind (network and shape) share calls, first come first served, whatever requests and
-    steps they belong to; equal rows, by their keys, that wait at the same time share one place. A
-    call that fails is halved until the rows that fail stand alone: only their requests fail, and a
-    batch too large for the memory is run in parts.
+    Rows of one kind (network and shape) share calls, first come first served, across requests and
+    steps. Waiting rows with equal keys are deduplicated. If a call fails, it is split in halves
+    until the failing rows are alone: only their requests fail, and a batch that does not fit into
+    memory runs in parts.
     """
 
     def __init__(self, networks: Networks) -> None:
@@ -88,17 +91,17 @@ class Batcher:
         self.calls: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
         self._buffers: dict[Kind, Buffers] = {}
-        self._queues: dict[Kind, deque[_Ticket]] = {}
-        self._keyed: dict[tuple[Kind, Hashable], _Ticket] = {}
-        self._jobs: set[FlowHandle[Any]] = set()
-        self._arrived: deque[FlowHandle[Any]] = deque()
-        self._number = 0
+        self._queues: dict[Kind, deque[_QueuedRow]] = {}
+        self._by_key: dict[tuple[Kind, Hashable], _QueuedRow] = {}
+        self._running: set[FlowHandle[Any]] = set()
+        self._submitted: deque[FlowHandle[Any]] = deque()
+        self._row_number = 0
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._step_began: float | None = None
 
-    # -- the door -------------------------------------------------------------------------------
+    # -- any thread -----------------------------------------------------------------------------
 
     def submit(
         self,
@@ -106,89 +109,93 @@ class Batcher:
         *,
         on_progress: Callable[[FlowHandle[T]], None] | None = None,
     ) -> FlowHandle[T]:
-        """Queue a flow. `on_progress` is called on the engine's thread after each answered call."""
-        job = FlowHandle(flow, on_progress)
+        """Queue a flow. `on_progress` is called on the engine thread after each answered call."""
+        handle = FlowHandle(flow, on_progress)
         with self._wake:
             if self._stopping:
                 raise RuntimeError("this Batcher is closed")
-            self._arrived.append(job)
+            self._submitted.append(handle)
             self._wake.notify()
-        return job
+        return handle
 
     def start(self) -> None:
-        """Run `step` on a thread of its own from now on; once is enough, more does no harm."""
+        """Start the engine thread, which calls `step` while there is work. Idempotent."""
         with self._wake:
             if self._thread is None and not self._stopping:
                 self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """Cancel what is under way, end the thread and release the networks."""
+        """Cancel all flows, end the engine thread and release the networks."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
-        for job in [*self._jobs, *self._arrived]:
-            self._end(job, Cancelled("The pipeline was closed while the request was under way."))
-        self._arrived.clear()
+        for flow in [*self._running, *self._submitted]:
+            self._finish(flow, Cancelled("The pipeline was closed while the request was running."))
+        self._submitted.clear()
         self._queues.clear()
-        self._keyed.clear()
+        self._by_key.clear()
         self._buffers.clear()
         self.networks.close()
 
     @property
     def waiting_rows(self) -> int:
+        """Rows in all queues."""
         return sum(len(queue) for queue in self._queues.values())
 
     def padded_rows(self, net: str) -> int:
-        """Places of one network's calls that were filled with padding, since the beginning."""
+        """Padding rows that one network has run since the start."""
         return sum(b.padded_rows for kind, b in [*self._buffers.items()] if kind[0] == net)
 
     @property
     def busy_seconds(self) -> float:
-        """How long the step under way has taken so far; 0 between steps. For a watchdog."""
+        """How long the current step has taken so far; 0 between steps. For a watchdog."""
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
     @property
     def alive(self) -> bool:
-        """Whether flows that are submitted now will be run by the engine's thread."""
+        """Whether the engine thread will run flows that are submitted now."""
         return self._thread is not None and self._thread.is_alive() and not self._stopping
 
-    # -- the loop -------------------------------------------------------------------------------
+    # -- the engine thread ----------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Admit, then pick, run, scatter, advance: one engine call. False when nothing waits."""
+        """Start new flows, run one network call, and advance the flows it answers.
+
+        Returns False if no row waits.
+        """
         with torch.inference_mode():
-            self._admit()
-            tickets = self._pick()
-            if not tickets:
-                return bool(self._arrived)
-            for answered, outputs in self._run(tickets):
-                self._scatter(answered, outputs)
-            for job in dict.fromkeys(job for ticket in tickets for job in ticket.jobs):
-                if not job.over:
-                    if job.on_progress is not None:
-                        self._guard(job, job.on_progress)
-                    if job.missing == 0:
-                        self._advance(job)
+            self._start_submitted()
+            batch = self._pick()
+            if not batch:
+                return bool(self._submitted)
+            for answered, answers in self._run(batch):
+                self._deliver(answered, answers)
+            for flow in dict.fromkeys(flow for queued in batch for flow in queued.flows):
+                if not flow.done:
+                    if flow.on_progress is not None:
+                        self._report(flow, flow.on_progress)
+                    if flow.missing == 0:
+                        self._advance(flow)
         return True
 
-    def _admit(self) -> None:
-        """Begin the flows that arrived; drop every row of those that were cancelled."""
-        for job in [job for job in self._jobs if job.cancelled]:
-            self._end(job, Cancelled("The request was cancelled."))
-        while self._arrived:
-            job = self._arrived.popleft()
-            self._jobs.add(job)
-            if job.cancelled:
-                self._end(job, Cancelled("The request was cancelled before it began."))
+    def _start_submitted(self) -> None:
+        """Drop the rows of cancelled flows, and start the flows that were submitted."""
+        for flow in [flow for flow in self._running if flow.cancelled]:
+            self._finish(flow, Cancelled("The request was cancelled."))
+        while self._submitted:
+            flow = self._submitted.popleft()
+            self._running.add(flow)
+            if flow.cancelled:
+                self._finish(flow, Cancelled("The request was cancelled before it began."))
             else:
-                self._advance(job)
+                self._advance(flow)
 
-    def _pick(self) -> list[_Ticket]:
-        """The oldest row chooses the kind; rows of that kind go along up to the largest profile."""
+    def _pick(self) -> list[_QueuedRow]:
+        """Take the oldest row, and further rows of its kind up to the largest profile."""
         waiting = {kind: queue for kind, queue in self._queues.items() if queue}
         if not waiting:
             return []
@@ -196,29 +203,32 @@ class Batcher:
         queue = waiting[kind]
         try:
             limit = self._buffers_of(kind).backend.spec.max_batch
-        except Exception as error:  # no such network: every row that asks for it fails
-            for job in {job for ticket in queue for job in ticket.jobs}:
-                self._end(job, error)
+        except Exception as error:  # there is no such network: every flow that needs it fails
+            for flow in {flow for queued in queue for flow in queued.flows}:
+                self._finish(flow, error)
             return self._pick()
-        tickets = [queue.popleft() for _ in range(min(limit, len(queue)))]
-        for ticket in tickets:
-            self._keyed.pop((kind, ticket.row.key), None)
-        return tickets
+        batch = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        for queued in batch:
+            self._by_key.pop((kind, queued.row.key), None)
+        return batch
 
-    def _run(self, tickets: Sequence[_Ticket]) -> Iterator[tuple[Sequence[_Ticket], list[Tensor]]]:
-        """One call for all, or where it fails, halves: a row that fails alone ends its own job."""
-        live = [ticket for ticket in tickets if ticket.jobs]
+    def _run(
+        self, batch: Sequence[_QueuedRow]
+    ) -> Iterator[tuple[Sequence[_QueuedRow], list[Answer]]]:
+        """One call for all rows. If it fails, one call for each half; a row that fails alone ends
+        its flows."""
+        live = [queued for queued in batch if queued.flows]
         if not live:
             return
         try:
-            outputs = self._buffers_of(live[0].row.kind).run([ticket.row for ticket in live])
+            answers = self._buffers_of(live[0].row.kind).run([queued.row for queued in live])
         except Exception as error:
             if len(live) == 1:
-                for job in live[0].jobs:
-                    self._end(job, error)
+                for flow in live[0].flows:
+                    self._finish(flow, error)
                 return
-            outputs = None  # leave the handler first: its traceback holds the call's memory
-        if outputs is None:
+            answers = None  # leave the handler first: its traceback holds the call's memory
+        if answers is None:
             middle = len(live) // 2
             yield from self._run(live[:middle])
             yield from self._run(live[middle:])
@@ -226,79 +236,81 @@ class Batcher:
         name = live[0].row.net
         self.calls[name] += 1
         self.rows[name] += len(live)
-        for job in {job for ticket in live for job in ticket.jobs}:
-            job.calls[name] += 1
-        yield live, outputs
+        for flow in {flow for queued in live for flow in queued.flows}:
+            flow.calls[name] += 1
+        yield live, answers
 
-    def _scatter(self, tickets: Sequence[_Ticket], outputs: Sequence[Tensor]) -> None:
-        for ticket, output in zip(tickets, outputs, strict=True):
-            for job, slot in ticket.owners:
-                if job.answers is not None:
-                    job.answers[slot] = output
-                    job.missing -= 1
-                    job.rows[ticket.row.net] += 1
+    def _deliver(self, batch: Sequence[_QueuedRow], answers: Sequence[Answer]) -> None:
+        for queued, answer in zip(batch, answers, strict=True):
+            for flow, index in queued.waiters:
+                if flow.answers is not None:
+                    flow.answers[index] = answer
+                    flow.missing -= 1
+                    flow.rows[queued.row.net] += 1
 
-    def _advance(self, job: FlowHandle[Any]) -> None:
-        """Send a flow its answers and queue the rows it asks for next. An empty list asks for
-        nothing and is answered at once."""
-        answers: Any = job.answers
+    def _advance(self, flow: FlowHandle[Any]) -> None:
+        """Send a flow its answers and queue the rows that it yields. An empty list is answered with
+        an empty list at once."""
+        answers: Any = flow.answers
         try:
-            while not (rows := job.flow.send(answers)):
+            while not (rows := flow.flow.send(answers)):
                 answers = []
-        except StopIteration as done:
-            self._end(job, None, done.value)
+        except StopIteration as stop:
+            self._finish(flow, None, stop.value)
         except Exception as error:
-            self._end(job, error)
+            self._finish(flow, error)
         else:
-            job.answers, job.missing = [None] * len(rows), len(rows)
-            for slot, row in enumerate(rows):
-                self._ticket_for(row).owners.append((job, slot))
+            flow.answers, flow.missing = [None] * len(rows), len(rows)
+            for index, row in enumerate(rows):
+                self._enqueue(row).waiters.append((flow, index))
 
-    def _ticket_for(self, row: Row) -> _Ticket:
-        """The waiting ticket of the same row, or a new one at the end of its queue."""
+    def _enqueue(self, row: Row) -> _QueuedRow:
+        """The waiting entry with the same key, or a new one at the end of its queue."""
         kind = row.kind
-        ticket = None if row.key is None else self._keyed.get((kind, row.key))
-        if ticket is None:
-            self._number += 1
-            ticket = _Ticket(self._number, row)
-            self._queues.setdefault(kind, deque()).append(ticket)
+        queued = None if row.key is None else self._by_key.get((kind, row.key))
+        if queued is None:
+            self._row_number += 1
+            queued = _QueuedRow(self._row_number, row)
+            self._queues.setdefault(kind, deque()).append(queued)
             if row.key is not None:
-                self._keyed[kind, row.key] = ticket
-        return ticket
+                self._by_key[kind, row.key] = queued
+        return queued
 
-    def _end(self, job: FlowHandle[Any], error: BaseException | None, value: Any = None) -> None:
-        """Settle a job once: its rows leave the queues, its flow is closed, its future resolves."""
-        self._jobs.discard(job)
-        if job.over:
+    def _finish(
+        self, flow: FlowHandle[Any], error: BaseException | None, result: Any = None
+    ) -> None:
+        """End a flow once: remove its rows, close its generator, resolve its future."""
+        self._running.discard(flow)
+        if flow.done:
             return
-        if job.missing:
-            self._leave(job)
-        job.answers, job.missing = None, 0
+        if flow.missing:
+            self._dequeue(flow)
+        flow.answers, flow.missing = None, 0
         try:
-            job.flow.close()
+            flow.flow.close()
         except Exception as closing:
             error = error or closing
         if error is None:
-            job.future.set_result(value)
-        else:  # its frames hold the request's tensors, and whoever keeps the error keeps them
+            flow.future.set_result(result)
+        else:  # the frames hold the request's tensors as long as anybody keeps the error
             traceback.clear_frames(error.__traceback__)
-            job.future.set_exception(error)
+            flow.future.set_exception(error)
 
-    def _leave(self, job: FlowHandle[Any]) -> None:
-        """Take a job's name off every waiting ticket; those that are nobody's then are dropped."""
+    def _dequeue(self, flow: FlowHandle[Any]) -> None:
+        """Remove a flow from every queued row, and rows that no flow waits for any more."""
         for kind, queue in self._queues.items():
-            for ticket in queue:
-                ticket.owners = [owner for owner in ticket.owners if owner[0] is not job]
-                if not ticket.owners:
-                    self._keyed.pop((kind, ticket.row.key), None)
-            self._queues[kind] = deque(ticket for ticket in queue if ticket.owners)
+            for queued in queue:
+                queued.waiters = [waiter for waiter in queued.waiters if waiter[0] is not flow]
+                if not queued.waiters:
+                    self._by_key.pop((kind, queued.row.key), None)
+            self._queues[kind] = deque(queued for queued in queue if queued.waiters)
 
-    def _guard(self, job: FlowHandle[Any], callback: Callable[[FlowHandle[Any]], None]) -> None:
-        """A progress callback that raises ends its own job, nobody else's."""
+    def _report(self, flow: FlowHandle[Any], callback: Callable[[FlowHandle[Any]], None]) -> None:
+        """Call a progress callback. If it raises, only its own flow fails."""
         try:
-            callback(job)
+            callback(flow)
         except Exception as error:
-            self._end(job, error)
+            self._finish(flow, error)
 
     def _buffers_of(self, kind: Kind) -> Buffers:
         if kind not in self._buffers:
@@ -308,7 +320,7 @@ class Batcher:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                while not (self._stopping or self._arrived or self._jobs):
+                while not (self._stopping or self._submitted or self._running):
                     self._wake.wait()
                 if self._stopping:
                     return

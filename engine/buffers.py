@@ -1,7 +1,7 @@
-"""Rows into a fixed batch and out again: gather, pad, scatter.
+"""Rows to a fixed batch and back: gather, pad, run, split.
 
 The input tensors of each profile are made once and reused, so that a backend may bind or capture
-their addresses. Padding repeats the first row: valid data, whose results are thrown away.
+their addresses. Padding repeats the first row; its outputs are dropped.
 """
 
 from __future__ import annotations
@@ -12,28 +12,34 @@ import torch
 from torch import Tensor
 
 from engine.backends import Backend
+from engine.dtypes import TORCH_DTYPES
 from engine.rows import Row
 
-TORCH_DTYPES = {"fp32": torch.float32, "int64": torch.int64}
+Answer = Tensor | tuple[Tensor, ...]
+"""The output of one row: a tensor, or a tuple if the network has several outputs."""
 
 
 class Buffers:
-    """One backend with the persistent inputs of its profiles."""
+    """One backend and the persistent input tensors of its profiles."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._inputs: dict[int, dict[str, Tensor]] = {}
         self.padded_rows = 0
+        self._inputs: dict[int, dict[str, Tensor]] = {}
 
-    def run(self, rows: Sequence[Row]) -> list[Tensor]:
-        """Run up to `spec.max_batch` rows in one call; one output per row, owned by the caller."""
+    def run(self, rows: Sequence[Row]) -> list[Answer]:
+        """Run up to `spec.max_batch` rows in one call. Returns one answer per row, owned by the
+        caller."""
         size = self.backend.spec.batch_for(len(rows))
         batch = self._batch(size)
         for position, tensor in enumerate(batch.values()):
             gather([row.inputs[position] for row in rows], tensor)
         self.padded_rows += size - len(rows)
-        output = self.backend(batch)
-        return list(output[: len(rows)].clone().unbind(0))  # the one copy out of its memory
+        # The only copy: a backend reuses its output memory in the next call.
+        outputs = [out[: len(rows)].clone().unbind(0) for out in self.backend(batch)]
+        if len(outputs) == 1:
+            return [*outputs[0]]
+        return [*zip(*outputs, strict=True)]
 
     def _batch(self, size: int) -> dict[str, Tensor]:
         if size not in self._inputs:
@@ -47,7 +53,7 @@ class Buffers:
 
 
 def gather(examples: Sequence[Tensor], into: Tensor) -> None:
-    """Stack examples into the first places of a batch and repeat the first one in the rest."""
+    """Stack examples into the first rows of a batch; repeat the first one in the rest."""
     n = len(examples)
     if all(e.device == into.device for e in examples):
         torch.stack([*examples], out=into[:n])

@@ -1,35 +1,35 @@
-"""The few errors a user meets. Each message is one sentence: what, why, what to do."""
+"""The errors of this project. Each message is one sentence: what is wrong, why, what to do."""
 
 
 class DiffEditError(Exception):
-    """The common base: everything this project raises on purpose for a user to read."""
+    """The base of every error that this project raises for a user to read."""
 
 
 class CheckpointError(DiffEditError):
-    """A model folder or hub id is missing, incomplete, unsafe or of an unsupported architecture."""
+    """A model is missing, incomplete, unsafe, damaged or of an unsupported family."""
 
 
 class EngineMismatch(DiffEditError):
-    """Compiled files do not fit: another model, GPU, version, size, or bytes that were changed."""
+    """Engines do not fit: another model, GPU, version or size, or their files were changed."""
 
 
 class BuildError(DiffEditError):
-    """An export or a compilation failed; nothing half-written was left behind."""
+    """An export or a compilation failed. No half-written file is left."""
 
 
 class NonFiniteError(DiffEditError):
-    """A network answered NaN or infinity.
+    """A network returned NaN or infinity.
 
     Attributes:
-        network: "text", "vae_encode", "unet" or "vae_decode".
+        network: the network's name, such as "unet".
         stage: "mask", "encode" or "decode".
     """
 
     def __init__(self, network: str, stage: str) -> None:
         super().__init__(
-            f"The {network} gave NaN or infinite values in the {stage} stage; its precision is too "
-            "narrow for this model or the weights are damaged: try dtype='fp32' (or engines built "
-            "with --precision fp32)."
+            f"The {network} returned NaN or infinite values in the {stage} stage: its precision is "
+            "too narrow for this model, or the weights are damaged; try dtype='fp32' (or engines "
+            "built with --precision fp32)."
         )
         self.network = network
         self.stage = stage
@@ -40,7 +40,10 @@ class Cancelled(DiffEditError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """PyTorch's own out-of-memory errors are RuntimeErrors, told apart by name and text."""
+    """Whether an error means that memory ran out.
+
+    PyTorch raises RuntimeErrors for this, which differ from others only by name and text.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

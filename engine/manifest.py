@@ -1,7 +1,8 @@
-"""`manifest.json`: what lies in an engine folder, where it came from, and its digests.
+"""`manifest.json`: the contents of an engine folder, their origin, checks and digests.
 
-A compiled plan is executable code, so nothing is handed to a runtime before its bytes were
-compared with the sha256 that stands here.
+A compiled plan is executable code, so every file is compared with its sha256 here before a runtime
+reads it. Export writes the manifest; at run time it is all that is read of the export. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+Status = Literal["passed", "too imprecise", "failed", "not run"]
 
 
 @dataclass(frozen=True)
@@ -33,46 +35,138 @@ class File:
 
 
 @dataclass(frozen=True)
+class FusedFile:
+    """A LoRA or a textual inversion that is part of the weights.
+
+    Attributes:
+        path: where the file was when the engines were built.
+        sha256: of the file.
+        scale: the factor of a LoRA's change; 1 for a textual inversion.
+    """
+
+    path: str
+    sha256: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model that an engine folder was built from.
+
+    Attributes:
+        source: an absolute folder, or a hub id.
+        family: the name of its model family.
+        networks: the names of all its networks: a size is complete if it has every one of them.
+        digests: part -> sha256 of its config and weights.
+        loras, embeddings: what was fused into the weights.
+    """
+
+    source: str
+    family: str
+    networks: tuple[str, ...]
+    digests: Mapping[str, str]
+    loras: tuple[FusedFile, ...] = ()
+    embeddings: tuple[FusedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What an entry was built with, and for which device.
+
+    Attributes:
+        product: "torch.onnx", "tensorrt" or "tensorrt-rtx".
+        version: of the product.
+        weights: sha256 of the weights, with everything fused into them.
+        opset: of an ONNX file.
+        gpu: the GPU that a `tensorrt` engine belongs to.
+        compute_capabilities: such as ("8.9",); empty means the product's portable default.
+        flags: builder flags.
+        onnx: sha256 of the ONNX files that an engine was compiled from.
+    """
+
+    product: str
+    version: str
+    weights: str
+    opset: int | None = None
+    gpu: str | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    onnx: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verification of one profile on one backend.
+
+    Attributes:
+        backend: "torch", "onnxruntime", "tensorrt" or "tensorrt-rtx".
+        batch: rows in the call.
+        status: "passed"; "too imprecise" (or not finite); "failed" (the runtime raised an error);
+            "not run".
+        max_abs, relative: the largest absolute error, and ||got - want|| / ||want||.
+        reason: why it did not pass; empty if it did.
+    """
+
+    backend: str
+    batch: int
+    status: Status
+    max_abs: float | None = None
+    relative: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One compiled network in one format.
 
     Attributes:
         format: "onnx", "tensorrt" or "tensorrt-rtx".
-        spec: names, shapes, profiles, precision.
-        key: sha256 over everything that went in; the same key means nothing to rebuild.
+        spec: names, shapes, picture size, profiles, precision.
+        key: sha256 of everything that the files were made from; an equal key needs no rebuild.
         files: the main file first (`.onnx` before `.onnx.data`).
-        built_with: product, version, and for engines the GPU, compute capability and flags.
+        built_with: product, version, and for engines the GPU, compute capabilities and flags.
         seconds, peak_bytes: what the build took.
-        checks: rows of `verify`: backend, batch, max_abs, relative, ok.
-        notes: sentences a user should see, such as a fall-back to fp32.
+        checks: the verification, one for each backend and profile.
+        notes: sentences for the user, such as a fall-back to fp32.
     """
 
     format: Format
     spec: NetSpec
     key: str
     files: tuple[File, ...]
-    built_with: dict[str, Any]
+    built_with: Toolchain
     seconds: float = 0.0
     peak_bytes: int = 0
-    checks: tuple[dict[str, Any], ...] = ()
+    checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.bytes for file in self.files)
+
     def verified(self, folder: Path) -> Path:
-        """The path of the main file, after every file's size and sha256 were checked."""
+        """Compare the size and sha256 of every file; returns the path of the main file.
+
+        Raises EngineMismatch if a file is missing, truncated or changed.
+        """
         for file in self.files:
             path = folder / file.name
             if Path(file.name).name != file.name or path.is_symlink():
-                raise EngineMismatch(f"{file.name!r} in {folder / MANIFEST_NAME} is no plain name.")
+                raise EngineMismatch(
+                    f"{file.name!r} in {folder / MANIFEST_NAME} is not a plain file name; delete "
+                    "the folder and run the build again."
+                )
             try:
                 size = path.stat().st_size
             except OSError:
                 raise EngineMismatch(
-                    f"{path} is missing; run the build again, it makes only what is not there."
+                    f"{path} is missing; run the build again, it makes only what is missing."
                 ) from None
             if size != file.bytes or file_digest(path, trust_cache=False) != file.sha256:
                 what = "is truncated" if size < file.bytes else "was changed"
                 raise EngineMismatch(
-                    f"{path} {what} since it was built (sha256 differs); delete it and run the "
+                    f"{path} {what} since it was built (its sha256 differs); delete it and run the "
                     "build again."
                 )
         return folder / self.files[0].name
@@ -83,37 +177,41 @@ class Manifest:
     """The contents of `manifest.json`.
 
     Attributes:
-        model: "source" (absolute folder or hub id), "digests" (part -> sha256), "lora" (list).
+        model: the model; None in a temporary folder that holds single networks.
         entries: every compiled network.
     """
 
-    model: dict[str, Any]
+    model: ModelIdentity | None
     entries: tuple[Entry, ...] = ()
     schema: int = SCHEMA
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read and check `folder/manifest.json`; raises EngineMismatch with one sentence."""
+        """Read and check `folder/manifest.json`. Raises EngineMismatch."""
         path = Path(folder) / MANIFEST_NAME
         try:
             data = json.loads(path.read_text())
         except FileNotFoundError:
             raise EngineMismatch(
-                f"{folder} holds no engines ({MANIFEST_NAME} is missing); "
+                f"{folder} has no engines ({MANIFEST_NAME} is missing); "
                 f"build them with: diffedit-trt build MODEL --out {folder}"
             ) from None
         except (OSError, ValueError) as error:
             raise EngineMismatch(f"{path} cannot be read ({error}); build again.") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise EngineMismatch(
-                f"{path} has another format than this version's (schema {SCHEMA}); build again."
-            )
+            raise EngineMismatch(_other_schema(path, data))
         try:
+            model = None if data["model"] is None else _model(data["model"])
             entries = tuple(_entry(e) for e in data["entries"])
-            return cls(dict(data["model"]), entries, SCHEMA, dict(data.get("extra", {})))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls(model, entries, SCHEMA, dict(data.get("extra", {})))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise EngineMismatch(f"{path} is damaged ({error!r}); build again.") from None
+
+    @property
+    def source(self) -> str:
+        """The model's folder or hub id, for people."""
+        return self.model.source if self.model else "an unknown model"
 
     def save(self, folder: str | Path) -> None:
         """Write atomically: a reader sees the old file or the new one."""
@@ -126,33 +224,76 @@ class Manifest:
             temporary.unlink(missing_ok=True)
 
     def with_entry(self, entry: Entry) -> Manifest:
-        """A copy in which `entry` stands, in place of one of its network, size and format."""
+        """A copy with `entry`, which replaces the one of its network, size and format."""
         kept = [
             e for e in self.entries if (e.format, e.spec.kind) != (entry.format, entry.spec.kind)
         ]
         return replace(self, entries=(*kept, entry))
 
 
+def _other_schema(path: Path, data: object) -> str:
+    """The sentence for a manifest of another version, with the command that builds it again."""
+    schema = data.get("schema") if isinstance(data, dict) else None
+    model = data.get("model") if isinstance(data, dict) else None
+    source = model.get("source", "MODEL") if isinstance(model, dict) else "MODEL"
+    older = isinstance(schema, int) and schema < SCHEMA
+    age = "an older" if older else "another"
+    return (
+        f"{path} was written by {age} version of this program (schema {schema!r}, this version "
+        f"reads {SCHEMA}); build again with: diffedit-trt build {source} --out {path.parent}"
+    )
+
+
+def _model(data: Mapping[str, Any]) -> ModelIdentity:
+    def fused(name: str) -> tuple[FusedFile, ...]:
+        return tuple(FusedFile(f["path"], f["sha256"], float(f["scale"])) for f in data[name])
+
+    return ModelIdentity(
+        source=str(data["source"]),
+        family=str(data["family"]),
+        networks=tuple(data["networks"]),
+        digests=dict(data["digests"]),
+        loras=fused("loras"),
+        embeddings=fused("embeddings"),
+    )
+
+
 def _entry(data: Mapping[str, Any]) -> Entry:
+    if data["format"] not in get_args(Format):
+        raise ValueError(f"unknown format {data['format']!r}")
     return Entry(
         format=data["format"],
         spec=NetSpec.from_json(data["spec"]),
         key=data["key"],
         files=tuple(File(f["name"], f["sha256"], int(f["bytes"])) for f in data["files"]),
-        built_with=dict(data["built_with"]),
+        built_with=_toolchain(data["built_with"]),
         seconds=float(data["seconds"]),
         peak_bytes=int(data["peak_bytes"]),
-        checks=tuple(data["checks"]),
+        checks=tuple(_check(c) for c in data["checks"]),
         notes=tuple(data["notes"]),
     )
+
+
+def _toolchain(data: Mapping[str, Any]) -> Toolchain:
+    lists = {name: tuple(data[name]) for name in ("compute_capabilities", "flags", "onnx")}
+    return Toolchain(**{**data, **lists})
+
+
+def _check(data: Mapping[str, Any]) -> Check:
+    if data["status"] not in get_args(Status):
+        raise ValueError(f"unknown status {data['status']!r}")
+    return Check(**data)
 
 
 _digests: dict[tuple[str, int, int], str] = {}
 
 
 def file_digest(path: Path, *, trust_cache: bool = True) -> str:
-    """sha256 of a file. Within one process a checkpoint's file is read once while its size and
-    modification time stay the same; compiled files are always read (`trust_cache=False`)."""
+    """sha256 of a file.
+
+    A checkpoint's file is read once a process while its size and modification time stay the same.
+    Compiled files are always read (`trust_cache=False`).
+    """
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if not (trust_cache and key in _digests):

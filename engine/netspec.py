@@ -1,4 +1,8 @@
-"""`NetSpec`: the names, shapes, types and batch profiles of one network at one size."""
+"""`NetSpec`: the names, shapes, types and batch profiles of one network at one picture size.
+
+Sample inputs, ONNX axes, TensorRT profiles and runtime buffers are all derived from it. Standard
+library only.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,19 @@ from typing import Any, Literal
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DType = Literal["fp32", "int64"]
+Role = Literal["text_encoder", "image_encoder", "denoiser", "image_decoder"]
+"""What a network is for. The denoiser runs many times an edit; the others once or a few times."""
 Size = tuple[int, int]
 """(height, width) in pixels of the picture that the networks see."""
 
-UNET_BATCH_SIZES = (1, 2, 4, 8, 16, 20)
-"""The default profiles: guidance pairs, shared calls, and 2n = 20 rows of one mask."""
+DENOISER_BATCH_SIZES = (1, 2, 4, 8, 16, 20)
+"""The denoiser's default profiles: guidance pairs, shared calls, and the 2n = 20 rows of a mask."""
 OTHER_BATCH_SIZES = (1, 2, 4)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output, as one row has it: the batch axis is not part of `shape`."""
+    """One input or output of one row; `shape` has no batch axis."""
 
     name: str
     shape: tuple[int, ...]
@@ -27,22 +33,31 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class NetSpec:
-    """One network, once. Every tensor at its border is float32 or int64, whatever its precision:
-    the network casts inside, so a row may travel to any backend.
+    """One network at one picture size.
+
+    Inputs and outputs are float32 or int64 for every precision: the network casts inside, so the
+    same row runs on any backend.
 
     Attributes:
-        name: "text", "vae_encode", "vae_decode" or "unet".
-        inputs: in calling order; names are those in the ONNX file.
-        output: the single output.
+        name: the network's name in its model family, such as "unet".
+        role: what the network is for.
+        size: (height, width) of the picture in pixels; None for networks without one.
+        inputs: in calling order; the names are those in the ONNX file.
+        outputs: one or several.
         batch_sizes: the static profiles, ascending.
         precision: of the weights and of the arithmetic inside.
+        attention_scores: scores in the largest attention layer, for one row: heads x queries x
+            keys. Runtimes that store all scores need memory in proportion.
     """
 
     name: str
+    role: Role
+    size: Size | None
     inputs: tuple[TensorSpec, ...]
-    output: TensorSpec
+    outputs: tuple[TensorSpec, ...]
     batch_sizes: tuple[int, ...]
     precision: Precision = "fp32"
+    attention_scores: int = 0
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
@@ -51,11 +66,12 @@ class NetSpec:
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:
-        """What rows must share to share a call: the network and the shape of its first input."""
+        """Rows can share a call if their kinds are equal: (name, shape of the first input)."""
         return self.name, self.inputs[0].shape
 
     @property
     def max_batch(self) -> int:
+        """The largest profile."""
         return self.batch_sizes[-1]
 
     def batch_for(self, rows: int) -> int:
@@ -63,41 +79,56 @@ class NetSpec:
         return next(b for b in self.batch_sizes if b >= rows)
 
     def pinned(self, size: int) -> NetSpec:
-        """This network with `size` as its only profile, so that no result depends on company.
+        """This network with `size` as its only profile, for results that do not depend on other
+        requests in the batch.
 
-        A network other than the UNet whose profiles all are smaller runs in its largest one.
-        Raises ValueError where there is no such profile.
+        A network that is not the denoiser uses its largest profile if `size` is larger. Raises
+        ValueError if there is no such profile.
         """
-        if self.name != "unet":
+        if self.role != "denoiser":
             size = min(size, self.max_batch)
         if size not in self.batch_sizes:
             raise ValueError(f"{self.name} has no profile for batches of {size}")
         return replace(self, batch_sizes=(size,))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> NetSpec:
+        """The NetSpec that `to_json` wrote. Raises KeyError, TypeError or ValueError."""
+
         def tensor(d: Mapping[str, Any]) -> TensorSpec:
             return TensorSpec(d["name"], tuple(d["shape"]), d["dtype"])
 
+        size = data["size"]
         return cls(
             name=data["name"],
+            role=data["role"],
+            size=None if size is None else (int(size[0]), int(size[1])),
             inputs=tuple(tensor(d) for d in data["inputs"]),
-            output=tensor(data["output"]),
+            outputs=tuple(tensor(d) for d in data["outputs"]),
             batch_sizes=tuple(data["batch_sizes"]),
             precision=data["precision"],
+            attention_scores=int(data["attention_scores"]),
         )
 
 
-def batch_sizes_for(name: str, unet_sizes: Iterable[int] = UNET_BATCH_SIZES) -> tuple[int, ...]:
-    """The profiles of a network: the UNet's own list; for the others 1, 2, 4."""
-    return tuple(sorted(set(unet_sizes))) if name == "unet" else OTHER_BATCH_SIZES
+def batch_sizes_for(
+    role: Role, denoiser_sizes: Iterable[int] = DENOISER_BATCH_SIZES
+) -> tuple[int, ...]:
+    """The profiles of a network: `denoiser_sizes` for the denoiser, 1, 2 and 4 for the others."""
+    return tuple(sorted(set(denoiser_sizes))) if role == "denoiser" else OTHER_BATCH_SIZES
+
+
+def format_size(size: Size) -> str:
+    """HEIGHTxWIDTH: "512x768" for (512, 768)."""
+    return f"{size[0]}x{size[1]}"
 
 
 def parse_size(text: str) -> Size:
-    """A size from "512" or "512x768" (height x width); raises ValueError with a sentence."""
+    """A size from "512" or "512x768" (height x width). Raises ValueError."""
     parts = text.lower().split("x")
     try:
         numbers = [int(p) for p in parts]

@@ -1,8 +1,11 @@
-"""A row is one network evaluation of one request; a flow is a generator of rows.
+"""Rows and flows.
 
-A flow yields the rows it needs next, is sent one output per row in the same order, and returns its
-result. It holds no context manager across a `yield`, reads no device value but where it must, and
-owns its random generator, so that any number of flows can share calls without knowing it.
+A row is one evaluation of one network for one request. A flow is a generator that yields the rows
+it needs next, is sent one answer per row in the same order, and returns its result. An answer is
+the network's output tensor, or a tuple of tensors if the network has several outputs.
+
+A flow does not hold a context manager across a `yield`, reads device values only where it must, and
+owns its random generator. Any number of flows can therefore share network calls.
 """
 
 from __future__ import annotations
@@ -18,9 +21,8 @@ T = TypeVar("T")
 class Row(NamedTuple):
     """One example of one network, without a batch axis; inputs in the order of its NetSpec.
 
-    `key`, where there is one, stands for the inputs: rows of one kind with equal keys are the same
-    row. Those that wait at the same time are run once and answered with one tensor, which nobody
-    may change.
+    Rows of one kind with equal keys are deduplicated: if they wait at the same time, they run once
+    and share one output. Treat it as read-only. `None` never matches.
     """
 
     net: str
@@ -29,8 +31,9 @@ class Row(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:
-        """What rows must share to share a call: see `NetSpec.kind`."""
+        """Rows of equal kinds can share a call; see `NetSpec.kind`."""
         return self.net, tuple(self.inputs[0].shape)
 
 
 Flow = Generator[list[Row], list[Tensor], T]
+"""`T` is the result. Networks with several outputs answer with a tuple of tensors."""

@@ -17,7 +17,7 @@ import typer
 
 from engine.errors import CheckpointError, DiffEditError
 from engine.manifest import Manifest
-from engine.netspec import UNET_BATCH_SIZES, Precision, Size, parse_size
+from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
 from export.events import Event
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -76,7 +76,7 @@ Force = Annotated[
     bool, typer.Option("--force", help="Build everything again, even over another model's.")
 ]
 INTERRUPTED = "Interrupted; what is finished is kept, the same command goes on there."
-BATCHES = ",".join(map(str, UNET_BATCH_SIZES))
+BATCHES = ",".join(map(str, DENOISER_BATCH_SIZES))
 
 
 @app.command(epilog=EPILOG)
@@ -208,7 +208,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
 
 def _next(model: str, out: Path, manifest: Manifest) -> str:
     """The command that uses what was built, here, and where else it can be used."""
-    ran = {row["backend"] for entry in manifest.entries for row in entry.checks if row["ok"]}
+    ran = {c.backend for e in manifest.entries for c in e.checks if c.status == "passed"}
     engines = {entry.format for entry in manifest.entries} - {"onnx"}
     backend = "tensorrt" if ran & engines else "onnxruntime"
     command = f"Next: diffedit-trt edit PICTURE --prompt '...' --model {model} --engines {out}"

@@ -1,7 +1,7 @@
-"""What is to be built: one job per network and size, and the keys that say whether it was already.
+"""The jobs of a build, one per network and size, and the keys that tell whether a file is current.
 
-A key is the sha256 of everything that decides the bytes of a file; equal keys, nothing to do.
-Standard library and `engine.spec` only.
+A key is the sha256 of everything that decides the bytes of a file. An equal key needs no rebuild.
+Standard library and descriptions only.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.checkpoint import NETWORKS, Checkpoint
-from engine.netspec import NetSpec, Precision, Size
-from export.hub import PARTS, parameters
+from engine.checkpoint import Checkpoint
+from engine.models import Network
+from engine.netspec import NetSpec, Precision, Size, format_size
 from export.lora import Lora, weights_digest
 from export.targets import Target
 
-EXPORT_VERSION = 1
-"""Raise it with every change of this package that changes what it writes."""
+EXPORT_VERSION = 2
+"""Increase it with every change of this package that changes the files it writes."""
 OPSET = 18
 """The lowest that the exporter writes without a conversion; 23 would turn attention into an
 operator that TensorRT refuses in fp32 and for the VAE's head size of 512."""
@@ -32,70 +32,74 @@ class BuildJob:
     """One network at one size.
 
     Attributes:
-        spec: in the precision that was asked for.
-        size: None for the text encoder, which has none.
+        network: how the network is called.
+        spec: in the requested precision.
         weights: sha256 of its part's weights with every LoRA fused.
         key: of the ONNX file.
-        parameters: how many weights it has.
+        parameters: the number of weights.
     """
 
+    network: Network
     spec: NetSpec
-    size: Size | None
     weights: str
     key: str
     parameters: int
 
     @property
-    def part(self) -> str:
-        return NETWORKS[self.spec.name].part
-
-    @property
     def label(self) -> str:
         """For people: "unet 512x512"."""
-        return f"{self.spec.name} {_by(self.size)}" if self.size else self.spec.name
+        size = f" {format_size(self.spec.size)}" if self.spec.size else ""
+        return f"{self.spec.name}{size}"
 
     def stem(self, precision: Precision) -> str:
-        """The file name without its ending."""
-        size = f"-{_by(self.size)}" if self.size else ""
+        """The file name without its suffix."""
+        size = f"-{format_size(self.spec.size)}" if self.spec.size else ""
         return f"{self.spec.name}{size}-{precision}"
 
     @property
     def file_bytes(self) -> int:
-        """A generous estimate of what one of its files takes on the disk."""
+        """An upper estimate of the size of one of its files."""
         width = 4 if self.spec.precision == "fp32" else 2
         return int(self.parameters * width * 1.15) + (2 << 20)
 
 
-def jobs(
+def build_jobs(
     checkpoint: Checkpoint,
     sizes: Sequence[Size],
     precision: Precision,
     batches: Sequence[int],
     loras: Sequence[Lora],
 ) -> tuple[BuildJob, ...]:
-    """Every job, the cheap ones first. Raises ValueError where a size or batch is out of range."""
+    """Every job; the denoiser, which takes longest, last at each size.
+
+    Raises ValueError if a size or batch is out of range.
+    """
     if not batches or min(batches) < 1 or max(batches) > MAX_BATCH:
-        raise ValueError(f"batch sizes must lie between 1 and {MAX_BATCH}")
+        raise ValueError(f"batch sizes must be between 1 and {MAX_BATCH}")
     for size in sizes:
         if max(size) > MAX_SIDE:
-            raise ValueError(f"{_by(size)} is too large: no side may exceed {MAX_SIDE} pixels")
-    digests = {part: checkpoint.digest(part) for part in PARTS}
-    counts = {part: parameters(checkpoint, part) for part in PARTS}
+            raise ValueError(f"{format_size(size)} is too large: at most {MAX_SIDE} pixels a side")
+    family = checkpoint.family
+    digests = checkpoint.digests()
+    counts = {part.name: checkpoint.parameters(part.name) for part in family.parts}
+    native = (family.native_size, family.native_size)
 
-    def job(name: str, size: Size | None) -> BuildJob:
-        part = NETWORKS[name].part
-        weights = weights_digest(digests[part], part, loras)
+    def job(network: Network, size: Size) -> BuildJob:
+        weights = weights_digest(checkpoint, network.part, digests[network.part], loras)
         spec = checkpoint.spec(
-            name,
-            size or (checkpoint.native_size,) * 2,
-            precision=precision,
-            unet_batch_sizes=batches,
+            network.name, size, precision=precision, denoiser_batch_sizes=batches
         )
-        key = _digest(name, weights, size, precision, OPSET, EXPORT_VERSION)
-        return BuildJob(spec, size, weights, key, counts[part])
+        key = _digest(network.name, weights, spec.size, precision, OPSET, EXPORT_VERSION)
+        return BuildJob(network, spec, weights, key, counts[network.part])
 
-    sized = [(name, size) for size in dict.fromkeys(sizes) for name in NETWORKS if name != "text"]
-    return (job("text", None), *(job(name, size) for name, size in sized))
+    texts = [n for n in family.networks if n.role == "text_encoder"]
+    sized = sorted(
+        (n for n in family.networks if n.role != "text_encoder"), key=lambda n: n.role == "denoiser"
+    )
+    return (
+        *(job(network, native) for network in texts),
+        *(job(network, size) for size in dict.fromkeys(sizes) for network in sized),
+    )
 
 
 def engine_key(
@@ -106,7 +110,7 @@ def engine_key(
     capabilities: Sequence[str],
     flags: Sequence[str],
 ) -> str:
-    """The key of an engine made from ONNX files of these sha256s."""
+    """The key of an engine compiled from ONNX files with these sha256 digests."""
     return _digest(
         job.key,
         list(onnx),
@@ -115,10 +119,6 @@ def engine_key(
         sorted(capabilities),
         list(flags),
     )
-
-
-def _by(size: Size | None) -> str:
-    return "{}x{}".format(*size) if size else ""
 
 
 def _digest(*parts: Any) -> str:

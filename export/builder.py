@@ -1,7 +1,7 @@
-"""The build of one folder, job by job: keep what is right, make what is not, fall back to fp32.
+"""The build of one folder, job by job: keep what is current, make the rest, fall back to fp32.
 
-It knows the order of the steps and what stands in the manifest. How a step is done stands in
-`to_onnx`, `to_tensorrt` and `verify`; who may write, in `folder`; the doors are in `build`.
+It knows the order of the steps and the contents of the manifest. The steps themselves are in
+`to_onnx`, `to_tensorrt` and `verify`, access to the folder in `output_folder`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint
 from engine.errors import BuildError, EngineMismatch
-from engine.manifest import Entry, File, Manifest, file_digest
+from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain, file_digest
 from engine.netspec import NetSpec
 from export import output_folder
 from export.build_jobs import OPSET, BuildJob, engine_key
@@ -21,23 +21,23 @@ from export.events import Event, Step
 from export.lora import Lora
 from export.resources import ResourceMeter
 from export.targets import Target
-from export.to_tensorrt import FLAGS, EngineRequest, compile_engine, profile_shapes
+from export.to_tensorrt import FLAGS, EngineRequest, EngineResult, compile_engine
 
-if TYPE_CHECKING:  # torch is loaded when a job has something to do, not before
+if TYPE_CHECKING:  # torch is imported when a job has something to do
     from export.torch_reference import TorchReference
 
 
-class _TooNarrow(Exception):
-    """A network does not hold at a precision; the message says how that showed."""
+class _TooImprecise(Exception):
+    """A network is wrong in a precision; the message says how."""
 
 
 @dataclass
 class Builder:
-    """Everything one build shares.
+    """The state of one build.
 
     Attributes:
-        temporary: a folder inside `out` for what is not finished.
-        manifest: as it will be; `saved` as it lies on the disk.
+        temporary: a folder inside `out` for unfinished files.
+        manifest: as it will be saved next; `saved` is what the disk has.
     """
 
     checkpoint: Checkpoint
@@ -52,7 +52,7 @@ class Builder:
     report: Callable[[Event], None]
 
     def run(self, jobs: Sequence[BuildJob]) -> Manifest:
-        """Do every job; the manifest is saved after each file."""
+        """Do every job. The manifest is saved after each file."""
         output_folder.require_room(self.out, sum(self._bytes_needed(job) for job in jobs))
         for job in jobs:
             try:
@@ -71,48 +71,49 @@ class Builder:
     def _job(self, job: BuildJob) -> None:
         from export.torch_reference import TorchReference
 
-        lab = TorchReference(self.checkpoint, job, self.loras)
-        before = self._entry("onnx", job)
+        torch_reference = TorchReference(self.checkpoint, job, self.loras)
+        existing = self._entry("onnx", job)
         precision = job.spec.precision
         notes: tuple[str, ...] = ()
-        if before and before.key == job.key:  # it may have fallen back the last time
-            precision, notes = before.spec.precision, before.notes
+        if existing and existing.key == job.key:  # it may have fallen back in the last build
+            precision, notes = existing.spec.precision, existing.notes
         while True:
             spec = replace(job.spec, precision=precision)
             try:
-                onnx = self._onnx(job, spec, notes, lab)
+                onnx = self._onnx(job, spec, notes, torch_reference)
                 if self.target.product:
-                    self._engine(job, spec, onnx, lab)
+                    self._engine(job, spec, onnx, torch_reference)
                 return
-            except _TooNarrow as why:
+            except _TooImprecise as error:
                 if precision == "fp32":
                     raise BuildError(
-                        f"The {job.label} gives wrong results in fp32 too ({why}): the weights are "
-                        "damaged, or this is a defect worth reporting."
+                        f"The {job.label} gives wrong results in fp32 too ({error}): the weights "
+                        "are damaged, or this is a bug; please report it."
                     ) from None
-                notes = (f"{job.label} does not hold in {precision} ({why}); it is in fp32.",)
+                notes = (f"{job.label} is too imprecise in {precision} ({error}); it is in fp32.",)
                 self.report(Event("note", job.label, text=notes[0]))
                 precision = "fp32"
 
+    # -- ONNX -----------------------------------------------------------------------------------
+
     def _onnx(
-        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], lab: TorchReference
+        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], torch_reference: TorchReference
     ) -> Entry:
-        kept = self._intact("onnx", job, job.key, spec)
+        kept = self._current("onnx", job, job.key, spec)
         if kept is None:
-            entry = self._export(job, spec, notes, lab)
-        elif kept.spec == spec and not self._unchecked(kept):
-            self.report(Event("kept", job.label, text=kept.files[0].name))
-            return kept
+            entry = self._export(job, spec, notes, torch_reference)
         else:
             self.report(Event("kept", job.label, text=kept.files[0].name))
-            alive = [c for c in kept.checks if c["batch"] in spec.batch_sizes]
-            entry = replace(kept, spec=spec, checks=tuple(alive))
-        entry = self._verified(job, entry, lab)
+            if kept.spec == spec and not self._unchecked(kept):
+                return kept
+            checks = tuple(c for c in kept.checks if c.batch in spec.batch_sizes)
+            entry = replace(kept, spec=spec, checks=checks)
+        entry = self._verified(job, entry, torch_reference)
         self._commit(entry, fresh=kept is None)
         return entry
 
     def _export(
-        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], lab: TorchReference
+        self, job: BuildJob, spec: NetSpec, notes: tuple[str, ...], torch_reference: TorchReference
     ) -> Entry:
         import torch
 
@@ -120,46 +121,46 @@ class Builder:
 
         self.report(Event("torch", job.label, "start"))
         with ResourceMeter() as loading:
-            want = lab.want(1) if self.verify else None
-            network = lab.network(spec.precision)
-            row = verify.check_torch(network, spec.precision, lab.inputs(1), want)
+            want = torch_reference.outputs(1) if self.verify else None
+            network = torch_reference.network(spec.precision)
+            check = verify.check_torch(network, spec.precision, torch_reference.inputs(1), want)
         self.report(Event("torch", job.label, "done", "", loading.seconds, 0, loading.peak_bytes))
-        if not row["ok"]:
-            raise _TooNarrow(f"torch: {row['reason']}")
+        if check.status != "passed":
+            raise _TooImprecise(f"torch: {check.reason}")
         self.report(Event("export", job.label, "start"))
         path = self.temporary / f"{job.stem(spec.precision)}.onnx"
         with ResourceMeter() as meter, output_folder.storage(self.out):
-            files = to_onnx.export(network, spec, path, lab.inputs(2))
+            files = to_onnx.export(network, spec, path, torch_reference.inputs(2))
+        toolchain = Toolchain("torch.onnx", str(torch.__version__), job.weights, opset=OPSET)
         entry = Entry(
             format="onnx",
             spec=spec,
             key=job.key,
             files=_files(files),
-            built_with={
-                "product": "torch.onnx",
-                "version": str(torch.__version__),
-                "opset": OPSET,
-                "weights": job.weights,
-            },
+            built_with=toolchain,
             seconds=loading.seconds + meter.seconds,
             peak_bytes=max(loading.peak_bytes, meter.peak_bytes),
-            checks=(row,),
+            checks=(check,),
             notes=notes,
         )
-        self._done("export", job, entry, meter.seconds, meter.peak_bytes)
+        self._report_done("export", job, entry, meter.seconds, meter.peak_bytes)
         return entry
 
-    def _engine(self, job: BuildJob, spec: NetSpec, onnx: Entry, lab: TorchReference) -> None:
+    # -- engines --------------------------------------------------------------------------------
+
+    def _engine(
+        self, job: BuildJob, spec: NetSpec, onnx: Entry, torch_reference: TorchReference
+    ) -> None:
         assert self.target.product
         digests = [file.sha256 for file in onnx.files]
         key = engine_key(job, digests, self.target, spec.batch_sizes, self.capabilities, FLAGS)
-        kept = self._intact(self.target.product, job, key, spec)
+        kept = self._current(self.target.product, job, key, spec)
         if kept and not self._unchecked(kept):
             self.report(Event("kept", job.label, text=kept.files[0].name))
             return
-        lab.rest()
+        torch_reference.free()
         entry = kept or self._compile(job, spec, onnx, key)
-        entry = self._verified(job, entry, lab)
+        entry = self._verified(job, entry, torch_reference)
         self._commit(entry, fresh=kept is None)
 
     def _compile(self, job: BuildJob, spec: NetSpec, onnx: Entry, key: str) -> Entry:
@@ -168,109 +169,122 @@ class Builder:
         self.report(Event("compile", job.label, "start"))
         path = self.temporary / f"{job.stem(spec.precision)}.{product}.engine"
         cache = self.out / "tensorrt.timing-cache" if product == "tensorrt" else None
+        request = EngineRequest(
+            onnx=self.out / onnx.files[0].name,
+            engine=path,
+            spec=spec,
+            product=product,
+            compute_capabilities=tuple(self.capabilities),
+            timing_cache=cache,
+        )
         with output_folder.storage(self.out):
-            result = compile_engine(
-                EngineRequest(
-                    onnx=self.out / onnx.files[0].name,
-                    engine=path,
-                    spec=spec,
-                    product=product,
-                    compute_capabilities=tuple(self.capabilities),
-                    timing_cache=cache,
-                )
-            )
-        built_with: dict[str, Any] = {
-            "product": product,
-            "version": result.version,
-            "gpu": self.target.gpu,
-            "compute_capability": self.target.capability or list(self.capabilities),
-            "flags": list(FLAGS),
-            "profiles": [{n: list(s) for n, s in p.items()} for p in profile_shapes(spec)],
-            "onnx": [file.sha256 for file in onnx.files],
-            "weights": job.weights,
-        }
+            result = compile_engine(request)
         entry = Entry(
             format=product,
             spec=spec,
             key=key,
             files=_files([path]),
-            built_with=built_with,
+            built_with=self._engine_toolchain(job, onnx, result),
             seconds=result.seconds,
             peak_bytes=result.peak_bytes,
             notes=onnx.notes,
         )
-        self._done("compile", job, entry, result.seconds, result.peak_bytes)
+        self._report_done("compile", job, entry, result.seconds, result.peak_bytes)
         return entry
 
-    def _verified(self, job: BuildJob, entry: Entry, lab: TorchReference) -> Entry:
-        """`entry` with a check of every profile that had none; raises _TooNarrow if one fails."""
+    def _engine_toolchain(self, job: BuildJob, onnx: Entry, result: EngineResult) -> Toolchain:
+        capability = self.target.capability
+        return Toolchain(
+            product=str(self.target.product),
+            version=result.version,
+            weights=job.weights,
+            gpu=self.target.gpu,
+            compute_capabilities=(capability,) if capability else tuple(self.capabilities),
+            flags=tuple(FLAGS),
+            onnx=tuple(file.sha256 for file in onnx.files),
+        )
+
+    # -- verification ---------------------------------------------------------------------------
+
+    def _verified(self, job: BuildJob, entry: Entry, torch_reference: TorchReference) -> Entry:
+        """`entry` with a check of every profile that had none. Raises _TooImprecise."""
         batches = self._unchecked(entry)
         if not batches:
             return entry
         from export import verify
 
         self.report(Event("verify", job.label, "start"))
-        place = output_folder.beside(self.temporary, self.out, entry)
+        folder = output_folder.beside(self.temporary, self.out, entry)
         partial = replace(entry, spec=replace(entry.spec, batch_sizes=batches))
 
-        def tell(row: verify.Check) -> None:
-            said = row.get("reason") or f"relative error {row['relative']:.1e}"
-            text = f"{row['backend']}, batch {row['batch']}: {said}"
+        def report(check: Check) -> None:
+            outcome = check.reason or f"relative error {check.relative:.1e}"
+            text = f"{check.backend}, batch {check.batch}: {outcome}"
             self.report(Event("verify", job.label, "start", text))
 
         with ResourceMeter() as meter:
             most = verify.affordable(entry, batches)
-            want = lab.want(most)
-            lab.rest()
-            rows = verify.check_entry(place, partial, lab.inputs(most), want, tell)
-        self._done("verify", job, entry, meter.seconds, meter.peak_bytes, size=0)
-        for row in rows:
-            if row["ok"] is False:
-                raise _TooNarrow(f"{row['backend']}, batch {row['batch']}: {row['reason']}")
-        ran = [row for row in rows if row["ok"]]
-        if not ran:
-            text = f"not verified: {rows[0]['reason']}"
-            self.report(Event("note", job.label, text=text))
-        return replace(entry, checks=(*entry.checks, *rows))
+            want = torch_reference.outputs(most)
+            torch_reference.free()
+            checks = verify.check_entry(folder, partial, torch_reference.inputs(most), want, report)
+        self._report_done("verify", job, entry, meter.seconds, meter.peak_bytes, size=0)
+        self._judge(job, checks)
+        return replace(entry, checks=(*entry.checks, *checks))
+
+    def _judge(self, job: BuildJob, checks: Sequence[Check]) -> None:
+        """Raise _TooImprecise for the first wrong result; report runtimes that failed.
+
+        A runtime error says nothing about precision, so it does not cause a fall-back to fp32.
+        """
+        for check in checks:
+            where = f"{check.backend}, batch {check.batch}"
+            if check.status == "too imprecise":
+                raise _TooImprecise(f"{where}: {check.reason}")
+            if check.status == "failed":
+                text = f"the verification failed on {where}: {check.reason}"
+                self.report(Event("note", job.label, text=text))
+        if all(check.status == "not run" for check in checks):
+            self.report(Event("note", job.label, text=f"not verified: {checks[0].reason}"))
 
     def _unchecked(self, entry: Entry) -> tuple[int, ...]:
-        """The profiles of an entry that should be verified here and are not yet."""
+        """The profiles of an entry that can be verified here and were not yet."""
         if not self.verify:
             return ()
-        from importlib.util import find_spec
-
         if entry.format == "onnx":
+            from importlib.util import find_spec  # without importing torch
+
             can_run, backend = find_spec("onnxruntime") is not None, "onnxruntime"
         else:
             from export.verify import runnable
 
             can_run, backend = runnable(entry.format), entry.format
-        done = {row["batch"] for row in entry.checks if row["backend"] == backend}
+        done = {check.batch for check in entry.checks if check.backend == backend}
         return tuple(b for b in entry.spec.batch_sizes if b not in done) if can_run else ()
 
-    def _entry(self, kind: str, job: BuildJob) -> Entry | None:
-        found = (e for e in self.manifest.entries if e.format == kind)
-        return next((e for e in found if e.spec.kind == job.spec.kind), None)
+    # -- the folder -----------------------------------------------------------------------------
 
-    def _intact(self, kind: str, job: BuildJob, key: str, spec: NetSpec) -> Entry | None:
-        """The entry with this key and precision whose files are all as they were written."""
+    def _entry(self, kind: Format, job: BuildJob) -> Entry | None:
+        entries = (e for e in self.manifest.entries if e.format == kind)
+        return next((e for e in entries if e.spec.kind == job.spec.kind), None)
+
+    def _current(self, kind: Format, job: BuildJob, key: str, spec: NetSpec) -> Entry | None:
+        """The entry with this key and precision, if all its files are as they were written."""
         entry = self._entry(kind, job)
         if entry is None or entry.key != key or entry.spec.precision != spec.precision:
             return None
         try:
             entry.verified(self.out)
         except EngineMismatch as error:
-            self.report(
-                Event("note", job.label, text=f"{str(error).partition(';')[0]}; it is built again.")
-            )
+            text = f"{str(error).partition(';')[0]}; it is built again."
+            self.report(Event("note", job.label, text=text))
             return None
         return entry
 
     def _bytes_needed(self, job: BuildJob) -> int:
-        formats = ["onnx", *([self.target.product] if self.target.product else [])]
+        formats: list[Format] = ["onnx", *([self.target.product] if self.target.product else [])]
         entry = self._entry("onnx", job)
-        fresh = entry is not None and entry.key == job.key
-        missing = [f for f in formats if not (fresh and self._entry(f, job))]
+        current = entry is not None and entry.key == job.key
+        missing = [f for f in formats if not (current and self._entry(f, job))]
         return job.file_bytes * len(missing)
 
     def _commit(self, entry: Entry, *, fresh: bool) -> None:
@@ -282,7 +296,7 @@ class Builder:
         output_folder.save(self.out, self.saved, manifest)
         self.manifest = self.saved = manifest
 
-    def _done(
+    def _report_done(
         self,
         step: Step,
         job: BuildJob,
@@ -291,7 +305,7 @@ class Builder:
         peak: int,
         size: int | None = None,
     ) -> None:
-        written = sum(file.bytes for file in entry.files) if size is None else size
+        written = entry.bytes if size is None else size
         text = entry.files[0].name if written else ""
         self.report(Event(step, job.label, "done", text, seconds, written, peak))
 

@@ -86,7 +86,7 @@ def table(manifest: Manifest) -> Table:
     for entry in sorted(manifest.entries, key=lambda e: e.files[0].name):
         result.add_row(
             entry.files[0].name,
-            amount(sum(file.bytes for file in entry.files)),
+            amount(entry.bytes),
             f"{entry.seconds:.1f} s",
             amount(entry.peak_bytes),
             _verdict(entry),
@@ -95,9 +95,8 @@ def table(manifest: Manifest) -> Table:
 
 
 def _verdict(entry: Entry) -> str:
-    ran = [row for row in entry.checks if row["ok"] and row["relative"] is not None]
-    backends = sorted({row["backend"] for row in ran} - {"torch"})
-    if not backends:
+    errors = {c.backend: c.relative for c in entry.checks if c.status == "passed" and c.relative}
+    if not set(errors) - {"torch"}:
         return "not verified"
-    worst = max(row["relative"] for row in ran)
+    worst = max(c.relative for c in entry.checks if c.status == "passed" and c.relative is not None)
     return f"{worst:.1e}"

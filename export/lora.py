@@ -1,7 +1,7 @@
-"""LoRA files: which networks they change, and how they are fused into the weights before export.
+"""LoRA files: which parts they change, and how they are fused into the weights before the export.
 
 A fused engine costs nothing at run time; another scale is another engine. Only local safetensors
-files are taken.
+files are read.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoint import Checkpoint, read_header
 from engine.errors import BuildError, CheckpointError
-from engine.manifest import file_digest
-from export.hub import read_header
+from engine.manifest import FusedFile, file_digest
+
+TEXT_PREFIXES = ("text_encoder.", "lora_te_", "lora_te1_")
+"""LoRA files begin the names of the text encoder's layers so; other names are the denoiser's."""
 
 
 @dataclass(frozen=True)
@@ -25,80 +28,90 @@ class Lora:
         path: a safetensors file.
         scale: the factor of its change; 1 is what it was trained for.
         sha256: of the file.
-        parts: the checkpoint's parts that it changes.
+        text, denoiser: whether it changes the text encoder, the denoiser.
     """
 
     path: Path
     scale: float
     sha256: str
-    parts: frozenset[str]
+    text: bool
+    denoiser: bool
 
     @classmethod
     def open(cls, path: Path, scale: float) -> Lora:
-        """Read a file's header; raises CheckpointError where it is no LoRA."""
+        """Read a file's header. Raises CheckpointError if it is not a LoRA."""
         if path.suffix != ".safetensors" or not path.is_file():
             raise CheckpointError(
-                f"{path} is no LoRA file: name a .safetensors file that lies on this machine."
+                f"{path} is not a LoRA file; name a .safetensors file on this machine."
             )
         names = read_header(path)
         if not any("lora" in name for name in names):
-            raise CheckpointError(f"{path} holds no LoRA weights.")
-        text = any(n.startswith(("text_encoder.", "lora_te_", "lora_te1_")) for n in names)
-        unet = any(not n.startswith(("text_encoder", "lora_te")) for n in names)
-        touched = {"text_encoder": text, "unet": unet}
-        parts = frozenset(part for part, there in touched.items() if there)
-        return cls(path, scale, file_digest(path), parts)
+            raise CheckpointError(f"{path} holds no LoRA weights; name a LoRA file.")
+        text = any(name.startswith(TEXT_PREFIXES) for name in names)
+        denoiser = any(not name.startswith(("text_encoder", "lora_te")) for name in names)
+        return cls(path, scale, file_digest(path), text, denoiser)
 
-    def to_json(self) -> dict[str, Any]:
-        """How it stands in the manifest."""
-        return {"path": str(self.path), "scale": self.scale, "sha256": self.sha256}
+    @property
+    def identity(self) -> FusedFile:
+        """How the manifest names it."""
+        return FusedFile(str(self.path), self.sha256, self.scale)
+
+    def changes(self, checkpoint: Checkpoint, part: str) -> bool:
+        """Whether it changes a part of the checkpoint."""
+        roles = {network.role for network in checkpoint.family.networks if network.part == part}
+        return (self.text and "text_encoder" in roles) or (self.denoiser and "denoiser" in roles)
 
 
-def weights_digest(digest: str, part: str, loras: Sequence[Lora]) -> str:
-    """sha256 of what one part's weights are once every LoRA that touches it is fused."""
-    touching = [lora for lora in loras if part in lora.parts]
-    if not touching:
+def weights_digest(checkpoint: Checkpoint, part: str, digest: str, loras: Sequence[Lora]) -> str:
+    """sha256 of a part's weights after every LoRA that changes it was fused.
+
+    `digest` is that of the checkpoint's own weights.
+    """
+    fused = [lora for lora in loras if lora.changes(checkpoint, part)]
+    if not fused:
         return digest
-    changes = "".join(f" {lora.sha256} {lora.scale!r}" for lora in touching)
+    changes = "".join(f" {lora.sha256} {lora.scale!r}" for lora in fused)
     return hashlib.sha256((digest + changes).encode()).hexdigest()
 
 
-def fuse(module: Any, part: str, loras: Sequence[Lora]) -> None:
-    """Add every LoRA that touches `part` to the weights of `module`, in place.
+def fuse(module: Any, checkpoint: Checkpoint, part: str, loras: Sequence[Lora]) -> None:
+    """Add every LoRA that changes `part` to the weights of `module`, in place.
 
     Raises:
         BuildError: peft is not installed.
-        CheckpointError: the file does not fit the model.
+        CheckpointError: a file does not fit the model.
     """
-    touching = [lora for lora in loras if part in lora.parts]
-    if not touching:
+    wanted = [lora for lora in loras if lora.changes(checkpoint, part)]
+    if not wanted:
         return
     try:
         import peft  # noqa: F401
     except ImportError:
         raise BuildError("Fusing a LoRA needs peft; install it with: pip install peft") from None
-    for lora in touching:
+    is_text = any(n.part == part and n.role == "text_encoder" for n in checkpoint.family.networks)
+    for lora in wanted:
         try:
-            _fuse_one(module, part, lora)
+            _fuse_one(module, is_text, lora)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise CheckpointError(
-                f"The LoRA {lora.path} does not fit this model's {part} ({reason})."
+                f"The LoRA {lora.path} does not fit this model's {part} ({reason}); use one that "
+                "was trained for this kind of model."
             ) from error
 
 
-def _fuse_one(module: Any, part: str, lora: Lora) -> None:
+def _fuse_one(module: Any, is_text: bool, lora: Lora) -> None:
     from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
     from diffusers.utils.peft_utils import recurse_remove_peft_layers
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    config = module.config if part == "unet" else None
     state, alphas = Loader.lora_state_dict(
-        str(lora.path), unet_config=config, local_files_only=True, use_safetensors=True
+        str(lora.path),
+        unet_config=None if is_text else module.config,
+        local_files_only=True,
+        use_safetensors=True,
     )[:2]
-    if part == "unet":
-        Loader.load_lora_into_unet(state, network_alphas=alphas, unet=module, adapter_name="fused")
-    else:
+    if is_text:
         state, alphas = (_without_text_model(d, module) for d in (state, alphas))
         Loader.load_lora_into_text_encoder(
             state,
@@ -107,6 +120,8 @@ def _fuse_one(module: Any, part: str, lora: Lora) -> None:
             prefix="text_encoder",
             adapter_name="fused",
         )
+    else:
+        Loader.load_lora_into_unet(state, network_alphas=alphas, unet=module, adapter_name="fused")
     layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
     if not layers:
         raise ValueError("none of its layers is in the model")

@@ -1,7 +1,6 @@
-"""Module + NetSpec -> one .onnx file with a dynamic batch axis and the names of the NetSpec.
+"""Export a module to one .onnx file with a dynamic batch axis and the names of its NetSpec.
 
-It knows nothing of where files go in the end: it writes into the folder it is given, under final
-names, so that the name of the weight file that stands inside the .onnx stays right after a move.
+It writes into the given folder under the final names, because the .onnx file names its weight file.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import BuildError
+from engine.loader import quiet
 from engine.netspec import NetSpec
 from export.build_jobs import OPSET
-from export.networks import Wrapped, quiet
+from export.networks import Wrapped
 
 EMBED_LIMIT = 1 << 30
-"""Weights of more bytes than this go beside the .onnx: protobuf ends at 2 GB."""
+"""Weights of more bytes than this go into a separate file: protobuf is limited to 2 GB."""
 
 
 def export(
@@ -33,14 +33,14 @@ def export(
     """Write `path` and, for large networks, `path` + ".data"; returns the files, main file first.
 
     Args:
-        network: in the precision wanted, on the CPU.
-        spec: gives the tensors' names.
-        path: the .onnx under its final name.
+        network: in its target precision, on the CPU.
+        spec: the names of the tensors.
+        path: the .onnx file under its final name.
         inputs: one sample batch of at least 2 rows.
         embed_limit: weights of more bytes than this go into their own file.
 
     Raises:
-        BuildError: the exporter refused the network.
+        BuildError: the exporter does not support the network.
     """
     batch = torch.export.Dim("batch")
     with quiet(), torch.inference_mode():
@@ -68,21 +68,21 @@ def export(
 
 
 def _name(graph: Any, spec: NetSpec) -> None:
-    """Give inputs and output their names, and inner values that took one of them another."""
-    wanted = [tensor.name for tensor in spec.inputs]
+    """Name inputs and outputs, and rename inner values that have one of these names."""
+    inputs = [tensor.name for tensor in spec.inputs]
+    outputs = [tensor.name for tensor in spec.outputs]
     inner = [*graph.initializers.values(), *(o for node in graph for o in node.outputs)]
     for value in inner:
-        if value.name in (*wanted, spec.output.name):
+        if value.name in (*inputs, *outputs):
             value.name += "_inner"
-    for value, name in zip(graph.inputs, wanted, strict=True):
-        value.name = name
-    (output,) = graph.outputs
-    output.name = spec.output.name
+    for values, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
 
 
 def _strip(model: Any) -> None:
-    """Drop the notes on where each operator came from: they hold paths of this machine, so that the
-    same network would have another digest elsewhere."""
+    """Drop metadata about each operator's origin: it holds paths of this machine, so the same
+    network would have another digest elsewhere."""
     values: Iterable[Any] = (o for node in model.graph for o in node.outputs)
     for thing in (model, model.graph, *model.graph, *model.graph.inputs, *values):
         thing.metadata_props.clear()

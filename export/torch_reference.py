@@ -1,5 +1,7 @@
-"""The PyTorch side of one job: its module, its sample inputs and its fp32 answers, made when first
-asked for, so that a build that has nothing to do loads nothing."""
+"""The PyTorch side of one build job: its module, sample inputs and fp32 outputs.
+
+Each is made at its first use, so a build with nothing to do loads nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ class TorchReference:
     """One network of one checkpoint at one size.
 
     Args:
-        checkpoint, loras: where the weights come from.
-        job: which network.
+        checkpoint, loras: the source of the weights.
+        job: the network and size.
     """
 
     def __init__(self, checkpoint: Checkpoint, job: BuildJob, loras: Sequence[Lora]) -> None:
@@ -28,32 +30,32 @@ class TorchReference:
         self._job = job
         self._loras = loras
         self._module: nn.Module | None = None
-        self._want: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
 
     def inputs(self, rows: int) -> tuple[Tensor, ...]:
         """The first `rows` rows of the sample."""
-        vocabulary = int(self._checkpoint.configs["text_encoder"].get("vocab_size", 49408))
-        return sample(self._job.spec, rows, vocabulary=vocabulary)
+        return sample(self._job.spec, rows, vocabulary=self._checkpoint.family.vocabulary)
 
-    def want(self, rows: int) -> Tensor:
-        """What torch answers to `inputs(rows)` in fp32; kept for the next caller."""
-        if self._want is None or len(self._want) < rows:
+    def outputs(self, rows: int) -> tuple[Tensor, ...]:
+        """PyTorch's outputs for `inputs(rows)` in fp32, cached."""
+        if not self._outputs or len(self._outputs[0]) < rows:
             module = self._take()
-            self._want = reference(wrap(self._job.spec.name, module, "fp32"), self.inputs(rows))
+            network = wrap(self._job.network, module, "fp32")
+            self._outputs = reference(network, self.inputs(rows))
             self._module = module
-        return self._want[:rows]
+        return tuple(output[:rows] for output in self._outputs)
 
     def network(self, precision: Precision) -> Wrapped:
-        """The network at a precision; the caller owns it."""
-        return wrap(self._job.spec.name, self._take(), precision)
+        """The network in a precision. The caller owns it."""
+        return wrap(self._job.network, self._take(), precision)
+
+    def free(self) -> None:
+        """Release the weights."""
+        self._module = None
 
     def _take(self) -> nn.Module:
         module, self._module = self._module, None
         return module if module is not None else self._load()
 
     def _load(self) -> nn.Module:
-        return load(self._checkpoint, self._job.part, self._loras)
-
-    def rest(self) -> None:
-        """Let go of the weights: what follows needs the memory more."""
-        self._module = None
+        return load(self._checkpoint, self._job.network.part, self._loras)

@@ -1,8 +1,8 @@
-"""Every profile of every backend that runs here, against torch in fp32 on the CPU.
+"""Verify every profile of every backend that runs here against PyTorch in fp32 on the CPU.
 
-The reference is computed one row at a time, once, for the largest batch: rows are independent, so
-its first b rows serve profile b, and a backend in which rows of a batch touch is caught.
-It knows no checkpoint and no command line: networks, inputs and a folder with a manifest come in.
+The reference is computed once, one row at a time, for the largest batch. Rows are independent, so
+its first b rows serve profile b, and a backend that mixes rows of a batch is found. Networks,
+inputs and a folder with a manifest are the arguments; no checkpoint or command line is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.backends.onnxruntime import memory
 from engine.errors import DiffEditError
-from engine.manifest import Entry, Manifest
+from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
@@ -26,93 +26,97 @@ from export.networks import Wrapped
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
 """The largest relative error, ||got - want|| / ||want|| over a whole batch, that passes.
 
-Random networks of every kind measured 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf16) in onnxruntime
-and torch; a deep network and another order of summation cost several times that. A wrong axis,
-scale or timestep costs 1e-1 and more, so the limits stand between the two."""
+Random networks of every kind measured 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf16) in ONNX Runtime
+and PyTorch; a deep network and another order of summation cost several times that. A wrong axis,
+scale or timestep costs 1e-1 and more, so the limits separate the two."""
 
 REPLAYS = 3
 """Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
-it, and the last one's answer is compared. A CPU's call is the same each time: one is enough."""
+it and is compared. A CPU's call is the same each time: one is enough."""
 
-Check = dict[str, Any]
-"""A row of `Entry.checks`: backend, batch, max_abs, relative, ok (None: not run), reason."""
+NO_MEMORY = "it needs more memory than this machine has free"
+
+Outputs = Sequence[Tensor]
+"""A network's outputs, batched."""
 Report = Callable[[Check], None]
 
 
-def reference(network: Wrapped, inputs: Sequence[Tensor]) -> Tensor:
-    """What an fp32 network answers to each row alone, stacked; float32 on the CPU."""
+def reference(network: Wrapped, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """An fp32 network's outputs for each row alone, stacked; float32 on the CPU."""
     with torch.inference_mode():
         rows = [network(*(t[i : i + 1] for t in inputs)) for i in range(len(inputs[0]))]
-    return torch.cat(rows)
+    return tuple(torch.cat(outputs) for outputs in zip(*rows, strict=True))
 
 
-def compare(backend: str, precision: Precision, got: Tensor, want: Tensor) -> Check:
-    """One row: the errors of `got` and whether they pass for `precision`."""
-    row: Check = {"backend": backend, "batch": len(got)}
-    if not torch.isfinite(got).all():
-        return row | {"max_abs": None, "relative": None, "ok": False, "reason": "not finite"}
-    difference = got.double() - want.double()
-    scale = want.double().norm().clamp_min(1e-30)
-    relative = float(difference.norm() / scale)
-    ok = relative <= TOLERANCE[precision]
-    errors = {"max_abs": float(difference.abs().max()), "relative": relative, "ok": ok}
-    return row | errors | ({} if ok else {"reason": f"relative error {relative:.1e}"})
+def compare(backend: str, precision: Precision, got: Outputs, want: Outputs) -> Check:
+    """The errors of `got`, the largest over all outputs, and whether they pass."""
+    batch = len(got[0])
+    if not all(torch.isfinite(output).all() for output in got):
+        return Check(backend, batch, "too imprecise", reason="not finite")
+    differences = [g.double() - w.double() for g, w in zip(got, want, strict=True)]
+    scales = [w.double().norm().clamp_min(1e-30) for w in want]
+    relative = max(float(d.norm() / s) for d, s in zip(differences, scales, strict=True))
+    max_abs = max(float(d.abs().max()) for d in differences)
+    if relative <= TOLERANCE[precision]:
+        return Check(backend, batch, "passed", max_abs, relative)
+    reason = f"relative error {relative:.1e}"
+    return Check(backend, batch, "too imprecise", max_abs, relative, reason)
 
 
 def check_torch(
-    network: Wrapped, precision: Precision, inputs: Sequence[Tensor], want: Tensor | None
+    network: Wrapped, precision: Precision, inputs: Sequence[Tensor], want: Outputs | None
 ) -> Check:
-    """One row in torch at the target precision: finite, and near `want` where that is given.
+    """Run one row in PyTorch in the target precision: is it finite, and near `want` if given?
 
-    See `export.half_precision` for how half precision is computed here.
+    `export.half_precision` says how half precision is computed here.
     """
     with torch.inference_mode(), HalfPrecisionEmulation():
         got = network(*(t[:1] for t in inputs))
     if want is not None:
-        return compare("torch", precision, got, want[:1])
-    row = compare("torch", precision, got, got)
-    return row | ({"max_abs": None, "relative": None} if row["ok"] else {})
+        return compare("torch", precision, got, [output[:1] for output in want])
+    check = compare("torch", precision, got, got)
+    return replace(check, max_abs=None, relative=None) if check.status == "passed" else check
 
 
 def check_entry(
-    folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor, report: Report
+    folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Outputs, report: Report
 ) -> tuple[Check, ...]:
-    """Every profile of `entry`, whose files lie in `folder`, against `want`.
+    """Check every profile of `entry`, whose files are in `folder`, against `want`.
 
-    Writes a manifest of this entry alone into `folder`, so `folder` is a temporary one.
+    Writes a manifest of this entry alone into `folder`, which should be a temporary one.
 
-    A profile that cannot run here (no such backend, no kernel for bf16, too little memory) gets a
-    row with `ok` None and the reason; one that answers wrongly or fails gets `ok` False.
+    A profile that cannot run here (no such backend, no kernel for bf16, too little memory) is "not
+    run"; one whose runtime raises an error "failed".
     """
-    Manifest(model={}, entries=(entry,)).save(folder)
-    rows: list[Check] = []
-    for row in _rows(folder, entry, inputs, want):
-        if "reason" in row:  # a sentence about a file names a place that is about to go
-            row["reason"] = row["reason"].replace(f"{folder}/", "")
-        report(row)
-        rows.append(row)
-    return tuple(rows)
+    Manifest(model=None, entries=(entry,)).save(folder)
+    checks: list[Check] = []
+    for check in _checks(folder, entry, inputs, want):
+        # The folder is temporary: a reason must not name it.
+        check = replace(check, reason=check.reason.replace(f"{folder}/", ""))
+        report(check)
+        checks.append(check)
+    return tuple(checks)
 
 
-def runnable(kind: str) -> bool:
-    """Whether entries of this format can be run on this machine."""
+def runnable(kind: Format) -> bool:
+    """Whether entries of this format can run on this machine."""
     if kind == "onnx":
         return find_spec("onnxruntime") is not None
     return find_spec(kind.replace("-", "_")) is not None and torch.cuda.is_available()
 
 
 def affordable(entry: Entry, batches: Sequence[int]) -> int:
-    """The largest of `batches` that fits into memory here: so many rows the reference needs.
+    """The largest of `batches` that fits into memory here; the reference needs as many rows.
 
-    A GPU's memory is left to its runtime; on a CPU onnxruntime writes attention's scores out.
+    A GPU's memory is left to its runtime. On a CPU, ONNX Runtime stores all attention scores.
     """
     if entry.format != "onnx" or torch.cuda.is_available():
         return max(batches)
     spec = replace(entry.spec, batch_sizes=tuple(sorted(batches)))
-    return memory.limited(spec, sum(file.bytes for file in entry.files)).max_batch
+    return memory.limited(spec, entry.bytes).max_batch
 
 
-def _rows(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor) -> Iterator[Check]:
+def _checks(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Outputs) -> Iterator[Check]:
     spec = entry.spec
     name = "onnxruntime" if entry.format == "onnx" else entry.format
     try:
@@ -128,31 +132,32 @@ def _rows(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Tensor) ->
 
 
 def _profile(
-    networks: Any, name: str, spec: NetSpec, batch: int, inputs: Sequence[Tensor], want: Tensor
+    networks: Any, name: str, spec: NetSpec, batch: int, inputs: Sequence[Tensor], want: Outputs
 ) -> Check:
-    if batch > len(want):
-        return _not_run(name, batch, "needs more memory than this machine has free")
+    if batch > len(want[0]):
+        return _not_run(name, batch, NO_MEMORY)
     try:
         backend = networks.find(spec.name, spec.inputs[0].shape)
         if batch not in backend.spec.batch_sizes:
-            return _not_run(name, batch, "needs more memory than this machine has free")
+            return _not_run(name, batch, NO_MEMORY)
         named = {
             t.name: x[:batch].to(networks.device).contiguous()
             for t, x in zip(spec.inputs, inputs, strict=True)
         }
         for _ in range(REPLAYS if networks.device.type == "cuda" else 1):
-            got = backend(named)
-        got = got.cpu()
+            outputs = backend(named)
+        got = [output.cpu() for output in outputs]
     except (MemoryError, torch.OutOfMemoryError):
-        return _not_run(name, batch, "needs more memory than this machine has free")
-    except Exception as error:  # each runtime has errors of its own; the sentence says which
+        return _not_run(name, batch, NO_MEMORY)
+    except Exception as error:  # each runtime raises its own; the reason names it
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
-        row = _not_run(name, batch, reason)
-        return row if spec.precision == "bf16" else row | {"ok": False}
-    return compare(name, spec.precision, got, want[:batch])
+        if spec.precision == "bf16":  # few runtimes have kernels for it on a CPU
+            return _not_run(name, batch, reason)
+        return Check(name, batch, "failed", reason=reason)
+    return compare(name, spec.precision, got, [output[:batch] for output in want])
 
 
-def _open(folder: Path, kind: str) -> Any:
+def _open(folder: Path, kind: Format) -> Any:
     if kind == "onnx":
         from engine.backends.onnxruntime.networks import OnnxNetworks
 
@@ -163,5 +168,4 @@ def _open(folder: Path, kind: str) -> Any:
 
 
 def _not_run(backend: str, batch: int, reason: str) -> Check:
-    empty = {"max_abs": None, "relative": None, "ok": None}
-    return {"backend": backend, "batch": batch} | empty | {"reason": reason}
+    return Check(backend, batch, "not run", reason=reason)

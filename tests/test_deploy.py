@@ -496,7 +496,7 @@ def test_security_states_the_caches_and_formats_that_are() -> None:
     from diffedit.server import forms, image_codec
 
     text = " ".join((ROOT / "SECURITY.md").read_text().split())
-    caches = pipeline.PATH_CACHE_BYTES, pipeline.TEXT_CACHE_BYTES
+    caches = pipeline.TRAJECTORY_CACHE_BYTES, pipeline.TEXT_CACHE_BYTES
     assert "{} MiB and {} MiB".format(*(size // 2**20 for size in caches)) in text
     assert image_codec.FORMATS == ("PNG", "JPEG", "WEBP")
     assert f"{forms.MAX_FIELDS} texts and {len(forms.FILES) + 13} files" in text

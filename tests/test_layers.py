@@ -50,10 +50,12 @@ OPTIONAL = (
     *("polygraphy", "ray", "tensorrt", "tensorrt_rtx"),
 )
 PURE = (
+    "diffedit.algorithm.cache",
     "diffedit.algorithm.edit",
     "diffedit.algorithm.inputs",
-    "diffedit.algorithm.schedule",
     "diffedit.algorithm.mask",
+    "diffedit.algorithm.plan",
+    "diffedit.algorithm.schedule",
 )
 DESCRIPTIONS = (
     "engine.models",
@@ -128,9 +130,7 @@ def problem(module: str, found: Import) -> str | None:
         if not found.lazy:
             return f"{EXPORT_DOOR} imports export inside a function"
     if module in PURE and found.within("engine", "diffedit"):
-        allowed = found.within(
-            "engine.rows", *DESCRIPTIONS, "diffedit.algorithm.cache", "diffedit.request", *PURE
-        )
+        allowed = found.within("engine.rows", *DESCRIPTIONS, "diffedit.request", *PURE)
         if not allowed:
             return f"{module} is arithmetic over rows"
     if any(f"{module}.".startswith(f"{name}.") for name in DESCRIPTIONS):

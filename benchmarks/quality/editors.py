@@ -131,8 +131,8 @@ class Editors:
         size = geometry.choose_size(
             image.shape[:2],
             pipe.networks.sizes,
-            pipe.checkpoint.native_size,
-            pipe.checkpoint.factor,
+            pipe.checkpoint.family.native_size,
+            pipe.checkpoint.family.factor,
         )
         array, placement = geometry.fit(Image.fromarray(image), size)
         tensor = torch.from_numpy(array).to(pipe.networks.device)

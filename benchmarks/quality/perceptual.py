@@ -21,8 +21,8 @@ from PIL.Image import Image
 
 from diffedit.imaging import decode
 from diffedit.request import InvalidRequest
-from engine.checkpoint import HUB_ID
 from engine.errors import DiffEditError
+from engine.hub import HUB_ID
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 """LPIPS' networks, and what torchvision calls their weights."""

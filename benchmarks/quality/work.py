@@ -91,7 +91,7 @@ def measure(
     if any(not job.path(s).exists() for job in jobs for s in settings):
         _run(jobs, workers)
     checkpoint, judge = Checkpoint.open(models.model), Judge.open()
-    cases = {job.seeds: [case(s, checkpoint.native_size) for s in job.seeds] for job in jobs}
+    cases = {job.seeds: [case(s, checkpoint.family.native_size) for s in job.seeds] for job in jobs}
     return {
         setting.name: _joined(
             [
@@ -114,7 +114,7 @@ def _figures(
     rows = []
     for one, outcome in zip(cases, outcomes, strict=True):
         row: dict[str, Any] = {"seed": one.seed}
-        row |= figures(setting, one, outcome, judge, checkpoint.factor)
+        row |= figures(setting, one, outcome, judge, checkpoint.family.factor)
         if setting.keep:
             row |= {"after": outcome.after, "mask": outcome.mask}
             row |= {"heatmap": outcome.heatmap} if outcome.heatmap is not None else {}
@@ -150,7 +150,7 @@ def run_job(job: Job, after_each: Any = lambda: None) -> None:
     """What a process does: every part of the job that is not there yet."""
     torch.set_num_threads(job.threads)
     editors = Editors(job.models)
-    size = Checkpoint.open(job.models.model).native_size
+    size = Checkpoint.open(job.models.model).family.native_size
     cases = [case(seed, size) for seed in job.seeds]
     try:
         for setting in job.settings:

@@ -1,26 +1,32 @@
-"""What one edit leaves for the next: text embeddings and encoded trajectories.
+"""What one edit keeps for the next: text embeddings and trajectories.
 
-The cache knows keys and tensors, not what they mean. It belongs to one pipeline, hence to one
-checkpoint and one backend.
+The caches belong to one pipeline, hence to one checkpoint and one backend.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
+from diffedit.algorithm.schedule import Schedule
+
 K = TypeVar("K", bound=Hashable)
+
+TokenIds = tuple[int, ...]
+"""The token ids of one text, padding included."""
 
 
 class TensorCache(Generic[K]):
-    """A thread-safe map from keys to tuples of tensors, least recently used out first.
+    """A thread-safe map from keys to tuples of tensors, bounded in bytes.
 
-    Of two tuples for one key the longer stays: a trajectory of small depth is the beginning of a
-    deeper one. `max_bytes` bounds what is kept; 0 keeps nothing.
+    The least recently used entry is dropped first. Of two tuples for one key the longer is kept: a
+    short trajectory is the beginning of a longer one. `max_bytes=0` keeps nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -30,13 +36,15 @@ class TensorCache(Generic[K]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> tuple[Tensor, ...] | None:
+        """The tensors of a key, or None."""
         with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
+            entry = self._entries.get(key)
+            if entry is not None:
                 self._entries.move_to_end(key)
-            return found
+            return entry
 
     def put(self, key: K, tensors: Sequence[Tensor]) -> None:
+        """Keep tensors, and drop old entries beyond `max_bytes`."""
         value = tuple(tensors)
         with self._lock:
             old = self._entries.pop(key, ())
@@ -49,6 +57,7 @@ class TensorCache(Generic[K]):
                 self.bytes -= _size(dropped)
 
     def clear(self) -> None:
+        """Drop every entry."""
         with self._lock:
             self._entries.clear()
             self.bytes = 0
@@ -59,3 +68,55 @@ class TensorCache(Generic[K]):
 
 def _size(tensors: Sequence[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Trajectory(list[Tensor]):
+    """The latents x_0, x_1, ... of one image, each float32 [C, h, w].
+
+    All running edits of one image extend the same trajectory.
+    """
+
+
+TrajectoryKey = tuple[str, Schedule]
+"""(image key, schedule)."""
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Embeddings by token ids, trajectories by image and schedule.
+
+    `active` has the trajectories of running edits. Only the engine thread uses it.
+    """
+
+    embeddings: TensorCache[TokenIds]
+    trajectories: TensorCache[TrajectoryKey]
+    active: WeakValueDictionary[TrajectoryKey, Trajectory] = field(
+        default_factory=WeakValueDictionary
+    )
+
+    def trajectory(self, key: TrajectoryKey) -> Trajectory:
+        """The trajectory of an image, as far as any edit has extended it; empty at first."""
+        trajectory = self.active.get(key)
+        if trajectory is None:
+            trajectory = self.active[key] = Trajectory(self.trajectories.get(key) or ())
+        return trajectory
+
+    def known_levels(self, key: TrajectoryKey) -> int:
+        """How many levels above x_0 are cached."""
+        return max(0, len(self.trajectories.get(key) or ()) - 1)
+
+    def keep(
+        self,
+        key: TrajectoryKey,
+        trajectory: Sequence[Tensor],
+        embeddings: Mapping[TokenIds, Tensor] | None = None,
+    ) -> None:
+        """Keep a trajectory and embeddings that were checked to be finite."""
+        self.trajectories.put(key, trajectory)
+        for ids, embedding in (embeddings or {}).items():
+            self.embeddings.put(ids, [embedding])
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.embeddings.clear()
+        self.trajectories.clear()

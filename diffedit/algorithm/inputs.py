@@ -1,100 +1,57 @@
-"""What goes into an edit's flow and what comes out: a request made ready, and its answer.
-
-Tensors and token ids only: no picture, no text, no network.
-"""
+"""The inputs and outputs of an edit's flow: tensors and token ids, no pictures and no texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffedit.algorithm.cache import TensorCache
-from diffedit.algorithm.schedule import Schedule
+from diffedit.algorithm.cache import TokenIds
 from diffedit.request import EditRequest
-
-Ids = tuple[int, ...]
-
-
-class Path(list[Tensor]):
-    """A trajectory, x_0 first, that all edits of one image under way lengthen together."""
-
-
-@dataclass(frozen=True)
-class Caches:
-    """What edits leave for one another: embeddings by token ids, trajectories by image and grid.
-
-    `live` has the trajectories that edits are working on at this moment, for as long as they do; it
-    belongs to the thread that runs the flows.
-    """
-
-    texts: TensorCache[Ids]
-    paths: TensorCache[tuple[str, Schedule]]
-    live: WeakValueDictionary[tuple[str, Schedule], Path] = field(
-        default_factory=WeakValueDictionary
-    )
-
-    def path_of(self, task: EditInputs, schedule: Schedule) -> Path:
-        """The trajectory of a task's image, as far as anybody knows it; empty at first."""
-        key = task.image_key, schedule
-        path = self.live.get(key)
-        if path is None:
-            path = self.live[key] = Path(self.paths.get(key) or ())
-        return path
-
-    def keep(
-        self,
-        task: EditInputs,
-        schedule: Schedule,
-        path: Sequence[Tensor],
-        text: Mapping[Ids, Tensor] | None = None,
-    ) -> None:
-        """Keep the trajectory of a task's image and its texts, once they are known to be finite."""
-        self.paths.put((task.image_key, schedule), path)
-        for ids, embedding in (text or {}).items():
-            self.texts.put(ids, [embedding])
+from engine.models import NetworkNames
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """A request made ready: pictures are tensors on the device, texts are token ids.
+    """A preprocessed request: pictures are tensors on the device, texts are token ids.
 
     Attributes:
-        request: the numbers, already checked.
+        request: the options, already checked.
+        networks: the names of the model's networks.
         image: float32 [3, H, W] in [-1, 1].
         region: bool [h, w], true where a latent cell shows the photograph.
         source, target, negative, empty: token ids.
         user_mask: bool [h, w] or None.
         image_key: identifies `image`, for the trajectory cache.
-        note: called with "mask", "encode" or "decode" as each stage begins.
-        show: where somebody watches: called after each decoding step with what the result would be
-            if it ended here, and with x_0, both float32 [C, h, w] on the device.
+        on_stage: called with "mask", "encode" or "decode" when a stage begins.
+        on_preview: called after each decoding step with the result's latent if decoding ended
+            here, and with x_0; both float32 [C, h, w] on the device.
     """
 
     request: EditRequest
+    networks: NetworkNames
     image: Tensor
     region: Tensor
-    source: Ids
-    target: Ids
-    negative: Ids
-    empty: Ids
+    source: TokenIds
+    target: TokenIds
+    negative: TokenIds
+    empty: TokenIds
     user_mask: Tensor | None
     image_key: str
-    note: Callable[[str], None] = lambda stage: None
-    show: Callable[[Tensor, Tensor], None] | None = None
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_preview: Callable[[Tensor, Tensor], None] | None = None
 
 
 @dataclass(frozen=True)
 class EditOutputs:
-    """What a flow returns, on the device.
+    """The result of a flow, on the device.
 
     Attributes:
         latents: y_0, float32 [C, h, w].
         heatmap: float32 [h, w] in [0, 1].
         mask: bool [h, w].
-        image: float32 [3, H, W], or None where the mask is empty and the input is the answer.
+        image: float32 [3, H, W]; None if the mask is empty and the input is the result.
     """
 
     latents: Tensor

@@ -1,7 +1,7 @@
 """The same edit as plain PyTorch loops over the checkpoint's own modules: the oracle.
 
-No rows, no batcher, no caches, no shared step function: formulas are written out from the paper,
-one example at a time, in fp32. Everything faster is tested against this, end to end.
+No rows, no batcher, no caches, no shared step function. The formulas are written out as in the
+paper, one example at a time, in fp32. Every faster way is tested against it, end to end.
 """
 
 from __future__ import annotations
@@ -19,12 +19,21 @@ from diffedit.request import EditRequest
 
 @dataclass(frozen=True)
 class Reference:
-    """x0 [1, C, h, w]; heat, mask [h, w]; path: x_0..x_d; latents: y_0; image [1, 3, H, W]."""
+    """Every intermediate result.
+
+    Attributes:
+        x0: the encoded image, float32 [1, C, h, w].
+        heat: float32 [h, w] in [0, 1].
+        mask: bool [h, w].
+        trajectory: x_0 to x_d, each float32 [1, C, h, w].
+        latents: y_0, float32 [1, C, h, w].
+        image: float32 [1, 3, H, W] in [-1, 1].
+    """
 
     x0: Tensor
     heat: Tensor
     mask: Tensor
-    path: list[Tensor]
+    trajectory: list[Tensor]
     latents: Tensor
     image: Tensor
 
@@ -40,14 +49,22 @@ def edit(
     ids: dict[str, Tensor],
     region: Tensor,
 ) -> Reference:
-    """`request` on `image` [1, 3, H, W] in [-1, 1]; ids: "source", "target", "negative", "empty",
-    int64 [1, 77]; region: bool [h, w], the latent cells that show the photograph."""
+    """Edit one image.
+
+    Args:
+        unet, vae, text_encoder: the checkpoint's modules, in fp32.
+        schedule: of the request's number of steps.
+        request: its options; the pictures and texts in it are not used.
+        image: float32 [1, 3, H, W] in [-1, 1].
+        ids: "source", "target", "negative" and "empty", each int64 [1, 77].
+        region: bool [h, w], the latent cells that show the photograph.
+    """
     abar, times = schedule.abar, schedule.timesteps
     text = {name: text_encoder(tokens)[0] for name, tokens in ids.items()}
     generator = torch.Generator("cpu").manual_seed(request.seed)
 
     def eps(x: Tensor, i: int, t: int, c: Tensor) -> Tensor:
-        """The noise in x, at level i, when the network is told timestep t and text c."""
+        """The noise in x at level i, predicted at timestep t under the text c."""
         out: Tensor = unet(x, torch.tensor([t]), c).sample
         if schedule.prediction_type == "v_prediction":
             return sqrt(abar[i]) * out + sqrt(1 - abar[i]) * x
@@ -75,17 +92,17 @@ def edit(
 
     # Step 2: encode without text
     d = max(1, round(schedule.steps * request.strength))
-    path = [x0]
+    trajectory = [x0]
     for i in range(d):
-        e = eps(path[i], i, times[i + 1], text["empty"])
-        path.append(ddim(path[i], e, i, i + 1))
+        e = eps(trajectory[i], i, times[i + 1], text["empty"])
+        trajectory.append(ddim(trajectory[i], e, i, i + 1))
 
     # Step 3: decode under the mask
-    y = path[d]
+    y = trajectory[d]
     for i in range(d, 0, -1):
         e_negative = eps(y, i, times[i], text["negative"])
         e_target = eps(y, i, times[i], text["target"])
         e = e_negative + request.guidance_scale * (e_target - e_negative)
-        y = torch.where(mask, ddim(y, e, i, i - 1), path[i - 1])
+        y = torch.where(mask, ddim(y, e, i, i - 1), trajectory[i - 1])
     decoded = vae.decode(y / vae.config.scaling_factor).sample
-    return Reference(x0, heat, mask, path, y, decoded)
+    return Reference(x0, heat, mask, trajectory, y, decoded)

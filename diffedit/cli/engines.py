@@ -14,7 +14,7 @@ from diffedit.cli import options as o
 from diffedit.cli.errors import say
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Manifest
-from engine.netspec import NetSpec
+from engine.netspec import format_size
 
 app = typer.Typer(help="Look into a folder of compiled networks.", no_args_is_help=True)
 
@@ -26,8 +26,9 @@ def list_(folder: Folder, as_json: o.Json = False) -> None:
     """List every compiled network: size, format, precision, profiles, and how it was checked."""
     manifest = Manifest.load(folder)
     if as_json:
-        rows = [{**asdict(entry), "bytes": _bytes(entry)} for entry in manifest.entries]
-        print(json.dumps({"model": manifest.model, "entries": rows}))  # noqa: T201
+        rows = [{**asdict(entry), "bytes": entry.bytes} for entry in manifest.entries]
+        model = asdict(manifest.model) if manifest.model else None
+        print(json.dumps({"model": model, "entries": rows}))  # noqa: T201
         return
     from rich.console import Console
     from rich.table import Table
@@ -39,9 +40,9 @@ def list_(folder: Folder, as_json: o.Json = False) -> None:
     for entry in sorted(manifest.entries, key=lambda e: (e.format, e.spec.name, e.spec.kind[1])):
         spec = entry.spec
         profiles = ",".join(map(str, spec.batch_sizes))
-        megabytes = f"{_bytes(entry) / 1e6:.1f}"
+        megabytes = f"{entry.bytes / 1e6:.1f}"
         made = _built_with(entry)
-        picture = _picture(spec, manifest)
+        picture = format_size(spec.size) if spec.size else "any"
         table.add_row(
             spec.name,
             picture,
@@ -55,9 +56,9 @@ def list_(folder: Folder, as_json: o.Json = False) -> None:
     console = Console()
     if not console.is_terminal:  # a pipe has no width of its own
         console = Console(width=160)
-    console.print(f"{folder}: {manifest.model.get('source', 'unknown model')}", markup=False)
-    for lora in manifest.model.get("lora") or []:
-        console.print(f"with {lora.get('path')} at {lora.get('scale')}", markup=False)
+    console.print(f"{folder}: {manifest.source}", markup=False)
+    for lora in manifest.model.loras if manifest.model else ():
+        console.print(f"with {lora.path} at {lora.scale:g}", markup=False)
     console.print(table)
     for entry in manifest.entries:
         for note in entry.notes:
@@ -92,7 +93,7 @@ def explain(
         files = sum(len(entry.files) for entry in manifest.entries)
         _print("files", damaged or [f"all {files} are as they were built"])
         compared = "the same as the engines were built from"
-        built = f"built from {manifest.model.get('source')}; give --model to compare"
+        built = f"built from {manifest.source}; give --model to compare"
         differs = any("differs from the model" in why for _, why in backends.values())
         if not differs:
             _print("model", [compared if digests is not None else built])
@@ -112,11 +113,9 @@ def _print(head: str, lines: list[str]) -> None:
 def _digests(model: str | None, variant: str | None) -> dict[str, str] | None:
     if model is None:
         return None
-    from diffedit.backend_selection import PARTS
     from engine.hub import find_checkpoint
 
-    checkpoint = find_checkpoint(model, variant=variant)
-    return {part: checkpoint.digest(part) for part in PARTS}
+    return find_checkpoint(model, variant=variant).digests()
 
 
 def _opened(
@@ -145,37 +144,18 @@ def _problem(entry: Entry, folder: Path) -> str | None:
     return None
 
 
-def _bytes(entry: Entry) -> int:
-    return sum(file.bytes for file in entry.files)
-
-
 def _built_with(entry: Entry) -> str:
     built = entry.built_with
-    words = [built.get("product", ""), built.get("version", ""), built.get("gpu") or ""]
-    return " ".join(str(word) for word in words if word)
-
-
-def _picture(spec: NetSpec, manifest: Manifest) -> str:
-    """The picture size of one network, in pixels: the VAE of the same latents states it."""
-    images = {
-        (e.spec.output.shape if e.spec.name == "vae_encode" else e.spec.inputs[0].shape): image
-        for e in manifest.entries
-        if e.spec.name in ("vae_encode", "vae_decode")
-        for image in [(e.spec.inputs[0] if e.spec.name == "vae_encode" else e.spec.output).shape]
-    }
-    shape = spec.inputs[0].shape
-    pixels = shape if spec.name == "vae_encode" else images.get(shape)
-    return f"{pixels[1]}x{pixels[2]}" if pixels else "any" if spec.name == "text" else "?"
+    return " ".join(word for word in (built.product, built.version, built.gpu) if word)
 
 
 def _checked(entry: Entry) -> str:
-    """The worst relative error of the verification; a profile that could not run (ok: None) is no
-    failure, but is counted."""
-    ran = [check for check in entry.checks if check.get("ok") is not None]
+    """How the verification went, with the worst relative error. Profiles that could not run here
+    are counted."""
+    ran = [check for check in entry.checks if check.status != "not run"]
     left_out = len(entry.checks) - len(ran)
     if not ran:
         return "not run here"
-    worst = max(float(check.get("relative") or 0) for check in ran)
-    good = all(check["ok"] for check in ran)
-    verdict = f"{'ok' if good else 'FAILED'}, {worst:.1e}"
-    return verdict + (f"; {left_out} not run" if left_out else "")
+    worst = max(check.relative or 0.0 for check in ran)
+    wrong = next((check.status.upper() for check in ran if check.status != "passed"), "ok")
+    return f"{wrong}, {worst:.1e}" + (f"; {left_out} not run" if left_out else "")

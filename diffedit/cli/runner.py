@@ -91,7 +91,7 @@ def record_of(
     options: ModelOptions,
 ) -> dict[str, Any]:
     """What a PNG keeps: enough to repeat the edit, and no path of this machine."""
-    factor = pipe.checkpoint.factor
+    factor = pipe.checkpoint.family.factor
     local = Path(options.model).exists()
     mask: Any = request.mask_image
     return {
@@ -169,11 +169,12 @@ def _say_done(result: EditResult, record: dict[str, Any], targets: Targets) -> N
         print(json.dumps({**files, **summary(result, record)}))  # noqa: T201
     if targets.quiet:
         return
-    rows, calls = result.stats.rows.get("unet", 0), result.stats.calls.get("unet", 0)
+    denoiser = result.stats.denoiser
+    rows, calls = result.stats.rows.get(denoiser, 0), result.stats.calls.get(denoiser, 0)
     where = ", ".join(str(path) for path in targets.files) or "standard output"
     say(
         f"wrote {where}: {edited_share(result.mask):.1%} of the picture edited, {rows} rows of the "
-        f"UNet in {calls} calls, {result.stats.seconds['total']:.1f} s"
+        f"{denoiser} in {calls} calls, {result.stats.seconds['total']:.1f} s"
     )
     if targets.out != "-" and Path(targets.out).suffix.lower() != ".png":
         say("note: only PNG keeps the parameters that `replay` needs.")

@@ -57,7 +57,7 @@ def overlay(pipe: DiffEditPipeline, photo: Image, heatmap: Any) -> Image:
     """The heatmap over the photograph it belongs to."""
     from diffedit.imaging import compose, geometry
 
-    factor = pipe.checkpoint.factor
+    factor = pipe.checkpoint.family.factor
     height, width = heatmap.shape
     _, placement = geometry.fit(photo, (height * factor, width * factor))
     return compose.heatmap_overlay(photo, heatmap, placement, factor)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffedit.algorithm.edit import expected_rows
+from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.pipeline import DiffEditPipeline
-from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest
+from diffedit.request import EditRequest, InvalidRequest
 from diffedit.server import previews
+from engine.models import NetworkNames
 from engine.rows import Flow, Row
 
 Calls = Mapping[str, Mapping[int, float]]
@@ -27,75 +28,76 @@ Calls = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds per call, by network and profile, and the preview map fitted on the way.
+    """Seconds per call, by network and profile, and the preview map that was fitted meanwhile.
 
     Attributes:
+        networks: the names of the model's networks.
         calls: see `Calls`.
-        colours: float32 [C + 1, 3], latent to RGB in [-1, 1]; the last line is the constant.
-        noise_schedule_config: the checkpoint's scheduler config, for the depth of an edit.
-        grids: schedules by their steps, made as they are asked for.
+        colours: float32 [C + 1, 3], latent to RGB in [-1, 1]; the last row is the constant.
+        scheduler_config: the checkpoint's, for the plan of an edit.
     """
 
+    networks: NetworkNames
     calls: Calls
     colours: NDArray[np.float32]
-    noise_schedule_config: Mapping[str, object]
-    grids: dict[int, Schedule] = field(default_factory=dict, repr=False)
+    scheduler_config: Mapping[str, object]
+    _schedules: dict[int, Schedule] = field(default_factory=dict, repr=False)
 
     def row_seconds(self, net: str) -> float:
-        """A row's share of the profile that serves rows fastest."""
+        """Seconds of one row in the profile with the highest throughput."""
         return min(seconds / rows for rows, seconds in self.calls[net].items())
 
     def call_seconds(self, net: str, rows: int) -> float:
-        """Calls that hold this many rows and nothing else."""
+        """Seconds of the calls that hold this many rows and no others."""
         profiles = self.calls[net]
         whole, rest = divmod(rows, max(profiles))
         last = min((p for p in profiles if p >= rest), default=0) if rest else 0
         return whole * profiles[max(profiles)] + (profiles[last] if last else 0.0)
 
     def work(self, request: EditRequest, *, mask_only: bool = False) -> float:
-        """Seconds of the device that an edit uses up beside others."""
-        rows = _mask_rows(request) if mask_only else expected_rows(request, self._grid(request))
-        rest = self.row_seconds("vae_encode") + 3 * self.row_seconds("text")
-        rest += 0.0 if mask_only else self.row_seconds("vae_decode")
-        return rows * self.row_seconds("unet") + rest
-
-    def encoding(self) -> float:
-        """Seconds that a picture's encoding takes at the default options, and a kept one saves."""
-        usual = EditRequest(b"", "any")
-        return self._grid(usual).level(usual.strength) * self.row_seconds("unet")
+        """Device seconds of an edit that shares its calls with others."""
+        plan = self._plan(request, mask_only)
+        seconds = {net: self.row_seconds(net) for net in self.calls}
+        total = plan.rows * seconds[self.networks.denoiser]
+        total += seconds[self.networks.image_encoder]
+        total += plan.distinct_texts(request) * sum(seconds[n] for n in self.networks.text_encoders)
+        return total + (seconds[self.networks.image_decoder] if plan.decodes_image else 0.0)
 
     def alone(self, request: EditRequest, *, mask_only: bool = False) -> float:
         """Seconds of an edit on an idle device, from the first call to the last."""
-        total = self.call_seconds("text", 3) + self.call_seconds("vae_encode", 1)
-        total += self.call_seconds("unet", _mask_rows(request))
-        if mask_only:
-            return total
-        depth = self._grid(request).level(request.strength)
-        if request.method in ("diffedit", "encode-decode"):
-            total += depth * self.call_seconds("unet", 1)
-        total += depth * self.call_seconds("unet", 1 if request.guidance_scale == 1 else 2)
-        return total + self.call_seconds("vae_decode", 1)
+        plan, call = self._plan(request, mask_only), self.call_seconds
+        total = sum(call(n, plan.distinct_texts(request)) for n in self.networks.text_encoders)
+        total += call(self.networks.image_encoder, 1)
+        for stage in plan.stages:
+            total += stage.calls * call(self.networks.denoiser, stage.rows_per_call)
+        return total + (call(self.networks.image_decoder, 1) if plan.decodes_image else 0.0)
 
-    def _grid(self, request: EditRequest) -> Schedule:
+    def encoding(self) -> float:
+        """Seconds to encode a picture at the default options, which a cached trajectory saves."""
+        default = EditRequest(b"", "any")
+        plan = EditPlan.for_inversion(default, self._schedule(default))
+        return plan.rows * self.row_seconds(self.networks.denoiser)
+
+    def _plan(self, request: EditRequest, mask_only: bool) -> EditPlan:
+        make = EditPlan.for_mask if mask_only else EditPlan.for_edit
+        return make(request, self._schedule(request))
+
+    def _schedule(self, request: EditRequest) -> Schedule:
         steps = request.num_inference_steps
-        if steps not in self.grids:
+        if steps not in self._schedules:
             try:
-                self.grids[steps] = Schedule.from_config(dict(self.noise_schedule_config), steps)
+                schedule = Schedule.from_config(dict(self.scheduler_config), steps)
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
-        return self.grids[steps]
-
-
-def _mask_rows(request: EditRequest) -> int:
-    finds = request.method in MASKED_METHODS and request.mask_image is None
-    return 2 * request.num_maps_per_mask if finds else 0
+            self._schedules[steps] = schedule
+        return self._schedules[steps]
 
 
 def measure(pipe: DiffEditPipeline) -> CostModel:
     """Run every profile once to warm it up and once more to time it. Blocks; seconds to minutes."""
     pipe.batcher.start()
     checkpoint = pipe.checkpoint
-    sizes = pipe.networks.sizes or ((checkpoint.native_size,) * 2,)
+    sizes = pipe.networks.sizes or ((checkpoint.family.native_size,) * 2,)
     calls: Calls = {}
     colours = np.zeros((1, 3), np.float32)
     for height, width in sorted(
@@ -103,24 +105,25 @@ def measure(pipe: DiffEditPipeline) -> CostModel:
     ):  # estimates: the largest
         flow = _warm_up(pipe, (height, width))
         calls, colours = pipe.batcher.submit(flow).future.result()
-    return CostModel(calls, colours, checkpoint.configs["scheduler"])
+    return CostModel(checkpoint.names, calls, colours, checkpoint.scheduler_config)
 
 
 def _warm_up(
     pipe: DiffEditPipeline, size: tuple[int, int]
 ) -> Flow[tuple[Calls, NDArray[np.float32]]]:
     """Every profile of every network at one picture size, on the engine's thread like any flow."""
-    device, factor = pipe.networks.device, pipe.checkpoint.factor
-    ids = torch.zeros(pipe.checkpoint.tokens, dtype=torch.int64, device=device)
-    pictures = _pictures(size, factor).to(device)
-    (embedding,) = yield [Row("text", (ids,))]
-    (latent,) = yield [Row("vae_encode", (pictures[0],))]
-    time_step = torch.tensor(500.0, device=device)
+    device, family, nets = pipe.networks.device, pipe.checkpoint.family, pipe.checkpoint.names
+    ids = torch.zeros(family.tokens, dtype=torch.int64, device=device)
+    pictures = _pictures(size, family.factor).to(device)
+    (text_encoder,) = nets.text_encoders
+    (embedding,) = yield [Row(text_encoder, (ids,))]
+    (latent,) = yield [Row(nets.image_encoder, (pictures[0],))]
+    timestep = torch.tensor(500.0, device=device)
     rows = {
-        "text": Row("text", (ids,)),
-        "vae_encode": Row("vae_encode", (pictures[0],)),
-        "unet": Row("unet", (latent, time_step, embedding)),
-        "vae_decode": Row("vae_decode", (latent,)),
+        text_encoder: Row(text_encoder, (ids,)),
+        nets.image_encoder: Row(nets.image_encoder, (pictures[0],)),
+        nets.denoiser: Row(nets.denoiser, (latent, timestep, embedding)),
+        nets.image_decoder: Row(nets.image_decoder, (latent,)),
     }
     calls: dict[str, dict[int, float]] = {}
     for net, row in rows.items():
@@ -133,7 +136,7 @@ def _warm_up(
                 calls.setdefault(net, {})[profile] = time.perf_counter() - began
     latents = []
     for picture in pictures:
-        (seen,) = yield [Row("vae_encode", (picture,))]
+        (seen,) = yield [Row(nets.image_encoder, (picture,))]
         latents.append(seen.float().cpu().numpy())
     return calls, previews.fit(np.stack(latents), pictures.cpu().numpy())
 

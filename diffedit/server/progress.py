@@ -75,7 +75,7 @@ class ProgressReporter:
 
         def draw() -> bytes:
             table = previews.fit(both[1:], pending.canvas[None], prior=self._table)
-            picture = pending.sketch(previews.colours(both[0], table))
+            picture = pending.render_preview(previews.colours(both[0], table))
             return image_codec.preview(picture, self._job.order)
 
         async with self._in_order:

@@ -179,7 +179,7 @@ class Routes:
         pipe = self.engine_host.pipe
         model = {"id": self.engine_host.model, "object": "model", "owned_by": "local", "created": 0}
         if pipe is not None:
-            model |= {"backend": pipe.describe(), "native_size": pipe.checkpoint.native_size}
+            model |= {"backend": pipe.describe(), "native_size": pipe.checkpoint.family.native_size}
         limits = {name: getattr(self.settings, name) for name in TOLD_LIMITS}
         return {"object": "list", "data": [model], "limits": limits}
 

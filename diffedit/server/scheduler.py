@@ -192,7 +192,7 @@ class Scheduler:
         ]
         for request, watcher in zip(opened.requests, watchers, strict=True):
             start = partial(
-                pipe.submit, callback=watcher.rows, show=watcher.show, mask_only=job.mask_only
+                pipe.submit, callback=watcher.rows, on_preview=watcher.show, mask_only=job.mask_only
             )
             pending = await self._in_pool(start, request)
             watcher.pending.set_result(pending)
@@ -201,7 +201,7 @@ class Scheduler:
             await self._engine(pending)
         await asyncio.gather(*job.drawings)
         began = time.monotonic()
-        job.stage, factor = "writing", pipe.checkpoint.factor
+        job.stage, factor = "writing", pipe.checkpoint.family.factor
         job.tell("progress", stage="writing", progress=round(job.progress, 4))
         job.answers = [
             await self._in_pool(

@@ -1,6 +1,6 @@
-"""Backends: one protocol, four implementations, each importing its package late.
+"""Backends: one protocol, four implementations. Each imports its runtime package when opened.
 
-A `Backend` runs one network at one size; a `Networks` finds the backend for a kind of row.
+A `Backend` runs one network at one size. A `Networks` finds the backend for a kind of row.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from engine.netspec import NetSpec, Size
 class Backend(Protocol):
     """One network, ready to run.
 
-    `batch` maps every input name of `spec` to a contiguous tensor on `device` whose leading axis is
-    one of `spec.batch_sizes`; the same tensors come again at every call of that batch size, so
-    their addresses may be captured. The result, float32 on `device`, may be the backend's own
-    memory: it holds until the next call, and the caller clones what it keeps.
+    `__call__(batch)`: `batch` maps every input name of `spec` to a contiguous tensor on `device`
+    whose leading axis is one of `spec.batch_sizes`. The same tensors are passed in every call of
+    that batch size, so their addresses may be captured. Returns one float32 tensor on `device` for
+    each of `spec.outputs`. The memory belongs to the backend and is valid until its next call; the
+    caller clones what it keeps.
     """
 
     spec: NetSpec
     device: torch.device
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor: ...
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]: ...
 
 
 class Networks(Protocol):
@@ -33,8 +34,8 @@ class Networks(Protocol):
 
     Attributes:
         name: "torch", "onnxruntime", "tensorrt" or "fake".
-        device: where rows live.
-        sizes: picture sizes it was compiled for; None where any multiple of the VAE factor runs.
+        device: the device of rows and answers.
+        sizes: the picture sizes it was compiled for; None if any multiple of the VAE factor runs.
     """
 
     name: str
@@ -42,11 +43,13 @@ class Networks(Protocol):
     sizes: tuple[Size, ...] | None
 
     def find(self, net: str, shape: tuple[int, ...]) -> Backend:
-        """The backend for rows of `net` whose first input has `shape`; EngineMismatch if none."""
+        """The backend for rows of `net` whose first input has `shape`. Raises EngineMismatch."""
         ...
 
     def describe(self) -> str:
         """One line for people: product, version, device, precision."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the networks and their memory."""
+        ...

@@ -1,8 +1,7 @@
-"""An engine folder, opened to run: what lies in it, whether it belongs to the model, and where not.
+"""An engine folder, opened to run: its entries, whether they fit the model, and what is missing.
 
-The onnxruntime and the tensorrt backend share it. It knows the manifest, its entries and sizes; it
-imports no runtime and reads no network, and it turns everything that does not fit into one
-EngineMismatch sentence which names the command that helps.
+The ONNX Runtime and TensorRT backends share it. It reads the manifest; it imports no runtime and
+reads no network. Every mismatch becomes one EngineMismatch that names the command to run.
 """
 
 from __future__ import annotations
@@ -16,23 +15,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoint import NETWORKS
+from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Format, Manifest
-from engine.netspec import NetSpec, Size, TensorSpec
-
-DTYPES = {"fp32": torch.float32, "int64": torch.int64}
-"""The torch type of every type that a network's border can have."""
+from engine.netspec import NetSpec, Size, TensorSpec, format_size
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One input or output as a compiled file states it.
+    """One input or output, as a compiled file states it.
 
     Attributes:
         name: as in the file.
-        dtype: "fp32" or "int64", or the file's own word for anything else.
-        shape: without the batch axis; None where the file leaves a side open.
+        dtype: "fp32" or "int64", or the file's own name for any other type.
+        shape: without the batch axis; None for a dynamic side.
     """
 
     name: str
@@ -46,8 +42,8 @@ class EngineFolder:
 
     Attributes:
         path: the folder.
-        manifest: its manifest, of the model in use.
-        formats: what the backend runs; `entries` are of these.
+        manifest: its manifest.
+        formats: the formats that the backend runs; `entries` has only these.
         pin: the only profile to run in, or None.
     """
 
@@ -65,24 +61,24 @@ class EngineFolder:
         digests: Mapping[str, str] | None = None,
         pin_batch_size: int | None = None,
     ) -> EngineFolder:
-        """Read the manifest and check it against the checkpoint in use.
+        """Read the manifest and compare it with the checkpoint in use.
 
         Args:
             path: the folder that `diffedit-trt build --out` wrote.
-            formats: the formats wanted, the preferred one first.
-            digests: part -> sha256 of the checkpoint in use; None trusts the folder.
-            pin_batch_size: run in this profile alone: see `NetSpec.pinned`.
+            formats: the wanted formats, the preferred one first.
+            digests: part -> sha256 of the checkpoint in use; None skips the comparison.
+            pin_batch_size: the only profile to run in; see `NetSpec.pinned`.
 
         Raises:
-            EngineMismatch: no manifest, another model, nothing in these formats, no such profile.
+            EngineMismatch: no manifest, another model, no entry in these formats, no such profile.
         """
         path = Path(path)
         folder = cls(path, Manifest.load(path), tuple(formats), pin_batch_size)
         folder._check_model(digests or {})
         if not folder.entries:
-            there = sorted({entry.format for entry in folder.manifest.entries})
+            present = sorted({entry.format for entry in folder.manifest.entries})
             raise EngineMismatch(
-                f"{path} holds {' and '.join(there) or 'nothing yet'}, but no "
+                f"{path} has {' and '.join(present) or 'no'} files, but no "
                 f"{' or '.join(formats)} files; build them with: {folder.command()}"
             )
         for entry in folder.entries:
@@ -91,84 +87,77 @@ class EngineFolder:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
+        """The entries in the backend's formats."""
         return tuple(e for e in self.manifest.entries if e.format in self.formats)
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of all networks that an edit needs."""
+        return self.manifest.model.networks if self.manifest.model else ()
+
+    @property
     def sizes(self) -> tuple[Size, ...]:
-        """(height, width) of every picture size that all four networks are there for, ascending."""
-        kinds = {entry.spec.kind for entry in self.entries}
-        found = []
-        for spec in (e.spec for e in self.entries if e.spec.name == "vae_encode"):
-            latent = spec.output.shape
-            if {("unet", latent), ("vae_decode", latent)} <= kinds:
-                found.append((spec.inputs[0].shape[1], spec.inputs[0].shape[2]))
-        return tuple(sorted(set(found))) if any(net == "text" for net, _ in kinds) else ()
+        """(height, width) of every picture size that has all networks, ascending."""
+        if not self.networks:
+            return ()
+        built = {(entry.spec.name, entry.spec.size) for entry in self.entries}
+        sizes = {size for _, size in built if size is not None}
+        return tuple(
+            size
+            for size in sorted(sizes)
+            if all((name, size) in built or (name, None) in built for name in self.networks)
+        )
 
     @property
     def precisions(self) -> str:
-        """For people: "fp16", or "fp16 with a vae_decode in fp32"."""
-        by_net = {entry.spec.name: entry.spec.precision for entry in self.entries}
-        main = by_net.get("unet", self.entries[0].spec.precision)
-        others = [f"{net} in {precision}" for net, precision in by_net.items() if precision != main]
+        """For people: "fp16", or "fp16 with vae_decode in fp32"."""
+        main = next(
+            (e.spec.precision for e in self.entries if e.spec.role == "denoiser"),
+            self.entries[0].spec.precision,
+        )
+        by_name = {entry.spec.name: entry.spec.precision for entry in self.entries}
+        others = [f"{name} in {other}" for name, other in by_name.items() if other != main]
         return f"{main} with {', '.join(others)}" if others else str(main)
 
     def only(self, wanted: Format) -> EngineFolder:
-        """The same folder, seen by a backend of one format."""
+        """The same folder with the entries of one format."""
         return replace(self, formats=(wanted,))
 
     def require_complete(self) -> None:
-        """Raises EngineMismatch unless at least one size has all four networks."""
+        """Raise EngineMismatch unless at least one size has all networks."""
         if not self.sizes:
-            there = ", ".join(sorted({entry.spec.name for entry in self.entries}))
+            present = ", ".join(sorted({entry.spec.name for entry in self.entries}))
             raise EngineMismatch(
-                f"The build in {self.path} is not finished: of four networks there is only "
-                f"{there} ({' or '.join(self.formats)}); finish it with: {self.command()}"
+                f"The build in {self.path} is not finished: of {len(self.networks)} networks it "
+                f"has only {present} ({' or '.join(self.formats)}); finish it with: "
+                f"{self.command()}"
             )
 
     def entry(self, net: str, shape: tuple[int, ...]) -> Entry:
         """The entry for rows of `net` whose first input has `shape`, its spec pinned if asked.
 
-        Raises EngineMismatch, saying what is there and which command builds what is not.
+        Raises EngineMismatch, which says what the folder has and how to build the rest.
         """
         for entry in self.entries:
             if entry.spec.kind == (net, tuple(shape)):
                 return replace(entry, spec=self._pinned(entry.spec))
-        raise EngineMismatch(self._absent(net, tuple(shape)))
+        raise EngineMismatch(self._missing(net, tuple(shape)))
 
     def command(self, size: Size | None = None) -> str:
-        """The command that builds what is missing here."""
+        """The command that builds what is missing."""
         parts = ["diffedit-trt build MODEL --out", shlex.quote(str(self.path))]
         if size:
-            parts.append(f"--size {size[0]}x{size[1]}")
+            parts.append(f"--size {format_size(size)}")
         return " ".join([*parts, "--target", self.formats[0]])
 
-    def size_of(self, net: str, shape: tuple[int, ...]) -> Size | None:
-        """The picture size that rows of `net` with this `shape` belong to; None for text."""
-        if len(shape) != 3:
-            return None
-        height, width = shape[1:]
-        if net == "vae_encode":
-            return height, width
-        factor = self._factor()
-        return (height * factor, width * factor) if factor else None
-
-    def _factor(self) -> int | None:
-        """Pixels per latent cell, from any VAE that is there."""
-        for spec in (entry.spec for entry in self.manifest.entries):
-            if spec.name in ("vae_encode", "vae_decode"):
-                sides = spec.inputs[0].shape[1], spec.output.shape[1]
-                return max(sides) // min(sides)
-        return None
-
     def _check_model(self, digests: Mapping[str, str]) -> None:
-        built = self.manifest.model.get("digests", {})
+        built = self.manifest.model.digests if self.manifest.model else {}
         for part, digest in digests.items():
             if built.get(part) != digest:
-                source = self.manifest.model.get("source", "another model")
                 raise EngineMismatch(
-                    f"The engines in {self.path} were built from {source}, whose {part} differs "
-                    f"from the model in use; build engines of this model with: "
-                    f"diffedit-trt build MODEL --out NEW_FOLDER"
+                    f"The engines in {self.path} were built from {self.manifest.source}, whose "
+                    f"{part} differs from the model in use; build engines of this model with: "
+                    "diffedit-trt build MODEL --out NEW_FOLDER"
                 )
 
     def _pinned(self, spec: NetSpec) -> NetSpec:
@@ -183,35 +172,49 @@ class EngineFolder:
                 f"{self.command()} --batches {self.pin}"
             ) from None
 
-    def _absent(self, net: str, shape: tuple[int, ...]) -> str:
-        if net not in NETWORKS:
-            return f"There is no network named {net!r}; there are {', '.join(NETWORKS)}."
-        there = [entry.spec.inputs[0].shape for entry in self.entries if entry.spec.name == net]
-        size = self.size_of(net, shape)
-        alike = not there or any(len(s) == len(shape) and s[0] == shape[0] for s in there)
-        if there and (size is None or not alike):
+    def _missing(self, net: str, shape: tuple[int, ...]) -> str:
+        if self.networks and net not in self.networks:
+            return f"There is no network named {net!r}; there are {', '.join(self.networks)}."
+        specs = [entry.spec for entry in self.entries if entry.spec.name == net]
+        shapes = [spec.inputs[0].shape for spec in specs]
+        built = [(spec, spec.inputs[0]) for spec in specs]
+        if not specs:  # any tensor of that form tells the size
+            all_specs = [entry.spec for entry in self.entries]
+            built = [(spec, t) for spec in all_specs for t in (spec.inputs[0], *spec.outputs)]
+        size = next((s for spec, tensor in built if (s := _size_for(spec, tensor, shape))), None)
+        if specs and size is None:
             return (
-                f"The {net} in {self.path} takes rows of {' or '.join(map(str, there))}, not "
+                f"The {net} in {self.path} takes rows of {' or '.join(map(str, shapes))}, not "
                 f"{shape}: they belong to another kind of model; build again from this one."
             )
-        asked = f" for {size[0]}x{size[1]} pixels" if size else ""
+        for_size = f" for {format_size(size)} pixels" if size else ""
         return (
-            f"{self.path} has no {net}{asked} ({' or '.join(self.formats)}); "
-            f"{self._what_is_there()}; build it with: {self.command(size)}"
+            f"{self.path} has no {net}{for_size} ({' or '.join(self.formats)}); "
+            f"{self._present()}; build it with: {self.command(size)}"
         )
 
-    def _what_is_there(self) -> str:
+    def _present(self) -> str:
         if self.sizes:
-            return f"complete there is {', '.join(f'{h}x{w}' for h, w in self.sizes)}"
+            return f"complete sizes: {', '.join(map(format_size, self.sizes))}"
         names = sorted({entry.spec.name for entry in self.entries})
-        return f"the build is not finished, there is only {', '.join(names)}"
+        return f"the build is not finished, it has only {', '.join(names)}"
+
+
+def _size_for(spec: NetSpec, tensor: TensorSpec, shape: tuple[int, ...]) -> Size | None:
+    """The picture size of rows of `shape`, by the scale of a tensor of `spec`; None if they have
+    another number of axes or channels."""
+    alike = len(shape) == len(tensor.shape) == 3 and shape[0] == tensor.shape[0]
+    if spec.size is None or not alike:
+        return None
+    scale = spec.size[0] // tensor.shape[1]
+    return shape[1] * scale, shape[2] * scale
 
 
 def read_verified(entry: Entry, folder: Path) -> bytes:
     """The bytes of an entry's main file, compared with the sha256 in the manifest.
 
-    What is returned is what was hashed: nobody can change the file in between.
-    Raises EngineMismatch where a file is missing, truncated or changed.
+    The returned bytes are those that were hashed, so the file cannot change in between.
+    Raises EngineMismatch if a file is missing, truncated or changed.
     """
     main = entry.files[0]
     path = folder / main.name
@@ -220,22 +223,22 @@ def read_verified(entry: Entry, folder: Path) -> bytes:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == main.sha256:
             return data
-    data = entry.verified(folder).read_bytes()  # finds the sentence for what is wrong
+    data = entry.verified(folder).read_bytes()  # raises the sentence for what is wrong
     if hashlib.sha256(data).hexdigest() != main.sha256:
         raise EngineMismatch(f"{path} was changed while it was read; run again.")
     return data
 
 
-def check_border(
+def check_tensors(
     spec: NetSpec, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], file: Path
 ) -> None:
-    """Compare what a compiled file takes and gives with the manifest, by name, not by order.
+    """Compare the inputs and outputs of a compiled file with its manifest, by name.
 
-    Raises EngineMismatch naming the first tensor that differs.
+    Raises EngineMismatch, which names the first tensor that differs.
     """
     for kind, wanted, found in (
         ("input", spec.inputs, inputs),
-        ("output", (spec.output,), outputs),
+        ("output", spec.outputs, outputs),
     ):
         by_name = {tensor.name: tensor for tensor in found}
         for tensor in wanted:
@@ -248,8 +251,8 @@ def check_border(
                 )
         if by_name:
             raise EngineMismatch(
-                f"{file} has an {kind} {min(by_name)!r} that its manifest does not know; delete "
-                "the file and build again."
+                f"{file} has an {kind} {min(by_name)!r} that is not in its manifest; delete the "
+                "file and build again."
             )
 
 
@@ -259,15 +262,15 @@ def _same(wanted: TensorSpec, found: TensorInfo) -> bool:
     return all(f in (None, w) for w, f in zip(wanted.shape, found.shape, strict=True))
 
 
-def numbered(place: torch.device) -> torch.device:
-    """A CUDA device with its number, as tensors name it: torch's current one for plain "cuda"."""
-    return torch.device("cuda", torch.cuda.current_device()) if str(place) == "cuda" else place
+def numbered(device: torch.device) -> torch.device:
+    """A CUDA device with its index, as tensors report it: the current one for plain "cuda"."""
+    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
 def check_batch(spec: NetSpec, inputs: Sequence[Tensor], device: torch.device) -> int:
-    """The batch size of `inputs`, after everything that a bare address does not say was checked.
+    """Check everything that an address does not say, and return the batch size of `inputs`.
 
-    A runtime that is handed addresses reads what lies there, so this is no assertion.
+    A runtime reads whatever memory it is given, so these checks are not assertions.
     Raises ValueError for another count, type, shape, device, profile or memory layout.
     """
     size = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
@@ -276,7 +279,7 @@ def check_batch(spec: NetSpec, inputs: Sequence[Tensor], device: torch.device) -
     for tensor, wanted in zip(inputs, spec.inputs, strict=True):
         is_as_wanted = (
             tuple(tensor.shape) == (size, *wanted.shape)
-            and tensor.dtype == DTYPES[wanted.dtype]
+            and tensor.dtype == TORCH_DTYPES[wanted.dtype]
             and tensor.device == device
             and tensor.is_contiguous()
         )

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from diffedit.algorithm.cache import TensorCache
-from diffedit.algorithm.edit import edit
-from diffedit.algorithm.inputs import Caches, EditInputs, EditOutputs
+from diffedit.algorithm import edit as flows
+from diffedit.algorithm.cache import Caches, TensorCache
+from diffedit.algorithm.inputs import EditInputs, EditOutputs
+from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.request import EditRequest
 from engine.backends import Networks
 from engine.batcher import Batcher, FlowHandle
+from engine.models import NetworkNames
+from engine.models.stable_diffusion import StableDiffusion
 from engine.rows import Flow
 
 T = TypeVar("T")
+NAMES = NetworkNames.of(StableDiffusion({}))
 SD_CONFIG = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -34,19 +39,20 @@ def new_caches(size: int = 2**28) -> Caches:
     return Caches(TensorCache(size), TensorCache(size))
 
 
-def new_task(
+def new_inputs(
     latent: int = 8, factor: int = 8, *, image_seed: int = 0, **options: Any
 ) -> EditInputs:
-    """A task on a random picture; EditInputs's own fields may be given too."""
+    """Inputs with a random picture. `options` are fields of EditRequest or of EditInputs."""
     own: dict[str, Any] = {
         name: options.pop(name)
-        for name in ("source", "target", "negative", "empty", "user_mask", "region", "note")
+        for name in ("source", "target", "negative", "empty", "user_mask", "region", "on_stage")
         if name in options
     }
     side = latent * factor
     generator = torch.Generator().manual_seed(image_seed)
     fields: dict[str, Any] = {
         "request": EditRequest("picture", "text", **options),
+        "networks": NAMES,
         "image": torch.rand((3, side, side), generator=generator) * 2 - 1,
         "region": torch.ones(latent, latent, dtype=torch.bool),
         "source": tokens(20),
@@ -65,14 +71,31 @@ def drain(batcher: Batcher) -> None:
 
 
 def run(flow: Flow[T], networks: Networks) -> tuple[T, FlowHandle[T]]:
-    """One flow to its end on a fresh batcher."""
+    """Run one flow to its end on a new batcher."""
     batcher = Batcher(networks)
-    job = batcher.submit(flow)
+    handle = batcher.submit(flow)
     drain(batcher)
-    return job.future.result(timeout=0), job
+    return handle.future.result(timeout=0), handle
 
 
 def run_edit(
-    networks: Networks, task: EditInputs, schedule: Schedule, caches: Caches | None = None
+    networks: Networks, inputs: EditInputs, schedule: Schedule, caches: Caches | None = None
 ) -> tuple[EditOutputs, FlowHandle[EditOutputs]]:
-    return run(edit(task, schedule, caches or new_caches()), networks)
+    return run(edit_flow(inputs, schedule, caches or new_caches()), networks)
+
+
+def edit_plan(inputs: EditInputs, schedule: Schedule, caches: Caches) -> EditPlan:
+    known_levels = caches.known_levels((inputs.image_key, schedule))
+    return EditPlan.for_edit(inputs.request, schedule, known_levels)
+
+
+def edit_flow(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[EditOutputs]:
+    return flows.edit(inputs, edit_plan(inputs, schedule, caches), caches)
+
+
+def mask_flow(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[EditOutputs]:
+    return flows.mask_only(inputs, EditPlan.for_mask(inputs.request, schedule), caches)
+
+
+def encode_flow(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[Tensor]:
+    return flows.encode_only(inputs, EditPlan.for_inversion(inputs.request, schedule), caches)

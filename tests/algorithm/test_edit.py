@@ -24,8 +24,10 @@ from engine.errors import NonFiniteError
 from tests.algorithm.flow_tools import (
     SD_CONFIG,
     drain,
+    edit_flow,
+    encode_flow,
     new_caches,
-    new_task,
+    new_inputs,
     run,
     run_edit,
     tokens,
@@ -52,19 +54,19 @@ def real_v(tiny_v: Path) -> TorchNetworks:
 
 
 def by_reference(
-    networks: TorchNetworks, task: EditInputs, schedule: Schedule
+    networks: TorchNetworks, inputs: EditInputs, schedule: Schedule
 ) -> reference.Reference:
-    ids = {n: torch.tensor([getattr(task, n)]) for n in ("source", "target", "negative", "empty")}
+    ids = {n: torch.tensor([getattr(inputs, n)]) for n in ("source", "target", "negative", "empty")}
     modules = networks.modules
     return reference.edit(
         modules["unet"],
         modules["vae"],
         modules["text_encoder"],
         schedule,
-        task.request,
-        task.image[None],
+        inputs.request,
+        inputs.image[None],
         ids,
-        task.region,
+        inputs.region,
     )
 
 
@@ -77,12 +79,12 @@ def test_an_edit_equals_the_reference(
     kind: str, steps: int, real: TorchNetworks, real_v: TorchNetworks
 ) -> None:
     networks = real if kind == "epsilon" else real_v
-    config = networks.checkpoint.configs["scheduler"]
+    config = networks.checkpoint.scheduler_config
     schedule = Schedule.from_config(config, steps)
     assert schedule.prediction_type == kind
     region = torch.ones(16, 16, dtype=torch.bool)
     region[:, 12:] = False
-    task = new_task(
+    inputs = new_inputs(
         16,
         4,
         region=region,
@@ -91,8 +93,8 @@ def test_an_edit_equals_the_reference(
         seed=7,
         num_inference_steps=steps,
     )
-    edited, _ = run_edit(networks, task, schedule)
-    expected = by_reference(networks, task, schedule)
+    edited, _ = run_edit(networks, inputs, schedule)
+    expected = by_reference(networks, inputs, schedule)
     assert edited.mask.any() and not edited.mask.all()
     assert edited.mask.equal(expected.mask)
     torch.testing.assert_close(edited.heatmap, expected.heat, atol=1e-4, rtol=1e-4)
@@ -102,9 +104,9 @@ def test_an_edit_equals_the_reference(
 
 
 def test_a_trajectory_equals_the_reference_at_every_level(real: TorchNetworks) -> None:
-    task = new_task(16, 4, num_maps_per_mask=1)
-    path, _ = run(flows.encode_only(task, TEN, new_caches()), real)
-    expected = by_reference(real, task, TEN).path
+    inputs = new_inputs(16, 4, num_maps_per_mask=1)
+    path, _ = run(encode_flow(inputs, TEN, new_caches()), real)
+    expected = by_reference(real, inputs, TEN).trajectory
     assert path.shape == (9, 4, 16, 16)
     for level, x in enumerate(expected):
         torch.testing.assert_close(path[level], x[0], atol=1e-4, rtol=1e-4)
@@ -115,8 +117,8 @@ def test_a_trajectory_equals_the_reference_at_every_level(real: TorchNetworks) -
 
 def test_a_zero_mask_returns_the_clean_latent_exactly() -> None:
     empty = torch.zeros(8, 8, dtype=torch.bool)
-    edited, job = run_edit(FakeNetworks(), new_task(user_mask=empty, composite=False), TEN)
-    x0 = run(flows.encode_only(new_task(), TEN, new_caches()), FakeNetworks())[0][0]
+    edited, job = run_edit(FakeNetworks(), new_inputs(user_mask=empty, composite=False), TEN)
+    x0 = run(encode_flow(new_inputs(), TEN, new_caches()), FakeNetworks())[0][0]
     assert edited.latents.equal(x0)
     assert job.rows["unet"] == 0 and edited.image is not None
 
@@ -126,17 +128,17 @@ def test_outside_the_mask_the_latent_is_x0_exactly(
     seed: int, strength: float, guidance: float
 ) -> None:
     mask = some_mask()
-    task = new_task(user_mask=mask, seed=seed, strength=strength, guidance_scale=guidance)
-    edited, _ = run_edit(FakeNetworks(), task, TEN)
-    x0 = run(flows.encode_only(task, TEN, new_caches()), FakeNetworks())[0][0]
+    inputs = new_inputs(user_mask=mask, seed=seed, strength=strength, guidance_scale=guidance)
+    edited, _ = run_edit(FakeNetworks(), inputs, TEN)
+    x0 = run(encode_flow(inputs, TEN, new_caches()), FakeNetworks())[0][0]
     assert edited.latents[:, ~mask].equal(x0[:, ~mask])
     assert not edited.latents[:, mask].equal(x0[:, mask])
 
 
 def test_a_full_mask_is_plain_decoding() -> None:
     full = torch.ones(8, 8, dtype=torch.bool)
-    masked, _ = run_edit(FakeNetworks(), new_task(user_mask=full), TEN)
-    plain, job = run_edit(FakeNetworks(), new_task(method="encode-decode"), TEN)
+    masked, _ = run_edit(FakeNetworks(), new_inputs(user_mask=full), TEN)
+    plain, job = run_edit(FakeNetworks(), new_inputs(method="encode-decode"), TEN)
     assert masked.latents.equal(plain.latents)
     assert job.rows["unet"] == 8 + 16
 
@@ -145,22 +147,24 @@ def test_encoding_is_undone_by_decoding_with_the_same_text() -> None:
     """With Q = the empty text and no guidance, decoding walks the trajectory back."""
     schedule = Schedule.from_config(SD_CONFIG, 200)
     full = torch.ones(8, 8, dtype=torch.bool)
-    task = new_task(user_mask=full, target=tokens(2), guidance_scale=1, num_inference_steps=200)
-    edited, _ = run_edit(FakeNetworks(), task, schedule)
-    x0 = run(flows.encode_only(new_task(), TEN, new_caches()), FakeNetworks())[0][0]
+    inputs = new_inputs(user_mask=full, target=tokens(2), guidance_scale=1, num_inference_steps=200)
+    edited, _ = run_edit(FakeNetworks(), inputs, schedule)
+    x0 = run(encode_flow(new_inputs(), TEN, new_caches()), FakeNetworks())[0][0]
     assert (edited.latents - x0).abs().mean() < 0.05 * x0.abs().mean()
 
 
 def test_the_mask_knows_no_guidance() -> None:
-    masks = [run_edit(FakeNetworks(), new_task(guidance_scale=g), TEN)[0].mask for g in (0, 1, 7.5)]
+    masks = [
+        run_edit(FakeNetworks(), new_inputs(guidance_scale=g), TEN)[0].mask for g in (0, 1, 7.5)
+    ]
     assert masks[0].any() and not masks[0].all()
     assert masks[0].equal(masks[1]) and masks[0].equal(masks[2])
 
 
 @pytest.mark.parametrize("composite", [True, False])
 def test_equal_texts_edit_nothing(composite: bool) -> None:
-    task = new_task(source=tokens(9), target=tokens(9), composite=composite)
-    edited, job = run_edit(FakeNetworks(), task, TEN)
+    inputs = new_inputs(source=tokens(9), target=tokens(9), composite=composite)
+    edited, job = run_edit(FakeNetworks(), inputs, TEN)
     assert not edited.mask.any() and edited.heatmap.equal(torch.zeros(8, 8))
     assert job.rows["unet"] == 0
     assert (edited.image is None) == composite
@@ -169,19 +173,19 @@ def test_equal_texts_edit_nothing(composite: bool) -> None:
 def test_padding_is_never_edited(real: TorchNetworks) -> None:
     region = torch.ones(16, 16, dtype=torch.bool)
     region[10:] = False
-    edited, _ = run_edit(real, new_task(16, 4, region=region, num_maps_per_mask=2), TEN)
+    edited, _ = run_edit(real, new_inputs(16, 4, region=region, num_maps_per_mask=2), TEN)
     assert edited.mask.any() and not edited.mask[10:].any()
 
 
 def test_dilation_only_adds() -> None:
-    plain, _ = run_edit(FakeNetworks(), new_task(), TEN)
-    grown, _ = run_edit(FakeNetworks(), new_task(mask_dilation=1), TEN)
+    plain, _ = run_edit(FakeNetworks(), new_inputs(), TEN)
+    grown, _ = run_edit(FakeNetworks(), new_inputs(mask_dilation=1), TEN)
     assert (grown.mask & plain.mask).equal(plain.mask) and grown.mask.sum() > plain.mask.sum()
 
 
 def test_the_seed_alone_decides_the_noise() -> None:
     first, again, other = (
-        run_edit(FakeNetworks(), new_task(method="sdedit", seed=s), TEN)[0].latents
+        run_edit(FakeNetworks(), new_inputs(method="sdedit", seed=s), TEN)[0].latents
         for s in (3, 3, 4)
     )
     assert first.equal(again) and not first.equal(other)
@@ -200,7 +204,7 @@ class Counted:
     """Rows counted inside the networks themselves, padding left out by profiles of every size."""
 
     def __init__(self) -> None:
-        self.networks = FakeNetworks(unet_batch_sizes=tuple(range(1, 21)))
+        self.networks = FakeNetworks(denoiser_batch_sizes=tuple(range(1, 21)))
 
     def rows(self, net: str) -> int:
         return sum(sum(b.calls) for (n, _), b in self.networks.backends.items() if n == net)
@@ -211,37 +215,27 @@ class Counted:
 
 def test_a_default_edit_costs_140_rows_and_the_next_one_100() -> None:
     counted, caches = Counted(), new_caches()
-    _, job = run_edit(counted.networks, new_task(), FIFTY, caches)
+    _, job = run_edit(counted.networks, new_inputs(), FIFTY, caches)
     assert counted.rows("unet") == 140 and counted.calls("unet") <= 82
     assert counted.calls("vae_encode") == counted.calls("vae_decode") == counted.calls("text") == 1
     assert job.rows["text"] <= 3 and job.rows["unet"] == 140 and job.calls["unet"] == 81
-    _, job = run_edit(counted.networks, new_task(target=tokens(50)), FIFTY, caches)
+    _, job = run_edit(counted.networks, new_inputs(target=tokens(50)), FIFTY, caches)
     assert counted.rows("unet") == 240 and job.rows["unet"] == 100
     assert counted.calls("vae_encode") == 1 and job.rows["text"] == 1
 
 
-@pytest.mark.parametrize(
-    ("method", "rows"),
-    [("diffedit", 140), ("encode-decode", 120), ("masked-sdedit", 100), ("sdedit", 80)],
-)
-def test_expected_rows_are_those_asked_for(method: str, rows: int) -> None:
-    task = new_task(method=method)
-    _, job = run_edit(FakeNetworks(), task, FIFTY)
-    assert job.rows["unet"] == rows == flows.expected_rows(task.request, FIFTY)
-
-
 def test_guidance_one_needs_one_row_a_step() -> None:
-    task = new_task(guidance_scale=1, user_mask=some_mask())
-    _, job = run_edit(FakeNetworks(), task, FIFTY)
+    inputs = new_inputs(guidance_scale=1, user_mask=some_mask())
+    _, job = run_edit(FakeNetworks(), inputs, FIFTY)
     assert job.rows["unet"] == 80
 
 
 def test_a_shallower_trajectory_is_a_prefix_and_a_deeper_one_goes_on() -> None:
     caches, networks = new_caches(), FakeNetworks()
     for strength, rows in ((0.5, 5), (0.3, 0), (0.9, 4)):
-        task = new_task(strength=strength, user_mask=some_mask())
-        edited, job = run_edit(networks, task, TEN, caches)
-        fresh, _ = run_edit(networks, task, TEN)
+        inputs = new_inputs(strength=strength, user_mask=some_mask())
+        edited, job = run_edit(networks, inputs, TEN, caches)
+        fresh, _ = run_edit(networks, inputs, TEN)
         assert edited.latents.equal(fresh.latents)
         assert job.rows["unet"] == rows + 2 * round(10 * strength)
 
@@ -269,8 +263,8 @@ def test_an_edit_reads_the_device_twice(monkeypatch: pytest.MonkeyPatch) -> None
         return original(tensor)
 
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
-    networks, task = FakeNetworks(), new_task()
-    flow = flows.edit(task, TEN, new_caches())
+    networks, inputs = FakeNetworks(), new_inputs()
+    flow = edit_flow(inputs, TEN, new_caches())
     batcher = Batcher(networks)
     with _Reads() as reads:
         job = batcher.submit(flow)
@@ -307,9 +301,9 @@ def poison(net: str, after: int = 0) -> Any:
 def test_what_is_not_finite_names_network_and_stage(net: str, after: int, stage: str) -> None:
     caches = new_caches()
     with pytest.raises(NonFiniteError) as caught:
-        run_edit(FakeNetworks(fault=poison(net, after)), new_task(), TEN, caches)
+        run_edit(FakeNetworks(fault=poison(net, after)), new_inputs(), TEN, caches)
     assert (caught.value.network, caught.value.stage) == (net, stage)
-    for cache in (caches.paths, caches.texts):
+    for cache in (caches.trajectories, caches.embeddings):
         for kept in cache._entries.values():
             assert all(x.isfinite().all() for x in kept), "what is broken was kept"
 
@@ -317,16 +311,16 @@ def test_what_is_not_finite_names_network_and_stage(net: str, after: int, stage:
 # -- sharing calls ------------------------------------------------------------------------------
 
 
-def edits(networks: Any, tasks: list[EditInputs], schedule: Schedule) -> list[EditOutputs]:
+def edits(networks: Any, many_inputs: list[EditInputs], schedule: Schedule) -> list[EditOutputs]:
     batcher = Batcher(networks)
-    jobs = [batcher.submit(flows.edit(task, schedule, new_caches())) for task in tasks]
+    jobs = [batcher.submit(edit_flow(inputs, schedule, new_caches())) for inputs in many_inputs]
     drain(batcher)
     return [job.future.result(timeout=0) for job in jobs]
 
 
 def unpadded() -> FakeNetworks:
     """Every batch size is a profile, so that calls count rows."""
-    return FakeNetworks(unet_batch_sizes=tuple(range(1, 21)))
+    return FakeNetworks(denoiser_batch_sizes=tuple(range(1, 21)))
 
 
 def rows_run(networks: FakeNetworks, net: str) -> int:
@@ -336,37 +330,37 @@ def rows_run(networks: FakeNetworks, net: str) -> int:
 @pytest.mark.parametrize("head_start", [0, 1, 2, 3, 5, 9, 12])
 def test_edits_of_one_image_under_way_together_encode_it_once(head_start: int) -> None:
     """However far the first has come when the second begins; and the results are those alone."""
-    first = new_task(num_maps_per_mask=2, strength=0.6)
-    second = new_task(num_maps_per_mask=2, strength=0.9, target=tokens(40))
+    first = new_inputs(num_maps_per_mask=2, strength=0.6)
+    second = new_inputs(num_maps_per_mask=2, strength=0.9, target=tokens(40))
     networks, caches = unpadded(), new_caches()
     batcher = Batcher(networks)
-    jobs = [batcher.submit(flows.edit(first, TEN, caches))]
+    jobs = [batcher.submit(edit_flow(first, TEN, caches))]
     for _ in range(head_start):
         batcher.step()
-    jobs.append(batcher.submit(flows.edit(second, TEN, caches)))
+    jobs.append(batcher.submit(edit_flow(second, TEN, caches)))
     drain(batcher)
     assert rows_run(networks, "vae_encode") == 1
     assert rows_run(networks, "unet") == (4 + 12) + (4 + 18) + 9
-    for job, task in zip(jobs, (first, second), strict=True):
-        alone, _ = run_edit(FakeNetworks(), task, TEN)
+    for job, inputs in zip(jobs, (first, second), strict=True):
+        alone, _ = run_edit(FakeNetworks(), inputs, TEN)
         assert job.future.result(timeout=0).latents.equal(alone.latents)
-    assert len(caches.paths.get((first.image_key, TEN)) or ()) == 10
-    assert not caches.live
+    assert len(caches.trajectories.get((first.image_key, TEN)) or ()) == 10
+    assert not caches.active
 
 
 def test_a_cancelled_edit_leaves_the_other_its_trajectory() -> None:
-    task = new_task(num_maps_per_mask=2)
-    other = new_task(num_maps_per_mask=2, target=tokens(40))
+    inputs = new_inputs(num_maps_per_mask=2)
+    other = new_inputs(num_maps_per_mask=2, target=tokens(40))
     networks, caches = unpadded(), new_caches()
     batcher = Batcher(networks)
-    gone, stays = (batcher.submit(flows.edit(t, TEN, caches)) for t in (task, other))
+    gone, stays = (batcher.submit(edit_flow(t, TEN, caches)) for t in (inputs, other))
     for _ in range(6):
         batcher.step()
     gone.cancel()
     drain(batcher)
     alone, _ = run_edit(FakeNetworks(), other, TEN)
     assert stays.future.result(timeout=0).latents.equal(alone.latents)
-    assert rows_run(networks, "vae_encode") == 1 and not caches.live
+    assert rows_run(networks, "vae_encode") == 1 and not caches.active
 
 
 def test_what_is_broken_is_not_handed_on() -> None:
@@ -374,31 +368,33 @@ def test_what_is_broken_is_not_handed_on() -> None:
     networks, caches = FakeNetworks(fault=poison("unet", 3)), new_caches()
     batcher = Batcher(networks)
     jobs = [
-        batcher.submit(flows.edit(new_task(num_maps_per_mask=2, target=tokens(t)), TEN, caches))
+        batcher.submit(edit_flow(new_inputs(num_maps_per_mask=2, target=tokens(t)), TEN, caches))
         for t in (30, 40)
     ]
     drain(batcher)
     assert all(isinstance(job.future.exception(timeout=0), NonFiniteError) for job in jobs)
     del jobs
-    assert not caches.live
-    for kept in caches.paths._entries.values():
+    assert not caches.active
+    for kept in caches.trajectories._entries.values():
         assert all(x.isfinite().all() for x in kept)
 
 
-def mixed_tasks(side: int, factor: int) -> Iterator[EditInputs]:
-    yield new_task(side, factor, image_seed=1, num_maps_per_mask=3)
-    yield new_task(side, factor, image_seed=2, strength=0.3, guidance_scale=1, num_maps_per_mask=2)
-    yield new_task(side, factor, image_seed=3, method="sdedit", seed=9, target=tokens(33))
-    yield new_task(side, factor, image_seed=1, method="masked-sdedit", num_maps_per_mask=4)
+def mixed_inputs(side: int, factor: int) -> Iterator[EditInputs]:
+    yield new_inputs(side, factor, image_seed=1, num_maps_per_mask=3)
+    yield new_inputs(
+        side, factor, image_seed=2, strength=0.3, guidance_scale=1, num_maps_per_mask=2
+    )
+    yield new_inputs(side, factor, image_seed=3, method="sdedit", seed=9, target=tokens(33))
+    yield new_inputs(side, factor, image_seed=1, method="masked-sdedit", num_maps_per_mask=4)
 
 
 def test_pinned_results_do_not_depend_on_company(tiny: Path) -> None:
     checkpoint = Checkpoint.open(tiny)
     pinned = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu", pin_batch_size=4)
-    tasks = list(mixed_tasks(16, 4))
-    together = edits(pinned, tasks, TEN)
-    for task, shared in zip(tasks, together, strict=True):
-        (alone,) = edits(pinned, [task], TEN)
+    many_inputs = list(mixed_inputs(16, 4))
+    together = edits(pinned, many_inputs, TEN)
+    for inputs, shared in zip(many_inputs, together, strict=True):
+        (alone,) = edits(pinned, [inputs], TEN)
         assert alone.mask.equal(shared.mask)
         assert alone.latents.equal(shared.latents), "equal to the bit"
         assert alone.image is not None and shared.image is not None
@@ -406,9 +402,9 @@ def test_pinned_results_do_not_depend_on_company(tiny: Path) -> None:
 
 
 def test_unpinned_results_hardly_depend_on_company(real: TorchNetworks) -> None:
-    tasks = list(mixed_tasks(16, 4))
-    for task, shared in zip(tasks, edits(real, tasks, TEN), strict=True):
-        (alone,) = edits(real, [task], TEN)
+    many_inputs = list(mixed_inputs(16, 4))
+    for inputs, shared in zip(many_inputs, edits(real, many_inputs, TEN), strict=True):
+        (alone,) = edits(real, [inputs], TEN)
         assert alone.mask.equal(shared.mask)
         torch.testing.assert_close(alone.latents, shared.latents, atol=1e-3, rtol=1e-3)
 
@@ -421,8 +417,10 @@ def test_unpinned_results_hardly_depend_on_company(real: TorchNetworks) -> None:
 def test_any_profiles_and_any_order_give_the_same_edits(
     profiles: tuple[int, ...], order: list[int]
 ) -> None:
-    tasks = list(mixed_tasks(8, 8))
-    expected = [edits(FakeNetworks(), [task], TEN)[0].latents for task in tasks]
-    shuffled = edits(FakeNetworks(unet_batch_sizes=profiles), [tasks[i] for i in order], TEN)
+    many_inputs = list(mixed_inputs(8, 8))
+    expected = [edits(FakeNetworks(), [inputs], TEN)[0].latents for inputs in many_inputs]
+    shuffled = edits(
+        FakeNetworks(denoiser_batch_sizes=profiles), [many_inputs[i] for i in order], TEN
+    )
     for place, i in enumerate(order):
         assert shuffled[place].latents.equal(expected[i])

@@ -11,13 +11,15 @@ import torch
 
 from diffedit import DiffEditPipeline, EditResult
 from diffedit.algorithm import edit as flows
+from diffedit.algorithm.cache import Trajectory
 from diffedit.algorithm.inputs import EditInputs
+from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule, timestep_tensors
 from engine.backends.torch.networks import TorchNetworks
 from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
 from engine.netspec import Precision
-from tests.algorithm.flow_tools import drain, new_caches, new_task, run
+from tests.algorithm.flow_tools import drain, encode_flow, new_caches, new_inputs, run
 
 pytestmark = pytest.mark.gpu
 TEXTS = ("a blue ball on a table", "a red ball on a table")
@@ -76,15 +78,15 @@ def networks(tiny: Path, graphs: bool) -> TorchNetworks:
     return TorchNetworks.open(checkpoint, device="cuda", dtype="fp16", cuda_graphs=graphs)
 
 
-def on_gpu(task: EditInputs) -> EditInputs:
+def on_gpu(inputs: EditInputs) -> EditInputs:
     from dataclasses import replace
 
-    return replace(task, image=task.image.cuda(), region=task.region.cuda())
+    return replace(inputs, image=inputs.image.cuda(), region=inputs.region.cuda())
 
 
 def test_graphs_change_nothing(tiny: Path) -> None:
     """Pinned profiles, so that both run the very same kernels on the very same batches."""
-    schedule = Schedule.from_config(Checkpoint.open(tiny).configs["scheduler"], 10)
+    schedule = Schedule.from_config(Checkpoint.open(tiny).scheduler_config, 10)
     found = []
     for graphs in (True, False):
         opened = TorchNetworks.open(
@@ -94,7 +96,7 @@ def test_graphs_change_nothing(tiny: Path) -> None:
             cuda_graphs=graphs,
             pin_batch_size=4,
         )
-        flow = flows.encode_only(on_gpu(new_task(16, 4)), schedule, new_caches())
+        flow = encode_flow(on_gpu(new_inputs(16, 4)), schedule, new_caches())
         found.append(run(flow, opened)[0])
     assert relative(found[0].cpu(), found[1].cpu()) < 1e-3
 
@@ -102,14 +104,16 @@ def test_graphs_change_nothing(tiny: Path) -> None:
 @pytest.mark.parametrize("graphs", [True, False])
 def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
     """After a warm-up, encoding reads nothing: any synchronising call raises here."""
-    schedule = Schedule.from_config(Checkpoint.open(tiny).configs["scheduler"], 10)
+    schedule = Schedule.from_config(Checkpoint.open(tiny).scheduler_config, 10)
     batcher = Batcher(networks(tiny, graphs))
     x0 = torch.randn(4, 16, 16, device="cuda")
     text = torch.randn(77, 32, device="cuda")
     timestep_tensors(schedule, x0.device)
     for attempt in range(2):
-        path = [x0]
-        job = batcher.submit(flows.invert(path, text, 8, schedule))
+        trajectory = Trajectory([x0])
+        inputs = on_gpu(new_inputs(16, 4))
+        plan = EditPlan.for_inversion(inputs.request, schedule)
+        job = batcher.submit(flows.invert(inputs, trajectory, text, plan))
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:
@@ -117,7 +121,7 @@ def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         job.future.result()
-        assert len(path) == 9 and path[-1].isfinite().all()
+        assert len(trajectory) == 9 and trajectory[-1].isfinite().all()
 
 
 def test_the_noise_is_the_cpus(tiny: Path) -> None:

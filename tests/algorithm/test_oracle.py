@@ -15,13 +15,21 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEditPipeline
 
-from diffedit.algorithm import edit as flows
 from diffedit.algorithm.schedule import Schedule
 from engine.backends.torch.networks import TorchNetworks
 from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
 from engine.rows import Row
-from tests.algorithm.flow_tools import drain, new_caches, new_task, run, run_edit, tokens
+from tests.algorithm.flow_tools import (
+    drain,
+    encode_flow,
+    mask_flow,
+    new_caches,
+    new_inputs,
+    run,
+    run_edit,
+    tokens,
+)
 
 
 class Oracle:
@@ -29,7 +37,7 @@ class Oracle:
 
     def __init__(self, folder: Path) -> None:
         self.networks = TorchNetworks.open(Checkpoint.open(folder), dtype="fp32", device="cpu")
-        config = self.networks.checkpoint.configs["scheduler"]
+        config = self.networks.checkpoint.scheduler_config
         known = {k: v for k, v in config.items() if k not in ("_class_name", "skip_prk_steps")}
         modules = self.networks.modules
         with warnings.catch_warnings():
@@ -48,7 +56,7 @@ class Oracle:
         self.theirs.set_progress_bar_config(disable=True)
         self.steps = 10
         self.schedule = Schedule.from_config(config, self.steps)
-        self.task = new_task(16, 4, num_inference_steps=self.steps, num_maps_per_mask=5, seed=3)
+        self.inputs = new_inputs(16, 4, num_inference_steps=self.steps, num_maps_per_mask=5, seed=3)
         batcher = Batcher(self.networks)
         job = batcher.submit(self._inputs())
         drain(batcher)
@@ -56,8 +64,8 @@ class Oracle:
         self.source, self.target, self.empty = (t[None] for t in text)
 
     def _inputs(self) -> Any:
-        (x0,) = yield [Row("vae_encode", (self.task.image,))]
-        ids = (self.task.source, self.task.target, self.task.empty)
+        (x0,) = yield [Row("vae_encode", (self.inputs.image,))]
+        ids = (self.inputs.source, self.inputs.target, self.inputs.empty)
         text = yield [Row("text", (torch.tensor(t),)) for t in ids]
         return x0, text
 
@@ -97,7 +105,7 @@ def oracle(request: pytest.FixtureRequest) -> Oracle:
 
 
 def test_masks_are_equal_pixel_for_pixel(oracle: Oracle) -> None:
-    edited, _ = run(flows.mask_only(oracle.task, oracle.schedule, new_caches()), oracle.networks)
+    edited, _ = run(mask_flow(oracle.inputs, oracle.schedule, new_caches()), oracle.networks)
     theirs = oracle.mask()
     assert 0 < theirs.sum() < theirs.size
     assert (edited.mask.numpy() == theirs.astype(bool)).all()
@@ -108,7 +116,7 @@ def test_their_mask_knows_no_guidance_either(oracle: Oracle) -> None:
 
 
 def test_trajectories_agree_at_every_level(oracle: Oracle) -> None:
-    flow = flows.encode_only(oracle.task, oracle.schedule, new_caches())
+    flow = encode_flow(oracle.inputs, oracle.schedule, new_caches())
     path, _ = run(flow, oracle.networks)
     theirs = oracle.trajectory()
     assert theirs.shape == path[1:].shape
@@ -118,8 +126,8 @@ def test_trajectories_agree_at_every_level(oracle: Oracle) -> None:
 
 def test_decoding_under_a_full_mask_agrees(oracle: Oracle) -> None:
     full = torch.ones(16, 16, dtype=torch.bool)
-    task = new_task(16, 4, num_inference_steps=oracle.steps, user_mask=full, seed=3)
-    edited, _ = run_edit(oracle.networks, task, oracle.schedule)
+    inputs = new_inputs(16, 4, num_inference_steps=oracle.steps, user_mask=full, seed=3)
+    edited, _ = run_edit(oracle.networks, inputs, oracle.schedule)
     theirs = oracle.theirs(
         prompt_embeds=oracle.target,
         negative_prompt_embeds=oracle.empty,
@@ -156,9 +164,9 @@ def test_where_they_differ_from_the_paper_as_the_readme_says(oracle: Oracle) -> 
 
 def test_the_texts_matter(oracle: Oracle) -> None:
     """A guard on the tests above: other texts give another mask and another result."""
-    other = new_task(
+    other = new_inputs(
         16, 4, num_inference_steps=oracle.steps, num_maps_per_mask=5, seed=3, target=tokens(60)
     )
-    first, _ = run_edit(oracle.networks, oracle.task, oracle.schedule)
+    first, _ = run_edit(oracle.networks, oracle.inputs, oracle.schedule)
     second, _ = run_edit(oracle.networks, other, oracle.schedule)
     assert not first.mask.equal(second.mask)

@@ -26,8 +26,9 @@ from benchmarks.openvino import OpenVinoNetworks
 from benchmarks.shelf import Shelf, Way
 from benchmarks.subject import Subject
 from engine.backends.torch.networks import TorchNetworks
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError, DiffEditError
+from engine.models.stable_diffusion import NETWORKS
 
 
 def options(model: Path, *more: str) -> list[str]:
@@ -65,7 +66,7 @@ def test_clients_share_calls(tiny: Path) -> None:
 def test_operations_are_those_of_the_layers(tiny: Path) -> None:
     """A text encoder is linear layers and attention: its operations can be counted by hand."""
     checkpoint = Checkpoint.open(tiny)
-    config = checkpoint.configs["text_encoder"]
+    config = checkpoint.family.configs["text_encoder"]
     width, inner = config["hidden_size"], config["intermediate_size"]
     tokens, layers = 77, config["num_hidden_layers"]
     linear = 2 * tokens * (4 * width * width + 2 * width * inner)
@@ -74,12 +75,12 @@ def test_operations_are_those_of_the_layers(tiny: Path) -> None:
     assert roofline.operations(checkpoint, spec) == layers * (linear + attention)
 
 
-@pytest.mark.parametrize("net", NETWORKS)
+@pytest.mark.parametrize("net", [network.name for network in NETWORKS])
 def test_weights_are_counted(net: str, tiny: Path) -> None:
     checkpoint = Checkpoint.open(tiny)
     count = roofline.weight_count(checkpoint, net)
     modules = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules
-    whole = sum(p.numel() for p in modules[NETWORKS[net].part].parameters())
+    whole = sum(p.numel() for p in modules[checkpoint.network(net).part].parameters())
     assert 0 < count <= whole and (count == whole) == (not net.startswith("vae"))
 
 

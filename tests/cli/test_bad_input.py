@@ -179,13 +179,13 @@ def _truncate(folder: Path) -> None:
 MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no checkpoint": (lambda f: (f / "model_index.json").unlink(), "not a diffusers checkpoint"),
     "pickle": (_pickle, "pickle weights"),
-    "missing part": (lambda f: shutil.rmtree(f / "vae"), "its vae is missing"),
+    "missing part": (lambda f: shutil.rmtree(f / "vae"), "checkpoint's vae is missing"),
     "another kind": (
         lambda f: _index(f, unet=["diffusers", "SD3Transformer2DModel"]),
         "SD3Transformer2DModel",
     ),
     "no unet": (lambda f: _index(f, unet=None), "has no unet"),
-    "truncated": (_truncate, "incomplete or damaged"),
+    "truncated": (_truncate, "is damaged: it is truncated"),
 }
 
 
@@ -215,7 +215,7 @@ def test_a_model_that_gives_nan(work: Path, cli: Cli, tiny: Path) -> None:
 
 
 def test_engines_that_are_not_there(work: Path, cli: Cli) -> None:
-    check(cli("edit", "in.png", *TEXTS, "--backend", "onnxruntime"), 4, "no engines folder")
+    check(cli("edit", "in.png", *TEXTS, "--backend", "onnxruntime"), 4, "needs an engine folder")
     check(cli("edit", "in.png", *TEXTS, "--engines", "nowhere"), 4, "manifest.json is missing")
     (work / "e").mkdir()
     (work / "e" / "manifest.json").write_text('{"schema": 1, "entries": [')

@@ -1,34 +1,34 @@
-"""What `engines list` says of a verification."""
+"""How `engines list` shows a verification."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from diffedit.cli.engines import _checked
-from engine.manifest import Entry
-from engine.netspec import NetSpec, TensorSpec
+from engine.manifest import Check, Entry, Status, Toolchain
+from engine.models.stable_diffusion import StableDiffusion
+from engine.netspec import NetSpec
 
-SPEC = NetSpec("text", (TensorSpec("input_ids", (77,), "int64"),), TensorSpec("e", (77, 8)), (1,))
+FAMILY = StableDiffusion({"text_encoder": {"hidden_size": 8}, "vae": {"block_out_channels": [1]}})
+SPEC = NetSpec("text", "text_encoder", None, *FAMILY.tensors("text", (8, 8)), (1,))
 
 
-def check(ok: bool | None, relative: float | None) -> dict[str, Any]:
-    return {"backend": "onnxruntime", "batch": 1, "ok": ok, "relative": relative}
+def check(status: Status, relative: float | None = None) -> Check:
+    return Check("onnxruntime", 1, status, relative=relative)
 
 
 @pytest.mark.parametrize(
-    ("checks", "says"),
+    ("checks", "text"),
     [
         ([], "not run here"),
-        ([check(None, None)], "not run here"),
-        ([check(True, 1e-3), check(True, 2e-3)], "ok, 2.0e-03"),
-        ([check(True, 1e-3), check(None, None)], "ok, 1.0e-03; 1 not run"),
-        ([check(True, 1e-3), check(False, 0.5)], "FAILED, 5.0e-01"),
-        ([check(False, None)], "FAILED, 0.0e+00"),
+        ([check("not run")], "not run here"),
+        ([check("passed", 1e-3), check("passed", 2e-3)], "ok, 2.0e-03"),
+        ([check("passed", 1e-3), check("not run")], "ok, 1.0e-03; 1 not run"),
+        ([check("passed", 1e-3), check("too imprecise", 0.5)], "TOO IMPRECISE, 5.0e-01"),
+        ([check("passed", 1e-3), check("failed")], "FAILED, 1.0e-03"),
+        ([check("failed")], "FAILED, 0.0e+00"),
     ],
 )
-def test_a_profile_that_could_not_run_is_no_failure(
-    checks: list[dict[str, Any]], says: str
-) -> None:
-    assert _checked(Entry("onnx", SPEC, "key", (), {}, checks=tuple(checks))) == says
+def test_the_worst_status_is_shown(checks: list[Check], text: str) -> None:
+    toolchain = Toolchain("torch.onnx", "2.13", "weights")
+    assert _checked(Entry("onnx", SPEC, "key", (), toolchain, checks=tuple(checks))) == text

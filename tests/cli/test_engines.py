@@ -114,8 +114,8 @@ def test_a_size_that_was_not_compiled(engines: Path, cli: Cli) -> None:
 def test_a_manifest_of_another_version(engines: Path, cli: Cli) -> None:
     path = engines / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    check(cli("engines", "list", engines), 4, "another format")
-    check(cli("engines", "list", "nowhere"), 4, "holds no engines")
+    check(cli("engines", "list", engines), 4, "another version of this program")
+    check(cli("engines", "list", "nowhere"), 4, "has no engines")
 
 
 def test_an_unfinished_build_is_not_usable(engines: Path, cli: Cli) -> None:

@@ -28,7 +28,7 @@ def test_it_is_small_whole_and_says_what_it_is() -> None:
     assert sum(f.stat().st_size for f in files) <= LIMIT
     assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt", ".md"}
     checkpoint = Checkpoint.open(MODEL)
-    assert (checkpoint.native_size, checkpoint.factor) == (128, 4)
+    assert (checkpoint.family.native_size, checkpoint.family.factor) == (128, 4)
     runs = read_facts(MODEL)
     assert runs and all(run["size"] == 128 for run in runs)
     text = (MODEL / "README.md").read_text()

@@ -35,8 +35,8 @@ def test_the_report_of_this_environment() -> None:
 def test_kernels_for_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
     for name, here in (("attention", True), ("convolution", False)):
-        monkeypatch.setattr(f"engine.backends.{name}.kernel", lambda: None)
-        monkeypatch.setattr(f"engine.backends.{name}.usable", lambda here=here: here)
+        monkeypatch.setattr(f"engine.backends.torch.kernels.{name}.kernel", lambda: None)
+        monkeypatch.setattr(f"engine.backends.torch.kernels.{name}.usable", lambda here=here: here)
     (told,) = doctor._kernels()
     assert (told.state, told.what) == ("ok", "uses its own for attention")
 
@@ -122,4 +122,4 @@ def test_a_gpu_that_pytorch_does_not_see(tmp_path: Path, monkeypatch: pytest.Mon
 def test_engines_that_cannot_be_read_are_a_problem(tmp_path: Path) -> None:
     check = by_name(doctor.report(tmp_path))["backend auto"]
     assert check.state == "problem"
-    assert "holds no engines" in check.what
+    assert "has no engines" in check.what

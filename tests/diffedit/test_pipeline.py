@@ -71,7 +71,7 @@ def test_a_whole_edit_equals_the_reference_path(pipe: DiffEditPipeline, photo: I
         modules["unet"],
         modules["vae"],
         modules["text_encoder"],
-        Schedule.from_config(pipe.checkpoint.configs["scheduler"], 5),
+        Schedule.from_config(pipe.checkpoint.scheduler_config, 5),
         EditRequest(photo, TEXTS[1], seed=5, **FAST),
         torch.from_numpy(array)[None],
         ids,

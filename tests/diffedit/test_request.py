@@ -261,7 +261,7 @@ def test_bad_parameters_are_refused(params: Any, message: str) -> None:
 
 
 def test_stats_and_results_are_frozen() -> None:
-    stats = Stats({"unet": 140}, {"unet": 82}, {"total": 1.0})
+    stats = Stats({"unet": 140}, {"unet": 82}, {"total": 1.0}, "unet")
     with pytest.raises(FrozenInstanceError):
         stats.rows = {}  # type: ignore[misc]
     empty: Any = None

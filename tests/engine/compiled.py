@@ -9,35 +9,50 @@ from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 from engine.backends.tensorrt.plan import Host
-from engine.manifest import Entry, File, Format, Manifest, file_digest
-from engine.netspec import NetSpec, Precision, Size, TensorSpec
+from engine.manifest import Entry, File, Format, Manifest, ModelIdentity, Toolchain, file_digest
+from engine.models.stable_diffusion import StableDiffusion
+from engine.netspec import NetSpec, Precision, Size
 
 FACTOR, TOKENS, WIDTH = 8, 5, 3
 
 H200 = Host("tensorrt", "10.13.3.9", "NVIDIA H200", (9, 0))
 RTX = Host("tensorrt-rtx", "1.7.1.116", "NVIDIA GeForce RTX 4090", (8, 9))
-BUILT = {"version": "10.13.3.9", "gpu": "NVIDIA H200", "compute_capability": "9.0"}
-BUILT_RTX = {"version": "1.7.1.116", "gpu": None, "compute_capability": ["8.6", "8.9"]}
+BUILT = {"version": "10.13.3.9", "gpu": "NVIDIA H200", "compute_capabilities": ("9.0",)}
+BUILT_RTX = {"version": "1.7.1.116", "compute_capabilities": ("8.6", "8.9")}
+
+
+FAMILY = StableDiffusion(
+    {
+        "text_encoder": {"max_position_embeddings": TOKENS, "hidden_size": WIDTH},
+        "vae": {"block_out_channels": [1] * 4, "latent_channels": 4},
+        "unet": {},
+    }
+)
+NETWORKS = tuple(network.name for network in FAMILY.networks)
 
 
 def spec(net: str, size: Size = (64, 64), batch_sizes: Sequence[int] = (1, 2, 4)) -> NetSpec:
     """A spec of Stable Diffusion's form with few tokens."""
-    image = TensorSpec("image", (3, *size))
-    latent = TensorSpec("latent", (4, size[0] // FACTOR, size[1] // FACTOR))
-    embedding = TensorSpec("embedding", (TOKENS, WIDTH))
-    ids = TensorSpec("input_ids", (TOKENS,), "int64")
-    inputs, output = {
-        "text": ((ids,), embedding),
-        "vae_encode": ((image,), latent),
-        "vae_decode": ((latent,), image),
-        "unet": (
-            (latent, TensorSpec("timestep", ()), embedding),
-            replace(latent, name="prediction"),
-        ),
-    }[net]
-    return NetSpec(net, inputs, output, tuple(batch_sizes))
+    role = next(network.role for network in FAMILY.networks if network.name == net)
+    inputs, outputs = FAMILY.tensors(net, size)
+    return NetSpec(
+        name=net,
+        role=role,
+        size=None if role == "text_encoder" else size,
+        inputs=inputs,
+        outputs=outputs,
+        batch_sizes=tuple(batch_sizes),
+        attention_scores=FAMILY.attention_scores(net, size),
+    )
+
+
+def only(outputs: tuple[Tensor, ...]) -> Tensor:
+    """The output of a network that has one."""
+    (output,) = outputs
+    return output
 
 
 def entry(
@@ -58,12 +73,13 @@ def entry(
     made = tuple(
         File(name, file_digest(folder / name), (folder / name).stat().st_size) for name in names
     )
-    return Entry(kind, net, key="k", files=made, built_with=built_with)
+    toolchain = Toolchain(**{"product": kind, "version": "", "weights": "w", **built_with})
+    return Entry(kind, net, key="k", files=made, built_with=toolchain)
 
 
 def manifest(folder: Path, entries: Sequence[Entry], **digests: str) -> Path:
     """Save the manifest of a model with these digests; returns the folder."""
-    model = {"source": "some-model", "digests": digests, "lora": []}
+    model = ModelIdentity("some-model", FAMILY.name, NETWORKS, digests)
     Manifest(model=model, entries=tuple(entries)).save(folder)
     return folder
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.backends.fake import CHANNELS, TOKENS, WIDTH, FakeBackend, FakeNetworks
+from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
 from engine.batcher import Batcher, FlowHandle
 from engine.buffers import Buffers, gather
 from engine.errors import Cancelled, EngineMismatch
@@ -26,12 +26,15 @@ def row(value: float, net: str = "unet") -> Row:
     if net == "text":
         return Row("text", (torch.full((TOKENS,), int(value)),))
     return Row(
-        net, (torch.full(LATENT, value), torch.tensor(value), torch.full((TOKENS, WIDTH), value))
+        net,
+        (torch.full(LATENT, value), torch.tensor(value), torch.full((TOKENS, TEXT_WIDTH), value)),
     )
 
 
 def alone(value: float) -> Tensor:
-    return Buffers(FakeNetworks().find("unet", LATENT)).run([row(value)])[0]
+    (output,) = Buffers(FakeNetworks().find("unet", LATENT)).run([row(value)])
+    assert isinstance(output, Tensor)
+    return output
 
 
 def asks(groups: list[list[float]]) -> Flow[list[Tensor]]:
@@ -63,7 +66,7 @@ demands = st.lists(st.lists(st.lists(values, max_size=7), max_size=5), min_size=
 def test_every_row_gets_its_own_answer(
     profiles: tuple[int, ...], flows: list[list[list[float]]], head_start: list[int]
 ) -> None:
-    networks = FakeNetworks(unet_batch_sizes=profiles)
+    networks = FakeNetworks(denoiser_batch_sizes=profiles)
     batcher = Batcher(networks)
     jobs = []
     for groups, steps in zip(flows, head_start, strict=False):
@@ -82,7 +85,7 @@ def test_every_row_gets_its_own_answer(
 
 
 def test_rows_of_all_jobs_share_calls_up_to_the_largest_profile() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 4, 8))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 4, 8))
     batcher = Batcher(networks)
     jobs = [batcher.submit(asks([[i, i + 0.5, i + 0.25]])) for i in range(4)]
     drain(batcher)
@@ -92,11 +95,12 @@ def test_rows_of_all_jobs_share_calls_up_to_the_largest_profile() -> None:
 
 
 def test_the_smallest_profile_that_holds_the_rows_is_taken_and_the_rest_is_padding() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 2, 8))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2, 8))
     buffers = Buffers(networks.find("unet", LATENT))
     outputs = buffers.run([row(1.0), row(2.0), row(3.0)])
     assert backend(networks).calls == [8] and buffers.padded_rows == 5
-    assert len(outputs) == 3 and outputs[2].equal(alone(3.0))
+    last = outputs[2]
+    assert len(outputs) == 3 and isinstance(last, Tensor) and last.equal(alone(3.0))
 
 
 def test_the_oldest_row_picks_the_network() -> None:
@@ -118,7 +122,8 @@ def test_rows_of_different_shapes_never_share_a_call() -> None:
 
     def two_sizes() -> Flow[list[tuple[int, ...]]]:
         wide = Row(
-            "unet", (torch.zeros(CHANNELS, 4, 8), torch.tensor(1.0), torch.zeros(TOKENS, WIDTH))
+            "unet",
+            (torch.zeros(CHANNELS, 4, 8), torch.tensor(1.0), torch.zeros(TOKENS, TEXT_WIDTH)),
         )
         out = yield [row(1.0), wide]
         return [tuple(o.shape) for o in out]
@@ -135,10 +140,11 @@ def test_outputs_survive_later_calls() -> None:
     class Reusing(FakeBackend):
         memory = torch.zeros(1, *LATENT)
 
-        def __call__(self, batch: dict[str, Tensor]) -> Tensor:
-            return self.memory.copy_(super().__call__(batch))
+        def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            (output,) = super().__call__(batch)
+            return (self.memory.copy_(output),)
 
-    networks = FakeNetworks(unet_batch_sizes=(1,))
+    networks = FakeNetworks(denoiser_batch_sizes=(1,))
     networks.backends["unet", LATENT] = Reusing(networks.find("unet", LATENT).spec)
     batcher = Batcher(networks)
     job = batcher.submit(asks([[1.0], [2.0]]))
@@ -191,7 +197,7 @@ def test_a_batch_too_large_for_the_memory_runs_in_parts() -> None:
         if len(output) > 4:
             raise torch.OutOfMemoryError("too large")
 
-    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 4, 8, 16), fault=fault))
+    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 4, 8, 16), fault=fault))
     job = batcher.submit(asks([[float(i) for i in range(16)]]))
     drain(batcher)
     got = job.future.result()
@@ -223,7 +229,7 @@ def test_a_cancelled_job_leaves_no_row_and_closes_its_flow() -> None:
         finally:
             closed.append(True)
 
-    networks = FakeNetworks(unet_batch_sizes=(1, 2))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2))
     batcher = Batcher(networks)
     job, other = batcher.submit(watched()), batcher.submit(asks([[1.0], [2.0]]))
     batcher.step()
@@ -250,7 +256,7 @@ def test_a_job_cancelled_before_it_began_runs_nothing() -> None:
 
 @given(cancel_at=st.lists(st.integers(0, 12), min_size=4, max_size=4))
 def test_cancelling_at_any_time_leaves_the_others_alone(cancel_at: list[int]) -> None:
-    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 3)))
+    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 3)))
     doomed = [batcher.submit(asks([[i, 1.0], [2.0], [3.0]])) for i in range(4)]
     kept = batcher.submit(asks([[1.0, 2.0], [3.0]]))
     for tick in range(60):
@@ -259,7 +265,7 @@ def test_cancelling_at_any_time_leaves_the_others_alone(cancel_at: list[int]) ->
                 job.cancel()
         batcher.step()
     assert all(a.equal(alone(v)) for a, v in zip(kept.future.result(), (1, 2, 3), strict=True))
-    assert all(job.over for job in doomed) and batcher.waiting_rows == 0
+    assert all(job.done for job in doomed) and batcher.waiting_rows == 0
 
 
 def test_progress_counts_answered_rows() -> None:
@@ -268,7 +274,7 @@ def test_progress_counts_answered_rows() -> None:
     def report(job: FlowHandle[Any]) -> None:
         seen.append(job.rows["unet"])
 
-    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2)))
+    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2)))
     batcher.submit(asks([[1.0, 2.0, 3.0], [4.0]]), on_progress=report)
     drain(batcher)
     assert seen == [2, 3, 4]
@@ -346,7 +352,7 @@ def asks_rows(*groups: list[Row]) -> Flow[list[Tensor]]:
 
 
 def test_equal_rows_that_wait_together_run_once() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 2, 4, 8))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2, 4, 8))
     batcher = Batcher(networks)
     groups = [keyed(1.0, "a"), keyed(2.0, "b")], [keyed(3.0, "c")]
     jobs = [batcher.submit(asks_rows(*groups)) for _ in range(3)]
@@ -359,7 +365,7 @@ def test_equal_rows_that_wait_together_run_once() -> None:
 
 
 def test_rows_without_a_key_or_of_another_kind_are_never_the_same() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 2, 4, 8))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2, 4, 8))
     batcher = Batcher(networks)
     batcher.submit(asks_rows([row(1.0), row(1.0), keyed(1.0, "a")]))
     batcher.submit(asks_rows([keyed(1.0, "a", net="text"), keyed(1.0, "b")]))
@@ -368,7 +374,7 @@ def test_rows_without_a_key_or_of_another_kind_are_never_the_same() -> None:
 
 
 def test_a_row_that_came_later_is_run_again() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 2))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2))
     batcher = Batcher(networks)
     batcher.submit(asks_rows([keyed(1.0, "a")]))
     assert batcher.step()
@@ -378,7 +384,7 @@ def test_a_row_that_came_later_is_run_again() -> None:
 
 
 def test_one_of_two_owners_may_leave() -> None:
-    networks = FakeNetworks(unet_batch_sizes=(1, 2))
+    networks = FakeNetworks(denoiser_batch_sizes=(1, 2))
     batcher = Batcher(networks)
     first = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a"), keyed(2.0, "gone")]))
     second = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a")]))
@@ -398,7 +404,7 @@ def test_a_shared_row_that_fails_ends_all_its_owners_and_nobody_else() -> None:
         if (batch["latent"] == 13.0).any():
             raise RuntimeError("poisoned")
 
-    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 4), fault=fault))
+    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 4), fault=fault))
     doomed = [batcher.submit(asks_rows([keyed(13.0, "bad")])) for _ in range(2)]
     well = batcher.submit(asks_rows([keyed(1.0, "good")]))
     drain(batcher)
@@ -413,7 +419,7 @@ def test_a_shared_row_that_fails_ends_all_its_owners_and_nobody_else() -> None:
     gone=st.integers(0, 4),
 )
 def test_shared_or_not_every_row_gets_its_answer(flows: list[list[list[int]]], gone: int) -> None:
-    batcher = Batcher(FakeNetworks(unet_batch_sizes=(1, 2, 3)))
+    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 3)))
     rows = [[[keyed(v, v if v % 2 else None) for v in group] for group in f] for f in flows]
     jobs = [batcher.submit(asks_rows(*groups)) for groups in rows]
     batcher.step()
@@ -424,4 +430,4 @@ def test_shared_or_not_every_row_gets_its_answer(flows: list[list[list[int]]], g
             continue
         wanted = [alone(float(v)) for group in groups for v in group]
         assert all(a.equal(b) for a, b in zip(job.future.result(timeout=0), wanted, strict=True))
-    assert batcher.waiting_rows == 0 and not batcher._keyed
+    assert batcher.waiting_rows == 0 and not batcher._by_key

@@ -20,8 +20,9 @@ from engine.backends.fake import FakeNetworks
 from engine.backends.onnxruntime.networks import OnnxNetworks
 from engine.backends.tensorrt.networks import TensorRTNetworks
 from engine.backends.torch.networks import TorchNetworks
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
+from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import NetSpec, Precision
 
 SIZE = (64, 64)
@@ -114,7 +115,7 @@ def networks(subject: Case) -> Iterator[Networks]:
     opened.close()
 
 
-@pytest.fixture(params=list(NETWORKS))
+@pytest.fixture(params=[network.name for network in NETWORKS])
 def backend(networks: Networks, subject: Case, request: pytest.FixtureRequest) -> Backend:
     return networks.find(request.param, subject.shapes[request.param])
 
@@ -142,7 +143,8 @@ def rows(spec: NetSpec, count: int, device: torch.device, seed: int = 0) -> dict
 
 def run(backend: Backend, batch: dict[str, Tensor]) -> Tensor:
     with torch.inference_mode():
-        return backend(batch).clone().cpu()
+        (output,) = backend(batch)
+        return output.clone().cpu()
 
 
 def profiles(spec: NetSpec) -> list[int]:
@@ -165,14 +167,16 @@ def test_spec_is_the_checkpoints(subject: Case, backend: Backend, tiny: Path) ->
     if subject.torch is None:
         pytest.skip("of no checkpoint")
     wanted = Checkpoint.open(tiny).spec(backend.spec.name, SIZE)
-    assert (backend.spec.inputs, backend.spec.output) == (wanted.inputs, wanted.output)
+    assert (backend.spec.inputs, backend.spec.outputs) == (wanted.inputs, wanted.outputs)
+    assert (backend.spec.role, backend.spec.size) == (wanted.role, wanted.size)
 
 
 def test_every_batch_size_runs(backend: Backend) -> None:
     for size in profiles(backend.spec):
         with torch.inference_mode():
-            got = backend(rows(backend.spec, size, backend.device))
-        assert got.shape == (size, *backend.spec.output.shape)
+            outputs = backend(rows(backend.spec, size, backend.device))
+        (got,), (tensor,) = outputs, backend.spec.outputs
+        assert got.shape == (size, *tensor.shape)
         assert (got.dtype, got.device) == (torch.float32, backend.device)
         assert torch.isfinite(got).all()
 
@@ -223,7 +227,7 @@ def test_a_clone_outlives_the_next_call(backend: Backend) -> None:
     size = backend.spec.batch_sizes[0]
     batch = rows(backend.spec, size, backend.device)
     with torch.inference_mode():
-        kept = backend(batch).clone()
+        kept = backend(batch)[0].clone()
     before = kept.cpu().clone()
     run(backend, rows(backend.spec, size, backend.device, seed=1))
     assert torch.equal(kept.cpu(), before)

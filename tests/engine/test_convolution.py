@@ -12,8 +12,8 @@ from torch.nn.functional import conv2d
 
 from engine.backends.torch.kernels import convolution as module
 from engine.backends.torch.kernels.convolution import Winograd, convolution, fits, install, packed
-from engine.backends.torch.networks import load_module
 from engine.checkpoint import Checkpoint
+from engine.loader import load_module
 
 needs_kernel = pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"

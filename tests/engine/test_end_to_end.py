@@ -30,17 +30,17 @@ def expected(tiny: Path) -> reference.Reference:
 
     checkpoint = Checkpoint.open(tiny)
     modules = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules
-    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.tokens)
+    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.family.tokens)
     array, placement = fit(still_life(96, 72), SIZE)
     return reference.edit(
         modules["unet"],
         modules["vae"],
         modules["text_encoder"],
-        Schedule.from_config(checkpoint.configs["scheduler"], 5),
+        Schedule.from_config(checkpoint.scheduler_config, 5),
         EditRequest(b"", TEXTS["target"], **OPTIONS),
         torch.from_numpy(array)[None],
         {name: torch.tensor([tokenizer.ids(text)[0]]) for name, text in TEXTS.items()},
-        torch.from_numpy(region(placement, checkpoint.factor)),
+        torch.from_numpy(region(placement, checkpoint.family.factor)),
     )
 
 

@@ -13,7 +13,7 @@ from engine.backends.engine_folder import (
     EngineFolder,
     TensorInfo,
     check_batch,
-    check_border,
+    check_tensors,
     read_verified,
 )
 from engine.errors import EngineMismatch
@@ -58,7 +58,7 @@ def test_a_size_counts_when_all_four_networks_are_there(tmp_path: Path) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(EngineMismatch, match=r"holds no engines.*diffedit-trt build MODEL --out"):
+    with pytest.raises(EngineMismatch, match=r"has no engines.*diffedit-trt build MODEL --out"):
         opened(tmp_path)
 
 
@@ -79,7 +79,9 @@ def test_a_folder_that_does_not_say_its_model_fits_none(tmp_path: Path) -> None:
 
 def test_nothing_in_the_format_wanted(tmp_path: Path) -> None:
     manifest(tmp_path, complete(tmp_path, (64, 64)))
-    with pytest.raises(EngineMismatch, match="holds onnx, but no tensorrt or tensorrt-rtx") as seen:
+    with pytest.raises(
+        EngineMismatch, match="has onnx files, but no tensorrt or tensorrt-rtx"
+    ) as seen:
         EngineFolder.open(tmp_path, ["tensorrt", "tensorrt-rtx"])
     assert str(seen.value).endswith("--target tensorrt")
 
@@ -101,7 +103,7 @@ def test_a_size_that_was_not_compiled(
     with pytest.raises(EngineMismatch) as seen:
         opened(folder).entry(net, shape)
     assert str(seen.value) == (
-        f"{folder} has no {net} for {size} pixels (onnx); complete there is 64x64, 64x96; build it "
+        f"{folder} has no {net} for {size} pixels (onnx); complete sizes: 64x64, 64x96; build it "
         f"with: diffedit-trt build MODEL --out '{folder}' --size {size} --target onnx"
     )
 
@@ -178,12 +180,12 @@ def test_only_plain_files_of_the_folder_are_read(tmp_path: Path) -> None:
     outside = tmp_path / "plan"
     outside.write_bytes(b"plan")
     escaping = replace(made, files=(replace(made.files[0], name="../plan"),))
-    with pytest.raises(EngineMismatch, match="no plain name"):
+    with pytest.raises(EngineMismatch, match="not a plain file name"):
         read_verified(escaping, inside)
     link = inside / made.files[0].name
     link.unlink()
     link.symlink_to(outside)
-    with pytest.raises(EngineMismatch, match="no plain name"):
+    with pytest.raises(EngineMismatch, match="not a plain file name"):
         read_verified(made, inside)
 
 
@@ -202,11 +204,11 @@ EMBEDDING = TensorInfo("embedding", "fp32", (TOKENS, 3))
 
 
 def test_a_border_as_the_manifest_says_in_any_order() -> None:
-    check_border(spec("text"), [IDS], [EMBEDDING], Path("file"))
+    check_tensors(spec("text"), [IDS], [EMBEDDING], Path("file"))
     unet = spec("unet")
     found = [TensorInfo(t.name, t.dtype, (None,) * len(t.shape)) for t in reversed(unet.inputs)]
-    prediction = TensorInfo("prediction", "fp32", unet.output.shape)
-    check_border(unet, found, [prediction], Path("file"))
+    prediction = TensorInfo("prediction", "fp32", unet.outputs[0].shape)
+    check_tensors(unet, found, [prediction], Path("file"))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,11 @@ def test_a_border_as_the_manifest_says_in_any_order() -> None:
         ([replace(IDS, dtype="INT32")], [EMBEDDING], r"is INT32 \(5,\), not int64"),
         ([replace(IDS, shape=(6,))], [EMBEDDING], r"is int64 \(6,\), not int64 \(5,\)"),
         ([replace(IDS, shape=(5, 1))], [EMBEDDING], r"is int64 \(5, 1\)"),
-        ([IDS, replace(IDS, name="mask")], [EMBEDDING], "an input 'mask' that its manifest"),
+        (
+            [IDS, replace(IDS, name="mask")],
+            [EMBEDDING],
+            "an input 'mask' that is not in its manifest",
+        ),
         ([IDS], [], "output 'embedding' of file is missing"),
         ([IDS], [EMBEDDING, replace(EMBEDDING, name="pooled")], "an output 'pooled'"),
     ],
@@ -225,7 +231,7 @@ def test_a_border_that_differs(
     inputs: list[TensorInfo], outputs: list[TensorInfo], words: str
 ) -> None:
     with pytest.raises(EngineMismatch, match=words):
-        check_border(spec("text"), inputs, outputs, Path("file"))
+        check_tensors(spec("text"), inputs, outputs, Path("file"))
 
 
 def test_a_batch_as_the_spec_says() -> None:

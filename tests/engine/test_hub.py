@@ -1,27 +1,23 @@
-"""A model argument: folders, ids, and what is fetched of a repository; offline."""
+"""A model argument: folders, hub ids, and which files are downloaded; offline."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-from engine.checkpoint import Checkpoint, hub_patterns
+from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
-from engine.hub import find_checkpoint
-from export.hub import open_checkpoint
+from engine.hub import download_patterns, find_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-OPENERS: list[Callable[..., Checkpoint]] = [find_checkpoint, open_checkpoint]
 
 
 @pytest.fixture
 def cache(tiny: Path, tmp_path: Path) -> Path:
-    """A hub cache in which owner/name was fetched before."""
+    """A hub cache that already has owner/name."""
     repository = tmp_path / "models--owner--name"
     shutil.copytree(tiny, repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
@@ -29,30 +25,27 @@ def cache(tiny: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("opened", OPENERS)
-def test_an_id_is_found_in_the_cache(opened: Any, cache: Path, tiny: Path) -> None:
-    found = opened("owner/name", cache_dir=cache, local_files_only=True)
+def test_an_id_is_found_in_the_cache(cache: Path, tiny: Path) -> None:
+    found = find_checkpoint("owner/name", cache_dir=cache, local_files_only=True)
     assert found.folder.name == COMMIT
     assert found.digest("unet") == Checkpoint.open(tiny).digest("unet")
 
 
-@pytest.mark.parametrize("opened", OPENERS)
-def test_a_folder_needs_no_hub(opened: Any, tiny: Path) -> None:
-    assert opened(str(tiny)).folder == tiny
+def test_a_folder_needs_no_hub(tiny: Path) -> None:
+    assert find_checkpoint(str(tiny)).folder == tiny
 
 
-@pytest.mark.parametrize("opened", OPENERS)
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("owner/other", "could not be fetched"),
+        ("owner/other", "could not be downloaded"),
         ("./nothing", "There is no model folder"),
         ("/no/such/folder", "There is no model folder"),
     ],
 )
-def test_what_is_not_there_is_one_sentence(opened: Any, model: str, says: str, cache: Path) -> None:
+def test_what_is_not_there_is_one_sentence(model: str, says: str, cache: Path) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
-        opened(model, cache_dir=cache, local_files_only=True)
+        find_checkpoint(model, cache_dir=cache, local_files_only=True)
     assert "\n" not in str(caught.value)
 
 
@@ -79,8 +72,8 @@ REPOSITORY = [
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
-def test_only_what_an_edit_needs_is_fetched(variant: str | None) -> None:
-    wanted, unused = hub_patterns(variant)
+def test_only_what_an_edit_needs_is_downloaded(variant: str | None) -> None:
+    wanted, unused = download_patterns(variant)
     found = set(filter_repo_objects(REPOSITORY, allow_patterns=wanted, ignore_patterns=unused))
     ending = ".fp16.safetensors" if variant else ".safetensors"
     weights = {f for f in found if f.endswith(".safetensors")}
@@ -96,3 +89,11 @@ def test_only_what_an_edit_needs_is_fetched(variant: str | None) -> None:
         "tokenizer/merges.txt",
         "unet/config.json",
     }
+
+
+def test_a_truncated_weight_file_is_found_before_loading(tiny: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny, tmp_path / "model"))
+    (weights,) = Checkpoint.open(model).weights("unet")
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"unet.*is damaged: it is truncated"):
+        find_checkpoint(model)

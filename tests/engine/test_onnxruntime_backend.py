@@ -20,7 +20,7 @@ from engine.backends.onnxruntime.networks import (
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.netspec import Precision
-from tests.engine.compiled import TOKENS, entry, manifest, spec, text_onnx
+from tests.engine.compiled import TOKENS, entry, manifest, only, spec, text_onnx
 
 FILE = "text-5.onnx"
 WEIGHT = torch.tensor([1.0, 2.0, 3.0])
@@ -42,18 +42,18 @@ def ids(rows: int = 2) -> Tensor:
 def test_runs_on_the_addresses_it_was_given(tmp_path: Path) -> None:
     backend = text(tmp_path)
     batch = {"input_ids": ids()}
-    first = backend(batch)
+    first = only(backend(batch))
     assert torch.equal(first, ids()[..., None] * WEIGHT)
     batch["input_ids"].zero_()
-    assert backend(batch).data_ptr() == first.data_ptr()
+    assert only(backend(batch)).data_ptr() == first.data_ptr()
     assert torch.equal(first, torch.zeros(2, TOKENS, 3))
 
 
 def test_other_tensors_are_bound_anew(tmp_path: Path) -> None:
     backend = text(tmp_path)
     backend({"input_ids": ids()})
-    assert torch.equal(backend({"input_ids": ids() + 1}), (ids() + 1)[..., None] * WEIGHT)
-    assert torch.equal(backend({"input_ids": ids(4)}), ids(4)[..., None] * WEIGHT)
+    assert torch.equal(only(backend({"input_ids": ids() + 1})), (ids() + 1)[..., None] * WEIGHT)
+    assert torch.equal(only(backend({"input_ids": ids(4)})), ids(4)[..., None] * WEIGHT)
 
 
 def test_refuses_what_an_address_does_not_say(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_refuses_what_an_address_does_not_say(tmp_path: Path) -> None:
 def test_narrow_weights_run_on_a_cpu(tmp_path: Path, precision: Precision) -> None:
     backend = text(tmp_path, precision=precision)
     assert backend.spec.precision == precision
-    assert torch.equal(backend({"input_ids": ids()}), ids()[..., None] * WEIGHT)
+    assert torch.equal(only(backend({"input_ids": ids()})), ids()[..., None] * WEIGHT)
 
 
 def test_bf16_on_a_cpu_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_bf16_on_a_cpu_is_refused_with_a_way_out(tmp_path: Path) -> None:
 def test_weights_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "w.data").write_bytes(WEIGHT.numpy().tobytes())
     backend = text(tmp_path, location="w.data", data="w.data")
-    assert torch.equal(backend({"input_ids": ids()}), ids()[..., None] * WEIGHT)
+    assert torch.equal(only(backend({"input_ids": ids()})), ids()[..., None] * WEIGHT)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -99,7 +99,7 @@ def test_a_manifest_cannot_list_a_way_out(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     folder.mkdir()
     (tmp_path / "w.data").write_bytes(WEIGHT.numpy().tobytes())
-    with pytest.raises(EngineMismatch, match="no plain name"):
+    with pytest.raises(EngineMismatch, match="not a plain file name"):
         text(folder, location="../w.data", data="../w.data")
 
 
@@ -228,6 +228,6 @@ def test_cuda_agrees_with_the_cpu(onnx_folder: Path) -> None:
             rows = {n: torch.randn(t.shape, generator=generator) for n, t in batch.items()}
             for name, tensor in rows.items():
                 batch[name].copy_(tensor)
-            got = cuda(batch).clone().cpu()
-            torch.testing.assert_close(got, cpu(rows), rtol=1e-3, atol=1e-4)
+            got = only(cuda(batch)).clone().cpu()
+            torch.testing.assert_close(got, only(cpu(rows)), rtol=1e-3, atol=1e-4)
     there.close()

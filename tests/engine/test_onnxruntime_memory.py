@@ -11,11 +11,17 @@ from engine.backends.onnxruntime.networks import OnnxNetworks
 from engine.netspec import NetSpec, TensorSpec
 
 SD15 = NetSpec(
-    "unet",
-    (TensorSpec("latent", (4, 64, 64)), TensorSpec("timestep", ()), TensorSpec("c", (77, 768))),
-    TensorSpec("prediction", (4, 64, 64)),
-    (1, 2, 4, 8, 16, 20),
-    "fp16",
+    name="unet",
+    role="denoiser",
+    size=(512, 512),
+    inputs=(
+        *(TensorSpec("latent", (4, 64, 64)), TensorSpec("timestep", ())),
+        TensorSpec("embedding", (77, 768)),
+    ),
+    outputs=(TensorSpec("prediction", (4, 64, 64)),),
+    batch_sizes=(1, 2, 4, 8, 16, 20),
+    precision="fp16",
+    attention_scores=8 * 4096 * 4096,
 )
 GIB = 2**30
 

@@ -33,7 +33,7 @@ def test_without_a_gpu_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_looked_at_first(tmp_path: Path) -> None:
-    with pytest.raises(EngineMismatch, match="holds no engines"):
+    with pytest.raises(EngineMismatch, match="has no engines"):
         TensorRTNetworks.open(tmp_path)
     manifest(tmp_path, complete(tmp_path, (64, 64)))
     with pytest.raises(EngineMismatch, match=r"but no tensorrt or tensorrt-rtx files"):

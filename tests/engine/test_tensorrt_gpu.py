@@ -15,6 +15,7 @@ from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec
 from export.build import build
+from tests.engine.compiled import only
 
 pytestmark = pytest.mark.gpu
 
@@ -63,9 +64,9 @@ def test_every_profile_equals_torch_with_and_without_graphs(engines: Path, tiny:
             backend, other = graph.find(*kind), eager.find(*kind)
             for size in backend.spec.batch_sizes:
                 batch = batches.setdefault((kind[0], size), on_gpu(backend.spec, size))
-                got = backend(batch).clone()
-                assert torch.equal(got, other(batch))
-                want = plain.find(*kind)({n: t.cpu() for n, t in batch.items()})
+                got = only(backend(batch)).clone()
+                assert torch.equal(got, only(other(batch)))
+                want = only(plain.find(*kind)({n: t.cpu() for n, t in batch.items()}))
                 assert float((got.cpu() - want).norm() / want.norm()) < 1e-3
     captured = [p._graph for b in graph._backends.values() for p in b._profiles.values()]
     assert len(captured) == 4 * 3
@@ -84,7 +85,7 @@ def test_calls_are_ordered_with_torch_without_waiting(engines: Path) -> None:
         for name, tensor in on_gpu(backend.spec, 4, seed).items():
             batch[name].copy_(tensor)
         torch.cuda.synchronize()
-        wanted[seed] = backend(batch).clone()
+        wanted[seed] = only(backend(batch)).clone()
         torch.cuda.synchronize()
     sources = {seed: on_gpu(backend.spec, 4, seed) for seed in wanted}
     for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
@@ -94,7 +95,7 @@ def test_calls_are_ordered_with_torch_without_waiting(engines: Path) -> None:
             for seed, source in sources.items():
                 for name, tensor in source.items():
                     batch[name].copy_(tensor, non_blocking=True)
-                got[seed] = backend(batch).clone()
+                got[seed] = only(backend(batch)).clone()
         stream.synchronize()
         assert all(torch.equal(got[seed], wanted[seed]) for seed in wanted)
     networks.close()
@@ -106,7 +107,7 @@ def test_a_pinned_engine_runs_its_profile(engines: Path) -> None:
     backend = networks.find(*KINDS[3])
     assert backend.spec.batch_sizes == (2,)
     batch = on_gpu(backend.spec, 2)
-    assert torch.equal(backend(batch), free.find(*KINDS[3])(batch))
+    assert torch.equal(only(backend(batch)), only(free.find(*KINDS[3])(batch)))
     with pytest.raises(ValueError, match="batches of"):
         backend(on_gpu(backend.spec, 1))
 

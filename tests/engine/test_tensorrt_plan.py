@@ -29,8 +29,8 @@ from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, entry, spec
     [
         (H200, BUILT, None),
         (RTX, BUILT_RTX, None),
-        (RTX, {**BUILT_RTX, "compute_capability": []}, None),
-        (RTX, {**BUILT_RTX, "compute_capability": ["CURRENT"]}, None),
+        (RTX, {**BUILT_RTX, "compute_capabilities": ()}, None),
+        (RTX, {**BUILT_RTX, "compute_capabilities": ("CURRENT",)}, None),
         (RTX, {**BUILT_RTX, "gpu": "NVIDIA RTX 3090"}, None),  # portable among its capabilities
         (H200, {}, None),
         (
@@ -40,7 +40,7 @@ from tests.engine.compiled import BUILT, BUILT_RTX, H200, RTX, entry, spec
         ),
         (
             H200,
-            {**BUILT, "gpu": "NVIDIA A100", "compute_capability": "8.0"},
+            {**BUILT, "gpu": "NVIDIA A100", "compute_capabilities": ("8.0",)},
             "was built for compute capability 8.0 and NVIDIA A100, and here is 9.0 and NVIDIA H200",
         ),
         (
@@ -88,7 +88,7 @@ def plan_of(net: NetSpec, *, batches: tuple[int, ...] | None = None) -> Plan:
     sizes = net.batch_sizes if batches is None else batches
     return Plan(
         inputs=tuple(found(t) for t in net.inputs),
-        outputs=(found(net.output),),
+        outputs=tuple(found(t) for t in net.outputs),
         profiles=tuple({t.name: ((b, *t.shape),) * 3 for t in net.inputs} for b in sizes),
         memory=tuple(1000 * b for b in sizes),
         total_memory=1000 * max(sizes),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.tensorrt import profile
+from engine.backends.tensorrt import profile as profile_module
 from engine.backends.tensorrt.profile import Arena, ExecutionStream, Profile
 from engine.errors import EngineMismatch
 from tests.engine.compiled import spec
@@ -81,7 +81,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
         return made[-1]
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
-    monkeypatch.setattr(profile, "capture", capture)
+    monkeypatch.setattr(profile_module, "capture", capture)
     return made
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_captured_runs_without(
         raise RuntimeError("operation not permitted when stream is capturing\nand a trace")
 
     if refuse == "capture":
-        monkeypatch.setattr(profile, "capture", fail)
+        monkeypatch.setattr(profile_module, "capture", fail)
     image = aligned(2, 3, 64, 64)
     for _ in range(4):
         profile([image])

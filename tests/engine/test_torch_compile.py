@@ -20,10 +20,11 @@ from diffedit import DiffEditPipeline, EditRequest
 from engine.backends.torch.compile import CPU_BATCH_SIZES, need_compiler
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.networks import TorchNetworks
-from engine.buffers import TORCH_DTYPES
 from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
 from engine.netspec import NetSpec
+from tests.engine.compiled import only
 
 pytestmark = [
     pytest.mark.skipif(
@@ -61,10 +62,10 @@ def test_answers_are_those_of_eager_networks(networks: TorchNetworks, tiny: Path
             backend = networks.find(net, shape)
             assert backend.spec.batch_sizes == (CPU_BATCH_SIZES if net == "unet" else (1, 2, 4))
             given = inputs(backend.spec, 1)
-            found, right = backend(given), eager.find(net, shape)(given)
+            found, right = only(backend(given)), only(eager.find(net, shape)(given))
             assert (found - right).norm() / right.norm() < 1e-4
             before = counters["stats"]["unique_graphs"]
-            assert torch.equal(backend(given), found)
+            assert torch.equal(only(backend(given)), found)
             assert counters["stats"]["unique_graphs"] == before  # the second call compiles nothing
     assert counters["stats"]["unique_graphs"] >= 2  # the UNet, and half of the VAE
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0  # frozen: packed once
@@ -104,7 +105,7 @@ def test_our_kernels_are_part_of_what_is_compiled(
     assert {"Winograd", "Processor"} <= parts
     given = inputs(compiled.find("unet", (4, 16, 16)).spec, 2)
     with torch.inference_mode():
-        found, right = (n.find("unet", (4, 16, 16))(given).float() for n in (compiled, eager))
+        found, right = (only(n.find("unet", (4, 16, 16))(given)).float() for n in (compiled, eager))
     assert (found - right).norm() / right.norm() < 0.03
     compiled.close()
 

@@ -154,9 +154,10 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let a build see these networks alone: for what does not differ between networks."""
 
     def choose(*names: str) -> None:
-        every = build_jobs.jobs
+        every = build_jobs.build_jobs
         monkeypatch.setattr(
-            "export.build.jobs", lambda *a: tuple(j for j in every(*a) if j.spec.name in names)
+            "export.build.build_jobs",
+            lambda *a: tuple(j for j in every(*a) if j.spec.name in names),
         )
 
     return choose

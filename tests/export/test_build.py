@@ -17,7 +17,7 @@ import torch
 
 from engine.backends.onnxruntime import memory
 from engine.errors import BuildError, CheckpointError, EngineMismatch
-from engine.manifest import Manifest
+from engine.manifest import Check, Manifest
 from engine.netspec import Precision
 from export import output_folder, targets, verify
 from export.build import Event, StorageError, build
@@ -47,15 +47,23 @@ def test_the_build_of_the_issue(engines: Path, tiny: Path) -> None:
     manifest = Manifest.load(engines)
     intact(manifest, engines)
     assert len(list(engines.glob("*.onnx"))) == len(list(engines.glob("*.engine"))) == 4
-    assert manifest.model["source"] == str(tiny.resolve())
-    assert sorted(manifest.model["digests"]) == ["text_encoder", "unet", "vae"]
+    assert manifest.model is not None
+    assert manifest.model.source == str(tiny.resolve())
+    assert manifest.model.family == "stable-diffusion"
+    assert sorted(manifest.model.digests) == ["text_encoder", "unet", "vae"]
+    assert manifest.model.networks == ("text", "vae_encode", "unet", "vae_decode")
+    sizes = {entry.spec.name: entry.spec.size for entry in manifest.entries}
+    assert sizes == dict.fromkeys(manifest.model.networks, (64, 96)) | {"text": None}
     assert len({entry.key for entry in manifest.entries}) == 8
     for entry in manifest.entries:
         if entry.format != "onnx":
             continue
-        ran = {c["batch"] for c in entry.checks if c["backend"] == "onnxruntime"}
+        ran = {c.batch for c in entry.checks if c.backend == "onnxruntime"}
         assert ran == set(entry.spec.batch_sizes)
-        assert all(c["ok"] and c["relative"] < 1e-5 and c["max_abs"] < 1e-3 for c in entry.checks)
+        for check in entry.checks:
+            assert check.status == "passed" and check.reason == ""
+            assert check.relative is not None and check.relative < 1e-5
+            assert check.max_abs is not None and check.max_abs < 1e-3
         assert entry.seconds > 0
         assert entry.peak_bytes > 1e8
 
@@ -76,7 +84,8 @@ def test_other_unet_weights_rebuild_the_unet_alone(
     model = own(micro)
     change(model, "unet")
     built = Manifest.load(micro_engines)
-    replace(built, model={**built.model, "source": str(model)}).save(micro_engines)
+    assert built.model is not None
+    replace(built, model=replace(built.model, source=str(model))).save(micro_engines)
     before = {e.files[0].name: e for e in built.entries}
     manifest, events = run(model, micro_engines, **RTX)
     assert made(events) == [("export", "unet"), ("compile", "unet")]
@@ -96,7 +105,7 @@ def test_other_batches_rebuild_the_unet_engine_alone(
     for entry in (e for e in manifest.entries if e.spec.name == "unet"):
         assert entry.spec.batch_sizes == (1, 3)
     onnx = next(e for e in manifest.entries if (e.format, e.spec.name) == ("onnx", "unet"))
-    checked = [c["batch"] for c in onnx.checks if c["backend"] == "onnxruntime"]
+    checked = [c.batch for c in onnx.checks if c.backend == "onnxruntime"]
     assert sorted(checked) == [1, 3]
 
 
@@ -170,7 +179,7 @@ def test_force_replaces_everything(
     manifest, events = run(model, micro_engines, force=True, verify=False)
     assert made(events) == [("export", "text"), ("export", "vae_encode")]
     intact(manifest, micro_engines)
-    assert manifest.model["source"] == str(model.resolve())
+    assert manifest.source == str(model.resolve())
 
 
 def test_what_overflows_fp16_falls_back_to_fp32(
@@ -185,7 +194,7 @@ def test_what_overflows_fp16_falls_back_to_fp32(
     others = dict.fromkeys(("text", "vae_encode"), "fp16")
     assert precisions == others | {"vae_decode": "fp32"}
     note = next(e.notes for e in manifest.entries if e.spec.name == "vae_decode")[0]
-    assert note == "vae_decode 16x16 does not hold in fp16 (torch: not finite); it is in fp32."
+    assert note == "vae_decode 16x16 is too imprecise in fp16 (torch: not finite); it is in fp32."
     assert note in [e.text for e in events]
     intact(manifest, out)
     assert (out / "vae_decode-16x16-fp32.onnx").exists()
@@ -198,10 +207,11 @@ def test_what_misses_the_tolerance_falls_back_too(
 ) -> None:
     compare = verify.compare
 
-    def strict(name: str, precision: Precision, *tensors: Any) -> verify.Check:
-        row = compare(name, precision, *tensors)
-        wrong = name == backend and precision == "fp16" and row["batch"] in (1, 4)
-        return row | ({"ok": False, "reason": "relative error 1.0e+00"} if wrong else {})
+    def strict(name: str, precision: Precision, *tensors: Any) -> Check:
+        check = compare(name, precision, *tensors)
+        if name == backend and precision == "fp16" and check.batch in (1, 4):
+            return replace(check, status="too imprecise", reason="relative error 1.0e+00")
+        return check
 
     only("text")
     monkeypatch.setattr("export.verify.compare", strict)
@@ -219,13 +229,14 @@ def test_what_misses_the_tolerance_falls_back_too(
 def test_the_tolerance_is_relative_to_the_whole_answer(precision: Precision, worst: float) -> None:
     want = torch.full((2, 100), 10.0)
     close, far = want * (1 + 0.9 * worst), want * (1 + 1.1 * worst)
-    row = verify.compare("x", precision, close, want)
-    assert row["ok"]
-    assert row["relative"] == pytest.approx(0.9 * worst, rel=1e-3)
-    assert row["max_abs"] == pytest.approx(9 * worst, rel=1e-2)
-    assert not verify.compare("x", precision, far, want)["ok"]
+    check = verify.compare("x", precision, [close], [want])
+    assert check.status == "passed"
+    assert check.relative == pytest.approx(0.9 * worst, rel=1e-3)
+    assert check.max_abs == pytest.approx(9 * worst, rel=1e-2)
+    assert verify.compare("x", precision, [far], [want]).status == "too imprecise"
+    assert verify.compare("x", precision, [close, far], [want, want]).status == "too imprecise"
     far[0, 0] = float("inf")
-    assert verify.compare("x", precision, far, want)["reason"] == "not finite"
+    assert verify.compare("x", precision, [far], [want]).reason == "not finite"
 
 
 def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
@@ -234,14 +245,14 @@ def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
     only("unet")
     first, _ = run(micro, tmp_path / "first", batches=(1,), verify=False)
     session = memory.SESSION_SHARE * sum(file.bytes for file in first.entries[0].files)
-    row = 4 * 4 * 8 * 64 * 64  # bytes: four arrays of fp32, 8 heads, 8 x 8 cells squared
+    row = 4 * 4 * 2 * 64 * 64  # bytes: four arrays of fp32, 2 heads, 8 x 8 cells squared
     monkeypatch.setattr(
         "engine.backends.onnxruntime.memory.available", lambda: int((session + 2.5 * row) / 0.7)
     )
     manifest, _ = run(micro, tmp_path / "out", batches=(1, 2, 3))
-    rows = [c for c in manifest.entries[0].checks if c["backend"] == "onnxruntime"]
-    assert [(c["batch"], c["ok"]) for c in rows] == [(1, True), (2, True), (3, None)]
-    assert "memory" in rows[2]["reason"]
+    checks = [c for c in manifest.entries[0].checks if c.backend == "onnxruntime"]
+    assert [(c.batch, c.status) for c in checks] == [(1, "passed"), (2, "passed"), (3, "not run")]
+    assert "memory" in checks[2].reason
 
 
 def test_bf16_is_built_and_listed_as_not_verified(
@@ -252,10 +263,9 @@ def test_bf16_is_built_and_listed_as_not_verified(
     for entry in manifest.entries:
         assert entry.spec.precision == "bf16"
         by_torch, *others = entry.checks
-        assert by_torch["backend"] == "torch"
-        assert by_torch["ok"]
-        assert {c["ok"] for c in others} == {None}
-        assert all("bf16" in c["reason"] and str(tmp_path) not in c["reason"] for c in others)
+        assert (by_torch.backend, by_torch.status) == ("torch", "passed")
+        assert {c.status for c in others} == {"not run"}
+        assert all("bf16" in c.reason and str(tmp_path) not in c.reason for c in others)
 
 
 def test_verification_can_be_made_up_for(
@@ -264,7 +274,7 @@ def test_verification_can_be_made_up_for(
     only("text", "vae_decode")
     out = tmp_path / "out"
     first, _ = run(micro, out, verify=False)
-    assert [[c["backend"] for c in e.checks] for e in first.entries] == [["torch"]] * 2
+    assert [[c.backend for c in e.checks] for e in first.entries] == [["torch"]] * 2
     before = stamps(out)
     second, events = run(micro, out)
     assert made(events) == []

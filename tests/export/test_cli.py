@@ -119,7 +119,7 @@ def test_ctrl_c_counts_even_if_a_library_swallows_it(
         if afterwards == "fails":
             raise CheckpointError("the weights cannot be loaded")
         progress(Event("note"))
-        return Manifest(model={})
+        return Manifest(model=None)
 
     monkeypatch.setattr("export.build.build", build)
     before = signal.getsignal(signal.SIGINT)

@@ -10,25 +10,28 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
+from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import Precision
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import load, sample, wrap
 
 
 @pytest.mark.parametrize(("precision", "error"), [("fp16", 4e-3), ("bf16", 3e-2)])
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(network.name for network in NETWORKS))
 def test_it_agrees_with_native_half_precision(
     tiny: Path, name: str, precision: Precision, error: float
 ) -> None:
     checkpoint = Checkpoint.open(tiny)
     spec = checkpoint.spec(name, (64, 64))
     inputs = sample(spec, 1, vocabulary=99)
-    network = wrap(name, load(checkpoint, NETWORKS[name].part), precision)
+    network = wrap(
+        checkpoint.network(name), load(checkpoint, checkpoint.network(name).part), precision
+    )
     with torch.inference_mode():
-        native = network(*inputs)
+        (native,) = network(*inputs)
         with HalfPrecisionEmulation():
-            rounded = network(*inputs)
+            (rounded,) = network(*inputs)
     assert 0 < (rounded - native).norm() / native.norm() < error
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
 from engine.errors import BuildError, CheckpointError
-from engine.manifest import Manifest
+from engine.manifest import FusedFile, Manifest
 from export.build import Event
 from export.lora import Lora, weights_digest
 from export.networks import load, sample
@@ -66,14 +66,14 @@ def test_the_exported_unet_is_the_one_with_fused_weights(
     assert made(events) == [("export", "unet")]
     keys = [{e.spec.name: e.key for e in m.entries} for m in (plain, fused)]
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"unet"}
-    (noted,) = fused.model["lora"]
-    assert noted == {"path": str(path), "scale": 0.5, "sha256": Lora.open(path, 1).sha256}
+    assert fused.model is not None
+    assert fused.model.loras == (FusedFile(str(path), Lora.open(path, 1).sha256, 0.5),)
 
     checkpoint = Checkpoint.open(micro)
     spec = checkpoint.spec("unet", (16, 16))
     inputs = sample(spec, 2, vocabulary=9)
     module = load(checkpoint, "unet")
-    call = NETWORKS["unet"].call
+    call = checkpoint.network("unet").call
     with torch.inference_mode():
         before = call(module, torch.float32, *inputs)
     add(module, changes, 0.5)
@@ -86,9 +86,12 @@ def test_the_exported_unet_is_the_one_with_fused_weights(
     assert (want - before).norm() / before.norm() > 0.01
 
     assert made(run(micro, out, verify=False, loras=[(path, 0.5)])[1]) == []
-    digests = {weights_digest("w", "unet", [Lora.open(path, s)]) for s in (0.5, 0.6)}
-    assert len(digests | {weights_digest("w", "unet", []), "w"}) == 3
-    assert weights_digest("w", "vae", [Lora.open(path, 0.5)]) == "w"
+
+    def digest(part: str, *scales: float) -> str:
+        return weights_digest(checkpoint, part, "w", [Lora.open(path, s) for s in scales])
+
+    assert len({digest("unet", 0.5), digest("unet", 0.6), digest("unet"), "w"}) == 3
+    assert digest("vae", 0.5) == "w"
 
 
 @pytest.mark.parametrize("prefix", ["text_encoder", "text_encoder.text_model"])
@@ -98,7 +101,9 @@ def test_the_text_encoder_in_both_spellings(micro: Path, tmp_path: Path, prefix:
     path = tmp_path / "words.safetensors"
     changes = make(path, plain, prefix, ("q_proj", "v_proj"))
     lora = Lora.open(path, 0.7)
-    assert lora.parts == {"text_encoder"}
+    assert [lora.changes(checkpoint, part) for part in ("text_encoder", "unet", "vae")] == [
+        *(True, False, False)
+    ]
     fused = load(checkpoint, "text_encoder", [lora])
     add(plain, changes, 0.7)
     want = dict(plain.named_parameters())
@@ -125,7 +130,7 @@ def test_files_that_are_no_lora_of_this_model(
     micro: Path, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path / "style.bin", tmp_path):
-        with pytest.raises(CheckpointError, match="no LoRA file"):
+        with pytest.raises(CheckpointError, match="not a LoRA file"):
             Lora.open(path, 1)
     weights = tmp_path / "weights.safetensors"
     save_file({"unet.conv.weight": torch.zeros(1)}, weights)

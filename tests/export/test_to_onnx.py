@@ -12,13 +12,14 @@ import onnxruntime
 import pytest
 import torch
 
-from engine.checkpoint import NETWORKS, Checkpoint
+from engine.checkpoint import Checkpoint
+from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import Precision
 from export import to_onnx
 from export.networks import load, sample, wrap
 
 SIZE = (64, 96)
-NAMES = sorted(NETWORKS)
+NAMES = sorted(network.name for network in NETWORKS)
 
 
 def answer(path: Path, names: list[str], inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -30,7 +31,9 @@ def answer(path: Path, names: list[str], inputs: list[torch.Tensor]) -> torch.Te
 def export(model: Path, name: str, precision: Precision, folder: Path) -> Path:
     checkpoint = Checkpoint.open(model)
     spec = checkpoint.spec(name, SIZE, precision=precision)
-    network = wrap(name, load(checkpoint, NETWORKS[name].part), precision)
+    network = wrap(
+        checkpoint.network(name), load(checkpoint, checkpoint.network(name).part), precision
+    )
     path = folder / f"{name}.onnx"
     assert to_onnx.export(network, spec, path, sample(spec, 2, vocabulary=99)) == (path,)
     return path
@@ -42,8 +45,8 @@ def relative(model: Path, name: str, path: Path, rows: int) -> float:
     spec = checkpoint.spec(name, SIZE)
     inputs = list(sample(spec, rows, vocabulary=99, seed=7))
     with torch.inference_mode():
-        module = load(checkpoint, NETWORKS[name].part)
-        want = NETWORKS[name].call(module, torch.float32, *inputs)
+        module = load(checkpoint, checkpoint.network(name).part)
+        want = checkpoint.network(name).call(module, torch.float32, *inputs)
     got = answer(path, [t.name for t in spec.inputs], inputs)
     assert got.dtype == torch.float32
     assert got.shape == want.shape
@@ -120,10 +123,10 @@ def test_border_is_the_spec(tiny: Path, engines: Path, name: str) -> None:
     spec = Checkpoint.open(tiny).spec(name, SIZE)
     graph = onnx.load(path).graph
     assert [v.name for v in graph.input] == [t.name for t in spec.inputs]
-    assert [v.name for v in graph.output] == [spec.output.name]
+    assert [v.name for v in graph.output] == [t.name for t in spec.outputs]
     kinds = {"fp32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
     for value, tensor in zip(
-        [*graph.input, *graph.output], (*spec.inputs, spec.output), strict=True
+        [*graph.input, *graph.output], (*spec.inputs, *spec.outputs), strict=True
     ):
         batch, *rest = value.type.tensor_type.shape.dim
         assert batch.dim_param == "batch"
@@ -142,7 +145,7 @@ def test_large_weights_lie_beside_and_move_along(micro: Path, tmp_path: Path) ->
     checkpoint = Checkpoint.open(micro)
     spec = checkpoint.spec("text", (16, 16))
     inputs = sample(spec, 2, vocabulary=99)
-    network = wrap("text", load(checkpoint, "text_encoder"), "fp32")
+    network = wrap(checkpoint.network("text"), load(checkpoint, "text_encoder"), "fp32")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     files = to_onnx.export(network, spec, temporary / "text.onnx", inputs, embed_limit=1000)
@@ -156,7 +159,7 @@ def test_large_weights_lie_beside_and_move_along(micro: Path, tmp_path: Path) ->
     assert {entry["location"] for entry in outside} == {"text.onnx.data"}
     moved = Path(shutil.move(temporary, tmp_path / "final"))
     with torch.inference_mode():
-        want = network(*inputs)
+        (want,) = network(*inputs)
     got = answer(moved / "text.onnx", ["input_ids"], list(inputs))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 

@@ -16,7 +16,7 @@ import pytest
 from engine.checkpoint import Checkpoint
 from engine.errors import BuildError
 from engine.manifest import Entry, Manifest, file_digest
-from export.to_tensorrt import EngineRequest, capability_name, compile_engine, probe, profile_shapes
+from export.to_tensorrt import EngineRequest, capability_name, compile_engine, probe
 
 pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("polygraphy")
@@ -80,7 +80,7 @@ def test_the_builder_gets_one_static_profile_per_batch_size(engines: Path, name:
     spec = asked.spec
     dtypes = {"fp32": "FLOAT", "int64": "INT64"}
     assert seen["inputs"] == {t.name: [[-1, *t.shape], dtypes[t.dtype]] for t in spec.inputs}
-    assert seen["outputs"] == {spec.output.name: [[-1, *spec.output.shape], "FLOAT"]}
+    assert seen["outputs"] == {spec.outputs[0].name: [[-1, *spec.outputs[0].shape], "FLOAT"]}
     assert seen["count"] == len(spec.batch_sizes)
     assert seen["profiles"] == [
         {t.name: [[b, *t.shape]] * 3 for t in spec.inputs} for b in spec.batch_sizes
@@ -105,11 +105,9 @@ def test_the_manifest_holds_every_plan(engines: Path) -> None:
         assert path.name.endswith("-fp32.tensorrt-rtx.engine")
         assert entry.files[0].sha256 == file_digest(path, trust_cache=False)
         assert entry.files[0].bytes == path.stat().st_size > 100_000
-        assert entry.built_with["version"] == probe("tensorrt-rtx")
-        assert entry.built_with["onnx"] == [f.sha256 for f in onnx[name].files]
-        assert entry.built_with["profiles"] == [
-            {n: list(s) for n, s in p.items()} for p in profile_shapes(entry.spec)
-        ]
+        assert entry.built_with.version == probe("tensorrt-rtx")
+        assert entry.built_with.onnx == tuple(f.sha256 for f in onnx[name].files)
+        assert entry.built_with.weights == onnx[name].built_with.weights
         assert entry.spec == onnx[name].spec
         assert entry.seconds > 0
         assert 50e6 < entry.peak_bytes < 8e9
@@ -156,4 +154,4 @@ def test_a_request_survives_json(engines: Path, tmp_path: Path) -> None:
 def test_spec_of_the_engines_is_the_checkpoints(tiny: Path, engines: Path) -> None:
     checkpoint = Checkpoint.open(tiny)
     for name, entry in entries(engines, "tensorrt-rtx").items():
-        assert entry.spec == checkpoint.spec(name, (64, 96), unet_batch_sizes=(1, 3)), name
+        assert entry.spec == checkpoint.spec(name, (64, 96), denoiser_batch_sizes=(1, 3)), name

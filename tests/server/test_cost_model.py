@@ -12,7 +12,9 @@ from demo.random_checkpoint import SD_SCHEDULER
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel, measure
 from diffedit.server.previews import colours, fit
+from engine.models import NetworkNames
 
+NAMES = NetworkNames(("text",), "vae_encode", "unet", "vae_decode")
 CALLS = {
     "text": {1: 0.1, 4: 0.2},
     "vae_encode": {1: 0.5},
@@ -23,7 +25,7 @@ CALLS = {
 
 @pytest.fixture
 def costs() -> CostModel:
-    return CostModel(CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
+    return CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
 
 
 def request(**options: object) -> EditRequest:
@@ -42,7 +44,7 @@ def test_seconds_alone_are_the_calls_one_after_the_other(costs: CostModel) -> No
 
 def test_work_is_rows_at_the_best_profile(costs: CostModel) -> None:
     assert costs.row_seconds("unet") == pytest.approx(0.4)
-    rest = 0.5 + 3 * 0.05 + 0.7
+    rest = 0.5 + 2 * 0.05 + 0.7
     assert costs.work(request()) == pytest.approx((20 + 8 + 16) * 0.4 + rest)
     assert costs.work(request(), mask_only=True) == pytest.approx(20 * 0.4 + rest - 0.7)
 

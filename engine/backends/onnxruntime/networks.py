@@ -18,7 +18,7 @@ from engine.backends.engine_folder import (
     EngineFolder,
     TensorInfo,
     check_batch,
-    check_border,
+    check_tensors,
     numbered,
 )
 from engine.backends.onnxruntime import memory
@@ -118,7 +118,7 @@ class OnnxNetworks:
         found = [
             [_found(a) for a in args] for args in (session.get_inputs(), session.get_outputs())
         ]
-        check_border(entry.spec, found[0], found[1], path)
+        check_tensors(entry.spec, found[0], found[1], path)
         return session
 
 
@@ -143,7 +143,7 @@ class OnnxBackend:
         self._outputs: dict[int, Tensor] = {}
         self._bound: dict[int, tuple[tuple[int, ...], Any]] = {}
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         size = len(inputs[0])
         addresses = tuple(tensor.data_ptr() for tensor in inputs)
@@ -151,18 +151,18 @@ class OnnxBackend:
         if bound is None or bound[0] != addresses:
             bound = self._bound[size] = addresses, self._bind(inputs)
         self._run(bound[1])
-        return self._outputs[size]
+        return (self._outputs[size],)
 
     def _bind(self, inputs: Sequence[Tensor]) -> Any:
         """Tell onnxruntime where the inputs lie and where the output goes."""
         size = check_batch(self.spec, inputs, self.device)
         if size not in self._outputs:
-            shape = (size, *self.spec.output.shape)
+            shape = (size, *self.spec.outputs[0].shape)
             self._outputs[size] = torch.empty(shape, dtype=torch.float32, device=self.device)
         binding = self._session.io_binding()
         for spec, tensor in zip(self.spec.inputs, inputs, strict=True):
             binding.bind_input(spec.name, *_place(tensor))
-        binding.bind_output(self.spec.output.name, *_place(self._outputs[size]))
+        binding.bind_output(self.spec.outputs[0].name, *_place(self._outputs[size]))
         return binding
 
     def _run(self, binding: Any) -> None:

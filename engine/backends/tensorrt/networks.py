@@ -123,9 +123,7 @@ class TensorRTNetworks:
     def _deserialize(self, entry: Entry) -> Any:
         """Make an engine of bytes whose target, origin and digest were checked first."""
         file = self.folder.path / entry.files[0].name
-        command = self.folder.command(
-            self.folder.size_of(entry.spec.name, entry.spec.inputs[0].shape)
-        )
+        command = self.folder.command(entry.spec.size)
         reason = misfit(entry, self.host)
         if reason:
             raise EngineMismatch(f"{file} {reason}; rebuild with: {command}")
@@ -154,7 +152,7 @@ class TensorRTBackend:
         self._lane = lane
         self._profiles: dict[int, Profile] = {}
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         size = len(inputs[0])
         with torch.cuda.device(self.device):
@@ -163,7 +161,7 @@ class TensorRTBackend:
                 self._profiles[size] = Profile(
                     self.spec, size, self._indices[size], self._contexts, self._lane
                 )
-            return self._profiles[size](inputs)
+            return (self._profiles[size](inputs),)
 
     def close(self) -> None:
         """Graphs and contexts go before the engine they belong to."""

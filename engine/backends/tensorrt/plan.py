@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backends.engine_folder import TensorInfo, check_border
+from engine.backends.engine_folder import TensorInfo, check_tensors
 from engine.cache_dir import user_cache
 from engine.errors import EngineMismatch
-from engine.manifest import Entry, Format
+from engine.manifest import Entry, Format, Toolchain
 from engine.netspec import NetSpec
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def misfit(entry: Entry, host: Host) -> str | None:
     built = entry.built_with
     product = PRODUCTS[host.product][1]
     differences = []
-    version = str(built.get("version", ""))
+    version = built.version
     if version and version != host.version:
         differences.append((f"{product} {version}", f"{product} {host.version}"))
     capabilities = _capabilities(built)
@@ -91,9 +91,8 @@ def misfit(entry: Entry, host: Host) -> str | None:
         differences.append(
             (f"compute capability {_dotted(*capabilities)}", f"{_dotted(host.compute_capability)}")
         )
-    gpu = built.get("gpu")
-    if host.product == "tensorrt" and gpu and gpu != host.gpu:
-        differences.append((str(gpu), host.gpu))
+    if host.product == "tensorrt" and built.gpu and built.gpu != host.gpu:
+        differences.append((built.gpu, host.gpu))
     if not differences:
         return None
     built_for, here = (" and ".join(side) for side in zip(*differences, strict=True))
@@ -105,7 +104,7 @@ def check_plan(plan: Plan, spec: NetSpec, file: Path) -> dict[int, int]:
 
     Raises EngineMismatch for a border that differs or a batch size without a static profile.
     """
-    check_border(spec, plan.inputs, plan.outputs, file)
+    check_tensors(spec, plan.inputs, plan.outputs, file)
     indices: dict[int, int] = {}
     for index, profile in enumerate(plan.profiles):
         for batch in spec.batch_sizes:
@@ -136,16 +135,12 @@ def compute_capability(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _capabilities(built: Mapping[str, object]) -> list[tuple[int, int]]:
-    """Those an engine was built for: one for `tensorrt`, a list for `tensorrt-rtx`."""
-    stated: list[object] = []
-    for key in ("compute_capability", "compute_capabilities"):
-        value = built.get(key)
-        stated += value if isinstance(value, (list, tuple)) else [value] if value else []
+def _capabilities(built: Toolchain) -> list[tuple[int, int]]:
+    """Those an engine was built for: one for `tensorrt`, any number for `tensorrt-rtx`."""
     found = []
-    for text in stated:
+    for text in built.compute_capabilities:
         with contextlib.suppress(ValueError):  # "current": the runtime will know
-            found.append(compute_capability(str(text)))
+            found.append(compute_capability(text))
     return found
 
 

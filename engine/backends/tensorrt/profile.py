@@ -92,9 +92,9 @@ class Profile:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._bound: tuple[int, ...] = ()
         self._context = self._prepare(index)
-        shape = (size, *spec.output.shape)
+        shape = (size, *spec.outputs[0].shape)
         self.output = torch.empty(shape, dtype=torch.float32, device=lane.arena.device)
-        self._address(spec.output.name, self.output)
+        self._address(spec.outputs[0].name, self.output)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """`inputs` in the order of the spec; the result lies in `self.output` until the next."""

@@ -12,8 +12,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -30,8 +29,8 @@ SIZES_AT_MOST = 64
 makes it run uncompiled past that, without a word."""
 
 
-def compile_modules(modules: dict[str, torch.nn.Module], device: torch.device) -> None:
-    """Have the UNet and both halves of the VAE compiled at their first calls.
+def compile_modules(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
+    """Mark modules to be compiled at their first calls.
 
     Raises DiffEditError where that needs a C++ compiler and there is none.
     """
@@ -40,9 +39,8 @@ def compile_modules(modules: dict[str, torch.nn.Module], device: torch.device) -
         need_compiler()
     torch._dynamo.config.recompile_limit = max(SIZES_AT_MOST, torch._dynamo.config.recompile_limit)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    vae: Any = modules["vae"]
-    for part in (modules["unet"], vae.encoder, vae.decoder):  # a VAE is never called whole
-        part.compile(dynamic=False)
+    for module in modules:
+        module.compile(dynamic=False)
 
 
 def need_compiler() -> None:

@@ -1,14 +1,13 @@
-"""The PyTorch backend: in fp32 the reference, in bf16 or fp16 with channels_last the fast one.
+"""The PyTorch backend: the reference in fp32, fast in bf16 or fp16 with channels_last.
 
-On CUDA one graph per profile removes the launch overhead, and `torch.compile` may be added; both
-are applied from outside, the networks are the checkpoint's own.
+On CUDA, one graph per profile removes the launch overhead; `torch.compile` is optional. Both are
+applied from outside: the modules are the checkpoint's own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,31 +17,32 @@ from torch import Tensor
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
-from engine.checkpoint import NETWORKS, Checkpoint
-from engine.errors import CheckpointError, EngineMismatch
-from engine.netspec import UNET_BATCH_SIZES, NetSpec, Precision, Size
+from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
+from engine.errors import EngineMismatch
+from engine.loader import load_module
+from engine.models import Network
+from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size
 
 log = logging.getLogger(__name__)
 
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 WARM_UPS = 3
 KERNELS = {"attention": attention, "convolution": convolution}
-"""Our own for CPUs in bf16; each takes the layers it can stand in for, where that pays."""
+"""This project's kernels for CPUs in bf16; each replaces layers that it runs faster."""
 
 
 class TorchBackend:
-    """One network at one size on a module that others may share.
+    """One network at one size, on a module that other networks may share.
 
-    `pool` is the CUDA graphs' shared memory; None runs without graphs. A module to be `compiled`
-    is so at its first call with each batch size.
+    Args:
+        network: how the module is called.
+        pool: the memory pool of the CUDA graphs; None runs without graphs.
+        compiled: whether the module is compiled at its first call with each batch size.
     """
 
     def __init__(
         self,
+        network: Network,
         module: torch.nn.Module,
         spec: NetSpec,
         device: torch.device,
@@ -52,13 +52,14 @@ class TorchBackend:
     ) -> None:
         self.spec = spec
         self.device = device
+        self._network = network
         self._module = module
         self._pool = pool
         self._graphs: dict[int, _Graph] = {}
         self._compiles = compiled
         self._compiled: set[int] = set()
 
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         size = len(inputs[0])
         if self._compiles and size not in self._compiled:
@@ -73,21 +74,23 @@ class TorchBackend:
             self._graphs[size] = _Graph(self.eager, inputs, self._pool)
         return self._graphs[size](inputs)
 
-    def eager(self, inputs: Sequence[Tensor]) -> Tensor:
-        out: Tensor = NETWORKS[self.spec.name].call(
-            self._module, DTYPES[self.spec.precision], *inputs
-        )
-        return out
+    def eager(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One call without a graph."""
+        out = self._network.call(self._module, TORCH_DTYPES[self.spec.precision], *inputs)
+        return out if isinstance(out, tuple) else (out,)
 
 
 class _Graph:
-    """A captured call: replayed while the inputs are the very tensors it was captured with.
+    """A captured call, replayed while the inputs are the tensors that it was captured with.
 
-    All graphs share one memory pool: calls never overlap, and outputs are cloned after each.
+    All graphs share one memory pool: calls never overlap, and outputs are cloned after each call.
     """
 
     def __init__(
-        self, call: Callable[[Sequence[Tensor]], Tensor], inputs: Sequence[Tensor], pool: Any
+        self,
+        call: Callable[[Sequence[Tensor]], tuple[Tensor, ...]],
+        inputs: Sequence[Tensor],
+        pool: Any,
     ) -> None:
         self._call = call
         self._addresses = [tensor.data_ptr() for tensor in inputs]
@@ -100,20 +103,20 @@ class _Graph:
         torch.cuda.current_stream().wait_stream(side)
         try:
             with torch.cuda.graph(self._graph, pool=pool):
-                self._output = call(inputs)
+                self._outputs = call(inputs)
         except RuntimeError as error:
             log.warning("CUDA graph capture failed (%s); this profile runs without one", error)
             self._graph = None
 
-    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if self._graph is None or [t.data_ptr() for t in inputs] != self._addresses:
             return self._call(inputs)
         self._graph.replay()
-        return self._output
+        return self._outputs
 
 
 class TorchNetworks:
-    """Every network of a checkpoint in PyTorch; any size whose sides are whole latent cells."""
+    """Every network of a checkpoint in PyTorch, at any size of whole latent cells."""
 
     name = "torch"
     sizes: tuple[Size, ...] | None = None
@@ -128,7 +131,7 @@ class TorchNetworks:
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = False,
-        unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
+        denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
     ) -> None:
         self.checkpoint = checkpoint
@@ -140,15 +143,14 @@ class TorchNetworks:
         self._static = graphs or compile
         self._compile = compile
         if compile and device.type == "cpu":
-            unet_batch_sizes = CPU_BATCH_SIZES
-        self._batches = {*unet_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
+            denoiser_batch_sizes = CPU_BATCH_SIZES
+        self._batches = {*denoiser_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
-        parts = (modules["unet"], modules["vae"])
-        self._kernels = [k for k in kernels if sum(KERNELS[k].install(part) for part in parts)]
+        self._kernels = self._install(kernels)
         if compile:
-            compile_modules(modules, device)
-        release_team()  # the batcher's thread runs the networks, not the one that loaded them
+            compile_modules(self._compiled_modules(), device)
+        release_team()  # the engine thread runs the networks, not the thread that loaded them
 
     @classmethod
     def open(
@@ -160,42 +162,55 @@ class TorchNetworks:
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = True,
-        unet_batch_sizes: Sequence[int] = UNET_BATCH_SIZES,
+        denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
     ) -> TorchNetworks:
-        """Load the weights. Raises CheckpointError where they are missing, unsafe or damaged."""
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        precision = dtype or default_precision(place)
+        """Load the weights.
+
+        Args:
+            checkpoint: the model.
+            device: such as "cpu" or "cuda:1"; by default CUDA if it is available.
+            dtype: "fp32", "bf16" or "fp16"; see `default_precision`.
+            kernels: names in `KERNELS` that may be used.
+            compile: compile the denoiser and the VAE at their first calls.
+            cuda_graphs: on CUDA, capture one graph per profile.
+            denoiser_batch_sizes: the denoiser's profiles.
+            pin_batch_size: the only profile of every network.
+
+        Raises CheckpointError if weights are missing, unsafe or damaged.
+        """
+        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision = dtype or default_precision(on)
         modules = {}
-        for part in ("text_encoder", "vae", "unet"):
-            narrow = DTYPES[part_precision(part, precision)]
-            module = load_module(checkpoint, part, narrow).to(place)
-            if part != "text_encoder" and precision != "fp32":
+        for part in checkpoint.family.parts:
+            own_precision = checkpoint.family.part_precision(part.name, precision)
+            module = load_module(checkpoint, part.name, TORCH_DTYPES[own_precision]).to(on)
+            if part.convolutional and precision != "fp32":
                 module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            modules[part] = module
+            modules[part.name] = module
         return cls(
             checkpoint,
             modules,
-            device=place,
+            device=on,
             precision=precision,
             kernels=kernels,
             compile=compile,
             cuda_graphs=cuda_graphs,
-            unet_batch_sizes=unet_batch_sizes,
+            denoiser_batch_sizes=denoiser_batch_sizes,
             pin_batch_size=pin_batch_size,
         )
 
     def find(self, net: str, shape: tuple[int, ...]) -> TorchBackend:
         key = (net, shape)
         if key not in self._backends:
-            spec = self._spec(net, shape)
-            module = self.modules[NETWORKS[net].part]
+            network = self._network(net)
             self._backends[key] = TorchBackend(
-                module,
-                spec,
+                network,
+                self.modules[network.part],
+                self._spec(network, shape),
                 self.device,
                 pool=self._pool,
-                compiled=self._compile and net != "text",
+                compiled=self._compile and bool(network.compiled),
             )
         return self._backends[key]
 
@@ -212,26 +227,39 @@ class TorchNetworks:
         self._backends.clear()
         self.modules = {}
 
-    def _spec(self, net: str, shape: tuple[int, ...]) -> NetSpec:
-        if net not in NETWORKS:
-            raise EngineMismatch(f"There is no network named {net!r}.")
-        if net != "text" and len(shape) != 3:
-            raise EngineMismatch(f"The {net} takes three axes, not {shape}.")
-        cell = self.checkpoint.factor
-        scale = 1 if net == "vae_encode" else cell
-        size = (cell, cell) if net == "text" else (shape[-2] * scale, shape[-1] * scale)
+    def _install(self, kernels: Sequence[str]) -> list[str]:
+        """Install kernels in the convolutional parts; returns the names of those in use."""
+        parts = [self.modules[p.name] for p in self.checkpoint.family.parts if p.convolutional]
+        return [name for name in kernels if sum(KERNELS[name].install(part) for part in parts)]
+
+    def _compiled_modules(self) -> list[torch.nn.Module]:
+        return [
+            self.modules[network.part].get_submodule(path)
+            for network in self.checkpoint.family.networks
+            for path in network.compiled
+        ]
+
+    def _network(self, net: str) -> Network:
         try:
+            return self.checkpoint.network(net)
+        except KeyError:
+            raise EngineMismatch(f"This model has no network named {net!r}.") from None
+
+    def _spec(self, network: Network, shape: tuple[int, ...]) -> NetSpec:
+        family = self.checkpoint.family
+        try:
+            size = family.size_of(network.name, shape) or (family.factor, family.factor)
             spec = self.checkpoint.spec(
-                net,
+                network.name,
                 size,
-                precision=part_precision(NETWORKS[net].part, self.precision),
-                unet_batch_sizes=self._batches,
+                precision=family.part_precision(network.part, self.precision),
+                denoiser_batch_sizes=self._batches,
             )
         except ValueError as error:
-            raise EngineMismatch(f"The {net} cannot run on {shape}: {error}") from None
-        if spec.kind != (net, shape):
+            raise EngineMismatch(f"The {network.name} cannot run on {shape}: {error}.") from None
+        if spec.kind != (network.name, shape):
             raise EngineMismatch(
-                f"The {net} of this checkpoint takes {spec.inputs[0].shape}, not {shape}."
+                f"The {network.name} of this checkpoint takes {spec.inputs[0].shape}, not {shape}."
             )
         if not self._static:  # eager calls need no profiles, hence no padding
             spec = replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))
@@ -239,68 +267,12 @@ class TorchNetworks:
 
 
 def default_precision(device: torch.device) -> Precision:
-    """fp16 on CUDA; on a CPU bf16 where it has instructions for it (AMX, AVX-512), else fp32.
+    """fp16 on CUDA; on a CPU bf16 if it has instructions for it (AMX, AVX-512), else fp32.
 
-    A UNet row of SD 1.5 at 512 px took 2.2 s in bf16 and 4.1 s in fp32 on two cores of an AMD
+    A U-Net row of SD 1.5 at 512 px took 2.2 s in bf16 and 4.1 s in fp32 on two cores of an AMD
     EPYC with avx512_bf16, and 1.1 s and 3.6 s on two cores of an Intel Xeon with AMX.
     """
     if device.type == "cuda":
         return "fp16"
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bf16" if device.type == "cpu" and fast else "fp32"
-
-
-def part_precision(part: str, precision: Precision) -> Precision:
-    """The VAE overflows in fp16 on several published checkpoints, and it runs twice an edit only:
-    it stays in fp32 there. bf16 has the range and is kept."""
-    return "fp32" if part == "vae" and precision == "fp16" else precision
-
-
-def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.nn.Module:
-    """One part with its weights, in evaluation mode, without gradients."""
-    checkpoint.weights(part)  # refuses pickles and missing files with a sentence of its own
-    try:
-        with _quiet():
-            module: torch.nn.Module = _class(part).from_pretrained(
-                str(checkpoint.folder / part),
-                torch_dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                variant=checkpoint.variant,
-            )
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"The {part} in {checkpoint.folder} cannot be loaded ({reason}); its files are "
-            "incomplete or damaged: fetch the checkpoint again."
-        ) from error
-    return module.eval().requires_grad_(False)
-
-
-def _class(part: str) -> Any:
-    if part == "text_encoder":
-        from transformers import CLIPTextModel
-
-        return CLIPTextModel
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading speaks through our own progress, not through the libraries' bars."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-            library.enable_progress_bar()

@@ -1,0 +1,146 @@
+"""What a model family states about itself: its parts, its networks, their shapes and calls.
+
+A family is one file of this package. Checkpoints, backends, export, flows and the server ask it;
+they never name a network themselves. Standard library only: call functions are duck-typed, so the
+same function runs in PyTorch and is traced for ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.netspec import Precision, Role, Size, TensorSpec
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""Part name -> its config file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One subfolder of a checkpoint that holds weights.
+
+    Attributes:
+        name: the subfolder, such as "unet".
+        library, class_name: the class that loads it, such as "diffusers", "UNet2DConditionModel".
+        convolutional: whether it is made of 2D convolutions, so that channels_last pays.
+    """
+
+    name: str
+    library: str
+    class_name: str
+    convolutional: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network, and how it is called on the module of its part.
+
+    Attributes:
+        name: in rows, file names and statistics.
+        role: what it is for.
+        part: the name of the part that holds its weights.
+        call: `call(module, dtype, *inputs)` takes batched float32 or int64 tensors and returns one
+            float32 tensor, or a tuple of them if the network has several outputs. `dtype` is the
+            module's torch dtype.
+        compiled: attribute paths of the submodules that `torch.compile` is applied to; "" is the
+            module itself. Empty if compiling does not pay.
+    """
+
+    name: str
+    role: Role
+    part: str
+    call: Callable[..., Any]
+    compiled: tuple[str, ...] = ()
+
+
+class ModelFamily(Protocol):
+    """One family, bound to the configs of one checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Such as "stable-diffusion"."""
+        ...
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts with weights, in the order in which they are loaded."""
+        ...
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Every network, in the order in which an edit first uses them."""
+        ...
+
+    @property
+    def configs(self) -> Configs:
+        """Part name -> config; "scheduler" is the scheduler's."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along one side."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+        ...
+
+    @property
+    def native_size(self) -> int:
+        """The side in pixels that the denoiser was trained for."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a text, begin and end included."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this number."""
+        ...
+
+    def tensors(
+        self, network: str, size: Size
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a network for pictures of `size`, (height, width) in pixels."""
+        ...
+
+    def size_of(self, network: str, shape: tuple[int, ...]) -> Size | None:
+        """The picture size of rows whose first input has `shape`; None for text networks.
+
+        Raises ValueError if no picture has rows of that shape.
+        """
+        ...
+
+    def attention_scores(self, network: str, size: Size) -> int:
+        """See `NetSpec.attention_scores`."""
+        ...
+
+    def part_precision(self, part: str, precision: Precision) -> Precision:
+        """The precision in which PyTorch runs a part when `precision` is asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkNames:
+    """The names of a family's networks by role."""
+
+    text_encoders: tuple[str, ...]
+    image_encoder: str
+    denoiser: str
+    image_decoder: str
+
+    @classmethod
+    def of(cls, family: ModelFamily) -> NetworkNames:
+        """Collect the names from `family.networks`."""
+
+        def named(role: Role) -> tuple[str, ...]:
+            return tuple(n.name for n in family.networks if n.role == role)
+
+        (encoder,), (denoiser,) = named("image_encoder"), named("denoiser")
+        (decoder,) = named("image_decoder")
+        return cls(named("text_encoder"), encoder, denoiser, decoder)

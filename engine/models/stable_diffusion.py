@@ -1,0 +1,154 @@
+"""Stable Diffusion 1.x and 2.x: CLIP text encoder, U-Net, VAE with 4 latent channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import CheckpointError
+from engine.models.family import Configs, Network, Part
+from engine.models.reading import read_configs
+from engine.netspec import Precision, Size, TensorSpec
+
+TITLE = "Stable Diffusion 1.x and 2.x"
+TOKENIZER_CLASS = "CLIPTokenizer"
+
+
+def _encode_text(module: Any, dtype: Any, input_ids: Any) -> Any:
+    return module(input_ids)[0].float()
+
+
+def _encode_image(module: Any, dtype: Any, image: Any) -> Any:
+    mode = module.encode(image.to(dtype)).latent_dist.mode()
+    return mode.float() * module.config.scaling_factor
+
+
+def _predict(module: Any, dtype: Any, latent: Any, timestep: Any, embedding: Any) -> Any:
+    out = module(latent.to(dtype), timestep, embedding.to(dtype), return_dict=False)
+    return out[0].float()
+
+
+def _decode_latent(module: Any, dtype: Any, latent: Any) -> Any:
+    return module.decode((latent / module.config.scaling_factor).to(dtype)).sample.float()
+
+
+PARTS = (
+    Part("text_encoder", "transformers", "CLIPTextModel"),
+    Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
+    Part("unet", "diffusers", "UNet2DConditionModel", convolutional=True),
+)
+NETWORKS = (
+    Network("text", "text_encoder", "text_encoder", _encode_text),
+    Network("vae_encode", "image_encoder", "vae", _encode_image, ("encoder",)),
+    Network("unet", "denoiser", "unet", _predict, ("",)),
+    Network("vae_decode", "image_decoder", "vae", _decode_latent, ("decoder",)),
+)
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """The family, bound to one checkpoint's configs: "unet", "vae", "text_encoder", "scheduler"."""
+
+    configs: Configs
+    name: str = "stable-diffusion"
+    parts: tuple[Part, ...] = PARTS
+    networks: tuple[Network, ...] = NETWORKS
+
+    @staticmethod
+    def matches(index: Mapping[str, Any]) -> bool:
+        """Whether every part has the class that this family loads."""
+        classes = {part.name: part.class_name for part in PARTS} | {"tokenizer": TOKENIZER_CLASS}
+        return all(
+            str((index.get(name) or [None, None])[1]).removesuffix("Fast") == wanted
+            for name, wanted in classes.items()
+        )
+
+    @staticmethod
+    def read(folder: Path) -> StableDiffusion:
+        """Read and check the configs of a checkpoint. Raises CheckpointError."""
+        configs = read_configs(folder, [part.name for part in PARTS])
+        latent_channels = configs["vae"].get("latent_channels", 4)
+        in_channels = configs["unet"].get("in_channels", 4)
+        if in_channels != latent_channels:
+            raise CheckpointError(
+                f"The U-Net of {folder} takes {in_channels} channels, but the VAE has "
+                f"{latent_channels}: it is an inpainting, depth or instruction model; use the base "
+                "model."
+            )
+        return StableDiffusion(configs)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along one side: 8 for the published checkpoints."""
+        return int(2 ** (len(self.configs["vae"]["block_out_channels"]) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Latent channels: 4 for the published checkpoints."""
+        return int(self.configs["vae"].get("latent_channels", 4))
+
+    @property
+    def native_size(self) -> int:
+        """The side in pixels that the U-Net was trained for: 512 for Stable Diffusion 1.5."""
+        sample = self.configs["unet"].get("sample_size") or 64
+        return int(max(sample) if isinstance(sample, list) else sample) * self.factor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a text, begin and end included: 77."""
+        return int(self.configs["text_encoder"].get("max_position_embeddings", 77))
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this number: 49408."""
+        return int(self.configs["text_encoder"].get("vocab_size", 49408))
+
+    def tensors(
+        self, network: str, size: Size
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a network for pictures of `size`, (height, width) in pixels."""
+        height, width = size
+        ids = TensorSpec("input_ids", (self.tokens,), "int64")
+        width_of_text = int(self.configs["text_encoder"]["hidden_size"])
+        embedding = TensorSpec("embedding", (self.tokens, width_of_text))
+        image = TensorSpec("image", (3, height, width))
+        cells = (self.channels, height // self.factor, width // self.factor)
+        latent = TensorSpec("latent", cells)
+        if network == "text":
+            return (ids,), (embedding,)
+        if network == "vae_encode":
+            return (image,), (latent,)
+        if network == "vae_decode":
+            return (latent,), (image,)
+        timestep = TensorSpec("timestep", ())
+        return (latent, timestep, embedding), (TensorSpec("prediction", cells),)
+
+    def size_of(self, network: str, shape: tuple[int, ...]) -> Size | None:
+        """The picture size of rows whose first input has `shape`; None for the text encoder."""
+        if network == "text":
+            return None
+        if len(shape) != 3:
+            raise ValueError(f"the {network} takes three axes, not {shape}")
+        scale = 1 if network == "vae_encode" else self.factor
+        return shape[1] * scale, shape[2] * scale
+
+    def attention_scores(self, network: str, size: Size) -> int:
+        """Self-attention over the latent grid: the U-Net's first level, the VAE's middle block."""
+        if network == "text":
+            return 0
+        cells = (size[0] // self.factor) * (size[1] // self.factor)
+        return (self._heads if network == "unet" else 1) * cells * cells
+
+    @property
+    def _heads(self) -> int:
+        """Heads at the U-Net's first level. diffusers' configs call it `attention_head_dim`."""
+        unet = self.configs["unet"]
+        heads = unet.get("num_attention_heads") or unet.get("attention_head_dim") or 8
+        return int(heads[0] if isinstance(heads, list | tuple) else heads)
+
+    def part_precision(self, part: str, precision: Precision) -> Precision:
+        """The VAE overflows in fp16 on several published checkpoints, so it stays in fp32 there. It
+        runs twice an edit. bf16 has the range of fp32."""
+        return "fp32" if part == "vae" and precision == "fp16" else precision
