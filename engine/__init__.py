@@ -1,5 +1,5 @@
-"""The runtime: rows of networks in, batches through backends, outputs back.
+"""The runtime: gather rows of networks into batches, run them on a backend, return the outputs.
 
-It knows rows and networks; it knows nothing of images, prompts or guidance, and imports neither
-`diffedit` nor `export`.
+It knows rows and networks, not images, prompts or guidance. It imports neither `diffedit` nor
+`export`.
 """

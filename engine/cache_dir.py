@@ -1,4 +1,4 @@
-"""Where files that can be made anew are kept between processes."""
+"""The folder for files that can be made again, kept between processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """This user's folder for them: ~/.cache/diffedit-trt, or under XDG_CACHE_HOME.
+    """~/.cache/diffedit-trt, or the same under XDG_CACHE_HOME.
 
-    Some of what lies there is run as code, so it must not be where others may write.
+    Some of these files are run as code, so no other user may write there.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "diffedit-trt"

@@ -1,5 +1,5 @@
-"""The compiler: a Stable Diffusion checkpoint in, ONNX files and TensorRT engines out.
+"""Compile a checkpoint into ONNX files and TensorRT engines.
 
-It knows networks; it knows nothing of requests, prompts or photographs. What it makes is described
-by a `Manifest` (see `engine.spec`), and that file is all the runtime reads of it.
+The export knows networks, not requests, prompts or photographs. It describes its output in a
+`Manifest` (`engine.manifest`), which is all that the runtime reads of it.
 """

@@ -1,4 +1,4 @@
-"""`python -m export`: the command line of the compiler, also mounted as `diffedit-trt build`.
+"""`python -m export`: the command line of the export; `diffedit-trt build` is the same.
 
 Exit codes: 0 done, 2 a bad value, 3 the model, 4 the build or the target, 5 the disk, 130 Ctrl-C.
 """
@@ -26,56 +26,61 @@ EPILOG = """
 \b
 Examples:
   python -m export --model ./sd15 --out ./engines
-      ONNX files, and the engines this machine can build, at the model's own size in fp16.
+      ONNX files, and the engines this machine can build, at the model's native size in fp16.
   python -m export --model ./sd15 --out ./engines --size 512x768 --size 768x512
-      Two more sizes into the same folder; what is there already is kept.
+      Two more sizes in the same folder; existing files are kept.
   python -m export --model ./sd15 --out ./rtx --target tensorrt-rtx --compute-capability 8.9
       Engines for GeForce RTX 40 cards, built without a GPU.
   python -m export --model ./sd15 --out ./ghibli --lora style.safetensors:0.8
-      A LoRA fused into the weights.
+      Engines with a LoRA fused into the weights.
 
-Running the same command again does only what is missing. Exit codes: 0 done, 2 a bad value, 3 the
+Running the same command again builds only what is missing. Exit codes: 0 done, 2 a bad value, 3 the
 model, 4 the build, 5 the disk, 130 interrupted.
 """
 
 Model = Annotated[str, typer.Option("--model", help="Model folder (diffusers) or hub id.")]
 ModelArgument = Annotated[str, typer.Argument(help="Model folder (diffusers) or hub id.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the engines; made if need be.")]
-Height = Annotated[int | None, typer.Option(help="Picture height in pixels [the model's own].")]
-Width = Annotated[int | None, typer.Option(help="Picture width in pixels [the model's own].")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the engines; created if necessary.")]
+Height = Annotated[int | None, typer.Option(help="Picture height in pixels [native size].")]
+Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", metavar="HxW", help="Height x width; may be given several times."),
+    typer.Option("--size", metavar="HxW", help="Height x width; may be repeated."),
 ]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="A network that does not hold in it falls back to fp32.")
+    Precision, typer.Option(help="A network that is too imprecise in it uses fp32.")
 ]
-Batches = Annotated[str, typer.Option(help="The UNet's batch profiles, such as 1,2,4.")]
+Batches = Annotated[str, typer.Option(help="Batch profiles of the denoiser, such as 1,2,4.")]
 TargetOption = Annotated[
     Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"],
-    typer.Option(help="What to build beside ONNX; auto: what this machine can."),
+    typer.Option(help="What to build in addition to ONNX; auto: what this machine can."),
 ]
 Loras = Annotated[
     list[str] | None,
-    typer.Option("--lora", metavar="PATH:SCALE", help="LoRA to fuse; may be repeated."),
+    typer.Option(
+        "--lora", metavar="PATH:SCALE", help="LoRA to fuse into the weights; may be repeated."
+    ),
 ]
 Capabilities = Annotated[
     list[str] | None,
     typer.Option(
         "--compute-capability",
         metavar="X.Y",
-        help="A GPU for tensorrt-rtx, as 8.9.",
+        help="A GPU for tensorrt-rtx, such as 8.9; may be repeated.",
     ),
 ]
 Variant = Annotated[str | None, typer.Option(help="Which weight files, such as fp16.")]
 Revision = Annotated[str | None, typer.Option(help="Which revision of a hub id.")]
 NoVerify = Annotated[
-    bool, typer.Option("--no-verify", help="Only see that torch stays finite; fast.")
+    bool, typer.Option("--no-verify", help="Check only that PyTorch's results are finite; faster.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Build everything again, even over another model's.")
+    bool,
+    typer.Option(
+        "--force", help="Build everything again, even if OUT has another model's engines."
+    ),
 ]
-INTERRUPTED = "Interrupted; what is finished is kept, the same command goes on there."
+INTERRUPTED = "Interrupted; finished files are kept. Run the same command again to continue."
 BATCHES = ",".join(map(str, DENOISER_BATCH_SIZES))
 
 
@@ -98,8 +103,8 @@ def export(
 ) -> None:
     """Compile a Stable Diffusion 1.x or 2.x model for fast editing.
 
-    Writes four ONNX files and, where it can, four TensorRT engines with one static profile per
-    batch size, checks them against PyTorch, and notes it all in OUT/manifest.json.
+    Writes four ONNX files and, if it can, four TensorRT engines with one static profile per batch
+    size, compares them with PyTorch, and records everything in OUT/manifest.json.
     """
     options = {
         "sizes": lambda: _sizes(height, width, size or []),
@@ -134,13 +139,13 @@ def build_command(
 ) -> None:
     """Compile a model into an engine folder: ONNX files, TensorRT engines and their manifest.
 
-    Running the same command again does only what is missing.
+    Running the same command again builds only what is missing.
     """
     export(**locals())
 
 
 class Interrupts:
-    """A context manager that remembers Ctrl-C, which some libraries swallow while they load."""
+    """A context manager that records Ctrl-C, which some libraries swallow while they load."""
 
     def __init__(self) -> None:
         self.came = False
@@ -156,7 +161,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._before)
 
     def before(self, show: Callable[[Event], None]) -> Callable[[Event], None]:
-        """`show`, which now raises KeyboardInterrupt if one was swallowed since the last event."""
+        """`show`, but raising KeyboardInterrupt if one was swallowed since the last event."""
 
         def checked(event: Event) -> None:
             if self.came:
@@ -171,8 +176,10 @@ class Interrupts:
 
 
 def run(model: str, out: Path, options: dict[str, Any]) -> int:
-    """Build with a display; returns the exit code. Callables among the options are called first,
-    so that a bad value in any of them is reported in one place."""
+    """Build with a progress display; returns the exit code.
+
+    Callables among the options are called first, so bad values are reported in one place.
+    """
     from rich.console import Console
 
     from export.build import StorageError, build
@@ -194,7 +201,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         return fail(130, INTERRUPTED)
     except (DiffEditError, ValueError) as error:
-        if interrupts.came:  # a library took Ctrl-C for an error of its own
+        if interrupts.came:  # a library turned Ctrl-C into an error of its own
             return fail(130, INTERRUPTED)
         codes: list[tuple[type[Exception], int]]
         codes = [(CheckpointError, 3), (StorageError, 5), (ValueError, 2)]
@@ -207,13 +214,14 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
 
 
 def _next(model: str, out: Path, manifest: Manifest) -> str:
-    """The command that uses what was built, here, and where else it can be used."""
+    """The command to run next, here or on another machine."""
     ran = {c.backend for e in manifest.entries for c in e.checks if c.status == "passed"}
     engines = {entry.format for entry in manifest.entries} - {"onnx"}
     backend = "tensorrt" if ran & engines else "onnxruntime"
     command = f"Next: diffedit-trt edit PICTURE --prompt '...' --model {model} --engines {out}"
     there = (
-        "\nThe engines have not run here: copy the folder to their GPU, --backend tensorrt there."
+        "\nThe engines did not run here: copy the folder to a machine with their GPU and use "
+        "--backend tensorrt there."
     )
     return f"{command} --backend {backend}" + (there if engines - ran else "")
 
@@ -230,7 +238,7 @@ def _batches(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--batches takes numbers such as 1,2,4, not {text!r}") from None
+        raise ValueError(f"--batches needs numbers such as 1,2,4, not {text!r}") from None
 
 
 def _lora(text: str) -> tuple[Path, float]:
@@ -239,7 +247,7 @@ def _lora(text: str) -> tuple[Path, float]:
         return (Path(path).expanduser(), float(scale)) if colon else (Path(text), 1.0)
     except ValueError:
         raise ValueError(
-            f"--lora takes PATH:SCALE such as style.safetensors:0.8, not {text!r}"
+            f"--lora needs PATH:SCALE such as style.safetensors:0.8, not {text!r}"
         ) from None
 
 

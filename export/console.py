@@ -1,5 +1,5 @@
-"""Events on a terminal: a line per finished step, a spinner for the running one, a table at the
-end. It decides nothing and knows no step's meaning beyond its name."""
+"""Show the events of a build on a terminal: a line per finished step, a spinner for the running
+step, and a table at the end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DONE = {"torch": "in torch", "export": "exported", "verify": "verified", "compil
 
 
 class Display:
-    """A context manager whose `show` takes events."""
+    """A context manager; it returns `show`, which takes events."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status: Status | None = None
         self.worked = False
-        """Whether any step but looking was done."""
+        """Whether any step changed the folder."""
 
     def __enter__(self) -> Callable[[Event], None]:
         return self.show
@@ -78,7 +78,7 @@ class Display:
 
 
 def table(manifest: Manifest) -> Table:
-    """Every entry of a manifest: what it is, what it took, and how it was verified."""
+    """Every entry of a manifest: file, size, build time, peak memory, worst error."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("file", overflow="fold")
     for name in ("size", "time", "peak", "worst error"):

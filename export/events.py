@@ -1,4 +1,4 @@
-"""What a build tells those who watch it. Plain data: who shows it, and how, is theirs to decide."""
+"""The events of a build, as plain data for a progress display."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Step = Literal["target", "wait", "torch", "export", "verify", "compile", "kept",
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened, for a progress display.
+    """One event.
 
     Attributes:
-        step: what it is about; "kept" means that nothing had to be done.
-        label: the network and size, or "" where it concerns the whole build.
+        step: the step; "kept" means that there was nothing to do.
+        label: the network and size, or "" if the event concerns the whole build.
         state: "start" or "done".
         text: a sentence or a few words for people; may be empty.
-        seconds, size, peak_bytes: of a step that is done; size is that of the files written.
+        seconds, size, peak_bytes: of a finished step; `size` is that of the written files.
     """
 
     step: Step

@@ -1,7 +1,8 @@
-"""Half precision on a CPU as a GPU computes it: products summed in fp32, results rounded.
+"""Emulate on a CPU how a GPU computes in half precision: sum products in fp32, round the results.
 
-PyTorch's own fp16 convolutions on a CPU are hundreds of times slower than fp32 ones, and its fused
-attention never rounds the scores, which the exported graph does, so an overflow would stay hidden.
+PyTorch's fp16 convolutions on a CPU are hundreds of times slower than fp32 ones. Its fused
+attention never rounds the scores, but the exported graph does, so an overflow would stay
+undetected.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PRODUCTS = {
 
 
 class HalfPrecisionEmulation(TorchFunctionMode):
-    """A context manager: inside, products of fp16 and bf16 tensors are computed in fp32 and their
-    results rounded; everything else is left alone."""
+    """A context manager that computes products of fp16 and bf16 tensors in fp32 and rounds their
+    results. It changes nothing else."""
 
     def __torch_function__(
         self,
@@ -65,8 +66,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention as the ONNX exporter writes it out: query and key each take the root of the scale,
-    and scores and weights are rounded to the inputs' type."""
+    """Attention as in the exported graph: query and key are each multiplied by the root of the
+    scale, and scores and weights are rounded to the inputs' type."""
     assert not enable_gqa and not dropout_p
     root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
     scores = ((query * root).float() @ (key * root).float().mT).to(query.dtype)

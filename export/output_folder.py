@@ -1,6 +1,6 @@
-"""The engine folder on the disk: one builder at a time, nothing half-written, room enough.
+"""Write an engine folder: one build at a time, no half-written files, enough disk space.
 
-It knows files, locks and manifests; it knows nothing of networks.
+It handles files, locks and manifests; it does not know networks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StorageError(BuildError):
 
 @contextlib.contextmanager
 def storage(out: Path) -> Iterator[None]:
-    """Turn the system's own errors about files into one sentence."""
+    """Turn OSErrors into a StorageError with one sentence."""
     try:
         yield
     except OSError as error:
@@ -43,15 +43,15 @@ def storage(out: Path) -> Iterator[None]:
 
 
 def no_room(out: Path) -> StorageError:
-    """The sentence for a full disk."""
+    """The error for a full disk."""
     return StorageError(
-        f"There is no room left for {out}; free some space or choose another --out, then "
-        "run the same command again: it goes on where it stopped."
+        f"The disk of {out} is full; free some space or choose another --out, then run the same "
+        "command again: it continues where it stopped."
     )
 
 
 def require_room(out: Path, needed: int) -> None:
-    """Raises StorageError when the disk of `out` has less than `needed` bytes free."""
+    """Raise StorageError if the disk of `out` has less than `needed` bytes free."""
     free = shutil.disk_usage(out).free
     if free < needed:
         raise StorageError(
@@ -62,17 +62,17 @@ def require_room(out: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
-    """Own `out` (made if need be) and a fresh temporary folder inside it, which is yielded.
+    """Lock `out`, creating it if necessary, and yield a new temporary folder inside it.
 
-    Another builder's work is waited for, after `waiting` was called once. Temporary files of
-    builders that are dead are removed, and at the end, whatever happens, one's own; a folder made
-    here in which nothing came to lie is removed too.
+    If another build has the lock, call `waiting` once and wait. Temporary files of dead builds are
+    removed at the start, our own at the end. A folder that was created here and stayed empty is
+    removed.
 
     Raises:
         StorageError: the parent folder is missing, or the folder cannot be written.
     """
     if not out.parent.is_dir():
-        raise StorageError(f"{out.parent} does not exist; make it first or choose another --out.")
+        raise StorageError(f"{out.parent} does not exist; create it first or choose another --out.")
     if out.exists() and not out.is_dir():
         raise StorageError(f"{out} is a file; choose a folder for --out.")
     lock, made = _lock(out, waiting)
@@ -93,28 +93,28 @@ def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
 def move(temporary: Path, out: Path, entry: Entry) -> None:
     """Move the files of `entry` from `temporary` into `out`."""
     with storage(out):
-        for file in reversed(entry.files):  # the main file last: it refers to the others
+        for file in reversed(entry.files):  # the main file last, because it refers to the others
             os.replace(temporary / file.name, out / file.name)
 
 
 def beside(temporary: Path, out: Path, entry: Entry) -> Path:
-    """A folder inside `temporary` (or itself) that holds the files of `entry`."""
+    """A folder with the files of `entry`: `temporary` itself, or a new one inside it."""
     if all((temporary / file.name).exists() for file in entry.files):
         return temporary
-    place = temporary / "check"
-    shutil.rmtree(place, ignore_errors=True)
+    folder = temporary / "check"
+    shutil.rmtree(folder, ignore_errors=True)
     with storage(out):
-        place.mkdir()
+        folder.mkdir()
         for file in entry.files:
             try:
-                os.link(out / file.name, place / file.name)
+                os.link(out / file.name, folder / file.name)
             except OSError:  # a file system without hard links
-                shutil.copyfile(out / file.name, place / file.name)
-    return place
+                shutil.copyfile(out / file.name, folder / file.name)
+    return folder
 
 
 def save(out: Path, before: Manifest, after: Manifest) -> None:
-    """Save `after` and delete the files that only `before` listed."""
+    """Save `after` and delete the files that only `before` lists."""
     with storage(out):
         after.save(out)
         for name in _names(before.entries) - _names(after.entries):
@@ -128,9 +128,9 @@ def _names(entries: Iterable[Entry]) -> set[str]:
 
 
 def _lock(out: Path, waiting: Callable[[], None]) -> tuple[IO[str], bool]:
-    """The open lock file, and whether `out` was made here.
+    """The open lock file, and whether `out` was created here.
 
-    Closing the file gives the lock back, and so does the end of the process.
+    Closing the file releases the lock, and so does the end of the process.
     """
     path = out / LOCK_NAME
     while True:
@@ -145,7 +145,7 @@ def _lock(out: Path, waiting: Callable[[], None]) -> tuple[IO[str], bool]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
             return lock, made
-        lock.close()  # the other builder failed and took its empty folder away: make it anew
+        lock.close()  # the other build failed and removed its empty folder: create it again
 
 
 def _sweep(out: Path) -> None:
@@ -161,7 +161,7 @@ def _sweep(out: Path) -> None:
 
 def _alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # a number used again: this process has not begun to write yet
+        return False  # a reused process id: this process has not written anything yet
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""How long a step took and how much memory this process held at its peak."""
+"""Measure the duration and the peak memory of a step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SELF = Path("/proc/self")
 
 
 class ResourceMeter:
-    """A context manager. `seconds` and `peak_bytes` hold after, and may be read within.
+    """A context manager; `seconds` and `peak_bytes` are set at its end.
 
-    Where the system lets a process reset its own high-water mark (Linux), the peak is that of the
-    step; elsewhere it is the largest since the process began.
+    On Linux a process can reset its high-water mark, so the peak is that of the step. On other
+    systems it is the largest since the process began.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ResourceMeter:
 def peak() -> int:
     """The largest resident memory of this program since its start, or since the meter's, in bytes.
 
-    The portable counter comes second: in a child it begins with what its parent held.
+    The portable counter is the fall-back, because in a child process it includes the parent's.
     """
     return _field(_SELF / "status", "VmHWM") or (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -50,7 +50,7 @@ def peak() -> int:
 
 
 def amount(size: float) -> str:
-    """Bytes for people: "3.2 MB"."""
+    """Bytes for people, such as "3.2 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 

@@ -1,7 +1,7 @@
-"""Step 1's arithmetic: noise differences -> heatmap -> mask. Pure functions of tensors.
+"""The arithmetic of step 1: noise differences -> heatmap -> mask. Pure functions of tensors.
 
 Section 3.2 of the paper: average the differences over n noises, remove extreme values, rescale to
-[0, 1], binarise at 0.5. Statistics never look beyond one image.
+[0, 1], binarise at 0.5. The statistics are those of one image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ def difference_map(target: Sequence[Tensor], source: Sequence[Tensor]) -> Tensor
 
 
 def heatmap(difference: Tensor, region: Tensor, clip_ratio: float) -> Tensor:
-    """Clip at `clip_ratio` times this image's own mean and divide by that: [h, w] in [0, 1].
+    """Clip at `clip_ratio` times the image's own mean and divide by the clip value.
 
-    `region` is true where a cell shows the photograph; the rest takes no part and is 0. A zero
-    difference gives a zero heatmap; one that is not finite stays so.
+    Args:
+        difference: float32 [h, w].
+        region: bool [h, w], true where a cell shows the photograph; other cells are ignored and
+            become 0.
+
+    Returns: float32 [h, w] in [0, 1]. A zero difference gives zeros; NaN stays NaN.
     """
     difference = torch.where(region, difference, 0.0)
     clip = clip_ratio * difference.sum() / region.sum()
@@ -32,7 +36,7 @@ def heatmap(difference: Tensor, region: Tensor, clip_ratio: float) -> Tensor:
 
 
 def binarise(heat: Tensor, region: Tensor, dilation: int = 0) -> Tensor:
-    """heatmap > 0.5, grown by `dilation` latent pixels each way, inside `region`: bool [h, w]."""
+    """heatmap > 0.5, dilated by `dilation` latent pixels, inside `region`: bool [h, w]."""
     mask = heat > THRESHOLD
     if dilation:
         grown = F.max_pool2d(mask[None].float(), 2 * dilation + 1, stride=1, padding=dilation)

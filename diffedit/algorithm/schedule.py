@@ -2,7 +2,7 @@
 
 Notation of the paper (section 3.1): x_i = sqrt(abar_i) x_0 + sigma_i eps, where sigma_i =
 sqrt(1 - abar_i). A *level* i indexes the grid of N + 1 points: 0 is the clean latent, i the i-th
-noisier point. All stages of an edit share one grid. Nothing here knows networks, prompts or masks.
+noisier point. All stages of an edit share one grid. Networks, prompts and masks are not known here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 from engine.errors import CheckpointError
 
 SMALLEST_ABAR = 2.0**-24
-"""A zero-terminal-SNR schedule ends in abar = 0, where eps alone no longer determines x_0. The
-table holds this instead, far below what float32 latents can show (Lin et al. 2024, section 3.1)."""
+"""A zero-terminal-SNR schedule ends with abar = 0, where eps alone does not determine x_0. The
+table has this value instead, far below the precision of float32 latents (Lin et al. 2024, section
+3.1)."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Schedule:
 
     Attributes:
         abar: cumulative product of alphas; strictly decreasing from level 1.
-        timesteps: training timestep of each level; that of level 0 is never asked for.
-        prediction_type: "epsilon", "v_prediction" or "sample": what the network predicts.
+        timesteps: training timestep of each level; that of level 0 is never used.
+        prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
     """
 
     abar: tuple[float, ...]
@@ -39,11 +40,13 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], num_inference_steps: int) -> Schedule:
-        """The table that a `scheduler_config.json` describes.
+        """The table for a `scheduler_config.json`.
 
         Reads beta_schedule, beta_start, beta_end, trained_betas, num_train_timesteps,
         timestep_spacing, steps_offset, set_alpha_to_one, rescale_betas_zero_snr and
-        prediction_type, with diffusers' defaults. Raises CheckpointError for unknown values.
+        prediction_type, with diffusers' defaults.
+
+        Raises CheckpointError for unknown values, ValueError for a number of steps out of range.
         """
         train = int(config.get("num_train_timesteps", 1000))
         if not 1 <= num_inference_steps <= train:
@@ -63,7 +66,7 @@ class Schedule:
         return len(self.abar) - 1
 
     def level(self, strength: float) -> int:
-        """The level that lies at `strength` (0, 1] of the grid: round(N * strength), at least 1."""
+        """The level at `strength` (0, 1] of the grid: round(N * strength), at least 1."""
         return max(1, round(self.steps * strength))
 
     def sigma(self, i: int) -> float:
@@ -74,11 +77,11 @@ class Schedule:
         return math.sqrt(self.abar[i]) * x0 + self.sigma(i) * eps
 
     def eps(self, prediction: Tensor, x: Tensor, i: int) -> Tensor:
-        """The noise in `x` (at level i) according to a network's raw prediction for it.
+        """The noise in `x`, at level i, from the network's raw prediction.
 
         v-prediction (Salimans & Ho 2022): v = sqrt(abar) eps - sigma x_0, hence
-        eps = sqrt(abar) v + sigma x. For `sample`, a level without noise borrows the next one's
-        coefficients, since eps is not defined there.
+        eps = sqrt(abar) v + sigma x. For `sample`, a level without noise uses the coefficients of
+        the next one, because eps is not defined there.
         """
         if self.prediction_type == "epsilon":
             return prediction
@@ -95,18 +98,18 @@ class Schedule:
         return math.sqrt(self.abar[j]) * self.clean(x, eps, i) + self.sigma(j) * eps
 
     def clean(self, x: Tensor, eps: Tensor, i: int) -> Tensor:
-        """The x_0 that `x` at level i would come from if its noise were `eps`."""
+        """x_0, if the noise of `x` at level i is `eps`."""
         return (x - self.sigma(i) * eps) / math.sqrt(self.abar[i])
 
 
 @lru_cache(maxsize=64)
 def timestep_tensors(schedule: Schedule, device: torch.device) -> tuple[Tensor, ...]:
-    """The timestep of each level as a float32 scalar on `device`, moved there once."""
+    """The timestep of each level as a float32 scalar on `device`; cached."""
     return torch.tensor(schedule.timesteps, dtype=torch.float32).to(device).unbind(0)
 
 
 def _training_abar(config: Mapping[str, Any], train: int) -> list[float]:
-    """abar of every training timestep, in float32 as the checkpoint was trained with."""
+    """abar of every training timestep, computed in float32 as in training."""
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     name = config.get("beta_schedule", "linear")
     f32 = torch.float32
@@ -129,7 +132,7 @@ def _training_abar(config: Mapping[str, Any], train: int) -> list[float]:
 
 
 def _zero_terminal_snr(abar: Tensor) -> Tensor:
-    """Shift and scale sqrt(abar) so that it ends in 0 and still begins as it did (Lin et al. 2024,
+    """Shift and scale sqrt(abar) so that it ends with 0 and keeps its first value (Lin et al. 2024,
     "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1)."""
     root = abar.sqrt()
     rescaled = (root - root[-1]) * (root[0] / (root[0] - root[-1]))

@@ -249,6 +249,46 @@ def test_cancelling_stops_within_a_call(pipe: DiffEditPipeline, photo: Image.Ima
     assert pipe.batcher.waiting_rows == 0
 
 
+Progress = list[tuple[str, int, int]]
+
+
+@pytest.mark.parametrize(
+    ("run", "stage", "total"),
+    [
+        (lambda pipe, photo, report: edit(pipe, photo, callback=report), "decode", 16),
+        (
+            lambda pipe, photo, report: pipe.generate_mask(
+                photo, TEXTS[1], TEXTS[0], callback=report, **FAST
+            ),
+            *("mask", 4),
+        ),
+        (lambda pipe, photo, report: pipe.invert(photo, 10, 0.5, callback=report), "encode", 5),
+    ],
+    ids=["edit", "generate_mask", "invert"],
+)
+def test_progress_counts_the_rows_of_the_plan_and_ends_at_100_percent(
+    pipe: DiffEditPipeline, photo: Image.Image, run: Any, stage: str, total: int
+) -> None:
+    seen: Progress = []
+    run(pipe, photo, lambda *progress: seen.append(progress))
+    assert {all_rows for _, _, all_rows in seen} == {total}
+    done = [rows for _, rows, _ in seen]
+    assert done == sorted(done) and seen[-1] == (stage, total, total)
+
+
+def test_progress_ends_at_100_percent_when_fewer_rows_are_needed(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    """An empty mask ends an edit early, and a cached trajectory needs no row at all."""
+    seen: Progress = []
+    edit(pipe, photo, mask_image=Image.new("L", photo.size, 0), callback=lambda *p: seen.append(p))
+    assert seen[-1] == ("mask", 12, 12)
+    pipe.invert(photo, 10, 0.5)
+    seen.clear()
+    pipe.invert(photo, 10, 0.5, callback=lambda *p: seen.append(p))
+    assert seen == [("encode", 0, 0)]
+
+
 def test_a_callback_may_end_the_edit(pipe: DiffEditPipeline, photo: Image.Image) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         raise Cancelled("enough")
