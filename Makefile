@@ -1,17 +1,18 @@
-# Everything a clone can do. Plain `make` lists it. Variables of `engines` and `edit` have the names
-# of the command line's options: make edit IMAGE=in.jpg PROMPT="a red car" SOURCE="a blue car"
+# Every task of a clone; plain `make` lists them. The variables of `engines` and `edit` are named after
+# the command line's options: make edit IMAGE=in.jpg PROMPT="a red car" SOURCE="a blue car"
 #
-# VENV       where the environment lies                                       (default .venv)
-# PYTHON     the interpreter it is made with                  (default: the first of 3.11 to 3.13)
+# VENV       the folder of the environment                                    (default .venv)
+# PYTHON     the interpreter that creates it              (default: the first of 3.11 to 3.13)
 # PIP_EXTRA  more arguments for pip, e.g. PIP_EXTRA="--extra-index-url ADDRESS". On Linux the usual
 #            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
 #            pytorch.org, "Get started", names the index with the small CPU build.
-# PY         an interpreter that has everything already; `setup` is then left out
-# ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test`, `audit` and `bench`, as
-#            they are
+# PY         an interpreter that has every package already; `setup` is then skipped
+# WORKERS    how many processes run the quick tests                    (default: one per processor)
+# ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test`, `audit` and `bench`
 
 SHELL := /bin/bash
 VENV ?= .venv
+WORKERS ?= auto
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ifeq ($(origin PY),command line)
@@ -24,20 +25,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 
 DEMO := build/demo
 LOCUST := build/locust/bin/locust
-# Without a GPU the ONNX files are what can run of what the demo compiles.
+# Without a GPU, only the ONNX files of the demo's engines can run.
 DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime)
 
-# As environment variables these reach the recipes whatever quotes and spaces they hold.
+# Exported, so that quotes and spaces in them reach the recipes unchanged.
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo train-judge quality engines edit serve test contract check audit format bench bench-serving gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo train-judge quality engines edit serve test test-slow contract check audit format bench bench-serving gpu-check clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: $(STAMP)  ## Make .venv once, with the packages that suit this machine
+setup: $(STAMP)  ## Create .venv with the packages that suit this machine
 	@echo "Ready: $(BIN)/diffedit-trt --help"
 
 $(BIN)/python:
@@ -70,7 +71,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	fi; \
 	touch $@
 
-demo: $(READY)  ## Compile the small model that ships, edit with it, write pictures to look at
+demo: $(READY)  ## Compile the model that ships, edit with it, write pictures
 	@mkdir -p $(DEMO)
 	$(PY) -m demo.gallery --inputs $(DEMO)
 	$(PY) -m export --model demo/model --out $(DEMO)/engines --precision fp32 --target auto \
@@ -112,10 +113,13 @@ edit: need-edit $(READY)  ## Edit one picture: make edit IMAGE=in.jpg PROMPT="..
 serve: $(READY)  ## Serve edits over HTTP, with a page to try them: [MODEL=folder ENGINES=folder ARGS="--port 8000"]
 	$(PY) -m diffedit.cli serve $(if $(MODEL),--model "$$MODEL") $(if $(ENGINES),--engines "$$ENGINES") $(ARGS)
 
-test: $(READY)  ## Run the tests that need no GPU
-	$(PY) -m pytest -q -m "not gpu" $(ARGS)
+test: $(READY)  ## Run the quick tests, in parallel
+	$(PY) -m pytest -q -m "not gpu and not slow" -n $(WORKERS) --dist loadgroup $(ARGS)
 
-contract: $(READY)  ## Hold the server to its OpenAPI with made-up requests: [CASES=10000 SEED=0]
+test-slow: $(READY)  ## Run the rest: Ray, contract, training, browser and many-process tests
+	$(PY) -m pytest -q -m "slow and not gpu" $(ARGS)
+
+contract: $(READY)  ## Check the server against its OpenAPI with random requests: [CASES=10000 SEED=0]
 	DIFFEDIT_CONTRACT_CASES=$(or $(CASES),10000) DIFFEDIT_CONTRACT_SEED=$(or $(SEED),0) \
 	    $(PY) -m pytest -q -s tests/server/test_contract.py $(ARGS)
 
@@ -125,10 +129,10 @@ check: $(READY)  ## Run the linter, the format check, the type checker and the a
 	$(PY) -m mypy
 	$(PY) tests/audit.py
 
-audit: $(READY)  ## Ask an advisory service about every pinned package: [ARGS="-s osv"]
+audit: $(READY)  ## Look up every pinned package in an advisory service: [ARGS="-s osv"]
 	$(PY) tests/audit.py $(ARGS)
 
-format: $(READY)  ## Format every file and mend what the linter can mend itself
+format: $(READY)  ## Format every file and fix what the linter can fix
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -151,6 +155,6 @@ gpu-check: $(READY)  ## On a GPU: the tests marked gpu, and every speed benchmar
 	    $(PY) -m demo.random_checkpoint build/sd15 --kind sd15 --dtype fp16; \
 	$(PY) -m benchmarks suite --model build/sd15 --size 512 --steps 50 --into "$$out/gpu.json"
 
-clean:  ## Remove what was made, but keep .venv and benchmark results
+clean:  ## Remove build products; keep .venv and benchmark results
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import tomllib
@@ -65,17 +66,33 @@ def test_changelog_opens_with_the_version() -> None:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make as from a shell: without the variables of a make that runs these tests."""
+    own = re.findall(r"^# ([A-Z_]+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    own += ["MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"]
+    environment = {name: value for name, value in os.environ.items() if name not in own}
     command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_make_lists_every_target() -> None:
     listed = set(re.findall(r"^  make (\S+)", make().stdout, re.MULTILINE))
-    wanted = "setup demo engines edit test check bench gpu-check clean"
+    wanted = "setup demo engines edit test test-slow check bench gpu-check clean"
     assert set(wanted.split()) <= listed
     rule = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule is not None
     assert {t for t in rule[1].split() if not t.startswith("need-")} == listed
+
+
+def test_arguments_of_the_test_run_do_not_reach_other_targets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`make test ARGS=...` exports its overrides to every make that a test starts."""
+    monkeypatch.setenv("MAKEFLAGS", " -- ARGS=-x")
+    monkeypatch.setenv("ARGS", "-x")
+    dry = make("--dry-run", "edit", "PY=python", "IMAGE=a.jpg", "PROMPT=a cup")
+    assert dry.returncode == 0 and "-x" not in dry.stdout.split()
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_spec_is_the_networks(networks: Networks, backend: Backend, subject: Cas
 
 def test_spec_is_the_checkpoints(subject: Case, backend: Backend, tiny: Path) -> None:
     if subject.torch is None:
-        pytest.skip("of no checkpoint")
+        pytest.skip("not applicable: it has no checkpoint")
     wanted = Checkpoint.open(tiny).spec(backend.spec.name, SIZE)
     assert (backend.spec.inputs, backend.spec.outputs) == (wanted.inputs, wanted.outputs)
     assert (backend.spec.role, backend.spec.size) == (wanted.role, wanted.size)
@@ -193,7 +193,7 @@ def test_rows_in_a_batch_are_rows_alone(backend: Backend, subject: Case) -> None
 
 def test_equals_torch_in_fp32(backend: Backend, subject: Case, oracle: TorchNetworks) -> None:
     if subject.torch is None:
-        pytest.skip("computes something of its own")
+        pytest.skip("not applicable: it computes something else")
     plain = oracle.find(*backend.spec.kind)
     for size in profiles(backend.spec):
         batch = rows(backend.spec, size, backend.device, seed=size)
@@ -260,14 +260,14 @@ def test_an_unknown_shape_is_refused(
     networks: Networks, subject: Case, net: str, shape: tuple[int, ...]
 ) -> None:
     if subject.torch is None:
-        pytest.skip("takes any shape")
+        pytest.skip("not applicable: it takes any shape")
     with pytest.raises(EngineMismatch):
         networks.find(net, shape)
 
 
 def test_a_size_that_does_not_fit_the_cells_is_refused(networks: Networks, subject: Case) -> None:
     if subject.torch is None:
-        pytest.skip("takes any shape")
+        pytest.skip("not applicable: it takes any shape")
     with pytest.raises(EngineMismatch):
         networks.find("vae_encode", (3, 66, 64))
 
