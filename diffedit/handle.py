@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -13,15 +12,12 @@ from numpy.typing import NDArray
 from diffedit.algorithm.inputs import EditOutputs
 from diffedit.preprocessor import PreparedEdit, Preprocessor
 from diffedit.result import EditResult
-from engine.batcher import FlowHandle
+from engine.flow_handle import FlowHandle
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
-Callback = Callable[[str, int, int], None]
-"""`callback(stage, done, total)`: stage is "mask", "encode" or "decode"; `done` of `total` rows of
-the denoiser were answered. The last call has done == total."""
 
 
 @dataclass(frozen=True)

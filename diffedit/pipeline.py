@@ -20,13 +20,15 @@ from diffedit.algorithm import edit as flows
 from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.plan import EditPlan
 from diffedit.backend_selection import open_backend
-from diffedit.handle import Callback, EditHandle, wait
+from diffedit.handle import EditHandle, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
+from diffedit.progress import Callback, Progress
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
-from engine.batcher import Batcher, FlowHandle
+from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
+from engine.flow_handle import FlowHandle
 from engine.hub import find_checkpoint
 from engine.netspec import Precision, Size
 from engine.rows import Flow
@@ -152,8 +154,7 @@ class DiffEditPipeline:
             prompt: what should be there.
             source_prompt: what is there; empty for the unconditional text.
             negative_prompt: what decoding is guided away from.
-            callback: see `diffedit.handle.Callback`; called on the engine thread after each
-                network call.
+            callback: see `diffedit.progress.Callback`.
             options: the other fields of `EditRequest`.
 
         Raises:
@@ -292,19 +293,8 @@ class DiffEditPipeline:
         self.batcher.start()
         if callback is None:
             return self.batcher.submit(flow)
-        denoiser, total, timer = self.checkpoint.names.denoiser, plan.rows, prepared.timer
-
-        def report(handle: FlowHandle[T]) -> None:
-            if timer.stage:
-                callback(timer.stage, min(handle.rows[denoiser], total), total)
-
-        def reported() -> Flow[T]:
-            result = yield from flow
-            # An empty mask or a shared trajectory needs fewer rows than the plan: end at 100 %.
-            callback(timer.stage, total, total)
-            return result
-
-        return self.batcher.submit(reported(), on_progress=report)
+        progress = Progress(plan, prepared.timer, self.checkpoint.names.denoiser, callback)
+        return self.batcher.submit(progress.around(flow), on_progress=progress.report)
 
 
 def _request(

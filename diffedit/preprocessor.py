@@ -22,8 +22,8 @@ from diffedit.imaging import compose, decode, geometry
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
-from engine.batcher import FlowHandle
 from engine.checkpoint import Checkpoint
+from engine.flow_handle import FlowHandle
 from engine.netspec import Size
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.digest import file_digest
 from engine.errors import CheckpointError
-from engine.manifest import file_digest
 from engine.models import ModelFamily, Network, NetworkNames, Part, read_family
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size, batch_sizes_for
 

@@ -7,7 +7,6 @@ library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from engine.digest import file_digest
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec
 
@@ -283,20 +283,3 @@ def _check(data: Mapping[str, Any]) -> Check:
     if data["status"] not in get_args(Status):
         raise ValueError(f"unknown status {data['status']!r}")
     return Check(**data)
-
-
-_digests: dict[tuple[str, int, int], str] = {}
-
-
-def file_digest(path: Path, *, trust_cache: bool = True) -> str:
-    """sha256 of a file.
-
-    A checkpoint's file is read once a process while its size and modification time stay the same.
-    Compiled files are always read (`trust_cache=False`).
-    """
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    if not (trust_cache and key in _digests):
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digests[key]

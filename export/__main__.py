@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.errors import CheckpointError, DiffEditError
+from engine.interrupts import forget_interrupt
 from engine.manifest import Manifest
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
 from export.events import Event
@@ -190,6 +191,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
         console = Console(width=110)
 
     def fail(code: int, text: object) -> int:
+        forget_interrupt()
         errors.print(f"Error: {text}", highlight=False, markup=False, soft_wrap=True)
         return code
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
@@ -23,32 +24,14 @@ from export.events import Event
 from export.lora import Lora
 from export.output_folder import StorageError
 
-__all__ = ["Event", "StorageError", "build"]
+__all__ = ["BuildOptions", "Event", "StorageError", "build"]
 
 
-def build(
-    model: str,
-    out: Path,
-    *,
-    sizes: Sequence[Size] = (),
-    precision: Precision = "fp16",
-    batches: Sequence[int] = DENOISER_BATCH_SIZES,
-    target: targets.Wanted = "auto",
-    loras: Sequence[tuple[Path, float]] = (),
-    compute_capabilities: Sequence[str] = (),
-    variant: str | None = None,
-    revision: str | None = None,
-    cache_dir: Path | None = None,
-    local_files_only: bool = False,
-    verify: bool = True,
-    force: bool = False,
-    progress: Callable[[Event], None] | None = None,
-) -> Manifest:
-    """Make every ONNX file and engine of `model` that `out` does not have yet.
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build.
 
-    Args:
-        model: a folder in diffusers' format, or a hub id.
-        out: the engine folder; created if its parent exists.
+    Attributes:
         sizes: (height, width) in pixels; by default the model's native size. Sizes of earlier
             builds stay.
         precision: of weights and arithmetic; a network that is too imprecise in it uses fp32.
@@ -59,8 +42,39 @@ def build(
             default.
         variant, revision, cache_dir, local_files_only: which weights of a hub id.
         verify: compare every profile that can run here with PyTorch in fp32.
-        force: build everything again, even if `out` has another model's engines.
+        force: build everything again, even if the folder has another model's engines.
+    """
+
+    sizes: Sequence[Size] = ()
+    precision: Precision = "fp16"
+    batches: Sequence[int] = DENOISER_BATCH_SIZES
+    target: targets.Wanted = "auto"
+    loras: Sequence[tuple[Path, float]] = ()
+    compute_capabilities: Sequence[str] = ()
+    variant: str | None = None
+    revision: str | None = None
+    cache_dir: Path | None = None
+    local_files_only: bool = False
+    verify: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if any(not math.isfinite(scale) for _, scale in self.loras):
+            raise ValueError("the scale of a LoRA must be a finite number")
+        if self.compute_capabilities and self.target not in ("auto", "tensorrt-rtx"):
+            raise ValueError("compute capabilities are for the target tensorrt-rtx only")
+
+
+def build(
+    model: str, out: Path, *, progress: Callable[[Event], None] | None = None, **options: Any
+) -> Manifest:
+    """Make every ONNX file and engine of `model` that `out` does not have yet.
+
+    Args:
+        model: a folder in diffusers' format, or a hub id.
+        out: the engine folder; created if its parent exists.
         progress: called with every `Event`.
+        options: the fields of `BuildOptions`.
 
     Returns:
         The manifest as it was saved.
@@ -72,24 +86,21 @@ def build(
         StorageError: no space, or no permission to write.
         BuildError: the compiler failed, or the target is not available on this machine.
     """
-    report = progress or (lambda event: None)
+    wanted, report = BuildOptions(**options), progress or (lambda event: None)
     out = Path(out).expanduser().absolute()
-    if any(not math.isfinite(scale) for _, scale in loras):
-        raise ValueError("the scale of a LoRA must be a finite number")
-    if compute_capabilities and target not in ("auto", "tensorrt-rtx"):
-        raise ValueError("compute capabilities can be chosen for the target tensorrt-rtx alone")
     checkpoint = find_checkpoint(
         model,
-        variant=variant,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+        variant=wanted.variant,
+        revision=wanted.revision,
+        cache_dir=wanted.cache_dir,
+        local_files_only=wanted.local_files_only,
     )
-    opened_loras = [Lora.open(path, scale) for path, scale in loras]
+    loras = [Lora.open(path, scale) for path, scale in wanted.loras]
     native = checkpoint.family.native_size
-    jobs = build_jobs(checkpoint, [*sizes] or [(native, native)], precision, batches, opened_loras)
-    chosen = targets.choose(target, compute_capabilities)
-    report(Event("target", text=chosen.reason))
+    sizes = [*wanted.sizes] or [(native, native)]
+    jobs = build_jobs(checkpoint, sizes, wanted.precision, wanted.batches, loras)
+    target = targets.choose(wanted.target, wanted.compute_capabilities)
+    report(Event("target", text=target.reason))
 
     def waiting() -> None:
         report(Event("wait", text=f"Another build is writing to {out}; waiting until it ends."))
@@ -97,19 +108,20 @@ def build(
     source = str(Path(model).expanduser().resolve()) if Path(model).is_dir() else model
     with output_folder.opened(out, waiting) as temporary:
         saved = _read(out, report)
-        identity = _identity(checkpoint, source, opened_loras)
-        if not force:
+        identity = _identity(checkpoint, source, loras)
+        if not wanted.force:
             _require_same_model(out, saved, identity, checkpoint)
+        rtx = target.product == "tensorrt-rtx"
         return Builder(
             checkpoint=checkpoint,
             out=out,
             temporary=temporary,
-            manifest=_usable(saved, identity, jobs, force),
+            manifest=_usable(saved, identity, jobs, wanted.force),
             saved=saved,
-            target=chosen,
-            loras=opened_loras,
-            capabilities=tuple(compute_capabilities) if chosen.product == "tensorrt-rtx" else (),
-            verify=verify,
+            target=target,
+            loras=loras,
+            capabilities=tuple(wanted.compute_capabilities) if rtx else (),
+            verify=wanted.verify,
             report=report,
         ).run(jobs)
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint
+from engine.digest import file_digest
 from engine.errors import BuildError, EngineMismatch
-from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain, file_digest
+from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
 from engine.netspec import NetSpec
 from export import output_folder
 from export.build_jobs import OPSET, BuildJob, engine_key
+from export.checks import TooImprecise, judge, unchecked_profiles
 from export.events import Event, Step
 from export.lora import Lora
 from export.resources import ResourceMeter
@@ -25,10 +27,6 @@ from export.to_tensorrt import FLAGS, EngineRequest, EngineResult, compile_engin
 
 if TYPE_CHECKING:  # torch is imported when a job has something to do
     from export.torch_reference import TorchReference
-
-
-class _TooImprecise(Exception):
-    """A network is wrong in a precision; the message says how."""
 
 
 @dataclass
@@ -84,7 +82,7 @@ class Builder:
                 if self.target.product:
                     self._engine(job, spec, onnx, torch_reference)
                 return
-            except _TooImprecise as error:
+            except TooImprecise as error:
                 if precision == "fp32":
                     raise BuildError(
                         f"The {job.label} gives wrong results in fp32 too ({error}): the weights "
@@ -126,7 +124,7 @@ class Builder:
             check = verify.check_torch(network, spec.precision, torch_reference.inputs(1), want)
         self.report(Event("torch", job.label, "done", "", loading.seconds, 0, loading.peak_bytes))
         if check.status != "passed":
-            raise _TooImprecise(f"torch: {check.reason}")
+            raise TooImprecise(f"torch: {check.reason}")
         self.report(Event("export", job.label, "start"))
         path = self.temporary / f"{job.stem(spec.precision)}.onnx"
         with ResourceMeter() as meter, output_folder.storage(self.out):
@@ -207,7 +205,7 @@ class Builder:
     # -- verification ---------------------------------------------------------------------------
 
     def _verified(self, job: BuildJob, entry: Entry, torch_reference: TorchReference) -> Entry:
-        """`entry` with a check of every profile that had none. Raises _TooImprecise."""
+        """`entry` with a check of every profile that had none. Raises TooImprecise."""
         batches = self._unchecked(entry)
         if not batches:
             return entry
@@ -228,38 +226,12 @@ class Builder:
             torch_reference.free()
             checks = verify.check_entry(folder, partial, torch_reference.inputs(most), want, report)
         self._report_done("verify", job, entry, meter.seconds, meter.peak_bytes, size=0)
-        self._judge(job, checks)
+        for note in judge(checks):
+            self.report(Event("note", job.label, text=note))
         return replace(entry, checks=(*entry.checks, *checks))
 
-    def _judge(self, job: BuildJob, checks: Sequence[Check]) -> None:
-        """Raise _TooImprecise for the first wrong result; report runtimes that failed.
-
-        A runtime error says nothing about precision, so it does not cause a fall-back to fp32.
-        """
-        for check in checks:
-            where = f"{check.backend}, batch {check.batch}"
-            if check.status == "too imprecise":
-                raise _TooImprecise(f"{where}: {check.reason}")
-            if check.status == "failed":
-                text = f"the verification failed on {where}: {check.reason}"
-                self.report(Event("note", job.label, text=text))
-        if all(check.status == "not run" for check in checks):
-            self.report(Event("note", job.label, text=f"not verified: {checks[0].reason}"))
-
     def _unchecked(self, entry: Entry) -> tuple[int, ...]:
-        """The profiles of an entry that can be verified here and were not yet."""
-        if not self.verify:
-            return ()
-        if entry.format == "onnx":
-            from importlib.util import find_spec  # without importing torch
-
-            can_run, backend = find_spec("onnxruntime") is not None, "onnxruntime"
-        else:
-            from export.verify import runnable
-
-            can_run, backend = runnable(entry.format), entry.format
-        done = {check.batch for check in entry.checks if check.backend == backend}
-        return tuple(b for b in entry.spec.batch_sizes if b not in done) if can_run else ()
+        return unchecked_profiles(entry) if self.verify else ()
 
     # -- the folder -----------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import Checkpoint, read_header
+from engine.digest import file_digest
 from engine.errors import BuildError, CheckpointError
-from engine.manifest import FusedFile, file_digest
+from engine.manifest import FusedFile
 
 TEXT_PREFIXES = ("text_encoder.", "lora_te_", "lora_te1_")
 """LoRA files begin the names of the text encoder's layers so; other names are the denoiser's."""

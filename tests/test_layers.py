@@ -60,12 +60,16 @@ PURE = (
 DESCRIPTIONS = (
     "engine.models",
     "engine.checkpoint",
+    "engine.digest",
     "engine.errors",
     "engine.manifest",
     "engine.netspec",
 )
 """The standard library only."""
-SHARED = (*DESCRIPTIONS, "engine.hub", "engine.loader", "engine.dtypes", "engine.cache_dir")
+SHARED = (
+    *DESCRIPTIONS,
+    *("engine.cache_dir", "engine.dtypes", "engine.hub", "engine.interrupts", "engine.loader"),
+)
 """What export may import of engine."""
 EXPORT_DOOR = "diffedit.cli.build"
 

@@ -49,15 +49,10 @@ def edit(
     ids: dict[str, Tensor],
     region: Tensor,
 ) -> Reference:
-    """Edit one image.
+    """Edit `image`, float32 [1, 3, H, W] in [-1, 1], with the options of `request`.
 
-    Args:
-        unet, vae, text_encoder: the checkpoint's modules, in fp32.
-        schedule: of the request's number of steps.
-        request: its options; the pictures and texts in it are not used.
-        image: float32 [1, 3, H, W] in [-1, 1].
-        ids: "source", "target", "negative" and "empty", each int64 [1, 77].
-        region: bool [h, w], the latent cells that show the photograph.
+    `ids` are "source", "target", "negative" and "empty", each int64 [1, 77]; `region` is bool
+    [h, w], the latent cells that show the photograph; the modules are in fp32.
     """
     abar, times = schedule.abar, schedule.timesteps
     text = {name: text_encoder(tokens)[0] for name, tokens in ids.items()}

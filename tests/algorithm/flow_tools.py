@@ -14,7 +14,8 @@ from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.request import EditRequest
 from engine.backends import Networks
-from engine.batcher import Batcher, FlowHandle
+from engine.batcher import Batcher
+from engine.flow_handle import FlowHandle
 from engine.models import NetworkNames
 from engine.models.stable_diffusion import StableDiffusion
 from engine.rows import Flow

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from engine.backends.tensorrt.plan import Host
-from engine.manifest import Entry, File, Format, Manifest, ModelIdentity, Toolchain, file_digest
+from engine.digest import file_digest
+from engine.manifest import Entry, File, Format, Manifest, ModelIdentity, Toolchain
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import NetSpec, Precision, Size
 

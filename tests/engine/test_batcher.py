@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
-from engine.batcher import Batcher, FlowHandle
+from engine.batcher import Batcher
 from engine.buffers import Buffers, gather
 from engine.errors import Cancelled, EngineMismatch
+from engine.flow_handle import FlowHandle
 from engine.rows import Flow, Row
 
 LATENT = (CHANNELS, 4, 4)

@@ -85,8 +85,8 @@ def test_a_build_says_what_it_did_and_what_is_next(
         (["--lora", "a:b"], 2, "PATH:SCALE"),
         (["--precision", "int8"], 2, "int8"),
         (["--model", "/no/such/model"], 3, "no model folder"),
-        (["--model", "no/such-model"], 3, "could not be fetched"),
-        (["--lora", "none.safetensors:1"], 3, "no LoRA file"),
+        (["--model", "no/such-model"], 3, "could not be downloaded"),
+        (["--lora", "none.safetensors:1"], 3, "not a LoRA file"),
         (["--out", "/no/such/folder/out"], 5, "does not exist"),
     ],
 )
@@ -146,7 +146,7 @@ def test_whatever_ends_a_build_the_next_one_goes_on(micro: Path, tmp_path: Path)
     _, errors = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
     assert errors.strip().splitlines() == [
-        "Error: Interrupted; what is finished is kept, the same command goes on there."
+        "Error: Interrupted; finished files are kept. Run the same command again to continue."
     ]
     assert not list(out.glob(".build-*"))
 

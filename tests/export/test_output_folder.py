@@ -95,7 +95,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="does not exist; make it first"):
+    with pytest.raises(StorageError, match="does not exist; create it first"):
         opened(tmp_path / "a" / "b", lambda: None).__enter__()
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="is a file"):

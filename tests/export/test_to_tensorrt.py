@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from engine.checkpoint import Checkpoint
+from engine.digest import file_digest
 from engine.errors import BuildError
-from engine.manifest import Entry, Manifest, file_digest
+from engine.manifest import Entry, Manifest
 from export.to_tensorrt import EngineRequest, capability_name, compile_engine, probe
 
 pytest.importorskip("tensorrt_rtx")
