@@ -107,7 +107,7 @@ class Preprocessor:
         if request.mask_image is not None:
             picture = decode.load_mask(request.mask_image, photo.size)
             user_mask = self._to_device(geometry.latent_mask(picture, placement, factor))
-        ids, warnings = self._tokenizer.ids_of(
+        ids, warnings = self._tokenizer.encode_prompts(
             {
                 "source": request.source_prompt,
                 "prompt": request.prompt,
@@ -121,7 +121,7 @@ class Preprocessor:
             source=ids["source"],
             target=ids["prompt"],
             negative=ids["negative"],
-            empty=self._tokenizer.ids("")[0],
+            empty=self._tokenizer.encode(""),
             user_mask=user_mask,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
             note=stopwatch.note,
