@@ -1,4 +1,4 @@
-"""What `engines list` says of a verification."""
+"""The column "verified" of `engines list`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diffedit.cli.engines import _checked
+from diffedit.cli.engines import _verification
 from engine.manifest import Entry
 from engine.netspec import NetSpec, TensorSpec
 
@@ -18,7 +18,7 @@ def check(ok: bool | None, relative: float | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("checks", "says"),
+    ("checks", "text"),
     [
         ([], "not run here"),
         ([check(None, None)], "not run here"),
@@ -28,7 +28,7 @@ def check(ok: bool | None, relative: float | None) -> dict[str, Any]:
         ([check(False, None)], "FAILED, 0.0e+00"),
     ],
 )
-def test_a_profile_that_could_not_run_is_no_failure(
-    checks: list[dict[str, Any]], says: str
+def test_a_profile_that_could_not_run_is_not_a_failure(
+    checks: list[dict[str, Any]], text: str
 ) -> None:
-    assert _checked(Entry("onnx", SPEC, "key", (), {}, checks=tuple(checks))) == says
+    assert _verification(Entry("onnx", SPEC, "key", (), {}, checks=tuple(checks))) == text
