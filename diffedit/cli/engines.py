@@ -89,7 +89,11 @@ def explain(
         raise typer.Exit(4)
 
 
-app = typer.Typer(help="Inspect a folder of compiled networks.", no_args_is_help=True)
+app = typer.Typer(
+    help="Inspect a folder of compiled networks.",
+    epilog="`diffedit-trt engines COMMAND --help` shows examples.",
+    no_args_is_help=True,
+)
 add_command(app, list_engines, name="list", examples=examples.ENGINES_LIST)
 add_command(app, explain, examples=examples.ENGINES_EXPLAIN)
 
