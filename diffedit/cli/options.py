@@ -172,7 +172,7 @@ NetSize = Annotated[
     str | None,
     option(
         MODEL,
-        "Size in pixels at which the networks run.",
+        "Size in pixels at which the networks run; one number for a square.",
         "--size",
         metavar="HxW",
         show_default="chosen for the photograph",

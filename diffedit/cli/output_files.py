@@ -1,7 +1,7 @@
 """Output files that appear all together when a command succeeds, or not at all.
 
 A file is written under a temporary name in its own folder and renamed at the end. This module
-encodes pictures; it does not know models and edits.
+encodes pictures and contains nothing about models and edits.
 """
 
 from __future__ import annotations

@@ -171,8 +171,8 @@ def _open_file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequest(f"{name} cannot be opened ({reason}); check the path.") from None
-    found = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-    raise InvalidRequest(f"{name} is {found}; pass the path of a picture file.")
+    actual = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+    raise InvalidRequest(f"{name} is {actual}; pass the path of a picture file.")
 
 
 def _from_array(array: NDArray[Any], noun: str) -> Image.Image:
