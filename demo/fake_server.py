@@ -61,7 +61,7 @@ def open_fake(
     checkpoint = Checkpoint.open(model)
     poisoned = None
     if kind is not None:
-        ids, _ = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.family.tokens).ids(POISON)
+        ids = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.family.tokens).encode(POISON)
         fake = FakeNetworks().find("text", (checkpoint.family.tokens,))
         poisoned = fake({"input_ids": torch.tensor(ids)[None]})[0]
     networks = FakeNetworks(

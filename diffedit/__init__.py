@@ -1,11 +1,11 @@
-"""DiffEdit: find by itself where to edit a photograph, and repaint only that.
+"""DiffEdit image editing: find the region that a prompt changes, and repaint only that region.
 
     from diffedit import DiffEditPipeline
     pipe = DiffEditPipeline.from_pretrained("path/or/hub-id")
     result = pipe("table.jpg", "a green cup", source_prompt="a red cup")
     result.image.save("edited.png")
 
-Importing this package imports no heavy one; PyTorch comes with the first pipeline.
+Importing this package is fast: PyTorch is imported on first use of `DiffEditPipeline`.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Preprocessor:
         if request.mask_image is not None:
             user_mask = decode.load_mask(request.mask_image, photo.size)
             cells = self._to_device(geometry.latent_mask(user_mask, placement, factor))
-        ids, warnings = self._tokenizer.ids_of(
+        ids, warnings = self._tokenizer.encode_prompts(
             {
                 "source": request.source_prompt,
                 "prompt": request.prompt,
@@ -98,7 +98,7 @@ class Preprocessor:
             source=ids["source"],
             target=ids["prompt"],
             negative=ids["negative"],
-            empty=self._tokenizer.ids("")[0],
+            empty=self._tokenizer.encode(""),
             user_mask=cells,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
             on_stage=timer.start,

@@ -1,7 +1,7 @@
-"""What a user asks for and what comes back: the one place where bounds are checked.
+"""`EditRequest`: the options of one edit, and the only code that checks their ranges.
 
-It knows names, types and ranges. It does not open pictures (`diffedit.imaging.decode` does, and
-raises the same `InvalidRequest`), and it imports neither torch, numpy nor PIL.
+It opens no picture (`diffedit.imaging.decode` does, and raises the same `InvalidRequest`) and
+imports neither torch, numpy nor PIL.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     ImageSource: TypeAlias = Image | str | Path | bytes | NDArray[np.uint8]
-    """A picture: PIL, a path, the bytes of a file, or uint8 [H, W, 3]."""
+    """A picture: PIL image, path, contents of a file, or uint8 [H, W, 3]."""
 
 Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit"]
 METHODS: tuple[str, ...] = get_args(Method)
 MASKED_METHODS = ("diffedit", "masked-sdedit")
-"""The methods that edit under a mask, so that they can take one from the user."""
+"""The methods that use a mask and therefore accept `mask_image`."""
 MAX_TEXT = 4096
-"""Characters of a text; far more than the 77 tokens of which a text encoder reads any."""
+"""Maximum characters of a prompt. A text encoder reads far less: 77 tokens."""
 
 
 class InvalidRequest(DiffEditError, ValueError):
-    """A picture, text or number that cannot be edited with; the message is one sentence."""
+    """An invalid picture, prompt or option. The message says what is wrong and how to fix it."""
 
 
 @dataclass(frozen=True)
 class _Range:
-    """The numbers a field may hold: `low` to `high`, `low` itself only when not `above`."""
+    """Range of a numeric option. `str()` describes it in words.
+
+    Attributes:
+        low, high: bounds; both are allowed values, but `low` is not if `above` is set.
+        above: exclude `low`.
+        whole: allow whole numbers only.
+    """
 
     low: float
     high: float
@@ -47,30 +53,30 @@ class _Range:
     whole: bool = False
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
+        number = "a whole number" if self.whole else "a number"
         if self.above:
-            return f"{kind} above {self.low:g} and at most {self.high:g}"
+            return f"{number} above {self.low:g} and at most {self.high:g}"
         high = "2**63 - 1" if self.high == 2**63 - 1 else f"{self.high:g}"
-        return f"{kind} from {self.low:g} to {high}"
+        return f"{number} from {self.low:g} to {high}"
 
-    def read(self, value: object) -> int | float | None:
-        """`value` as a Python number, or None where it is outside or no number at all."""
+    def convert(self, value: object) -> int | float | None:
+        """Return `value` as an int or float, or None if it is not a number in this range."""
+        number = self._plain_number(value)
+        if number is None or not self.low <= number <= self.high:  # also rejects NaN
+            return None
+        if self.above and number == self.low:
+            return None
+        return number
+
+    def _plain_number(self, value: object) -> int | float | None:
         if isinstance(value, bool):
             return None
-        number: int | float
-        if isinstance(value, numbers.Integral):
-            number = int(value)
-        elif isinstance(value, numbers.Real) and not self.whole:
-            try:
-                number = float(value)
-            except OverflowError:  # a fraction beyond every float
-                return None
-        else:
+        try:
+            if self.whole:
+                return int(value) if isinstance(value, numbers.Integral) else None
+            return float(value) if isinstance(value, numbers.Real) else None
+        except OverflowError:  # an int or Fraction beyond the range of float
             return None
-        inside = self.low <= number <= self.high  # NaN is not
-        if not inside or (self.above and number == self.low):
-            return None
-        return number if self.whole else float(number)
 
 
 RANGES: dict[str, _Range] = {
@@ -83,32 +89,44 @@ RANGES: dict[str, _Range] = {
     "mask_dilation": _Range(0, 64, whole=True),
     "seed": _Range(0, 2**63 - 1, whole=True),
 }
-"""What every number of a request may be, ends included; `str()` says it in words."""
+"""Range of every numeric option."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditRequest:
-    """One edit. Raises InvalidRequest, naming the field and its value, unless all of it holds.
+    """The options of one edit. Symbols are those of the DiffEdit paper.
 
-    Numbers may be numpy's and become Python's; a bool is no number.
+    Numbers may be Python's or numpy's and are stored as Python's; bool is not a number.
 
     Attributes:
-        image: the photograph: PIL image, path, file contents, or uint8 [H, W, 3].
-        prompt: Q, what should be there; not blank.
-        source_prompt: R, what is there; empty for the unconditional text.
-        negative_prompt: what decoding is guided away from.
-        num_inference_steps: N, the grid points of the schedule, 1 to 1000.
-        strength: r, how far the photograph is encoded, above 0 and at most 1.
-        guidance_scale: g, 0 to 100; 1 is no guidance.
-        num_maps_per_mask: n, the noises the mask is averaged over, 1 to 64.
-        mask_encode_strength: how noisy the mask's latents are, above 0 and at most 1.
-        mask_thresholding_ratio: where the map is clipped, in its own means; above 0, at most 100.
-        mask_image: the mask to use instead of a found one, white = edit; any size of the
-            photograph's aspect; for "diffedit" and "masked-sdedit" alone.
-        mask_dilation: latent pixels a found mask grows by, 0 to 64.
-        method: "diffedit", "encode-decode", "masked-sdedit" or "sdedit".
-        composite: keep the photograph's own pixels outside the mask.
-        seed: of all noise, 0 to 2**63 - 1.
+        image: x_0, the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
+        prompt: Q, what the result should show. 1 to 4096 characters, not blank; required.
+        source_prompt: R, what the photograph shows. Up to 4096 characters. Default "": the
+            unconditional text.
+        negative_prompt: what guidance moves away from while decoding. Up to 4096 characters.
+            Default "".
+        num_inference_steps: N, number of steps in the DDIM schedule. 1 to 1000; default 50.
+        strength: r, the encoding ratio: the fraction of the schedule that the photograph is encoded
+            to and decoded from. Larger values change more. Above 0, up to 1; default 0.8.
+        guidance_scale: g, scale of classifier-free guidance while decoding. 0 to 100, where 1 is no
+            guidance; default 7.5.
+        num_maps_per_mask: n, number of noise samples averaged for the mask. 1 to 64; default 10.
+        mask_encode_strength: noise level of the mask step, as a fraction of the schedule. Above 0,
+            up to 1; default 0.5.
+        mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
+            [0, 1], in multiples of its mean. Above 0, up to 100; default 3.0.
+        mask_image: M, a mask to use instead of the computed one: white is edited. Any size with the
+            photograph's aspect ratio; methods "diffedit" and "masked-sdedit" only. Default None.
+        mask_dilation: latent pixels by which the computed mask is enlarged. 0 to 64; default 0.
+        method: "diffedit" (mask, DDIM inversion, masked decoding), "encode-decode" (no mask),
+            "masked-sdedit" (random noise instead of inversion) or "sdedit" (neither). Default
+            "diffedit".
+        composite: keep the photograph's exact pixels outside the mask. Default True.
+        seed: seed of all random noise. 0 to 2**63 - 1; default 0.
+
+    Raises:
+        InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
+            The message names the option and its value.
     """
 
     image: ImageSource = field(repr=False)
@@ -130,29 +148,33 @@ class EditRequest:
     def __post_init__(self) -> None:
         if self.image is None:
             raise InvalidRequest(
-                "image is None, but there is nothing to edit without a picture; pass a path, a PIL "
-                "image, or a uint8 array [H, W, 3]."
+                "image is None, but an edit needs a picture; pass a path, a PIL image, or a uint8 "
+                "array [H, W, 3]."
             )
         for name in ("prompt", "source_prompt", "negative_prompt"):
             object.__setattr__(self, name, _text(name, getattr(self, name)))
         if not self.prompt.strip():
             raise InvalidRequest(
-                f"prompt is blank ({_show(self.prompt)}), but it says what the edited picture "
-                "should show; write a few words such as 'a bowl of pears'."
+                f"prompt is blank ({_short_repr(self.prompt)}), but it describes the edited "
+                "picture; write a few words such as 'a bowl of pears'."
             )
         for name in RANGES:
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         object.__setattr__(self, "composite", _flag("composite", self.composite))
         object.__setattr__(self, "method", _method(self.method))
-        if self.mask_image is not None and self.method not in MASKED_METHODS:
+        if self.mask_image is not None:
+            self._check_mask_options()
+
+    def _check_mask_options(self) -> None:
+        if self.method not in MASKED_METHODS:
             raise InvalidRequest(
-                f"mask_image is given, but method is {self.method!r}, which has no mask; leave the "
-                f"mask out or take method={' or '.join(map(repr, MASKED_METHODS))}."
+                f"mask_image is given, but method is {self.method!r}, which has no mask; leave out "
+                f"mask_image or use method={' or '.join(map(repr, MASKED_METHODS))}."
             )
-        if self.mask_image is not None and self.mask_dilation:
+        if self.mask_dilation:
             raise InvalidRequest(
-                f"mask_dilation is {self.mask_dilation}, but a given mask_image is obeyed to the "
-                "pixel; grow the mask picture itself, or leave mask_dilation out."
+                f"mask_dilation is {self.mask_dilation}, but it enlarges computed masks only and "
+                "mask_image is given; enlarge that mask itself, or leave out mask_dilation."
             )
 
     @classmethod
@@ -162,85 +184,90 @@ class EditRequest:
         params: Mapping[str, Any],
         mask_image: ImageSource | None = None,
     ) -> EditRequest:
-        """The request that `parameters` described, for this picture; absent fields by default.
+        """Return the request with the options of `parameters`, for a given picture.
 
-        Raises InvalidRequest for an unknown name (with the nearest known one), a missing prompt,
-        and whatever the constructor refuses.
+        Args:
+            image: the photograph.
+            params: options by name; missing ones take their defaults.
+            mask_image: the mask, which `params` cannot contain.
+
+        Raises:
+            InvalidRequest: an unknown option, a missing prompt, or an invalid value.
         """
         if not isinstance(params, Mapping):
             raise InvalidRequest(
-                f"The parameters are {_show(params)}, but must be a table of names and values; "
-                "pass what parameters(request) gave."
+                f"The parameters are {_short_repr(params)}, but must be a mapping of names to "
+                "values; pass the result of parameters(request)."
             )
         for name in params:
             if name not in PARAMETERS:
                 raise InvalidRequest(
-                    f"There is no parameter {_show(name)}; {_nearest(name, PARAMETERS)}"
+                    f"There is no parameter {_short_repr(name)}; {_suggestion(name, PARAMETERS)}"
                 )
         if "prompt" not in params:
             raise InvalidRequest(
-                "The parameters hold no prompt, but it says what the edited picture should show; "
-                "add one."
+                "The parameters contain no prompt, but it describes the edited picture; add one."
             )
         return cls(image, mask_image=mask_image, **params)
 
 
 def parameters(request: EditRequest) -> dict[str, Any]:
-    """Every field but the two pictures, as a dict that JSON keeps unchanged."""
+    """Return every option but the two pictures, as a dict that JSON can represent exactly."""
     return {name: getattr(request, name) for name in PARAMETERS}
 
 
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}
 PARAMETERS = tuple(name for name in _FIELDS if name not in ("image", "mask_image"))
-"""The names `parameters` gives, in the order of the call."""
+"""Names of the options that `parameters` returns, in the order of the constructor."""
 
 
-def _show(value: object) -> str:
-    """A short repr: messages never carry a whole array or book."""
+def _short_repr(value: object) -> str:
+    """Return a repr that is short enough for an error message."""
     try:
         return reprlib.repr(value)
-    except Exception:  # a foreign __repr__ may raise anything, and the message must not
+    except Exception:  # __repr__ of a user's class can raise anything
         return f"<{type(value).__name__}>"
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(
-            f"{name} is {_show(value)} of type {type(value).__name__}, but must be text; "
+            f"{name} is {_short_repr(value)} of type {type(value).__name__}, but must be text; "
             "pass a str."
         )
     text = str.__str__(value)
     if len(text) > MAX_TEXT:
         raise InvalidRequest(
-            f"{name} has {len(text)} characters ({_show(text)}), but at most {MAX_TEXT} are taken "
-            "and a model reads about 75 words; shorten it."
+            f"{name} has {len(text)} characters ({_short_repr(text)}), but at most {MAX_TEXT} are "
+            "allowed, and a model reads only about 75 words; shorten it."
         )
     if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         raise InvalidRequest(
-            f"{name} is {_show(text)}, which holds a NUL or half a character and so is no text; "
-            "pass plain Unicode."
+            f"{name} is {_short_repr(text)}, which contains a NUL or an unpaired surrogate; pass "
+            "valid Unicode text."
         )
     return text
 
 
 def _number(name: str, value: object) -> int | float:
     allowed = RANGES[name]
-    number = allowed.read(value)
+    number = allowed.convert(value)
     if number is None:
         default = _FIELDS[name].default
         raise InvalidRequest(
-            f"{name} is {_show(value)}, but must be {allowed}; leave it out for {default}."
+            f"{name} is {_short_repr(value)}, but must be {allowed}; leave it out to use {default}."
         )
     return number
 
 
 def _flag(name: str, value: object) -> bool:
-    kind = type(value)
-    if isinstance(value, bool) or (kind.__module__, kind.__name__.rstrip("_")) == ("numpy", "bool"):
+    cls = type(value)  # compared by name: this module does not import numpy
+    is_numpy_bool = (cls.__module__, cls.__name__.rstrip("_")) == ("numpy", "bool")
+    if isinstance(value, bool) or is_numpy_bool:
         return bool(value)
     default = _FIELDS[name].default
     raise InvalidRequest(
-        f"{name} is {_show(value)}, but must be True or False; leave it out for {default}."
+        f"{name} is {_short_repr(value)}, but must be True or False; leave it out to use {default}."
     )
 
 
@@ -248,13 +275,13 @@ def _method(value: object) -> Method:
     for method in get_args(Method):
         if isinstance(value, str) and value == method:
             return method  # type: ignore[no-any-return]
-    raise InvalidRequest(f"There is no method {_show(value)}; {_nearest(value, METHODS)}")
+    raise InvalidRequest(f"There is no method {_short_repr(value)}; {_suggestion(value, METHODS)}")
 
 
-def _nearest(name: object, known: tuple[str, ...]) -> str:
-    """What to write instead of an unknown name."""
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(known)}."
+def _suggestion(name: object, valid_names: tuple[str, ...]) -> str:
+    """Return the last part of a message about an unknown name: what to write instead."""
+    close = difflib.get_close_matches(str(name), valid_names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(valid_names)}."
 
 
 assert all(f.default is not MISSING for n, f in _FIELDS.items() if n in RANGES)

@@ -1,4 +1,4 @@
-"""What an edit returns: pictures, arrays, and what it cost."""
+"""`EditResult` and `Stats`: the pictures and arrays that an edit returns, and its cost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stats:
-    """What one request cost.
+    """Cost of one request.
 
     Attributes:
-        rows: network -> rows it asked for.
-        calls: network -> engine calls its rows were in; a shared call counts for each sharer.
-        seconds: stage ("mask", "encode", "decode", "total") -> wall time.
-        denoiser: the name of the network that runs at every step, such as "unet".
+        rows: rows the request needed, by network.
+        calls: calls that contained rows of the request, by network. A call shared by several
+            requests counts for each of them.
+        seconds: wall time by stage ("mask", "encode", "decode") and in "total".
+        denoiser: name of the network that runs at every step, such as "unet".
     """
 
     rows: dict[str, int]
@@ -33,14 +34,14 @@ class EditResult:
     """An edited photograph.
 
     Attributes:
-        image: PIL RGB, the photograph's size.
-        mask: PIL L, the photograph's size, 255 where pixels were edited, else 0.
-        heatmap: float32 [h, w] in [0, 1], on the latent grid.
-        latent_mask: bool [h, w].
-        latents: float32 [C, h, w]: y_0.
-        stats: rows, calls and seconds.
-        seed: the request's.
-        warnings: sentences for the user, such as a text that was cut off.
+        image: PIL RGB of the photograph's size.
+        mask: PIL L of the photograph's size: 255 where pixels were edited, 0 elsewhere.
+        heatmap: float32 [h, w] in [0, 1] on the latent grid: how much the two prompts disagree.
+        latent_mask: bool [h, w]: the latent pixels that were edited.
+        latents: float32 [C, h, w]: y_0, the edited latents.
+        stats: cost of the edit.
+        seed: seed of the request.
+        warnings: sentences for the user, such as that a prompt was truncated.
     """
 
     image: Image

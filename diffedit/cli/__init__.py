@@ -1,7 +1,7 @@
-"""`diffedit-trt`: a thin door on `diffedit.pipeline`, from arguments to files and exit codes.
+"""`diffedit-trt`: the command line of `DiffEditPipeline`.
 
-Nothing heavy is imported until a command runs, so that `--help` answers at once. Data (pictures,
-json lines, tables) goes to standard output, everything said to people to standard error.
+Nothing heavy is imported until a command runs, so that `--help` is fast. Data (pictures, JSON,
+tables) goes to standard output; messages go to standard error.
 """
 
 from __future__ import annotations
@@ -14,55 +14,67 @@ from typing import Annotated
 import typer
 
 import diffedit
-from diffedit.cli import batch, build, doctor, edit, engines, replay, serve
-from diffedit.cli.errors import EXIT_CODES, exit_code, say
+from diffedit.cli import batch, build, doctor, edit, engines, examples, mask, replay, serve
+from diffedit.cli.command import add_command
+from diffedit.cli.errors import EXIT_CODES, INTERRUPTED, report_error, say
+from engine.interrupts import forget_interrupt
 
-_CODES = "; ".join(f"[bold]{code}[/bold] {meaning}" for code, meaning in EXIT_CODES.items())
+_HELP = "Edit photographs: describe what a photograph shows and what it should show instead."
+_EXIT_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+_EPILOG = (
+    f"[bold]Examples[/bold]\n{examples.PROGRAM}\n[bold]Exit codes[/bold]\n{_EXIT_CODES}\n\n"
+    "`diffedit-trt COMMAND --help` describes a command."
+)
 
 app = typer.Typer(
     name="diffedit-trt",
-    help="Edit a photograph by saying what is there and what should be there instead.",
-    epilog=f"Exit codes: {_CODES}.",
+    help=_HELP,
+    epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(edit.edit)
-app.command()(edit.mask)
-app.command()(replay.replay)
-app.command()(batch.batch)
-app.command()(serve.serve)
+add_command(app, edit.edit, examples=examples.EDIT)
+add_command(app, mask.mask, examples=examples.MASK)
+add_command(app, replay.replay, examples=examples.REPLAY)
+add_command(app, batch.batch, examples=examples.BATCH)
+add_command(app, serve.serve, examples=examples.SERVE)
 app.command(**build.SETTINGS)(build.build)
 app.add_typer(engines.app, name="engines")
-app.command()(doctor.doctor)
+add_command(app, doctor.doctor, examples=examples.DOCTOR)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(diffedit.__version__)  # noqa: T201
         raise typer.Exit
 
 
-@app.callback()
-def _options(
+@app.callback(help=_HELP)
+def _program_options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
-    """Edit a photograph by saying what is there and what should be there instead."""
+    """Options of the program itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line and leave with its exit code (SystemExit, always)."""
-    if arguments is None:  # the program itself: being told to stop also tidies up
+    """Run a command line. Always raises SystemExit with the exit code."""
+    if arguments is None:  # running as a program: let SIGTERM run the cleanup code too
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    args = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=given, prog_name="diffedit-trt")
-    except SystemExit as end:
-        if end.code == 130 and given[:1] != ["build"]:  # which says so in its own words
-            say("interrupted; no file was left half-written.")
+        app(args=args, prog_name="diffedit-trt")
+    except SystemExit as exit_:
+        forget_interrupt()
+        if exit_.code == 130 and args[:1] != ["build"]:  # `build` prints its own message
+            say(INTERRUPTED)
         raise
     except BaseException as error:
-        sys.exit(exit_code(error, as_json="--json" in given))
+        forget_interrupt()
+        sys.exit(report_error(error, as_json="--json" in args))

@@ -1,4 +1,4 @@
-"""`batch`: many edits from a file of json lines, sharing network calls, resumable."""
+"""`batch`: run many edits from a file of JSON lines. They share network calls."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffedit.cli import options as o
-from diffedit.cli import output
-from diffedit.cli.errors import UsageError, as_dict, code_of, say
+from diffedit.cli import options
+from diffedit.cli.errors import UsageError, error_fields, exit_code_of, say
+from diffedit.cli.inputs import STDIN, read_mask, read_photo
+from diffedit.cli.open_pipeline import open_pipeline
 from diffedit.cli.options import ModelOptions
+from diffedit.cli.output_files import OutputFiles, check_extension, encode
 from diffedit.cli.progress import Progress
-from diffedit.cli.runner import record_of, summary
-from diffedit.cli.session import pipeline, read_mask, read_picture
-from diffedit.request import EditRequest, parameters
+from diffedit.cli.run_edit import record_of, summary
+from diffedit.imaging.metadata import mask_to_text, pixel_digest, read_record
+from diffedit.request import EditRequest, InvalidRequest, parameters
 from diffedit.result import EditResult
 from engine.errors import DiffEditError
 
@@ -28,20 +30,25 @@ if TYPE_CHECKING:
 
     from diffedit.pipeline import DiffEditPipeline
 
-Edits = Annotated[str, typer.Argument(help="A file with one json object a line, or -.")]
+EditsFile = Annotated[
+    str, typer.Argument(help="File with one JSON object per line; - reads standard input.")
+]
 InFlight = Annotated[
-    int, typer.Option("--in-flight", min=1, max=256, help="Edits under way at once.")
+    int,
+    options.option(
+        options.EDIT, "Number of edits that run at the same time.", "--in-flight", min=1, max=256
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the file, read but not yet checked.
+    """One line of the file, parsed but not yet checked.
 
     Attributes:
-        number: from 1.
-        fields: the json object; None where the line is none.
-        folder: what relative paths start from.
+        number: line number, from 1.
+        fields: the JSON object; None if the line is not one.
+        folder: folder that relative paths start from.
     """
 
     number: int
@@ -49,18 +56,18 @@ class Line:
     folder: Path
 
     def path(self, name: str) -> Path | None:
-        """The file that a field names."""
+        """Return the path in a field, or None; raises UsageError if it is not a string."""
         value = (self.fields or {}).get(name)
         if value is None:
             return None
         if not isinstance(value, str) or not value:
-            raise UsageError(f"{name} must be a path, not {value!r}; mend line {self.number}.")
+            raise UsageError(f"{name} must be a path, not {value!r}; fix line {self.number}.")
         return self.folder / value
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
-    """A line that is ready to be edited."""
+class BatchEdit:
+    """A checked line: the request, its decoded photograph, and the output path."""
 
     line: Line
     out: Path
@@ -69,175 +76,182 @@ class Item:
 
 
 def batch(
-    edits: Edits,
+    edits: EditsFile,
+    *,
     in_flight: InFlight = 8,
-    model: o.Model = None,
-    variant: o.Variant = None,
-    revision: o.Revision = None,
-    engines: o.Engines = None,
-    backend: o.Backend = "auto",
-    dtype: o.DType = None,
-    device: o.Device = None,
-    size: o.NetSize = None,
-    compile: o.Compile = False,
-    pin_batch_size: o.Pin = None,
-    force: o.Force = False,
-    quiet: o.Quiet = False,
+    model_options: ModelOptions,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Run many edits that share network calls; prints one line of json for each.
+    """Run many edits that share network calls, and print one line of JSON for each.
 
-    A line: {"image": "in.jpg", "out": "out.png", "prompt": "..."} and any other parameter of
-    `edit` by its name in the Python API ("source_prompt", "mask_image", "seed", ...). Paths start
-    from the file's folder. A line whose output is there already, made from the same input with the
-    same parameters, is skipped: run again to go on after an interruption. Lines fail alone; the
-    exit code is the first failure's.
+    A line of the file is {"image": "in.jpg", "out": "out.png", "prompt": "..."} with any other
+    option of the Python API, such as "source_prompt", "mask_image" or "seed". Relative paths start
+    from the file's folder.
+
+    An edit whose output already exists, made from the same input with the same options, is
+    skipped: run the command again to continue after an interruption. A failed line does not stop
+    the others; the exit code is that of the first failure.
     """
-    options = ModelOptions.of(locals())
     lines = read_lines(edits)
     failures: list[int] = []
-    with Progress(quiet=quiet) as progress, pipeline(options, progress, quiet=quiet) as pipe:
-        answers = run(pipe, lines, options, in_flight=in_flight, force=force)
-        for finished, answer in enumerate(answers, 1):
-            progress.rows(f"{finished} of {len(lines)} edits", finished, len(lines))
-            if answer["status"] == "failed":
-                failures.append(answer["error"]["exit_code"])
-            print(json.dumps(answer), flush=True)  # noqa: T201
+    with (
+        Progress(quiet=quiet) as progress,
+        open_pipeline(model_options, progress, quiet=quiet) as pipeline,
+    ):
+        outcomes = run_lines(pipeline, lines, model_options, in_flight=in_flight, force=force)
+        for count, outcome in enumerate(outcomes, 1):
+            progress.update(f"{count} of {len(lines)} edits", count, len(lines))
+            if outcome["status"] == "failed":
+                failures.append(outcome["error"]["exit_code"])
+            print(json.dumps(outcome), flush=True)  # noqa: T201
     if not quiet:
-        say(f"{len(lines) - len(failures)} of {len(lines)} edits are there, {len(failures)} failed")
+        say(f"{len(lines) - len(failures)} of {len(lines)} edits done, {len(failures)} failed")
     if failures:
         raise typer.Exit(failures[0])
 
 
 def read_lines(name: str) -> list[Line]:
-    """Every line that is not blank. Raises UsageError where the file cannot be read or is empty."""
+    """Read all lines that are not blank; raises UsageError if there are none."""
     try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = raw.decode("utf-8-sig")
+        data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise UsageError(f"{name} cannot be read ({why}); name a file of json lines.") from None
-    folder = Path() if name == "-" else Path(name).parent
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"{name} cannot be read ({reason}); name a file of JSON lines.") from None
+    folder = Path() if name == STDIN else Path(name).parent
     lines = []
-    # Not splitlines(): json may hold U+2028 and others of its separators inside a text.
-    for number, row in enumerate(text.split("\n"), 1):
-        if row.strip():
+    # splitlines() would also split at U+2028 and similar characters, which are valid inside JSON.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
             try:
-                fields = json.loads(row)
+                fields = json.loads(line)
             except ValueError:
                 fields = None
             lines.append(Line(number, fields if isinstance(fields, dict) else None, folder))
     if not lines:
-        raise UsageError(f"{name} holds no edits; write one json object a line.")
+        raise UsageError(f"{name} contains no edits; write one JSON object per line.")
     return lines
 
 
-def run(
-    pipe: DiffEditPipeline,
+def run_lines(
+    pipeline: DiffEditPipeline,
     lines: list[Line],
-    options: ModelOptions,
+    model_options: ModelOptions,
     *,
     in_flight: int,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
-    """One answer for each line, as it is known; edits under way share calls."""
-    waiting: deque[Item] = deque()
-    answered: deque[dict[str, Any]] = deque()
-    taken: dict[Path, int] = {}
+    """Yield the JSON fields of one outcome per line, as soon as each is known."""
+    running: deque[BatchEdit] = deque()
+    outcomes: deque[dict[str, Any]] = deque()  # of lines that need no edit
+    line_of_output: dict[Path, int] = {}
 
     def requests() -> Iterator[EditRequest]:
         for line in lines:
             try:
-                item = prepare(line, taken)
-                if not force and already_there(item):
-                    answered.append(_answer(line, "skipped", out=str(item.out)))
+                edit = prepare(line, line_of_output)
+                if not force and is_done(edit):
+                    outcomes.append(_outcome(line, "skipped", out=str(edit.out)))
                     continue
             except (DiffEditError, OSError) as error:
-                answered.append(_answer(line, "failed", error=as_dict(error)))
+                outcomes.append(_outcome(line, "failed", error=error_fields(error)))
                 continue
-            waiting.append(item)
-            yield item.request
+            running.append(edit)
+            yield edit.request
 
-    results: Iterator[Any] = pipe.edit_many(requests(), in_flight=in_flight, return_errors=True)
+    results: Iterator[Any] = pipeline.edit_many(requests(), in_flight=in_flight, return_errors=True)
     for result in results:
-        yield from _drained(answered)
-        yield finish(waiting.popleft(), result, pipe, options, force=force)
-    yield from _drained(answered)
+        yield from _drained(outcomes)
+        yield finish(running.popleft(), result, pipeline, model_options, force=force)
+    yield from _drained(outcomes)
 
 
-def prepare(line: Line, taken: dict[Path, int]) -> Item:
-    """Read and check one line. `taken` remembers which line writes which file.
+def prepare(line: Line, line_of_output: dict[Path, int]) -> BatchEdit:
+    """Check one line and read its pictures.
 
-    Raises UsageError or InvalidRequest with one sentence.
+    Args:
+        line: the line.
+        line_of_output: number of the line that writes each output; updated with this line.
+
+    Raises:
+        InvalidRequest: the line, an option or a picture is invalid.
     """
     if line.fields is None:
-        raise UsageError(f"Line {line.number} is no json object; write {{...}} on one line.")
+        raise UsageError(
+            f"Line {line.number} is not a JSON object; write {{...}} on a single line."
+        )
     out, image, mask = line.path("out"), line.path("image"), line.path("mask_image")
     if out is None or image is None:
         missing = "image" if image is None else "out"
-        raise UsageError(f"Line {line.number} has no {missing}; name a file there.")
-    output.check_format(out)
+        raise UsageError(f"Line {line.number} has no {missing}; add the path of a file.")
+    check_extension(out)
     if out.suffix.lower() != ".png":
-        raise UsageError(f"{out} is no PNG, and only PNG keeps what resuming needs; take .png.")
-    first = taken.setdefault(out.resolve(), line.number)
+        raise UsageError(
+            f"{out} is not a PNG, and only PNG stores what is needed to resume; use .png."
+        )
+    first = line_of_output.setdefault(out.resolve(), line.number)
     if first != line.number:
-        raise UsageError(f"{out} is the output of line {first} too; give each its own.")
-    wanted = {k: v for k, v in line.fields.items() if k not in ("image", "out", "mask_image")}
-    request = EditRequest.from_parameters(b"", wanted)
-    photo = read_picture(str(image))
+        raise UsageError(f"{out} is also the output of line {first}; use different names.")
+    paths = ("image", "out", "mask_image")
+    values = {name: value for name, value in line.fields.items() if name not in paths}
+    request = EditRequest.from_parameters(b"", values)
+    photo = read_photo(str(image))
     if mask is not None:
         request = replace(request, mask_image=read_mask(str(mask), photo))
-    return Item(line, out, photo, replace(request, image=photo))
+    return BatchEdit(line, out, photo, replace(request, image=photo))
 
 
-def already_there(item: Item) -> bool:
-    """Whether the output exists as this very edit's; UsageError where it is another file."""
-    if not item.out.exists():
+def is_done(edit: BatchEdit) -> bool:
+    """Whether the output exists and was made by the same edit; UsageError for any other file."""
+    if not edit.out.exists():
         return False
-    mask: Any = item.request.mask_image
-    wanted = {
-        "parameters": parameters(item.request),
-        "input": output.digest(item.photo),
-        "mask": output.packed(mask) if mask is not None else None,
-    }
+    mask: Any = edit.request.mask_image
+    expected = (
+        parameters(edit.request),
+        pixel_digest(edit.photo),
+        mask_to_text(mask) if mask is not None else None,
+    )
     try:
-        record = output.read_record(item.out)
-    except UsageError:
-        record = {}
-    if {name: record.get(name) for name in wanted} == wanted:
-        return True
+        record = read_record(edit.out)
+        if (record.parameters, record.input, record.mask) == expected:
+            return True
+    except InvalidRequest:
+        pass  # not a PNG of ours
     raise UsageError(
-        f"{item.out} exists and is not this edit's; add --force to overwrite it, or name another."
+        f"{edit.out} already exists and was not made by this edit; add --force to overwrite it, or "
+        "name another file."
     )
 
 
 def finish(
-    item: Item,
+    edit: BatchEdit,
     result: EditResult | Exception,
-    pipe: DiffEditPipeline,
-    options: ModelOptions,
+    pipeline: DiffEditPipeline,
+    model_options: ModelOptions,
     *,
     force: bool,
 ) -> dict[str, Any]:
-    """Write one result; what was not foreseen is raised."""
+    """Write one result and return its outcome. Unexpected exceptions are raised."""
     try:
         if isinstance(result, Exception):
             raise result
-        record = record_of(item.request, item.photo, result, pipe, options)
-        with output.Outputs(force=force) as files:
-            files.reserve(item.out)
-            files.write(item.out, output.encode(result.image, item.out, record))
+        record = record_of(edit.request, edit.photo, result, pipeline, model_options)
+        with OutputFiles(force=force) as files:
+            files.reserve(edit.out)
+            files.write(edit.out, encode(result.image, edit.out, record))
             files.commit()
     except Exception as error:
-        if code_of(error) == 1:
+        if exit_code_of(error) == 1:
             raise
-        return _answer(item.line, "failed", error=as_dict(error))
-    return _answer(item.line, "done", out=str(item.out), **summary(result, record))
+        return _outcome(edit.line, "failed", error=error_fields(error))
+    return _outcome(edit.line, "done", out=str(edit.out), **summary(result, record))
 
 
-def _answer(line: Line, status: str, **more: Any) -> dict[str, Any]:
-    return {"line": line.number, "status": status, **more}
+def _outcome(line: Line, status: str, **fields: Any) -> dict[str, Any]:
+    return {"line": line.number, "status": status, **fields}
 
 
-def _drained(answers: deque[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    while answers:
-        yield answers.popleft()
+def _drained(outcomes: deque[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    while outcomes:
+        yield outcomes.popleft()

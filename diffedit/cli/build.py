@@ -1,4 +1,4 @@
-"""`build`: the same command line as `python -m export`, the one door from here to the compiler."""
+"""`build`: the command line of `python -m export`. The only module here that imports `export`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SETTINGS: dict[str, Any] = {
     "options_metavar": "MODEL [OPTIONS]",
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
 }
-"""Every argument, `--help` too, goes on to the compiler's own command line."""
+"""Pass every argument, --help included, to the command line of `export`."""
 
 
 def build(context: typer.Context) -> None:
-    """Compile a model into ONNX files and TensorRT engines; `build --help` says more."""
+    """Compile a model into ONNX files and TensorRT engines; see `build --help`."""
     from export.__main__ import EPILOG, build_command
 
     compiler = typer.Typer(

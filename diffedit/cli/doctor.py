@@ -1,21 +1,26 @@
-"""`doctor`: what is here, what is missing and how to get it, as a table or as json."""
+"""`doctor`: check this machine, as a table or as JSON."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from diffedit.cli import options as o
+from diffedit.cli import options
+from diffedit.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from diffedit.doctor import Check
 
 _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
 
 
-def doctor(engines: o.Engines = None, as_json: o.Json = False) -> None:
-    """Look at packages, devices and room; say what is missing and how to get it.
+def doctor(engines: options.Engines = None, as_json: options.Json = False) -> None:
+    """Check packages, devices, memory and disk space, and explain how to fix what is wrong.
 
-    Exits with 1 where something is wrong; what is merely not installed is not wrong.
+    The exit code is 1 if there is a problem. A missing optional package is not a problem.
     """
     from diffedit.doctor import report
 
@@ -23,17 +28,17 @@ def doctor(engines: o.Engines = None, as_json: o.Json = False) -> None:
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))  # noqa: T201
     else:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(box=None, show_header=False, padding=(0, 1))
-        for check in checks:
-            fix = f"\n[dim]{escape(check.fix)}[/dim]" if check.fix else ""
-            table.add_row(_MARKS[check.state], check.name, escape(check.what) + fix)
-        console = Console()
-        if not console.is_terminal:  # a pipe has no width of its own
-            console = Console(width=160)
-        console.print(table)
+        _print_checks(checks)
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)
+
+
+def _print_checks(checks: list[Check]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for check in checks:
+        fix = f"\n[dim]{escape(check.fix)}[/dim]" if check.fix else ""
+        table.add_row(_MARKS[check.state], check.name, escape(check.what) + fix)
+    print_table(table)

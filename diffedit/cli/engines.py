@@ -1,4 +1,4 @@
-"""`engines list|explain`: what lies in an engine folder, and whether it can be used here."""
+"""`engines list` and `engines explain`: what an engine folder contains, and where it can run."""
 
 from __future__ import annotations
 
@@ -10,107 +10,103 @@ from typing import Annotated, Any
 
 import typer
 
-from diffedit.cli import options as o
+from diffedit.cli import examples, options
+from diffedit.cli.command import add_command
 from diffedit.cli.errors import say
+from diffedit.cli.tables import print_table
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Manifest
 from engine.netspec import format_size
 
-app = typer.Typer(help="Look into a folder of compiled networks.", no_args_is_help=True)
+Folder = Annotated[Path, typer.Argument(help="A folder that `build` wrote.")]
+ComparedModel = Annotated[
+    str | None,
+    options.option(
+        options.MODEL,
+        "Also check that the engines were built from this model: a folder or a Hub id.",
+        "--model",
+        envvar="DIFFEDIT_MODEL",
+    ),
+]
+COLUMNS = ("network", "picture", "format", "precision", "profiles", "MB", "built with", "verified")
 
-Folder = Annotated[Path, typer.Argument(help="The folder that `build` wrote.")]
 
-
-@app.command("list")
-def list_(folder: Folder, as_json: o.Json = False) -> None:
-    """List every compiled network: size, format, precision, profiles, and how it was checked."""
+def list_engines(folder: Folder, as_json: options.Json = False) -> None:
+    """List the compiled networks in a folder, with their sizes, precisions and verification."""
     manifest = Manifest.load(folder)
     if as_json:
         rows = [{**asdict(entry), "bytes": entry.bytes} for entry in manifest.entries]
         model = asdict(manifest.model) if manifest.model else None
         print(json.dumps({"model": model, "entries": rows}))  # noqa: T201
         return
-    from rich.console import Console
     from rich.table import Table
 
-    heads = ("network", "picture", "format", "precision", "profiles", "MB", "built with", "checked")
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for head in heads:
-        table.add_column(head, no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
     for entry in sorted(manifest.entries, key=lambda e: (e.format, e.spec.name, e.spec.kind[1])):
-        spec = entry.spec
-        profiles = ",".join(map(str, spec.batch_sizes))
-        megabytes = f"{entry.bytes / 1e6:.1f}"
-        made = _built_with(entry)
-        picture = format_size(spec.size) if spec.size else "any"
-        table.add_row(
-            spec.name,
-            picture,
-            entry.format,
-            spec.precision,
-            profiles,
-            megabytes,
-            made,
-            _checked(entry),
-        )
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width of its own
-        console = Console(width=160)
-    console.print(f"{folder}: {manifest.source}", markup=False)
-    for lora in manifest.model.loras if manifest.model else ():
-        console.print(f"with {lora.path} at {lora.scale:g}", markup=False)
-    console.print(table)
-    for entry in manifest.entries:
-        for note in entry.notes:
-            console.print(f"{entry.spec.name}: {note}", markup=False)
+        table.add_row(*_cells(entry))
+    title = f"{folder}: {manifest.source}"
+    fused = manifest.model.loras if manifest.model else ()
+    loras = [f"with {lora.path} at {lora.scale:g}" for lora in fused]
+    notes = [f"{entry.spec.name}: {note}" for entry in manifest.entries for note in entry.notes]
+    print_table(table, before=[title, *loras], after=notes)
 
 
-@app.command()
 def explain(
     folder: Folder,
-    model: o.Model = None,
-    variant: o.Variant = None,
-    device: o.Device = None,
-    as_json: o.Json = False,
+    model: ComparedModel = None,
+    variant: options.Variant = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Say for each backend whether it can use these engines here, and if not, what to do.
+    """Explain which backends can use the engines in a folder on this machine, and why.
 
-    Reads every file once and compares it with its sha256; with --model (or DIFFEDIT_MODEL) also
-    compares the model. Exits with 4 where no backend can use the folder.
+    Every file is read once and compared with its sha256. With --model, the engines are also
+    compared with that model. The exit code is 4 if no backend can use the folder.
     """
     manifest = Manifest.load(folder)
-    damaged = [problem for entry in manifest.entries if (problem := _problem(entry, folder))]
+    damage = [message for entry in manifest.entries if (message := _damage(entry, folder))]
     digests = _digests(model, variant)
-    backends = {
-        name: _opened(name, folder, digests, device) for name in ("onnxruntime", "tensorrt")
-    }
-    usable = [name for name, (ok, _) in backends.items() if ok and not damaged]
+    backends = {name: _try_open(name, folder, digests, device) for name in _backend_classes()}
+    usable = [name for name, (opened, _) in backends.items() if opened and not damage]
     if as_json:
-        said = {name: {"usable": name in usable, "why": why} for name, (_, why) in backends.items()}
-        line = {"files": damaged or "as built", "model_compared": digests is not None}
-        print(json.dumps({**line, "backends": said}))  # noqa: T201
+        reasons = {
+            name: {"usable": name in usable, "why": why} for name, (_, why) in backends.items()
+        }
+        line = {"files": damage or "as built", "model_compared": digests is not None}
+        print(json.dumps({**line, "backends": reasons}))  # noqa: T201
     else:
-        files = sum(len(entry.files) for entry in manifest.entries)
-        _print("files", damaged or [f"all {files} are as they were built"])
-        compared = "the same as the engines were built from"
-        built = f"built from {manifest.source}; give --model to compare"
-        differs = any("differs from the model" in why for _, why in backends.values())
-        if not differs:
-            _print("model", [compared if digests is not None else built])
+        file_count = sum(len(entry.files) for entry in manifest.entries)
+        _print("files", *(damage or [f"all {file_count} are as they were built"]))
+        if not any("differs from the model" in why for _, why in backends.values()):
+            built_from = f"built from {manifest.source}; pass --model to compare"
+            same = "the same as the engines were built from"
+            _print("model", built_from if digests is None else same)
         for name, (_, why) in backends.items():
-            _print(name, [("usable: " if name in usable else "not usable: ") + why])
-        _print("torch", ["needs no engines; `--backend auto` falls back to it"])
+            _print(name, f"{'usable' if name in usable else 'not usable'}: {why}")
+        _print("torch", "needs no engines; `--backend auto` falls back to it")
     if not usable:
-        say(f"{folder} cannot be used here; the lines above say what to do.")
+        say(f"{folder} cannot be used on this machine; see the reasons above.")
         raise typer.Exit(4)
 
 
-def _print(head: str, lines: list[str]) -> None:
+app = typer.Typer(
+    help="Inspect a folder of compiled networks.",
+    epilog="`diffedit-trt engines COMMAND --help` shows examples.",
+    no_args_is_help=True,
+)
+add_command(app, list_engines, name="list", examples=examples.ENGINES_LIST)
+add_command(app, explain, examples=examples.ENGINES_EXPLAIN)
+
+
+def _print(label: str, *lines: str) -> None:
     for line in lines:
-        print(f"{head:<12} {line}")  # noqa: T201
+        print(f"{label:<12} {line}")  # noqa: T201
 
 
 def _digests(model: str | None, variant: str | None) -> dict[str, str] | None:
+    """Return the digest of each part of the model, or None without a model."""
     if model is None:
         return None
     from engine.hub import find_checkpoint
@@ -118,25 +114,32 @@ def _digests(model: str | None, variant: str | None) -> dict[str, str] | None:
     return find_checkpoint(model, variant=variant).digests()
 
 
-def _opened(
-    name: str, folder: Path, digests: Mapping[str, str] | None, device: str | None
-) -> tuple[bool, str]:
-    """Whether a backend opens the folder (it loads no network yet), and its own words."""
+def _backend_classes() -> dict[str, Any]:
     from engine.backends.onnxruntime.networks import OnnxNetworks
     from engine.backends.tensorrt.networks import TensorRTNetworks
 
-    kinds: dict[str, Any] = {"onnxruntime": OnnxNetworks, "tensorrt": TensorRTNetworks}
+    return {"onnxruntime": OnnxNetworks, "tensorrt": TensorRTNetworks}
+
+
+def _try_open(
+    name: str, folder: Path, digests: Mapping[str, str] | None, device: str | None
+) -> tuple[bool, str]:
+    """Return whether a backend can open the folder, and its description or error message.
+
+    Opening a folder does not load a network.
+    """
     try:
-        networks = kinds[name].open(folder, digests=digests, device=device)
+        networks = _backend_classes()[name].open(folder, digests=digests, device=device)
     except EngineMismatch as error:
         return False, str(error)
     sizes = ", ".join(f"{height}x{width}" for height, width in networks.sizes or ())
-    described = f"{networks.describe()}, pictures of {sizes or 'no complete size'}"
+    description = f"{networks.describe()}, pictures of {sizes or 'no complete size'}"
     networks.close()
-    return bool(sizes), described
+    return bool(sizes), description
 
 
-def _problem(entry: Entry, folder: Path) -> str | None:
+def _damage(entry: Entry, folder: Path) -> str | None:
+    """Return what is wrong with the files of an entry, or None."""
     try:
         entry.verified(folder)
     except EngineMismatch as error:
@@ -144,18 +147,33 @@ def _problem(entry: Entry, folder: Path) -> str | None:
     return None
 
 
-def _built_with(entry: Entry) -> str:
+def _cells(entry: Entry) -> list[str]:
+    """Return one row of the table, in the order of COLUMNS."""
+    spec = entry.spec
+    return [
+        spec.name,
+        format_size(spec.size) if spec.size else "any",
+        entry.format,
+        spec.precision,
+        ",".join(map(str, spec.batch_sizes)),
+        f"{entry.bytes / 1e6:.1f}",
+        _builder(entry),
+        _verification(entry),
+    ]
+
+
+def _builder(entry: Entry) -> str:
+    """Return the product, its version and the GPU that built an entry."""
     built = entry.built_with
     return " ".join(word for word in (built.product, built.version, built.gpu) if word)
 
 
-def _checked(entry: Entry) -> str:
-    """How the verification went, with the worst relative error. Profiles that could not run here
-    are counted."""
-    ran = [check for check in entry.checks if check.status != "not run"]
-    left_out = len(entry.checks) - len(ran)
-    if not ran:
+def _verification(entry: Entry) -> str:
+    """Return the worst relative error of the checks, and how many could not run here."""
+    completed = [check for check in entry.checks if check.status != "not run"]
+    skipped = len(entry.checks) - len(completed)
+    if not completed:
         return "not run here"
-    worst = max(check.relative or 0.0 for check in ran)
-    wrong = next((check.status.upper() for check in ran if check.status != "passed"), "ok")
-    return f"{wrong}, {worst:.1e}" + (f"; {left_out} not run" if left_out else "")
+    worst = max(check.relative or 0.0 for check in completed)
+    verdict = next((c.status.upper() for c in completed if c.status != "passed"), "ok")
+    return f"{verdict}, {worst:.1e}" + (f"; {skipped} not run" if skipped else "")

@@ -1,4 +1,4 @@
-"""From an exception to one sentence on standard error and an exit code, in one place."""
+"""Turn an exception into one sentence on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from engine.errors import (
 )
 
 EXIT_CODES = {
-    0: "done",
-    1: "unexpected, or doctor found a problem",
-    2: "bad input or usage",
-    3: "the model cannot be used",
+    0: "success",
+    1: "unexpected error, or `doctor` found a problem",
+    2: "invalid input or options",
+    3: "the model cannot be loaded",
     4: "the engines cannot be used or built",
-    5: "no disk space, no memory, or a file that cannot be written",
-    6: "a network gave values that are not finite",
-    130: "interrupted (143 by SIGTERM)",
+    5: "no disk space, no memory, or a file cannot be written",
+    6: "a network returned NaN or infinity",
+    130: "interrupted (143 after SIGTERM)",
 }
 
 
 class UsageError(InvalidRequest):
-    """Options that contradict each other or name what is not there."""
+    """Options that contradict each other, or name something that does not exist."""
 
 
 class OutputError(DiffEditError):
-    """A file cannot be written where it was wanted."""
+    """An output file cannot be written."""
 
 
-CODE_OF: dict[type[BaseException], int] = {
+_EXIT_CODE_OF: dict[type[BaseException], int] = {
     InvalidRequest: 2,
     CheckpointError: 3,
     EngineMismatch: 4,
@@ -52,51 +52,60 @@ CODE_OF: dict[type[BaseException], int] = {
 }
 
 
-def code_of(error: BaseException) -> int:
-    """The exit code that an exception stands for."""
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code for an exception; 1 for an unexpected one."""
     if out_of_memory(error):
         return 5
-    return next((code for kind, code in CODE_OF.items() if isinstance(error, kind)), 1)
+    return next((code for cls, code in _EXIT_CODE_OF.items() if isinstance(error, cls)), 1)
 
 
-def sentence(error: BaseException) -> str:
-    """What a user should read of an exception."""
+def message_of(error: BaseException) -> str:
+    """Return the sentence that a user reads about an exception."""
     if isinstance(error, DiffEditError):
         return str(error)
     if out_of_memory(error):
         return (
-            "The memory does not suffice for this model at this size; take a smaller --size, a "
-            "narrower --dtype, or close other programs."
+            "Out of memory: this model at this size does not fit; use a smaller --size or --dtype "
+            "fp16, or close other programs."
         )
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; check the path, its access and the free space."
+        prefix = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or error
+        return f"{prefix}{reason}; check the path, its permissions and the free disk space."
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; no file was left half-written."
+        return INTERRUPTED
     return f"{type(error).__name__}: {error}"
 
 
-def exit_code(error: BaseException, *, as_json: bool = False) -> int:
-    """Say what went wrong on standard error (and as a json line where asked); returns the code.
+INTERRUPTED = "interrupted; no incomplete file is left."
 
-    What nobody foresaw keeps its stack trace: it belongs into a bug report.
+
+def report_error(error: BaseException, *, as_json: bool = False) -> int:
+    """Print an exception's message on standard error and return its exit code.
+
+    An unexpected exception is printed with its stack trace, for a bug report. With `as_json`, also
+    print a line of JSON on standard output.
     """
-    code = code_of(error)
+    code = exit_code_of(error)
     if code == 1:
         traceback.print_exception(error)
         say("This is a bug in diffedit-trt; please report it with the lines above.")
     else:
-        say(sentence(error))
+        say(message_of(error))
     if as_json:
-        print(json.dumps({"error": as_dict(error)}), flush=True)  # noqa: T201
+        print(json.dumps({"error": error_fields(error)}), flush=True)  # noqa: T201
     return code
 
 
-def as_dict(error: BaseException) -> dict[str, object]:
-    """An error as machines read it."""
-    return {"type": type(error).__name__, "message": sentence(error), "exit_code": code_of(error)}
+def error_fields(error: BaseException) -> dict[str, object]:
+    """Return an exception as JSON fields."""
+    return {
+        "type": type(error).__name__,
+        "message": message_of(error),
+        "exit_code": exit_code_of(error),
+    }
 
 
 def say(text: str) -> None:
-    """One line for people."""
+    """Print one line on standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,9 +1,13 @@
-"""The options that several commands share, each stated once. Names are those of the Python API."""
+"""Every option that more than one command has, declared once.
+
+A group of options is a frozen dataclass; `diffedit.cli.command` turns its fields into options.
+Options are named as in the Python API, and some have a short second name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,170 +15,262 @@ import typer
 
 import diffedit
 from diffedit.cli.errors import UsageError
-from diffedit.request import METHODS, PARAMETERS, RANGES
+from diffedit.request import METHODS, RANGES, EditRequest
 from engine.netspec import Size, parse_size
 
-_EDIT, _MASK = "What to edit", "The mask"
-_MODEL, _OUT = "Model and backend", "Output"
+PROMPTS = "Prompts"
+EDIT = "Edit"
+MASK = "Mask"
+MODEL = "Model and backend"
+OUTPUT = "Output"
 
 
-def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
+def option(panel: str, text: str, *names: str, **settings: Any) -> Any:
+    """Return a typer option that `--help` lists under the heading `panel`."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
-def _number(panel: str, text: str, field: str, *short: str) -> Any:
-    default = getattr(diffedit.EditRequest, field)
-    words = f"{text}: {RANGES[field]} (default {default})."
-    return _option(panel, words, "--" + field.replace("_", "-"), *short)
+def number_option(panel: str, text: str, field: str, *names: str) -> Any:
+    """Return the option of a numeric field of `EditRequest`; its help states the range."""
+    return option(panel, f"{text}: {RANGES[field]}.", "--" + field.replace("_", "-"), *names)
 
 
-Image = Annotated[str, typer.Argument(help="The photograph, or - for standard input.")]
-EditOutputs = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
-AnyInput = Annotated[
-    bool,
-    _option(
-        _EDIT, "Apply the edit to another picture than the one it was made from.", "--any-input"
-    ),
-]
-Prompt = Annotated[str, _option(_EDIT, "What should be there.", "--prompt", "-p")]
+def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
+    """Return the folder of the demo model in a clone; raises UsageError if there is none."""
+    demo_model = root / "demo" / "model"
+    if (demo_model / "model_index.json").is_file():
+        return str(demo_model)
+    raise UsageError(
+        "No model is given; pass --model (a folder in diffusers format or a Hub id) or set "
+        "DIFFEDIT_MODEL."
+    )
+
+
+def _model_or_default(value: str | None) -> str:
+    return value or default_model()
+
+
+def _parsed_size(text: str) -> Size:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"--size is wrong: {error}.") from None
+
+
+def _checked_size(value: str | None) -> str | None:
+    if value is not None:
+        _parsed_size(value)
+    return value
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+Image = Annotated[str, typer.Argument(help="The photograph; - reads standard input.")]
+
+
+# -- what to edit ---------------------------------------------------------------------------------
+
+Prompt = Annotated[str, option(PROMPTS, "What the result should show.", "--prompt", "-p")]
 Source = Annotated[
-    str, _option(_EDIT, "What is there; it makes the mask better.", "--source", "--source-prompt")
+    str,
+    option(
+        PROMPTS,
+        "What the photograph shows; improves the mask.",
+        "--source",
+        "--source-prompt",
+        show_default=False,
+    ),
 ]
 Negative = Annotated[
-    str, _option(_EDIT, "What to keep away from.", "--negative", "--negative-prompt")
-]
-Steps = Annotated[int, _number(_EDIT, "Steps of the schedule", "num_inference_steps", "--steps")]
-Strength = Annotated[float, _number(_EDIT, "How far the picture may change", "strength")]
-Guidance = Annotated[
-    float, _number(_EDIT, "How strongly the prompt pulls", "guidance_scale", "--guidance")
-]
-Method = Annotated[str, _option(_EDIT, f"{', '.join(METHODS)} (default {METHODS[0]}).", "--method")]
-Seed = Annotated[int, _number(_EDIT, "Of all noise", "seed")]
-Composite = Annotated[
-    bool,
-    _option(
-        _EDIT,
-        "Keep the photograph's own pixels outside the mask (default), or the decoder's.",
-        "--composite/--no-composite",
+    str,
+    option(
+        PROMPTS,
+        "What the result should not show.",
+        "--negative",
+        "--negative-prompt",
+        show_default=False,
     ),
 ]
-Mask = Annotated[
-    str | None,
-    _option(_MASK, "Use this picture as the mask, white = edit.", "--mask", "--mask-image"),
+Steps = Annotated[
+    int, number_option(EDIT, "Denoising steps in the schedule", "num_inference_steps", "--steps")
 ]
-Maps = Annotated[int, _number(_MASK, "Noises it is averaged over", "num_maps_per_mask", "--maps")]
-MaskStrength = Annotated[float, _number(_MASK, "Noise it is found at", "mask_encode_strength")]
-MaskRatio = Annotated[
-    float, _number(_MASK, "Where the map is clipped, in its own means", "mask_thresholding_ratio")
-]
-Dilation = Annotated[int, _number(_MASK, "Latent pixels it grows by", "mask_dilation")]
+Seed = Annotated[int, number_option(EDIT, "Seed of all random noise", "seed")]
 
-Model = Annotated[
+
+@dataclass(frozen=True)
+class EditOptions:
+    """How strongly, and by which method, the photograph is edited."""
+
+    num_inference_steps: Steps = EditRequest.num_inference_steps
+    strength: Annotated[
+        float, number_option(EDIT, "How much the edited region may change", "strength")
+    ] = EditRequest.strength
+    guidance_scale: Annotated[
+        float,
+        number_option(EDIT, "How closely to follow the prompt", "guidance_scale", "--guidance"),
+    ] = EditRequest.guidance_scale
+    method: Annotated[str, option(EDIT, f"One of {', '.join(METHODS)}.", "--method")] = (
+        EditRequest.method
+    )
+    seed: Seed = EditRequest.seed
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How the mask is computed."""
+
+    num_maps_per_mask: Annotated[
+        int, number_option(MASK, "Noise samples to average", "num_maps_per_mask", "--maps")
+    ] = EditRequest.num_maps_per_mask
+    mask_encode_strength: Annotated[
+        float,
+        number_option(MASK, "Noise level of the comparison", "mask_encode_strength"),
+    ] = EditRequest.mask_encode_strength
+    mask_thresholding_ratio: Annotated[
+        float,
+        number_option(
+            MASK, "Clip the difference map at this multiple of its mean", "mask_thresholding_ratio"
+        ),
+    ] = EditRequest.mask_thresholding_ratio
+    mask_dilation: Annotated[
+        int, number_option(MASK, "Latent pixels by which the mask is enlarged", "mask_dilation")
+    ] = EditRequest.mask_dilation
+
+
+# -- model and backend ----------------------------------------------------------------------------
+
+_MODEL_OPTION = option(
+    MODEL,
+    "Stable Diffusion 1.x or 2.x checkpoint: a folder in diffusers format or a Hub id.",
+    "--model",
+    envvar="DIFFEDIT_MODEL",
+    show_default="the demo model of a clone",
+    callback=_model_or_default,
+)
+Variant = Annotated[
+    str | None, option(MODEL, "Variant of the weight files, such as fp16.", "--variant")
+]
+Revision = Annotated[str | None, option(MODEL, "Branch, tag or commit of a Hub id.", "--revision")]
+Engines = Annotated[
+    Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
+]
+Backend = Annotated[str, option(MODEL, "One of auto, torch, onnxruntime, tensorrt.", "--backend")]
+DType = Annotated[
     str | None,
-    _option(
-        _MODEL,
-        "A Stable Diffusion 1.x or 2.x checkpoint: a folder in diffusers' format or a hub id.",
-        "--model",
-        envvar="DIFFEDIT_MODEL",
+    option(
+        MODEL,
+        "Precision of the torch backend: fp32, bf16 or fp16.",
+        "--dtype",
+        show_default="the fastest safe one",
     ),
 ]
-Variant = Annotated[str | None, _option(_MODEL, "Weight files to take, e.g. fp16.", "--variant")]
-Revision = Annotated[
-    str | None, _option(_MODEL, "Branch, tag or commit of a hub id.", "--revision")
+Device = Annotated[
+    str | None,
+    option(MODEL, "cpu, cuda or cuda:N.", "--device", show_default="a GPU if there is one"),
 ]
-Engines = Annotated[Path | None, _option(_MODEL, "Folder that `build` wrote.", "--engines")]
-Backend = Annotated[
-    str, _option(_MODEL, "auto (default), torch, onnxruntime or tensorrt.", "--backend")
-]
-DType = Annotated[
-    str | None, _option(_MODEL, "torch: fp32, bf16 or fp16 (default: what suits).", "--dtype")
-]
-Device = Annotated[str | None, _option(_MODEL, "cpu, cuda or cuda:N.", "--device")]
 NetSize = Annotated[
     str | None,
-    _option(_MODEL, "HEIGHTxWIDTH the networks see (default: what suits).", "--size"),
+    option(
+        MODEL,
+        "Size in pixels at which the networks run; one number for a square.",
+        "--size",
+        metavar="HxW",
+        show_default="chosen for the photograph",
+        callback=_checked_size,
+    ),
 ]
 Compile = Annotated[
     bool,
-    _option(
-        _MODEL,
-        "torch: compile the networks first (minutes; on a CPU with your C++ compiler).",
+    option(
+        MODEL,
+        "Compile the networks of the torch backend first. Takes minutes; on a CPU it needs a C++ "
+        "compiler.",
         "--compile",
+        show_default=False,
     ),
 ]
 Pin = Annotated[
     int | None,
-    _option(
-        _MODEL,
-        "Run every call in this one batch size: results equal to the bit whatever shares it.",
+    option(
+        MODEL,
+        "Fix the batch size, so that results do not depend on other requests in the batch.",
         "--pin-batch-size",
         min=1,
     ),
 ]
 
-Out = Annotated[
-    str | None,
-    _option(_OUT, "The file to write, or - for standard output.", "--out", "-o"),
-]
-MaskOut = Annotated[Path | None, _option(_OUT, "Write the mask, black and white.", "--mask-out")]
-HeatmapOut = Annotated[
-    Path | None,
-    _option(_OUT, "Write the heatmap over the picture; as .npy, its numbers.", "--heatmap-out"),
-]
-Panel = Annotated[
-    Path | None, _option(_OUT, "Write input, heatmap, mask and result in one picture.", "--panel")
-]
-Force = Annotated[bool, _option(_OUT, "Overwrite files that exist.", "--force")]
-Json = Annotated[bool, _option(_OUT, "Print one line of json on standard output.", "--json")]
-Quiet = Annotated[bool, _option(_OUT, "No progress and no summary.", "--quiet", "-q")]
-
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What `DiffEditPipeline.from_pretrained` is called with; fields as there."""
+    """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
 
-    model: str
-    backend: str
-    engines: Path | None
-    device: str | None
-    dtype: str | None
-    size: Size | None
-    compile: bool
-    pin_batch_size: int | None
-    variant: str | None
-    revision: str | None
+    model: Annotated[str, _MODEL_OPTION] = ""
+    variant: Variant = None
+    revision: Revision = None
+    engines: Engines = None
+    backend: Backend = "auto"
+    dtype: DType = None
+    device: Device = None
+    size: NetSize = None
+    compile: Compile = False
+    pin_batch_size: Pin = None
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
+        size = _parsed_size(self.size) if self.size is not None else None
+        return {**asdict(self), "size": size}
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> ModelOptions:
-        """From a command's arguments, by name."""
-        names = ["backend", "engines", "device", "dtype", "compile", "pin_batch_size"]
-        names += ["variant", "revision"]
-        return cls(
-            model=given["model"] or default_model(),
-            size=size_of(given["size"]),
-            **{name: given[name] for name in names},
-        )
+    def of(cls, values: Mapping[str, Any]) -> ModelOptions:
+        """Return the group for a command that lists its options one by one."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
-def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
-    """The model that a clone brings along; UsageError where there is none."""
-    shipped = root / "demo" / "model"
-    if (shipped / "model_index.json").is_file():
-        return str(shipped)
-    raise UsageError(
-        "No model was named; give --model (a folder in diffusers' format or a hub id) or set "
-        "DIFFEDIT_MODEL."
-    )
+# `serve` lists the model options one by one.
+Model = Annotated[str | None, _MODEL_OPTION]
 
 
-def size_of(text: str | None) -> Size | None:
-    """--size as numbers; UsageError where it is none."""
-    try:
-        return parse_size(text) if text is not None else None
-    except ValueError as error:
-        raise UsageError(f"--size is wrong: {error}.") from None
+# -- output ---------------------------------------------------------------------------------------
+
+Force = Annotated[bool, option(OUTPUT, "Overwrite existing files.", "--force", show_default=False)]
+Json = Annotated[
+    bool,
+    option(OUTPUT, "Print one line of JSON on standard output.", "--json", show_default=False),
+]
+Quiet = Annotated[
+    bool,
+    option(OUTPUT, "Print neither progress nor summary.", "--quiet", "-q", show_default=False),
+]
 
 
-def request_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a command's arguments that are parameters of a request, by name."""
-    return {name: given[name] for name in PARAMETERS if name in given}
+@dataclass(frozen=True)
+class OutputOptions:
+    """Which files a command writes, and what it prints."""
+
+    out: Annotated[
+        str | None, option(OUTPUT, "File to write; - writes standard output.", "--out", "-o")
+    ] = None
+    heatmap_out: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            "Also write the heatmap over the photograph, or its values if the name ends in .npy.",
+            "--heatmap-out",
+        ),
+    ] = None
+    force: Force = False
+    as_json: Json = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
+class EditOutputOptions(OutputOptions):
+    """The same, with the files that only an edit writes."""
+
+    mask_out: Annotated[
+        Path | None, option(OUTPUT, "Also write the mask, black and white.", "--mask-out")
+    ] = None
+    panel: Annotated[
+        Path | None,
+        option(OUTPUT, "Also write input, heatmap, mask and result side by side.", "--panel"),
+    ] = None

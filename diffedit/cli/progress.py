@@ -1,4 +1,4 @@
-"""What a waiting person sees, on standard error and on a terminal only."""
+"""The progress bar on standard error, shown in a terminal only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sys
 from types import TracebackType
 
 STAGES = {
-    "mask": "finding the mask",
+    "mask": "computing the mask",
     "encode": "encoding the picture",
-    "decode": "painting",
+    "decode": "decoding the edit",
 }
+"""Stage of a request -> text of the progress bar."""
 
 
 class Progress:
-    """One line: what is done just now, a bar, and the time left."""
+    """One line with the current stage, a bar, and the remaining time."""
 
     def __init__(self, *, quiet: bool) -> None:
         from rich.console import Console
@@ -39,18 +40,18 @@ class Progress:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exception_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
 
-    def stage(self, text: str) -> None:
-        """Something of unknown length begins."""
+    def start_stage(self, text: str) -> None:
+        """Show a stage of unknown length."""
         self._bar.update(self._task, description=text, total=None, count="")
 
-    def rows(self, stage: str, done: int, total: int) -> None:
-        """A pipeline's callback: network rows answered and in all. Safe from any thread."""
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Show how much of a stage is done. A callback for the pipeline; thread-safe."""
         text, count = STAGES.get(stage, stage), f"{done}/{total}"
         self._bar.update(
             self._task, description=text, completed=done, total=total or None, count=count

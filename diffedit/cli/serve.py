@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,8 +146,7 @@ def settings_of(wanted: dict[str, Any]) -> Settings:
 def _open(options: ModelOptions) -> Any:
     from diffedit import DiffEditPipeline
 
-    arguments: dict[str, Any] = asdict(options)
-    return DiffEditPipeline.from_pretrained(arguments.pop("model"), **arguments)
+    return DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
 
 
 def served_name(model: str) -> str:

@@ -1,1 +1,1 @@
-"""Texts to token ids."""
+"""Text conditioning: turn prompts into the token ids that a checkpoint's text encoder reads."""

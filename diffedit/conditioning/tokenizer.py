@@ -1,7 +1,7 @@
-"""Texts to token ids: the only user of the tokenizer.
+"""Turn prompts into token ids with the tokenizer of a checkpoint.
 
-It knows CLIP's tokenizer and how many tokens the text encoder reads. It runs no network: ids become
-embeddings in the flows, which also keep them.
+This is the only module that uses the tokenizer library. It runs no network: the flows of
+`diffedit.algorithm` compute and cache the embeddings.
 """
 
 from __future__ import annotations
@@ -13,92 +13,119 @@ from typing import Any
 
 from engine.errors import CheckpointError
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
+
+PROMPT_NAMES = {"source": "source prompt", "negative": "negative prompt"}
+"""How a warning names a prompt, where its key is not its name."""
 
 
 class Tokenizer:
-    """The tokenizer of one checkpoint, for sequences of one length. Safe to call from threads.
+    """The CLIP tokenizer of one checkpoint, for sequences of a fixed length. Thread-safe.
 
-    Shorter texts are filled up with the checkpoint's own padding token: the end token for Stable
-    Diffusion 1.x, "!" (id 0) for 2.x.
+    Shorter texts are padded with the checkpoint's padding token: the end token for Stable
+    Diffusion 1.x, "!" (id 0) for 2.x. Longer texts are truncated before the end token.
 
     Attributes:
-        length: tokens of every sequence, begin and end included (77).
+        length: number of tokens in every sequence, begin and end tokens included (77 for CLIP).
     """
 
     def __init__(self, folder: str | Path, length: int) -> None:
-        """Read the checkpoint's `tokenizer` folder; raises CheckpointError with one sentence."""
+        """Load the tokenizer from a checkpoint's `tokenizer` folder.
+
+        Raises:
+            CheckpointError: the folder is incomplete, damaged or not a CLIP tokenizer.
+        """
         self.length = length
-        self._tokenizer = _read(Path(folder))
-        self._lock = threading.Lock()  # tokenizers refuses to be borrowed twice
+        self._tokenizer = _load(Path(folder))
+        self._lock = threading.Lock()  # the library raises when two threads use one tokenizer
 
-    def ids(self, text: str) -> tuple[Ids, bool]:
-        """`length` token ids, and whether the end of the text did not fit and was left out."""
-        ids, _ = self._encode(text)
+    def encode(self, text: str) -> TokenIds:
+        """Return exactly `length` token ids: padded, or truncated before the end token."""
+        ids, _ = self._encode_all(text)
         if len(ids) > self.length:
-            return (*ids[: self.length - 1], ids[-1]), True
+            return (*ids[: self.length - 1], ids[-1])
         padding: int = self._tokenizer.pad_token_id
-        return ids + (padding,) * (self.length - len(ids)), False
+        return ids + (padding,) * (self.length - len(ids))
 
-    def cut_off(self, text: str) -> str:
-        """The words that are not read, or only in part; empty where everything fits."""
-        ids, starts = self._encode(text)
+    def truncated_text(self, text: str) -> str:
+        """Return the end of the text that `encode` drops, from the first incomplete word on.
+
+        The result is empty if the whole text fits.
+        """
+        ids, starts = self._encode_all(text)
         if len(ids) <= self.length:
             return ""
         start = starts[self.length - 1]
-        while start and not text[start - 1].isspace():  # back to where the word begins
+        while start and not text[start - 1].isspace():  # back to the start of the word
             start -= 1
         return text[start:].strip()
 
-    def ids_of(self, texts: Mapping[str, str]) -> tuple[dict[str, Ids], tuple[str, ...]]:
-        """The ids of named texts, and one warning for each text that is too long."""
-        warnings = []
-        for name, text in texts.items():
-            if words := self.cut_off(text):
-                warnings.append(
-                    f"The {_NAMES.get(name, name)} is longer than the {self.length} tokens this "
-                    f'model reads, so its end was ignored: "{_shortened(words)}"; shorten it or '
-                    "put what matters first."
-                )
-        return {name: self.ids(text)[0] for name, text in texts.items()}, tuple(warnings)
+    def encode_prompts(
+        self, prompts: Mapping[str, str]
+    ) -> tuple[dict[str, TokenIds], tuple[str, ...]]:
+        """Return the token ids of each named prompt, and one warning per truncated prompt."""
+        dropped = {name: self.truncated_text(text) for name, text in prompts.items()}
+        warnings = tuple(
+            truncation_warning(name, text, self.length) for name, text in dropped.items() if text
+        )
+        return {name: self.encode(text) for name, text in prompts.items()}, warnings
 
-    def _encode(self, text: str) -> tuple[Ids, list[int]]:
-        """All ids, begin and end included, and the character at which each one starts."""
+    def _encode_all(self, text: str) -> tuple[TokenIds, list[int]]:
+        """Return all token ids, begin and end included, and the first character of each token."""
         with self._lock:
-            found = self._tokenizer(text, return_offsets_mapping=True, verbose=False)
-        return tuple(found["input_ids"]), [start for start, _ in found["offset_mapping"]]
+            encoding = self._tokenizer(text, return_offsets_mapping=True, verbose=False)
+        return tuple(encoding["input_ids"]), [start for start, _ in encoding["offset_mapping"]]
 
 
-_NAMES = {"source": "source prompt", "negative": "negative prompt"}
+def truncation_warning(name: str, dropped: str, length: int) -> str:
+    """Return the warning for a prompt that is longer than the text encoder's input.
+
+    Args:
+        name: key of the prompt, such as "source".
+        dropped: the end of the prompt that the model does not read.
+        length: tokens that the model reads.
+    """
+    return (
+        f"The {PROMPT_NAMES.get(name, name)} is longer than the {length} tokens this model reads, "
+        f'so its end is ignored: "{_shortened(dropped)}"; shorten the prompt or move the important '
+        "words to its start."
+    )
 
 
-def _read(folder: Path) -> Any:
-    """The tokenizer of a folder, checked to begin and end a text as CLIP does."""
-    files = ("tokenizer.json",), ("vocab.json", "merges.txt")
-    if not any(all((folder / name).is_file() for name in names) for names in files):
+def _shortened(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."
+
+
+def _load(folder: Path) -> Any:
+    """Load a tokenizer and check that it adds begin, end and padding tokens as CLIP's does."""
+    layouts = ("tokenizer.json",), ("vocab.json", "merges.txt")
+    if not any(all((folder / name).is_file() for name in names) for names in layouts):
         raise CheckpointError(
-            f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); copy it "
-            "from the checkpoint again."
+            f"{folder} contains no tokenizer (vocab.json and merges.txt, or tokenizer.json); copy "
+            "it from the checkpoint again."
         )
     from transformers import CLIPTokenizerFast
 
     try:
         tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
         ids = tokenizer("a")["input_ids"]
-    except Exception as error:  # the library raises plain Exception, too
-        why = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception as error:  # the library raises bare Exception for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"The tokenizer in {folder} cannot be read ({why}); copy it from the checkpoint again."
+            f"The tokenizer in {folder} cannot be loaded ({reason}); copy it from the checkpoint "
+            "again."
         ) from None
-    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    known = all(i is not None and i < tokenizer.vocab_size for i in (begin, end, padding))
-    if not known or (ids[0], ids[-1]) != (begin, end):
+    if not _is_clip(tokenizer, ids):
         raise CheckpointError(
-            f"The tokenizer in {folder} does not begin, end and fill up texts as CLIP's does; copy "
-            "it from the checkpoint again."
+            f"The tokenizer in {folder} does not add begin, end and padding tokens as CLIP's does; "
+            "copy it from the checkpoint again."
         )
     return tokenizer
 
 
-def _shortened(words: str, most: int = 80) -> str:
-    return words if len(words) <= most else words[: most - 3].rstrip() + "..."
+def _is_clip(tokenizer: Any, ids: list[int]) -> bool:
+    """Whether `ids` begin and end with special tokens that are inside the vocabulary."""
+    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    # Ids beyond the vocabulary would index past the text encoder's embedding table.
+    valid = all(i is not None and i < tokenizer.vocab_size for i in (begin, end, padding))
+    return valid and (ids[0], ids[-1]) == (begin, end)

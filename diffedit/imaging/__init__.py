@@ -1,1 +1,1 @@
-"""Pictures: decoding, geometry, compositing and metadata."""
+"""Images outside the networks: decoding, color, geometry, compositing and metadata."""

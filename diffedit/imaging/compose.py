@@ -1,6 +1,6 @@
 """Combine pictures: the edit into the photograph, the heatmap over it, a panel of all stages.
 
-It draws; it does not decide where pictures lie (`diffedit.imaging.geometry`).
+It does not compute positions on the canvas (`diffedit.imaging.geometry` does).
 """
 
 from __future__ import annotations
@@ -15,58 +15,68 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from diffedit.imaging.geometry import Placement
 
 HEAT = ((24, 15, 75), (101, 21, 110), (184, 40, 92), (236, 88, 51), (252, 170, 52), (252, 250, 178))
-"""Anchors of the heatmap's colours, cold to hot, lightness rising evenly."""
+"""Colors of the heatmap from cold to hot, in even steps of lightness."""
 
 
 def composite(
     photo: Image.Image, edited: Image.Image, mask: Image.Image, *, feather: int | None = None
 ) -> Image.Image:
-    """`edited` where the mask is white; everywhere else the photograph's pixels, bit for bit.
+    """Paste `edited` into the photograph where the mask is white.
+
+    All other pixels keep the photograph's exact values.
 
     Args:
-        photo, edited: RGB of one size.
+        photo, edited: RGB of the same size.
         mask: L, 0 or 255, of that size.
-        feather: pixels over which the edit fades in, inwards from the mask's outline; by default
-            a 256th of the longer side, which is two pixels of a 512 pixel canvas.
+        feather: width in pixels of the fade, inwards from the mask's outline. The default is 1/256
+            of the longer side, two pixels at 512.
     """
     assert photo.size == edited.size == mask.size
     result = photo.copy()
     box = mask.getbbox()
     if box is None:
         return result
-    reach = round(max(photo.size) / 256) if feather is None else feather
+    radius = round(max(photo.size) / 256) if feather is None else feather
     left, top, right, bottom = box
-    box = (  # with a margin, so that the blur sees where the mask ends; the photo's edge is none
-        max(0, left - reach),
-        max(0, top - reach),
-        min(photo.width, right + reach),
-        min(photo.height, bottom + reach),
+    box = (  # a margin for the blur, cut at the photograph's edge, where the edit does not fade
+        max(0, left - radius),
+        max(0, top - radius),
+        min(photo.width, right + radius),
+        min(photo.height, bottom + radius),
     )
     alpha = mask = mask.crop(box)
-    if reach:  # half of a blurred straight outline lies outside: from there on the ramp begins
+    if radius:  # a blurred straight outline is half white at the outline: fade from there inwards
         ramp = [max(0, 2 * v - 255) for v in range(256)]
-        alpha = ImageChops.darker(mask.filter(ImageFilter.BoxBlur(reach)).point(ramp), mask)
+        alpha = ImageChops.darker(mask.filter(ImageFilter.BoxBlur(radius)).point(ramp), mask)
     result.paste(edited.crop(box), box, alpha)
     return result
 
 
 def heatmap_overlay(
-    photo: Image.Image, heatmap: NDArray[np.float32], p: Placement, factor: int
+    photo: Image.Image, heatmap: NDArray[np.float32], placement: Placement, factor: int
 ) -> Image.Image:
-    """The heatmap, [h, w] in [0, 1], smoothly over the greyed photograph; hotter is more opaque."""
-    assert photo.size == p.source[::-1]
-    assert heatmap.shape == p.cells(factor)
+    """Draw a heatmap over the gray photograph, interpolated; higher values are more opaque.
+
+    Args:
+        photo: RGB.
+        heatmap: float32 [h, w] in [0, 1] on the latent grid.
+        placement: position of the photograph on the canvas.
+        factor: pixels per latent cell.
+    """
+    assert photo.size == placement.source[::-1]
+    assert heatmap.shape == placement.cells(factor)
     levels = (np.nan_to_num(heatmap).clip(0, 1) * 255).round().astype(np.uint8)
-    right, bottom = p.left + p.fitted[1], p.top + p.fitted[0]
-    box = p.left / factor, p.top / factor, right / factor, bottom / factor
+    rows, columns = placement.rows, placement.columns
+    edges = columns.start, rows.start, columns.stop, rows.stop
+    box = tuple(edge / factor for edge in edges)
     heat = Image.fromarray(levels).resize(photo.size, Image.Resampling.BILINEAR, box=box)
     anchors = np.linspace(0, 255, len(HEAT))
-    table = [np.interp(np.arange(256), anchors, channel) for channel in zip(*HEAT, strict=True)]
+    palette = [np.interp(np.arange(256), anchors, channel) for channel in zip(*HEAT, strict=True)]
     color = heat.copy()
-    color.putpalette(np.stack(table, axis=1).round().astype(np.uint8).tobytes())
-    grey = photo.convert("L").convert("RGB")
+    color.putpalette(np.stack(palette, axis=1).round().astype(np.uint8).tobytes())
+    gray = photo.convert("L").convert("RGB")
     opacity = heat.point([round(70 + 150 * v / 255) for v in range(256)])
-    return Image.composite(color.convert("RGB"), grey, opacity)
+    return Image.composite(color.convert("RGB"), gray, opacity)
 
 
 def panel(
@@ -76,21 +86,21 @@ def panel(
     result: Image.Image,
     labels: Sequence[str] = ("input", "where the texts differ", "mask", "result"),
 ) -> Image.Image:
-    """The four pictures side by side, at most 384 pixels high, each under its caption."""
+    """Draw four pictures side by side, at most 384 pixels high, each below its label."""
     scale = min(384 / photo.height, 640 / photo.width)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    how = Image.Resampling.LANCZOS if scale < 2 else Image.Resampling.NEAREST
+    resampling = Image.Resampling.LANCZOS if scale < 2 else Image.Resampling.NEAREST
     font = ImageFont.load_default(17)
-    gap, line = 12, 34
+    gap, label_height = 12, 34
     widths = [max(size[0], math.ceil(font.getlength(label))) for label in labels]
-    sheet = Image.new(
-        "RGB", (sum(widths) + gap * (len(widths) + 1), size[1] + line + gap), (250, 250, 248)
-    )
+    sheet_size = sum(widths) + gap * (len(widths) + 1), label_height + size[1] + gap
+    sheet = Image.new("RGB", sheet_size, (250, 250, 248))
     draw = ImageDraw.Draw(sheet)
     left = gap
     pictures = (photo, overlay, mask, result)
     for picture, label, width in zip(pictures, labels, widths, strict=True):
-        draw.text((left, line // 2), label, fill=(60, 60, 64), font=font, anchor="lm")
-        sheet.paste(picture.convert("RGB").resize(size, how, reducing_gap=3.0), (left, line))
+        draw.text((left, label_height // 2), label, fill=(60, 60, 64), font=font, anchor="lm")
+        small = picture.convert("RGB").resize(size, resampling, reducing_gap=3.0)
+        sheet.paste(small, (left, label_height))
         left += width + gap
     return sheet

@@ -1,7 +1,7 @@
-"""Reading pictures: whatever is called a photograph becomes upright 8-bit sRGB, or a sentence.
+"""Decode any picture a user passes into upright 8-bit sRGB, or raise `InvalidRequest`.
 
-It handles files, formats, orientation and colour. It does not know the network's canvas (see
-`diffedit.imaging.geometry`), prompts, or how masks are used.
+It handles files, formats and orientation; `diffedit.imaging.color` handles color. It does not
+resize pictures to the network's canvas (`diffedit.imaging.geometry` does).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from diffedit.imaging.color import BLACK, WHITE, to_rgb
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,103 +27,117 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
-"""What is opened. PIL knows more, some of which (EPS) start other programs."""
+"""Supported input formats. PIL supports more, but some (EPS) run external programs."""
 
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-
-_header_lock = threading.Lock()  # filters of warnings are global: one thread changes them at a time
+_header_lock = threading.Lock()  # warning filters are global: one thread at a time changes them
 
 
 def load(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Any picture as upright 8-bit sRGB.
+    """Decode a picture to upright 8-bit sRGB.
 
-    The EXIF orientation is applied, an embedded colour profile converted, what is transparent lies
-    on white, 16 bits become 8, and of an animation the first frame is taken.
+    Apply the EXIF orientation, convert an embedded color profile, blend transparent pixels onto
+    white, reduce 16 bits to 8, and take the first frame of an animation.
 
     Args:
-        source: PIL image (left unchanged), path, file contents, or uint8 [H, W, 3].
-        max_pixels: larger pictures are refused by their header, before anything is decoded.
+        source: PIL image (not modified), path, file contents, or uint8 [H, W, 3].
+        max_pixels: reject larger pictures from their header, before decoding.
 
     Returns: PIL RGB without metadata, never the caller's own object.
 
-    Raises InvalidRequest with one sentence where there is no such picture.
+    Raises:
+        InvalidRequest: the source is missing, damaged, too large or in an unsupported format.
     """
     if isinstance(source, np.ndarray) and (source.ndim != 3 or source.shape[2] != 3):
         raise InvalidRequest(
             f"The picture is an array of shape {source.shape}, but must be [H, W, 3]; convert it "
-            "to three colour channels, the last axis."
+            "to three color channels on the last axis."
         )
-    return _flat(_decoded(source, "picture", max_pixels), WHITE)
+    return to_rgb(_decoded(source, "picture", max_pixels), WHITE)
 
 
 def load_mask(
     source: ImageSource, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """A mask for a photograph: white edits, black and transparent keep.
+    """Decode a mask for a photograph: white is edited, black and transparent are kept.
 
     Args:
         source: as for `load`; arrays may also be bool or uint8 [H, W].
         size: (width, height) of the photograph, as PIL's `.size`.
+        max_pixels: as for `load`.
 
-    Returns: PIL L, 0 or 255, stretched to `size`.
+    Returns: PIL L, 0 or 255, resized to `size`.
 
-    Raises InvalidRequest as `load`, and where the aspect is not the photograph's within a pixel or
-    a hundredth.
+    Raises:
+        InvalidRequest: as `load`, or the aspect ratio differs from the photograph's by more than
+            one pixel and one percent.
     """
     if isinstance(source, np.ndarray) and source.dtype == np.bool_:
         source = source.astype(np.uint8) * 255
-    mask = _flat(_decoded(source, "mask", max_pixels), BLACK, managed=False).convert("L")
-    (width, height), (mask_width, mask_height) = size, mask.size
-    wanted = mask_width * height / width, mask_height * width / height
-    if all(
-        abs(there - exact) > max(1, 0.01 * exact)
-        for there, exact in zip((mask_height, mask_width), wanted, strict=True)
-    ):
-        raise InvalidRequest(
-            f"The mask has {mask_width} x {mask_height} pixels, another aspect than the picture's "
-            f"{width} x {height}; crop or pad it to the same aspect."
-        )
+    decoded = _decoded(source, "mask", max_pixels)
+    mask = to_rgb(decoded, BLACK, color_managed=False).convert("L")
+    _check_aspect(mask.size, size)
     if mask.size != tuple(size):
         mask = mask.resize(size, Image.Resampling.BILINEAR)
     return mask.point([0] * 128 + [255] * 128)
 
 
-def _decoded(source: ImageSource, noun: str, max_pixels: int) -> Image.Image:
-    """A fully read, upright copy in whatever mode it has."""
-    with _opened(source, noun) as (image, name):
-        width, height = image.size
-        if not width * height:
-            raise InvalidRequest(f"{name} has {width} x {height} pixels; take one that has some.")
-        if width * height > max_pixels:
-            raise InvalidRequest(
-                f"{name} has {width} x {height} = {width * height:,} pixels, but at most "
-                f"{max_pixels:,} are taken; scale it down first."
-            )
-        try:
-            image.load()
-        except MemoryError:
-            raise
-        except Exception as error:  # a decoder may raise anything on damaged bytes
-            raise InvalidRequest(
-                f"{name} is damaged or cut short ({error}); save or download it again."
-            ) from None
-        try:
-            return ImageOps.exif_transpose(image)
-        except Exception:  # broken EXIF: the pixels are good, and taken as they lie
-            return image.copy()
-
-
 def size_of(data: bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int]:
-    """(width, height) by the header alone; raises whatever PIL's parsers do."""
+    """Return (width, height) from the header alone. PIL's own exceptions pass through."""
     with _header_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=list(formats)) as image:
             return image.size
 
 
+def _check_aspect(mask: tuple[int, int], photo: tuple[int, int]) -> None:
+    """Raise InvalidRequest unless either side fits the photograph's aspect ratio."""
+    width, height = photo
+    mask_width, mask_height = mask
+    expected = mask_height * width / height, mask_width * height / width
+    if all(
+        abs(side - exact) > max(1, 0.01 * exact)
+        for side, exact in zip((mask_width, mask_height), expected, strict=True)
+    ):
+        raise InvalidRequest(
+            f"The mask has {mask_width} x {mask_height} pixels, another aspect ratio than the "
+            f"picture's {width} x {height}; crop or pad it to the same aspect ratio."
+        )
+
+
+def _decoded(source: ImageSource, noun: str, max_pixels: int) -> Image.Image:
+    """Return a fully decoded, upright copy in the picture's own mode.
+
+    `noun`, "picture" or "mask", names the source in error messages.
+    """
+    with _opened(source, noun) as (image, name):
+        width, height = image.size
+        if not width * height:
+            raise InvalidRequest(
+                f"{name} has {width} x {height} pixels, and an empty picture cannot be edited; "
+                "use one with pixels."
+            )
+        if width * height > max_pixels:
+            raise InvalidRequest(
+                f"{name} has {width} x {height} = {width * height:,} pixels, but the limit is "
+                f"{max_pixels:,}; scale it down first."
+            )
+        try:
+            image.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise arbitrary exceptions on damaged data
+            raise InvalidRequest(
+                f"{name} is damaged or truncated ({error}); save or download it again."
+            ) from None
+        try:
+            return ImageOps.exif_transpose(image)
+        except Exception:  # broken EXIF: the pixels are intact, so keep their orientation
+            return image.copy()
+
+
 @contextmanager
 def _opened(source: ImageSource, noun: str) -> Iterator[tuple[Image.Image, str]]:
-    """The picture with only its header read, and what to call it in a message."""
+    """Yield the picture with only its header read, and its name for error messages."""
     name = f"The {noun}"
     if isinstance(source, Image.Image):
         yield source, name
@@ -130,12 +145,11 @@ def _opened(source: ImageSource, noun: str) -> Iterator[tuple[Image.Image, str]]
         yield _from_array(source, noun), name
     elif isinstance(source, bytes | bytearray | memoryview):
         with io.BytesIO(source) as file:
-            yield _header(file, name), name
+            yield _open_header(file, name), name
     elif isinstance(source, str | Path):
         name = f"The {noun} {source}"
         with ExitStack() as stack:
-            handle = _file(Path(source), name, stack)
-            yield _header(handle, name), name
+            yield _open_header(_open_file(Path(source), name, stack), name), name
     else:
         raise InvalidRequest(
             f"{name} is of type {type(source).__name__}, but must be a PIL image, a path, the "
@@ -143,20 +157,22 @@ def _opened(source: ImageSource, noun: str) -> Iterator[tuple[Image.Image, str]]
         )
 
 
-def _file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
+def _open_file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
     try:
         mode = path.stat().st_mode
-        if stat.S_ISREG(mode):  # opening a pipe could wait for ever
+        if stat.S_ISREG(mode):  # opening a pipe could block forever
             return stack.enter_context(path.open("rb"))
     except FileNotFoundError:
         raise InvalidRequest(f"{name} does not exist; check the path.") from None
     except PermissionError:
-        raise InvalidRequest(f"{name} may not be read; give yourself access to it.") from None
+        raise InvalidRequest(
+            f"{name} cannot be read (permission denied); change its permissions."
+        ) from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InvalidRequest(f"{name} cannot be opened ({why}); check the path.") from None
-    what = "a folder" if stat.S_ISDIR(mode) else "no plain file"
-    raise InvalidRequest(f"{name} is {what}; name a picture file.")
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequest(f"{name} cannot be opened ({reason}); check the path.") from None
+    actual = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+    raise InvalidRequest(f"{name} is {actual}; pass the path of a picture file.")
 
 
 def _from_array(array: NDArray[Any], noun: str) -> Image.Image:
@@ -173,94 +189,23 @@ def _from_array(array: NDArray[Any], noun: str) -> Image.Image:
     return Image.fromarray(array) if array.size else Image.new("L", (0, 0))
 
 
-def _header(file: IO[bytes], name: str) -> Image.Image:
+def _open_header(file: IO[bytes], name: str) -> Image.Image:
     if not file.seek(0, io.SEEK_END):
         raise InvalidRequest(f"{name} is empty (0 bytes); save or download it again.")
     try:
         with _header_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's on size: ours is an error, and stricter
+            warnings.simplefilter("ignore")  # PIL warns of large pictures; `max_pixels` is stricter
             return Image.open(file, formats=FORMATS)
     except MemoryError:
         raise
     except UnidentifiedImageError:
         raise InvalidRequest(
-            f"{name} is in no format that is read here ({', '.join(FORMATS)}); convert it to PNG "
-            "or JPEG."
+            f"{name} is not in a supported format ({', '.join(FORMATS)}); convert it to PNG or "
+            "JPEG."
         ) from None
     except Image.DecompressionBombError:
         raise InvalidRequest(
             f"{name} has more pixels than can be opened safely; scale it down first."
         ) from None
-    except Exception as error:  # a parser may raise anything on damaged bytes
+    except Exception as error:  # parsers raise arbitrary exceptions on damaged data
         raise InvalidRequest(f"{name} is damaged ({error}); save or download it again.") from None
-
-
-def _flat(image: Image.Image, ground: tuple[int, int, int], managed: bool = True) -> Image.Image:
-    """8-bit RGB on an opaque ground, in sRGB unless not `managed`, without metadata."""
-    if image.mode == "F":
-        raise InvalidRequest(
-            "The picture has floating-point pixels, of which nobody knows the white; convert it to "
-            "8 or 16 bits."
-        )
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
-        alpha = image.getchannel("A")
-    color = _to_srgb(image) if managed else image.convert("RGB")
-    if alpha is not None:
-        flat = Image.new("RGB", image.size, ground)
-        flat.paste(color, mask=alpha)
-        color = flat
-    color.info = {}
-    return color
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey (modes I;16 and I) as L; what exceeds 16 bits is read as 31."""
-    values = np.asarray(image).astype(np.int64).clip(0)
-    top = 65535 if values.max() <= 65535 else 2**31 - 1
-    grey = Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
-    grey.info = {k: v for k, v in image.info.items() if k in ("icc_profile", "gamma", "srgb")}
-    return grey
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB, through the embedded profile or PNG's gamma where that makes a difference."""
-    if icc := image.info.get("icc_profile"):
-        try:
-            return _managed(image, icc)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
-            pass  # a broken or foreign profile, or a PIL without it: the numbers as they are
-    try:
-        plain = image.convert("RGB")
-    except ValueError:
-        raise InvalidRequest(
-            f"The picture has {image.mode} colours, which cannot be converted; save it as RGB."
-        ) from None
-    exponent = 1 / (2.2 * (image.info.get("gamma") or 1 / 2.2))
-    if "srgb" not in image.info and abs(exponent - 1) > 0.05:
-        plain = plain.point([round(255 * (v / 255) ** exponent) for v in range(256)] * 3)
-    return plain
-
-
-def _managed(image: Image.Image, icc: bytes) -> Image.Image:
-    """RGB through a colour profile; raises as ImageCms does where it does not fit."""
-    if image.mode in ("1", "P", "PA", "RGBA", "RGBX"):
-        image = image.convert("RGB")
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    srgb = ImageCms.createProfile("sRGB")
-    convert = ImageCms.buildTransform(profile, srgb, image.mode, "RGB")
-    if image.mode == "RGB":
-        colors = np.mgrid[:9, :9, :9].reshape(3, -1).T.astype(np.uint8) * 31
-        probe = Image.fromarray(colors.reshape(27, 27, 3))
-        if np.asarray(ImageChops.difference(probe, _applied(convert, probe))).max() <= 2:
-            return image  # sRGB but for rounding: the numbers stay as they are in the file
-    return _applied(convert, image)
-
-
-def _applied(convert: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
-    done = ImageCms.applyTransform(image, convert)
-    assert done is not None  # only in-place calls give None
-    return done

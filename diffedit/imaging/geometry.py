@@ -1,8 +1,8 @@
 """Geometry: fit a photograph into the network's canvas, and map masks and results back.
 
-It does not know prompts, networks or schedules.
+It does not use prompts, networks or schedules.
 
-Sizes are (height, width) as everywhere in the project; only PIL's own `.size` is (width, height).
+Sizes are (height, width), as everywhere in the project; only PIL's `.size` is (width, height).
 A *cell* is one latent pixel: `factor` x `factor` pixels of the canvas.
 """
 
@@ -20,19 +20,19 @@ from PIL import Image
 
 from engine.netspec import Size
 
-COARSEST = 8
-"""Cells along which a canvas is whole when its size is free: UNets halve the latent three times."""
+CANVAS_STEP = 8
+"""A freely chosen canvas side is a multiple of this many cells: UNets halve the latent 3 times."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a photograph lies in the canvas; every size is (height, width) in pixels.
+    """Position of a photograph on the canvas. Every size is (height, width) in pixels.
 
     Attributes:
-        source: the photograph's own size.
-        canvas: what the networks see.
-        fitted: the photograph's size on the canvas, aspect kept, at least 1.
-        top, left: where on the canvas it begins.
+        source: size of the photograph.
+        canvas: size of the networks' input.
+        fitted: size of the photograph on the canvas; same aspect ratio, each side at least 1.
+        top, left: first row and column of the photograph on the canvas.
     """
 
     source: Size
@@ -41,19 +41,30 @@ class Placement:
     top: int
     left: int
 
+    @property
+    def rows(self) -> slice:
+        """The canvas rows that the photograph covers."""
+        return slice(self.top, self.top + self.fitted[0])
+
+    @property
+    def columns(self) -> slice:
+        """The canvas columns that the photograph covers."""
+        return slice(self.left, self.left + self.fitted[1])
+
     def cells(self, factor: int) -> Size:
-        """(rows, columns) of the latent grid."""
+        """Return (rows, columns) of the latent grid."""
         return self.canvas[0] // factor, self.canvas[1] // factor
 
 
 def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: int) -> Size:
-    """The canvas on which the fitted photograph leaves least unused; of equal ones the larger.
+    """Return the canvas size that the fitted photograph covers best; the larger one of equals.
 
     Args:
-        photo: the photograph's size.
-        sizes: the sizes at hand. None where any will do: then both sides are multiples of eight
-            cells, the area is about `native` squared and the aspect about the photograph's.
-        native: the side in pixels the model was trained for.
+        photo: size of the photograph.
+        sizes: available canvas sizes. None allows any size: both sides are then multiples of
+            `CANVAS_STEP` cells, the area is close to `native` squared, and the aspect ratio close
+            to the photograph's.
+        native: side in pixels the model was trained for.
         factor: pixels per cell.
     """
     if sizes is not None:
@@ -63,111 +74,128 @@ def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: 
 
 @lru_cache(1024)
 def _free_size(photo: Size, native: int, factor: int) -> Size:
-    """The same among all sizes that a UNet takes; a millisecond's search."""
-    step = COARSEST * factor
-    area = max(1.0, (native / step) ** 2)  # in squares of `step`
+    """Search all sizes the UNet accepts; takes about a millisecond."""
+    step = CANVAS_STEP * factor
+    area = max(1.0, (native / step) ** 2)  # in units of step x step pixels
     longest = math.ceil(area)
 
-    def merit(units: Size) -> float:
-        there = units[0] * units[1]
-        return float(_coverage(photo, units)) * min(there / area, area / there)
+    def score(units: Size) -> float:
+        units_area = units[0] * units[1]
+        return float(_coverage(photo, units)) * min(units_area / area, area / units_area)
 
-    nearby = (
+    candidates = (
         (rows, columns)
         for rows in range(1, longest + 1)
         for columns in range(1, min(longest, math.ceil(2 * area / rows)) + 1)
     )
-    rows, columns = max(nearby, key=merit)
+    rows, columns = max(candidates, key=score)
     return rows * step, columns * step
 
 
 def _coverage(photo: Size, canvas: Size) -> Fraction:
-    """The share of the canvas that the fitted photograph takes, before rounding to pixels."""
-    high, wide = Fraction(photo[0], canvas[0]), Fraction(photo[1], canvas[1])
-    return min(high, wide) / max(high, wide)
+    """Return the share of the canvas that the photograph covers, before rounding to pixels."""
+    vertical, horizontal = Fraction(photo[0], canvas[0]), Fraction(photo[1], canvas[1])
+    return min(vertical, horizontal) / max(vertical, horizontal)
 
 
 def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placement]:
-    """The photograph centred in the canvas, aspect kept (Lanczos), the rest its own reflection.
+    """Resize the photograph (Lanczos), center it on the canvas and fill the rest by reflection.
 
-    Returns: float32 [3, H, W] in [-1, 1], and where it lies.
+    Returns: float32 [3, H, W] in [-1, 1], and the photograph's position.
     """
     (width, height), (canvas_height, canvas_width) = photo.size, canvas
-    if width * canvas_height >= height * canvas_width:  # as wide as the canvas
+    if width * canvas_height >= height * canvas_width:  # wider than the canvas
         fitted = max(1, round(height * canvas_width / width)), canvas_width
     else:
         fitted = canvas_height, max(1, round(width * canvas_height / height))
     top, left = (canvas_height - fitted[0]) // 2, (canvas_width - fitted[1]) // 2
     if (height, width) != fitted:
-        # reducing_gap: whole pixels are averaged first where there are many more than needed
+        # reducing_gap: shrink by a whole factor first, which is faster for large photographs
         photo = photo.resize(fitted[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
     below, right = canvas_height - fitted[0] - top, canvas_width - fitted[1] - left
-    # "symmetric" repeats itself as often as it takes, from a single pixel on
+    # "symmetric" repeats the reflection, so even a photograph of one pixel fills the canvas
     pixels = np.pad(np.asarray(photo), ((top, below), (left, right), (0, 0)), mode="symmetric")
     values = pixels.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(127.5) - 1
     return values, Placement((height, width), canvas, fitted, top, left)
 
 
-def region(p: Placement, factor: int) -> NDArray[np.bool_]:
-    """bool [h, w]: the cells that hold any pixel of the photograph."""
-    cells = np.zeros(p.cells(factor), dtype=np.bool_)
-    bottom, right = p.top + p.fitted[0], p.left + p.fitted[1]
-    cells[p.top // factor : -(-bottom // factor), p.left // factor : -(-right // factor)] = True
+def region(placement: Placement, factor: int) -> NDArray[np.bool_]:
+    """Return bool [h, w]: the cells that contain any pixel of the photograph."""
+    cells = np.zeros(placement.cells(factor), dtype=np.bool_)
+    rows, columns = (
+        slice(pixels.start // factor, math.ceil(pixels.stop / factor))
+        for pixels in (placement.rows, placement.columns)
+    )
+    cells[rows, columns] = True
     return cells
 
 
-def latent_mask(mask: Image.Image, p: Placement, factor: int) -> NDArray[np.bool_]:
-    """bool [h, w]: cells that hold any white of the mask, by area, so that all of it is repainted.
+def latent_mask(mask: Image.Image, placement: Placement, factor: int) -> NDArray[np.bool_]:
+    """Return bool [h, w]: the cells that contain any white area of the mask.
 
-    What a cell edits beyond the white, compositing takes back.
+    Every white pixel is repainted. Cells at the edge of the mask also repaint some black pixels;
+    `compose.composite` restores those.
 
     Args:
         mask: L, 0 or 255, of the photograph's size.
+        placement: position of the photograph.
+        factor: pixels per cell.
     """
-    assert mask.size == p.source[::-1]
-    rows, columns = p.cells(factor)
-    white = np.zeros(p.canvas, dtype=np.bool_)
-    area = mask.convert("F").resize(p.fitted[::-1], Image.Resampling.BOX)
-    white[p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]] = np.asarray(area) > 1e-3
+    assert mask.size == placement.source[::-1]
+    rows, columns = placement.cells(factor)
+    white = np.zeros(placement.canvas, dtype=np.bool_)
+    area = mask.convert("F").resize(placement.fitted[::-1], Image.Resampling.BOX)
+    white[placement.rows, placement.columns] = np.asarray(area) > 1e-3
     cells = np.asarray(white.reshape(rows, factor, columns, factor).any(axis=(1, 3)))
-    # A box filter gives a pixel that lies across two of its own to either; `mask_to_photo` looks at
-    # centres, so these count too.
-    down, across = _cells_of_pixels(p, factor)
-    tops, lefts = (np.flatnonzero(np.diff(places, prepend=-1)) for places in (down, across))
-    held = np.logical_or.reduceat(np.asarray(mask) > 0, tops, axis=0)
-    cells[np.ix_(down[tops], across[lefts])] |= np.logical_or.reduceat(held, lefts, axis=1)
+    # The box filter assigns a pixel between two cells to either one, `mask_to_photo` to the cell of
+    # its center. Set that cell as well, or the pixel might not be edited.
+    cell_rows, cell_columns = _cells_of_pixels(placement, factor)
+    tops, lefts = (np.flatnonzero(np.diff(c, prepend=-1)) for c in (cell_rows, cell_columns))
+    any_white = np.logical_or.reduceat(np.asarray(mask) > 0, tops, axis=0)
+    any_white = np.logical_or.reduceat(any_white, lefts, axis=1)
+    cells[np.ix_(cell_rows[tops], cell_columns[lefts])] |= any_white
     return cells
 
 
-def mask_to_photo(mask: NDArray[np.bool_], p: Placement, factor: int) -> Image.Image:
-    """L at the photograph's size: 255 for pixels whose centre lies in a cell that is set.
+def mask_to_photo(mask: NDArray[np.bool_], placement: Placement, factor: int) -> Image.Image:
+    """Return L of the photograph's size: 255 for pixels whose center is in a cell of the mask.
 
-    This is exactly the area that `composite` edits.
+    This is exactly the area that `compose.composite` replaces.
     """
-    rows, columns = _cells_of_pixels(p, factor)
+    rows, columns = _cells_of_pixels(placement, factor)
     values = np.where(mask, np.uint8(255), np.uint8(0))
     return Image.fromarray(values[:, columns].take(rows, axis=0))
 
 
-def _cells_of_pixels(p: Placement, factor: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The cells that the photograph's rows of pixels lie in, by their centres; and its columns."""
+def _cells_of_pixels(
+    placement: Placement, factor: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cell row of each pixel row of the photograph, and the cell column of each column.
 
-    def cell(pixels: int, fitted: int, start: int) -> NDArray[np.int64]:
-        centres = 2 * np.arange(pixels, dtype=np.int64) + 1  # twice the centres: whole numbers
-        return (centres * fitted + 2 * pixels * start) // (2 * pixels * factor)
+    A pixel belongs to the cell that contains its center.
+    """
 
-    rows = cell(p.source[0], p.fitted[0], p.top)
-    return rows, cell(p.source[1], p.fitted[1], p.left)
+    def cells(pixels: int, fitted: int, start: int) -> NDArray[np.int64]:
+        doubled_centers = 2 * np.arange(pixels, dtype=np.int64) + 1  # doubled: whole numbers
+        return (doubled_centers * fitted + 2 * pixels * start) // (2 * pixels * factor)
+
+    rows = cells(placement.source[0], placement.fitted[0], placement.top)
+    return rows, cells(placement.source[1], placement.fitted[1], placement.left)
 
 
-def to_photo(image: NDArray[np.float32], p: Placement) -> Image.Image:
-    """The canvas, float32 [3, H, W] in [-1, 1] (clipped), as RGB at the photograph's size."""
-    assert image.shape == (3, *p.canvas)
-    inside = image[:, p.top : p.top + p.fitted[0], p.left : p.left + p.fitted[1]]
+def to_photo(image: NDArray[np.float32], placement: Placement) -> Image.Image:
+    """Cut the photograph out of a canvas and return it as RGB of the photograph's size.
+
+    Args:
+        image: float32 [3, H, W]; values outside [-1, 1] are clipped.
+        placement: position of the photograph.
+    """
+    assert image.shape == (3, *placement.canvas)
+    inside = image[:, placement.rows, placement.columns]
     pixels = ((inside + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if p.fitted == p.source:
+    if placement.fitted == placement.source:
         return picture
-    grows = p.source[0] * p.source[1] > p.fitted[0] * p.fitted[1]
-    how = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
-    return picture.resize(p.source[::-1], how)
+    enlarge = placement.source[0] * placement.source[1] > placement.fitted[0] * placement.fitted[1]
+    resampling = Image.Resampling.BICUBIC if enlarge else Image.Resampling.LANCZOS
+    return picture.resize(placement.source[::-1], resampling)

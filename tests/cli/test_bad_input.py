@@ -1,4 +1,4 @@
-"""Whatever is wrong: one sentence, the documented code, and no file more or less than before."""
+"""Invalid input gives one sentence and the documented exit code, and changes no file."""
 
 from __future__ import annotations
 
@@ -9,28 +9,14 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffedit.cli import errors, output
-from tests.cli.conftest import FAST, TEXTS, Cli, Done
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def check(done: Done, code: int, *words: str) -> None:
-    """One sentence (after the line that names the backend), and no stack trace."""
-    said = [line for line in done.err.splitlines() if not line.startswith("backend:")]
-    assert done.code == code, done.err
-    assert len(said) == 1, done.err
-    for word in words:
-        assert word in said[0]
+from diffedit.cli import errors
+from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
 
 
 def huge_png() -> bytes:
@@ -49,28 +35,27 @@ PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "is empty"),
     "truncated": (lambda p: p.write_bytes(p.with_name("in.png").read_bytes()[:900]), "damaged"),
     "huge": (lambda p: p.write_bytes(huge_png()), "144,000,000 pixels"),
-    "text": (lambda p: p.write_text("no picture"), "no format that is read here"),
+    "text": (lambda p: p.write_text("no picture"), "is not in a supported format"),
     "folder": (lambda p: p.mkdir(), "is a folder"),
 }
 
 
-@pytest.mark.parametrize("kind", PICTURES)
-def test_pictures(kind: str, work: Path, cli: Cli) -> None:
-    make, words = PICTURES[kind]
+@pytest.mark.parametrize("case", PICTURES)
+def test_bad_pictures(case: str, work: Path, cli: Cli) -> None:
+    make, words = PICTURES[case]
     make(work / "bad.png")
     before = snapshot(work)
-    check(cli("edit", "bad.png", *TEXTS), 2, words)
-    if kind != "folder":
-        check(cli("edit", "in.png", *TEXTS, "--mask", "bad.png"), 2, words)
+    check_refused(cli("edit", "bad.png", *PROMPTS), 2, words)
+    check_refused(cli("edit", "in.png", *PROMPTS, "--mask", "bad.png"), 2, words)
     assert snapshot(work) == before
 
 
-def test_standard_input_that_is_no_picture(work: Path, cli: Cli) -> None:
-    check(cli("edit", "-", *TEXTS), 2, "empty (0 bytes)")
-    check(cli("edit", "-", *TEXTS, stdin=b"hello"), 2, "no format that is read here")
+def test_standard_input_that_is_not_a_picture(work: Path, cli: Cli) -> None:
+    check_refused(cli("edit", "-", *PROMPTS), 2, "empty (0 bytes)")
+    check_refused(cli("edit", "-", *PROMPTS, stdin=b"hello"), 2, "is not in a supported format")
 
 
-ODD = {
+UNUSUAL = {
     "palette.png": lambda i: i.convert("P"),
     "cmyk.jpg": lambda i: i.convert("CMYK"),
     "deep.png": lambda i: i.convert("I;16"),
@@ -80,17 +65,17 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image.Image) -> None:
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image.Image) -> None:
     options: dict[str, object] = {}
     if name == "animated.gif":
         options = {"save_all": True, "append_images": [Image.new("P", photo.size)]}
     if name == "turned.jpg":
         exif = Image.Exif()
-        exif[0x0112] = 6  # lies on its side
+        exif[0x0112] = 6  # rotate by 90 degrees
         options = {"exif": exif}
-    ODD[name](photo).save(name, **options)
-    done = cli("mask", name, *TEXTS, *FAST, "-o", "m.png")
+    UNUSUAL[name](photo).save(name, **options)
+    done = cli("mask", name, *PROMPTS, *FAST, "-o", "m.png")
     assert done.code == 0, done.err
     with Image.open("m.png") as mask:
         assert mask.size == ((72, 96) if name == "turned.jpg" else (96, 72))
@@ -120,37 +105,49 @@ def test_odd_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image.Ima
         (["--backend", "tensort"], "no backend 'tensort'"),
         (["--dtype", "fp8"], "no dtype 'fp8'"),
         (["--device", "gpu"], "no device 'gpu'"),
-        (["--out", "a.txt"], "no ending of a picture"),
-        (["--out", "in.png"], "exists already"),
-        (["--out", "."], "no ending of a picture"),
+        (["--out", "a.txt"], "extension of a supported picture format"),
+        (["--out", "in.png"], "already exists"),
+        (["--out", "."], "extension of a supported picture format"),
         (["--out", "a.png", "--mask-out", "a.png"], "named for two outputs"),
-        (["--out", "-", "--json"], "cannot share standard output"),
+        (["--out", "-", "--json"], "both write to standard output"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_options(arguments: list[str], word: str, work: Path, cli: Cli) -> None:
+def test_bad_options(arguments: list[str], word: str, work: Path, cli: Cli) -> None:
     before = snapshot(work)
-    check(cli("edit", "in.png", *TEXTS, *arguments), 2, word)
+    check_refused(cli("edit", "in.png", *PROMPTS, *arguments), 2, word)
     assert snapshot(work) == before
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["edit", "in.png"], ["edit", "in.png", "-p", "x", "--steps", "many"], ["edti"], ["edit"]],
+    ("arguments", "error"),
+    [
+        (["edit", "in.png"], "Missing option '--prompt' / '-p'"),
+        (
+            ["edit", "in.png", "-p", "x", "--steps", "many"],
+            "Invalid value for '--num-inference-steps'",
+        ),
+        (["edti"], "No such command 'edti'"),
+        (["edit"], "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_usage(arguments: list[str], work: Path, cli: Cli) -> None:
+def test_usage_errors_show_the_usage(
+    arguments: list[str], error: str, work: Path, cli: Cli
+) -> None:
     done = cli(*arguments)
     assert done.code == 2
     assert "Usage" in done.err
+    assert error in done.err
 
 
-def test_a_mask_of_another_aspect(work: Path, cli: Cli) -> None:
+def test_a_mask_of_another_aspect_ratio(work: Path, cli: Cli) -> None:
     Image.new("L", (50, 50), 255).save("m.png")
-    check(cli("edit", "in.png", *TEXTS, "--mask", "m.png"), 2, "another aspect")
+    check_refused(cli("edit", "in.png", *PROMPTS, "--mask", "m.png"), 2, "another aspect")
 
 
-def test_errors_are_json_too(work: Path, cli: Cli) -> None:
-    done = cli("edit", "nowhere.png", *TEXTS, "--json")
+def test_errors_are_also_printed_as_json(work: Path, cli: Cli) -> None:
+    done = cli("edit", "nowhere.png", *PROMPTS, "--json")
     assert done.line["error"]["exit_code"] == done.code == 2
     assert done.line["error"]["message"] in done.err
 
@@ -180,7 +177,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no checkpoint": (lambda f: (f / "model_index.json").unlink(), "not a diffusers checkpoint"),
     "pickle": (_pickle, "pickle weights"),
     "missing part": (lambda f: shutil.rmtree(f / "vae"), "checkpoint's vae is missing"),
-    "another kind": (
+    "another architecture": (
         lambda f: _index(f, unet=["diffusers", "SD3Transformer2DModel"]),
         "SD3Transformer2DModel",
     ),
@@ -189,20 +186,20 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_models(kind: str, work: Path, cli: Cli, tiny: Path) -> None:
-    change, words = MODELS[kind]
+@pytest.mark.parametrize("case", MODELS)
+def test_bad_models(case: str, work: Path, cli: Cli, tiny: Path) -> None:
+    change, words = MODELS[case]
     model = broken(tiny, work / "m", change)
     before = snapshot(work)
-    check(cli("edit", "in.png", *TEXTS, "--model", model), 3, words)
+    check_refused(cli("edit", "in.png", *PROMPTS, "--model", model), 3, words)
     assert snapshot(work) == before
 
 
-def test_a_model_that_is_not_there(work: Path, cli: Cli) -> None:
-    check(cli("edit", "in.png", *TEXTS, "--model", "./nowhere"), 3, "no model folder")
+def test_a_model_that_does_not_exist(work: Path, cli: Cli) -> None:
+    check_refused(cli("edit", "in.png", *PROMPTS, "--model", "./nowhere"), 3, "no model folder")
 
 
-def test_a_model_that_gives_nan(work: Path, cli: Cli, tiny: Path) -> None:
+def test_a_model_that_returns_nan(work: Path, cli: Cli, tiny: Path) -> None:
     def poison(folder: Path) -> None:
         file = folder / "unet" / "diffusion_pytorch_model.safetensors"
         weights = load_file(file)
@@ -210,46 +207,44 @@ def test_a_model_that_gives_nan(work: Path, cli: Cli, tiny: Path) -> None:
         save_file(weights, file, metadata={"format": "pt"})
 
     model = broken(tiny, work / "m", poison)
-    check(cli("edit", "in.png", *TEXTS, *FAST, "--model", model), 6, "unet", "mask")
+    check_refused(cli("edit", "in.png", *PROMPTS, *FAST, "--model", model), 6, "unet", "mask")
     assert not list(work.glob("*edited*"))
 
 
-def test_engines_that_are_not_there(work: Path, cli: Cli) -> None:
-    check(cli("edit", "in.png", *TEXTS, "--backend", "onnxruntime"), 4, "needs an engine folder")
-    check(cli("edit", "in.png", *TEXTS, "--engines", "nowhere"), 4, "manifest.json is missing")
+def test_bad_engine_folders(work: Path, cli: Cli) -> None:
+    check_refused(
+        cli("edit", "in.png", *PROMPTS, "--backend", "onnxruntime"), 4, "needs an engine folder"
+    )
+    check_refused(
+        cli("edit", "in.png", *PROMPTS, "--engines", "nowhere"), 4, "manifest.json is missing"
+    )
     (work / "e").mkdir()
     (work / "e" / "manifest.json").write_text('{"schema": 1, "entries": [')
-    check(cli("edit", "in.png", *TEXTS, "--engines", "e"), 4, "cannot be read")
+    check_refused(cli("edit", "in.png", *PROMPTS, "--engines", "e"), 4, "cannot be read")
 
 
 @pytest.mark.parametrize("out", ["nowhere/a.png", "in.png/a.png", "/proc/a.png"])
-def test_folders_that_take_no_file(out: str, work: Path, cli: Cli) -> None:
-    """/proc refuses files even to root."""
+def test_folders_that_are_not_writable(out: str, work: Path, cli: Cli) -> None:
+    """Nobody can create files in /proc, not even root."""
     before = snapshot(work)
-    check(cli("edit", "in.png", *TEXTS, "-o", out), 5, out, "cannot be written")
-    check(cli("edit", "in.png", *TEXTS, "--panel", out), 5, out, "cannot be written")
+    check_refused(cli("edit", "in.png", *PROMPTS, "-o", out), 5, out, "cannot be written")
+    check_refused(cli("edit", "in.png", *PROMPTS, "--panel", out), 5, out, "cannot be written")
     assert snapshot(work) == before
 
 
-def test_replay_of_what_keeps_no_edit(work: Path, cli: Cli) -> None:
-    check(cli("replay", "in.png", "in.png"), 2, "holds no parameters")
-    check(cli("replay", "nowhere.png", "in.png"), 2, "does not exist")
+def test_replay_of_a_file_without_a_record(work: Path, cli: Cli) -> None:
+    check_refused(cli("replay", "in.png", "in.png"), 2, "contains no parameters")
+    check_refused(cli("replay", "nowhere.png", "in.png"), 2, "does not exist")
     (work / "t.png").write_text("text")
-    check(cli("replay", "t.png", "in.png"), 2, "no readable PNG")
-    records: list[Any] = [{"parameters": 3, "input": "x"}, {"input": "x"}, []]
-    for record in records:
-        with Image.open("in.png") as image:
-            data = output.encode(image, Path("r.png"), record)
-        (work / "r.png").write_bytes(data)
-        check(cli("replay", "r.png", "in.png"), 2, "damaged")
+    check_refused(cli("replay", "t.png", "in.png"), 2, "not a readable PNG")
 
 
-def test_pipes_are_written_to_and_never_replaced(work: Path, cli: Cli) -> None:
-    """What is no plain file (a pipe here, as a device would be) keeps its place."""
+def test_pipes_are_written_and_not_replaced(work: Path, cli: Cli) -> None:
+    """Devices are treated in the same way."""
     os.mkfifo(work / "pipe.png")
     reader = os.open(work / "pipe.png", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        done = cli("edit", "in.png", *TEXTS, *FAST, "-o", "pipe.png", "--force")
+        done = cli("edit", "in.png", *PROMPTS, *FAST, "-o", "pipe.png", "--force")
         assert done.code == 0, done.err
         assert os.read(reader, 8) == b"\x89PNG\r\n\x1a\n"
         assert (work / "pipe.png").is_fifo()
@@ -267,13 +262,15 @@ def test_pipes_are_written_to_and_never_replaced(work: Path, cli: Cli) -> None:
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_what_cannot_be_provoked_has_its_code(
+def test_exit_codes_of_errors_that_are_hard_to_provoke(
     error: BaseException, code: int, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert errors.exit_code(error) == code
+    assert errors.report_error(error) == code
     assert word in capsys.readouterr().err
 
 
-def test_the_unforeseen_keeps_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    assert errors.exit_code(ZeroDivisionError("x")) == 1
-    assert "please report it" in capsys.readouterr().err
+def test_unexpected_errors_keep_their_stack_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert errors.report_error(ZeroDivisionError("x")) == 1
+    printed = capsys.readouterr().err
+    assert "ZeroDivisionError: x" in printed
+    assert "please report it" in printed

@@ -1,4 +1,4 @@
-"""`batch`: shared calls, lines that fail alone, and going on where it stopped."""
+"""`batch`: shared calls, failed lines, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from diffedit.cli.batch import read_lines
-from tests.cli.conftest import Cli, Done
-from tests.cli.test_bad_input import check
+from tests.cli.conftest import FAST, PROMPTS, Cli, Outcome, check_refused
 
 EDIT: dict[str, Any] = {
     "image": "in.png",
@@ -31,11 +30,13 @@ def write(edits: Path, *rows: dict[str, Any] | str) -> None:
     edits.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
 
 
-def statuses(done: Done) -> list[str]:
-    return [line["status"] for line in sorted(done.lines, key=lambda line: line["line"])]
+def statuses(outcome: Outcome) -> list[str]:
+    return [line["status"] for line in sorted(outcome.lines, key=lambda line: line["line"])]
 
 
-def test_many_edits_and_again(work: Path, edits: Path, cli: Cli, photo: Image.Image) -> None:
+def test_many_edits_are_run_and_skipped_when_run_again(
+    work: Path, edits: Path, cli: Cli, photo: Image.Image
+) -> None:
     Image.linear_gradient("L").resize(photo.size).save("m.png")
     rows = [EDIT | {"out": f"{seed}.png", "seed": seed} for seed in range(3)]
     write(edits, *rows, "", EDIT | {"out": "m-out.png", "mask_image": "m.png"})
@@ -43,27 +44,7 @@ def test_many_edits_and_again(work: Path, edits: Path, cli: Cli, photo: Image.Im
     assert done.code == 0, done.err
     assert [line["line"] for line in done.lines] == [1, 2, 3, 5]
     assert statuses(done) == ["done"] * 4
-    assert "4 of 4 edits are there, 0 failed" in done.err
-    single = cli(
-        "edit",
-        "in.png",
-        "-p",
-        "a blue ball",
-        "--source",
-        "a red ball",
-        "--steps",
-        2,
-        "--mask-thresholding-ratio",
-        1,
-        "--seed",
-        2,
-        "--dtype",
-        "fp32",
-        "--json",
-    )
-    shared = done.lines[2]["stats"]
-    assert shared["rows"]["unet"] <= single.line["stats"]["rows"]["unet"]
-    assert single.line["parameters"] == done.lines[2]["parameters"]
+    assert "4 of 4 edits done, 0 failed" in done.err
     before = (work / "0.png").stat().st_mtime_ns
     (work / "1.png").unlink()
     again = cli("batch", edits, "--dtype", "fp32")
@@ -73,7 +54,20 @@ def test_many_edits_and_again(work: Path, edits: Path, cli: Cli, photo: Image.Im
     assert replayed.code == 0, replayed.err
 
 
-def test_what_is_there_is_not_overwritten(work: Path, edits: Path, cli: Cli) -> None:
+def test_edits_of_one_picture_share_its_inversion(work: Path, edits: Path, cli: Cli) -> None:
+    write(edits, *(EDIT | {"out": f"{seed}.png", "seed": seed} for seed in range(3)))
+    batch = cli("batch", edits, "--dtype", "fp32", "--in-flight", 1)
+    assert [line["stats"]["rows"]["unet"] for line in batch.lines] == [
+        20 + 2 + 4,  # mask, inversion, decoding with guidance
+        20 + 4,
+        20 + 4,
+    ]
+    single = cli("edit", "in.png", *PROMPTS, *FAST, "--seed", 2, "--json")
+    assert single.line["stats"]["rows"]["unet"] == 20 + 2 + 4
+    assert single.line["parameters"] == batch.lines[2]["parameters"]
+
+
+def test_files_of_other_edits_are_not_overwritten(work: Path, edits: Path, cli: Cli) -> None:
     write(edits, EDIT | {"out": "a.png"}, EDIT | {"out": "in2.png"})
     (work / "in2.png").write_bytes(b"mine")
     assert statuses(cli("batch", edits)) == ["done", "failed"]
@@ -81,16 +75,16 @@ def test_what_is_there_is_not_overwritten(work: Path, edits: Path, cli: Cli) -> 
     write(edits, EDIT | {"out": "a.png", "seed": 1})
     refused = cli("batch", edits)
     assert (refused.code, statuses(refused)) == (2, ["failed"])
-    assert "not this edit's; add --force" in refused.line["error"]["message"]
+    assert "was not made by this edit; add --force" in refused.line["error"]["message"]
     assert statuses(cli("batch", edits, "--force")) == ["done"]
 
 
-def test_lines_fail_alone(work: Path, edits: Path, cli: Cli) -> None:
+def test_a_failed_line_does_not_stop_the_others(work: Path, edits: Path, cli: Cli) -> None:
     Image.new("L", (50, 50), 255).save("square.png")
     good = EDIT | {"out": "good.png"}
     bad: list[tuple[dict[str, Any] | str, str]] = [
-        ("{not json", "no json object"),
-        ("[1]", "no json object"),
+        ("{not json", "is not a JSON object"),
+        ("[1]", "is not a JSON object"),
         (EDIT, "has no out"),
         ({"prompt": "x", "out": "o.png"}, "has no image"),
         (EDIT | {"out": "a.png", "prompt": " "}, "prompt is blank"),
@@ -98,7 +92,7 @@ def test_lines_fail_alone(work: Path, edits: Path, cli: Cli) -> None:
         (EDIT | {"out": "c.png", "strength": float("nan")}, "strength is nan"),
         (EDIT | {"out": "d.png", "image": "nowhere.png"}, "does not exist"),
         (EDIT | {"out": "e.jpg"}, "only PNG"),
-        (EDIT | {"out": "good.png"}, "output of line 1"),
+        (EDIT | {"out": "good.png"}, "also the output of line 1"),
         (EDIT | {"out": "nowhere/f.png"}, "cannot be written"),
         (EDIT | {"out": "g.png", "mask_image": "square.png"}, "another aspect"),
         (EDIT | {"out": 7}, "must be a path"),
@@ -122,15 +116,15 @@ def test_edits_from_standard_input(work: Path, cli: Cli) -> None:
 
 
 def test_a_file_without_edits(work: Path, edits: Path, cli: Cli) -> None:
-    check(cli("batch", "nowhere.jsonl"), 2, "cannot be read")
+    check_refused(cli("batch", "nowhere.jsonl"), 2, "cannot be read")
     edits.write_text("\n \n")
-    check(cli("batch", edits), 2, "holds no edits")
+    check_refused(cli("batch", edits), 2, "contains no edits")
     edits.write_bytes(b"\xff\xfe\x00")
-    check(cli("batch", edits), 2, "no UTF-8 text")
+    check_refused(cli("batch", edits), 2, "not UTF-8 text")
 
 
-def test_a_separator_inside_a_text_ends_no_line(edits: Path) -> None:
-    """json allows U+2028 and U+0085 in a text; a file from Windows ends its lines in CR LF."""
+def test_a_line_separator_inside_a_string_does_not_end_the_line(edits: Path) -> None:
+    """JSON strings may contain U+2028 and U+0085; files from Windows end lines with CR LF."""
     rows = [{"image": "a.png", "prompt": "a\u2028dog\x85"}, {"image": "b.png", "prompt": "b"}]
     edits.write_bytes("\r\n".join(json.dumps(r, ensure_ascii=False) for r in rows).encode())
     assert [line.fields for line in read_lines(str(edits))] == rows

@@ -1,4 +1,4 @@
-"""`build`, `engines list|explain` and edits on compiled networks."""
+"""`build`, `engines list`, `engines explain`, and edits on compiled networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from demo import random_checkpoint
 from engine.manifest import Manifest
-from tests.cli.conftest import FAST, TEXTS, Cli
-from tests.cli.test_bad_input import check, snapshot
+from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
 from tests.export.conftest import run as build
+
+pytestmark = pytest.mark.slow  # the fixture compiles a model
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +25,11 @@ def _engines(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engines(_engines: Path, work: Path) -> Path:
-    """A copy to spoil, in the work folder."""
+    """A copy in the work folder, which a test may damage."""
     return Path(shutil.copytree(_engines, work / "engines"))
 
 
-def test_build_goes_through_to_the_compiler(
+def test_build_passes_its_arguments_to_the_compiler(
     work: Path, engines: Path, cli: Cli, tiny: Path
 ) -> None:
     before = snapshot(engines)
@@ -38,22 +39,23 @@ def test_build_goes_through_to_the_compiler(
     assert b"Nothing to do" in done.out
     assert snapshot(engines) == before
     assert b"diffedit-trt build" in cli("build", "--help").out
-    check(cli("build", "./nowhere", "--out", "e2"), 3, "no model folder")
-    check(cli("build", tiny, "--out", "e2", "--size", "63"), 2, "multiples")
+    check_refused(cli("build", "./nowhere", "--out", "e2"), 3, "no model folder")
+    check_refused(cli("build", tiny, "--out", "e2", "--size", "63"), 2, "multiples")
 
 
-def test_edit_on_engines(work: Path, engines: Path, cli: Cli) -> None:
+def test_edit_with_engines(work: Path, engines: Path, cli: Cli) -> None:
     arguments = ("--engines", engines, "--json")
-    torch = cli("edit", "in.png", *TEXTS, *FAST, *arguments, "--backend", "torch", "-o", "t.png")
-    onnx = cli("edit", "in.png", *TEXTS, *FAST, *arguments, "--backend", "onnxruntime")
+    torch = cli("edit", "in.png", *PROMPTS, *FAST, *arguments, "--backend", "torch", "-o", "t.png")
+    onnx = cli("edit", "in.png", *PROMPTS, *FAST, *arguments, "--backend", "onnxruntime")
     assert (torch.code, onnx.code) == (0, 0), onnx.err
     assert onnx.line["backend"].startswith("onnxruntime")
     assert onnx.line["size"] == [64, 64]
-    auto = cli("edit", "in.png", *TEXTS, *FAST, *arguments, "-o", "auto.png")
-    assert "(" in auto.err.splitlines()[0]  # which backend, and why
+    auto = cli("edit", "in.png", *PROMPTS, *FAST, *arguments, "-o", "auto.png")
+    assert auto.line["backend"] == torch.line["backend"]
+    assert "the folder has no TensorRT engines" in auto.err.splitlines()[0]
 
 
-def test_list(engines: Path, cli: Cli) -> None:
+def test_list_shows_every_network(engines: Path, cli: Cli) -> None:
     done = cli("engines", "list", engines)
     text = done.out.decode()
     assert done.code == 0, done.err
@@ -65,7 +67,7 @@ def test_list(engines: Path, cli: Cli) -> None:
     }
 
 
-def test_explain_what_can_be_used(engines: Path, cli: Cli, tiny: Path) -> None:
+def test_explain_names_the_usable_backends(engines: Path, cli: Cli, tiny: Path) -> None:
     done = cli("engines", "explain", engines)
     assert done.code == 0, done.err
     text = done.out.decode()
@@ -77,45 +79,53 @@ def test_explain_what_can_be_used(engines: Path, cli: Cli, tiny: Path) -> None:
     assert said["backends"]["onnxruntime"]["usable"] is True
 
 
-def test_explain_another_model(engines: Path, cli: Cli, tiny_v: Path, tmp_path: Path) -> None:
+def test_explain_compares_the_model(engines: Path, cli: Cli, tiny_v: Path, tmp_path: Path) -> None:
     other = random_checkpoint.make(tmp_path / "other", "tiny", seed=5)
     done = cli("engines", "explain", engines, "--model", other)
     assert done.code == 4
     assert "differs from the model in use" in done.out.decode()
     refused = cli(
-        "edit", "in.png", *TEXTS, "--model", other, "--engines", engines, "--backend", "onnxruntime"
+        "edit",
+        "in.png",
+        *PROMPTS,
+        "--model",
+        other,
+        "--engines",
+        engines,
+        "--backend",
+        "onnxruntime",
     )
-    check(refused, 4, "differs from the model in use", "diffedit-trt build")
+    check_refused(refused, 4, "differs from the model in use", "diffedit-trt build")
 
 
-@pytest.mark.parametrize("harm", ["missing", "truncated", "edited"])
-def test_files_that_are_not_as_built(harm: str, engines: Path, cli: Cli) -> None:
+@pytest.mark.parametrize("damage", ["missing", "truncated", "edited"])
+def test_damaged_files_are_refused(damage: str, engines: Path, cli: Cli) -> None:
     (file,) = engines.glob("unet*.onnx")
     data = file.read_bytes()
-    if harm == "missing":
+    if damage == "missing":
         file.unlink()
     else:
         middle = len(data) // 2
         cut = data[:middle]
-        file.write_bytes(cut if harm == "truncated" else cut + b"\0\1\2" + data[middle + 3 :])
-    words = {"missing": "is missing", "truncated": "is truncated", "edited": "was changed"}[harm]
+        file.write_bytes(cut if damage == "truncated" else cut + b"\0\1\2" + data[middle + 3 :])
+    words = {"missing": "is missing", "truncated": "is truncated", "edited": "was changed"}[damage]
     done = cli("engines", "explain", engines)
     assert done.code == 4
     assert words in done.out.decode()
-    edit = ("edit", "in.png", *TEXTS, "--engines", engines, "--backend", "onnxruntime")
-    check(cli(*edit), 4, file.name, words)
+    edit = ("edit", "in.png", *PROMPTS, "--engines", engines, "--backend", "onnxruntime")
+    check_refused(cli(*edit), 4, file.name, words)
 
 
 def test_a_size_that_was_not_compiled(engines: Path, cli: Cli) -> None:
     arguments = ("--engines", engines, "--backend", "onnxruntime", "--size", "96x64")
-    check(cli("edit", "in.png", *TEXTS, *arguments), 4, "96x64", "build it with")
+    check_refused(cli("edit", "in.png", *PROMPTS, *arguments), 4, "96x64", "build it with")
 
 
 def test_a_manifest_of_another_version(engines: Path, cli: Cli) -> None:
     path = engines / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    check(cli("engines", "list", engines), 4, "another version of this program")
-    check(cli("engines", "list", "nowhere"), 4, "has no engines")
+    check_refused(cli("engines", "list", engines), 4, "another version of this program")
+    check_refused(cli("engines", "list", "nowhere"), 4, "has no engines")
 
 
 def test_an_unfinished_build_is_not_usable(engines: Path, cli: Cli) -> None:

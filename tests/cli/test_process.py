@@ -1,4 +1,4 @@
-"""The command line as a process of its own: pipes, signals, a full disk."""
+"""The command line in a separate process: pipes, signals, a full disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import FAST, TEXTS
+from tests.cli.conftest import FAST, PROMPTS
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 COMMAND = [sys.executable, "-m", "diffedit.cli"]
@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def start(work: Path) -> Iterator[Start]:
-    """Start a command line in the work folder; what is left of it is killed at the end."""
-    begun: list[subprocess.Popen[bytes]] = []
+    """Start a command line in the work folder; the end of the test kills it."""
+    processes: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: object, file_bytes: int | None = None) -> subprocess.Popen[bytes]:
         def limit() -> None:
@@ -39,34 +39,36 @@ def start(work: Path) -> Iterator[Start]:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             preexec_fn=limit if file_bytes is not None else None,
         )
-        begun.append(process)
+        processes.append(process)
         return process
 
     yield run
-    for process in begun:
+    for process in processes:
         process.kill()
         process.communicate()
 
 
-def test_a_pipe_and_a_disk_that_is_full(start: Start, work: Path, photo: Image.Image) -> None:
-    """Both at once, since most of their time is PyTorch's import."""
-    piped = start("edit", "-", *TEXTS, *FAST)
-    full = start("edit", "in.png", *TEXTS, *FAST, "--mask-out", "m.png", file_bytes=2000)
+@pytest.mark.slow
+def test_a_pipe_and_a_full_disk(start: Start, work: Path, photo: Image.Image) -> None:
+    """Both run at the same time, because importing PyTorch takes most of it."""
+    piped = start("edit", "-", *PROMPTS, *FAST)
+    full = start("edit", "in.png", *PROMPTS, *FAST, "--mask-out", "m.png", file_bytes=2000)
     out, err = piped.communicate((work / "in.png").read_bytes())
     assert piped.returncode == 0, err.decode()
     with Image.open(io.BytesIO(out)) as image:
         assert (image.format, image.size) == ("PNG", photo.size)
     _, err = full.communicate()
     assert full.returncode == 5, err.decode()
-    assert "in.edited.png cannot be written (File too large); nothing was changed" in err.decode()
+    assert "in.edited.png cannot be written (File too large); no file was changed" in err.decode()
     assert [p.name for p in work.iterdir()] == ["in.png"]
 
 
-def test_signals_leave_nothing_behind(start: Start, work: Path) -> None:
+@pytest.mark.slow
+def test_signals_leave_no_files(start: Start, work: Path) -> None:
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = start("edit", "in.png", *TEXTS, "--steps", 1000, "--panel", "p.png")
+        process = start("edit", "in.png", *PROMPTS, "--steps", 1000, "--panel", "p.png")
         assert process.stderr is not None
-        for line in process.stderr:  # the model is loaded once the backend is named
+        for line in process.stderr:  # this line is printed once the model is loaded
             if line.startswith(b"backend:"):
                 break
         assert [p for p in work.iterdir() if p.name.endswith(".tmp")]

@@ -1,4 +1,4 @@
-"""Texts to ids with a small real tokenizer: padding, cutting off, and broken folders."""
+"""Token ids from a small real tokenizer: padding, truncation, warnings, and broken folders."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from transformers.utils import logging
 
 from demo.random_checkpoint import make_tokenizer
-from diffedit.conditioning.tokenizer import Tokenizer
+from diffedit.conditioning.tokenizer import Tokenizer, truncation_warning
 from engine.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    make_tokenizer(made)
-    return made
+    tokenizer_folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    make_tokenizer(tokenizer_folder)
+    return tokenizer_folder
 
 
 @pytest.fixture(scope="module")
@@ -30,79 +30,76 @@ def tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(folder, 77)
 
 
+@pytest.fixture(scope="module")
 def vocabulary(folder: Path) -> dict[str, int]:
-    there: dict[str, int] = json.loads((folder / "vocab.json").read_text())
-    return there
+    entries: dict[str, int] = json.loads((folder / "vocab.json").read_text())
+    return entries
 
 
-def test_ids_begin_end_and_are_filled_up(tokenizer: Tokenizer, folder: Path) -> None:
-    known = vocabulary(folder)
-    ids, truncated = tokenizer.ids("A  red\ncup")
-    begin, end = known["<|startoftext|>"], known["<|endoftext|>"]
-    words = [known[f"{w}</w>"] for w in ("a", "red", "cup")]
-    assert ids == (begin, *words, *[end] * 73)
-    assert truncated is False
+def test_texts_get_begin_end_and_padding_tokens(
+    tokenizer: Tokenizer, vocabulary: dict[str, int]
+) -> None:
+    begin, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
+    words = [vocabulary[f"{word}</w>"] for word in ("a", "red", "cup")]
+    assert tokenizer.encode("A  red\ncup") == (begin, *words, *[end] * 73)
+    assert tokenizer.encode("") == (begin, *[end] * 76)
 
 
-def test_the_empty_text(tokenizer: Tokenizer, folder: Path) -> None:
-    known = vocabulary(folder)
-    ids, truncated = tokenizer.ids("")
-    assert ids == (known["<|startoftext|>"], *[known["<|endoftext|>"]] * 76)
-    assert not truncated
-
-
-def _with(folder: Path, tmp_path: Path, changes: dict[str, str | None]) -> Path:
-    """A copy whose configuration says something else."""
+def _with_config(folder: Path, tmp_path: Path, changes: dict[str, str | None]) -> Path:
+    """A copy of the tokenizer folder with changed special tokens."""
     copy = Path(shutil.copytree(folder, tmp_path / "tokenizer"))
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        there = json.loads((copy / name).read_text())
-        (copy / name).write_text(json.dumps(there | changes))
+        config = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(config | changes))
     return copy
 
 
-def test_stable_diffusion_2_fills_up_with_its_own_token(folder: Path, tmp_path: Path) -> None:
-    known = vocabulary(folder)
-    assert known["!"] == 0
-    ids, _ = Tokenizer(_with(folder, tmp_path, {"pad_token": "!"}), 77).ids("a cup")
-    assert ids[3:] == (known["<|endoftext|>"], *[0] * 73)
+def test_stable_diffusion_2_pads_with_its_own_token(
+    folder: Path, vocabulary: dict[str, int], tmp_path: Path
+) -> None:
+    assert vocabulary["!"] == 0
+    ids = Tokenizer(_with_config(folder, tmp_path, {"pad_token": "!"}), 77).encode("a cup")
+    assert ids[3:] == (vocabulary["<|endoftext|>"], *[0] * 73)
 
 
-def test_a_folder_with_tokenizer_json_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_only_tokenizer_json(folder: Path, tmp_path: Path) -> None:
     from transformers import CLIPTokenizerFast
 
     CLIPTokenizerFast.from_pretrained(folder).save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     assert not (tmp_path / "vocab.json").exists()
-    assert Tokenizer(tmp_path, 77).ids("a red cup") == Tokenizer(folder, 77).ids("a red cup")
+    expected = Tokenizer(folder, 77).encode("a red cup")
+    assert Tokenizer(tmp_path, 77).encode("a red cup") == expected
 
 
-def test_a_text_that_just_fits_and_one_that_does_not(tokenizer: Tokenizer, folder: Path) -> None:
-    known = vocabulary(folder)
-    fits = " ".join(["cup"] * 75)
-    assert tokenizer.ids(fits) == (
-        (known["<|startoftext|>"], *[known["cup</w>"]] * 75, known["<|endoftext|>"]),
-        False,
-    )
-    assert tokenizer.cut_off(fits) == ""
-    ids, truncated = tokenizer.ids(fits + " bowl")
-    assert truncated
-    assert ids == tokenizer.ids(fits)[0]
-    assert tokenizer.cut_off(fits + " bowl") == "bowl"
+def test_the_longest_text_that_fits_is_not_truncated(
+    tokenizer: Tokenizer, vocabulary: dict[str, int]
+) -> None:
+    text = " ".join(["cup"] * 75)
+    begin, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
+    assert tokenizer.encode(text) == (begin, *[vocabulary["cup</w>"]] * 75, end)
+    assert tokenizer.truncated_text(text) == ""
 
 
-def test_words_that_are_read_in_part_are_named_whole(tokenizer: Tokenizer) -> None:
+def test_one_more_word_is_dropped(tokenizer: Tokenizer) -> None:
+    text = " ".join(["cup"] * 75)
+    assert tokenizer.encode(text + " bowl") == tokenizer.encode(text)
+    assert tokenizer.truncated_text(text + " bowl") == "bowl"
+
+
+def test_the_truncated_text_starts_with_a_whole_word(tokenizer: Tokenizer) -> None:
     cups = " ".join(["cup"] * 73)
-    # "Zzzz" is spelt in four letters, of which two fit
-    assert tokenizer.cut_off(cups + " Zzzz Pear") == "Zzzz Pear"
+    # "Zzzz" takes four tokens, of which two fit
+    assert tokenizer.truncated_text(cups + " Zzzz Pear") == "Zzzz Pear"
 
 
-def test_the_warning_names_the_text_and_the_words(tokenizer: Tokenizer) -> None:
+def test_a_warning_names_the_prompt_and_the_dropped_words(tokenizer: Tokenizer) -> None:
     long = " ".join(["cup"] * 75) + " on a Wooden table"
-    ids, warnings = tokenizer.ids_of({"source": "a cup", "prompt": long, "negative": long})
+    ids, warnings = tokenizer.encode_prompts({"source": "a cup", "prompt": long, "negative": long})
     assert ids == {
-        "source": tokenizer.ids("a cup")[0],
-        "prompt": tokenizer.ids(long)[0],
-        "negative": tokenizer.ids(long)[0],
+        "source": tokenizer.encode("a cup"),
+        "prompt": tokenizer.encode(long),
+        "negative": tokenizer.encode(long),
     }
     assert len(warnings) == 2
     assert warnings[0].startswith("The prompt is longer than the 77 tokens")
@@ -110,42 +107,44 @@ def test_the_warning_names_the_text_and_the_words(tokenizer: Tokenizer) -> None:
     assert warnings[1].startswith("The negative prompt is longer")
 
 
-def test_a_warning_stays_short(tokenizer: Tokenizer) -> None:
-    _, (warning,) = tokenizer.ids_of({"prompt": "cup " * 1000})
+def test_a_warning_shortens_a_long_quotation() -> None:
+    warning = truncation_warning("source", "cup " * 1000, 77)
+    assert warning.startswith("The source prompt is longer")
     assert len(warning) < 300
     assert '..."' in warning
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=120))
-def test_any_text_has_as_many_ids_as_asked_for(tokenizer: Tokenizer, text: str) -> None:
-    ids, truncated = tokenizer.ids(text)
-    assert len(ids) == 77
-    assert (tokenizer.cut_off(text) != "") == truncated
-    assert tokenizer.cut_off(text) in text
+def test_any_text_gives_ids_of_the_fixed_length(tokenizer: Tokenizer, text: str) -> None:
+    all_ids, _ = tokenizer._encode_all(text)
+    assert len(tokenizer.encode(text)) == 77
+    assert (tokenizer.truncated_text(text) != "") == (len(all_ids) > 77)
+    assert tokenizer.truncated_text(text) in text
 
 
-def test_the_library_says_nothing_of_long_texts(
+def test_the_library_logs_nothing_about_long_texts(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours is the warning that names the words; theirs, about an index error, is not true here."""
+    """The library warns of indexing errors, which truncation prevents here."""
     logging.enable_propagation()
     try:
-        Tokenizer(folder, 77).ids("cup " * 500)
+        Tokenizer(folder, 77).encode("cup " * 500)
     finally:
         logging.disable_propagation()
     assert caplog.text == ""
 
 
 def test_other_lengths(folder: Path) -> None:
-    ids, truncated = Tokenizer(folder, 4).ids("a red cup")
-    assert len(ids) == 4
-    assert truncated
+    short = Tokenizer(folder, 4)
+    assert len(short.encode("a red cup")) == 4
+    assert short.truncated_text("a red cup") == "cup"
 
 
-def test_from_many_threads(tokenizer: Tokenizer) -> None:
+def test_threads_share_a_tokenizer(tokenizer: Tokenizer) -> None:
     texts = [f"a red cup {'and a pear ' * n}" for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(tokenizer.ids, texts)) == [tokenizer.ids(t) for t in texts]
+        ids = list(pool.map(tokenizer.encode, texts))
+    assert ids == [tokenizer.encode(text) for text in texts]
 
 
 def _remove(*names: str) -> Callable[[Path], object]:
@@ -159,18 +158,18 @@ def _write(name: str, data: bytes) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("breaking", "message"),
     [
-        (shutil.rmtree, "holds no tokenizer"),
-        (_remove("vocab.json"), "holds no tokenizer"),
-        (_remove("merges.txt"), "holds no tokenizer"),
-        (_remove("vocab.json", "merges.txt"), "holds no tokenizer"),
-        (_write("vocab.json", b'{"a": 1'), "cannot be read"),
-        (_write("vocab.json", b'{"a": 1}'), "cannot be read"),
-        (_write("merges.txt", b"\xff\xfe\0"), "cannot be read"),
-        (_write("tokenizer_config.json", b"{"), "cannot be read"),
-        (_write("tokenizer.json", b"{}"), "cannot be read"),
+        (shutil.rmtree, "contains no tokenizer"),
+        (_remove("vocab.json"), "contains no tokenizer"),
+        (_remove("merges.txt"), "contains no tokenizer"),
+        (_remove("vocab.json", "merges.txt"), "contains no tokenizer"),
+        (_write("vocab.json", b'{"a": 1'), "cannot be loaded"),
+        (_write("vocab.json", b'{"a": 1}'), "cannot be loaded"),
+        (_write("merges.txt", b"\xff\xfe\0"), "cannot be loaded"),
+        (_write("tokenizer_config.json", b"{"), "cannot be loaded"),
+        (_write("tokenizer.json", b"{}"), "cannot be loaded"),
     ],
 )
-def test_a_broken_folder_is_a_sentence(
+def test_a_broken_folder_raises_one_sentence(
     folder: Path, tmp_path: Path, breaking: Callable[[Path], object], message: str
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "tokenizer"))
@@ -182,25 +181,30 @@ def test_a_broken_folder_is_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"pad_token": None}, {"pad_token": "[PAD]"}, {"eos_token": "[END]"}, {"bos_token": None}],
+    ("changes", "message"),
+    [
+        ({"pad_token": None}, "does not add begin, end and padding"),
+        ({"pad_token": "[PAD]"}, "does not add begin, end and padding"),
+        ({"eos_token": "[END]"}, "does not add begin, end and padding"),
+        ({"bos_token": None}, "cannot be loaded"),
+    ],
 )
-def test_tokens_that_the_vocabulary_lacks_are_refused(
-    folder: Path, tmp_path: Path, changes: dict[str, str | None]
+def test_special_tokens_outside_the_vocabulary_are_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, str | None], message: str
 ) -> None:
-    """They would get ids beyond the text encoder's table."""
-    copy = _with(folder, tmp_path, changes)
-    with pytest.raises(CheckpointError, match=r"does not begin, end|cannot be read"):
+    """Their ids would index past the text encoder's embedding table."""
+    copy = _with_config(folder, tmp_path, changes)
+    with pytest.raises(CheckpointError, match=message):
         Tokenizer(copy, 77)
 
 
-def test_a_tokenizer_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
-    """Without begin and end the embedding would be read at the wrong place."""
+def test_a_tokenizer_without_begin_and_end_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The text encoder reads its pooled embedding at the end token."""
     from tokenizers import Tokenizer as Plain
     from tokenizers.models import WordLevel
 
     copy = tmp_path / "tokenizer"
     copy.mkdir()
     Plain(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(copy / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match="tokenizer"):
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
         Tokenizer(copy, 77)

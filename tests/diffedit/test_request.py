@@ -1,4 +1,4 @@
-"""Every bound of a request, from both sides, and the way of its fields into JSON and back."""
+"""The range of every option from both sides, and the conversion of options to JSON and back."""
 
 from __future__ import annotations
 
@@ -27,15 +27,27 @@ from diffedit.result import EditResult, Stats
 from engine.errors import DiffEditError
 
 NAN, INF = float("nan"), float("inf")
-NEVER: list[object] = [NAN, INF, -INF, None, "1", True, 1j, [], -1, 10**400, Fraction(10**400)]
-"""What no number of a request may be."""
+INVALID_NUMBERS: list[object] = [
+    NAN,
+    INF,
+    -INF,
+    None,
+    "1",
+    True,
+    1j,
+    [],
+    -1,
+    10**400,
+    Fraction(10**400),
+]
+"""Values that every numeric option refuses."""
 
 
 def request(**changes: Any) -> EditRequest:
     return EditRequest(**{"image": "a.png", "prompt": "a pear", **changes})
 
 
-def test_the_defaults_and_their_order_are_those_of_the_api() -> None:
+def test_defaults_and_order_match_the_documented_api() -> None:
     assert [f.name for f in fields(EditRequest)][:4] == [
         "image",
         "prompt",
@@ -87,17 +99,17 @@ def test_the_defaults_and_their_order_are_those_of_the_api() -> None:
         ("negative_prompt", "  "),
     ],
 )
-def test_what_is_inside_is_taken_as_plain_python(name: str, value: object) -> None:
-    found = getattr(request(**{name: value}), name)
-    assert found == value
+def test_values_in_range_are_stored_as_plain_python(name: str, value: object) -> None:
+    stored = getattr(request(**{name: value}), name)
+    assert stored == value
     default = EditRequest.__dataclass_fields__[name].default
-    assert type(found) is (str if name == "prompt" else type(default))
+    assert type(stored) is (str if name == "prompt" else type(default))
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[(name, value) for name in RANGES for value in NEVER],
+        *[(name, value) for name in RANGES for value in INVALID_NUMBERS],
         ("num_inference_steps", 0),
         ("num_inference_steps", 1001),
         ("num_inference_steps", 50.0),
@@ -131,7 +143,7 @@ def test_what_is_inside_is_taken_as_plain_python(name: str, value: object) -> No
         ("image", None),
     ],
 )
-def test_what_is_outside_is_refused_by_name_and_value(name: str, value: object) -> None:
+def test_values_out_of_range_are_refused_with_name_and_value(name: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         request(**{name: value})
     message = str(caught.value)
@@ -150,27 +162,31 @@ def test_a_blank_prompt_is_refused(prompt: str) -> None:
 
 @pytest.mark.parametrize("name", ["prompt", "source_prompt", "negative_prompt"])
 @pytest.mark.parametrize(
-    ("text", "why"),
-    [("a\0b", "NUL"), ("a\udc80b", "half a character"), ("x" * (MAX_TEXT + 1), "4097 characters")],
+    ("text", "reason"),
+    [
+        ("a\0b", "NUL"),
+        ("a\udc80b", "an unpaired surrogate"),
+        ("x" * (MAX_TEXT + 1), "4097 characters"),
+    ],
 )
-def test_no_text_is_refused(name: str, text: str, why: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{name} .*{why}"):
+def test_invalid_text_is_refused(name: str, text: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{name} .*{reason}"):
         request(**{name: text})
 
 
-def test_messages_stay_short_and_say_what_to_do() -> None:
+def test_messages_say_what_to_do() -> None:
     with pytest.raises(InvalidRequest) as caught:
         request(strength=1.5)
     assert str(caught.value) == (
-        "strength is 1.5, but must be a number above 0 and at most 1; leave it out for 0.8."
+        "strength is 1.5, but must be a number above 0 and at most 1; leave it out to use 0.8."
     )
     with pytest.raises(InvalidRequest, match="did you mean 'sdedit'"):
         request(method="sd-edit")
-    with pytest.raises(InvalidRequest, match="take one of diffedit, encode-decode"):
+    with pytest.raises(InvalidRequest, match="use one of diffedit, encode-decode"):
         request(method="paint")
 
 
-def test_a_value_whose_repr_fails_is_refused_all_the_same() -> None:
+def test_a_value_whose_repr_raises_is_refused() -> None:
     class Broken:
         def __repr__(self) -> str:
             raise RuntimeError
@@ -179,8 +195,13 @@ def test_a_value_whose_repr_fails_is_refused_all_the_same() -> None:
         request(strength=Broken())
 
 
+def test_a_mask_image_excludes_mask_dilation() -> None:
+    with pytest.raises(InvalidRequest, match="mask_dilation is 2, but it enlarges computed masks"):
+        request(mask_image="m.png", mask_dilation=2)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_mask_goes_only_with_the_methods_that_have_one(method: str) -> None:
+def test_a_mask_needs_a_method_that_uses_one(method: str) -> None:
     if method in ("diffedit", "masked-sdedit"):
         assert request(method=method, mask_image="m.png").mask_image == "m.png"
     else:
@@ -188,28 +209,28 @@ def test_a_mask_goes_only_with_the_methods_that_have_one(method: str) -> None:
             request(method=method, mask_image="m.png")
 
 
-def test_requests_are_frozen_hashable_and_quiet_about_pictures() -> None:
+def test_requests_are_frozen_and_hashable_and_omit_pictures_from_repr() -> None:
     pixels = np.zeros((500, 500, 3), np.uint8)
-    asked = request(image=pixels)
+    edit = request(image=pixels)
     with pytest.raises(FrozenInstanceError):
-        asked.seed = 3  # type: ignore[misc]
-    assert asked == asked
-    assert asked != request(image=pixels)
-    assert len({asked, asked}) == 1
-    assert len(repr(asked)) < 600
+        edit.seed = 3  # type: ignore[misc]
+    assert edit == edit
+    assert edit != request(image=pixels)
+    assert len({edit, edit}) == 1
+    assert len(repr(edit)) < 600
 
 
-def test_invalid_request_is_both_a_value_error_and_ours() -> None:
+def test_invalid_request_is_a_value_error_and_a_diffedit_error() -> None:
     assert issubclass(InvalidRequest, ValueError)
     assert issubclass(InvalidRequest, DiffEditError)
 
 
-def words() -> st.SearchStrategy[str]:
+def texts() -> st.SearchStrategy[str]:
     letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     return st.text(letters, max_size=30)
 
 
-def number(name: str) -> st.SearchStrategy[int | float]:
+def numbers_in_range(name: str) -> st.SearchStrategy[int | float]:
     allowed = RANGES[name]
     if allowed.whole:
         return st.integers(int(allowed.low), int(allowed.high))
@@ -218,29 +239,29 @@ def number(name: str) -> st.SearchStrategy[int | float]:
 
 @given(
     st.fixed_dictionaries(
-        {"prompt": words().filter(str.strip)},
+        {"prompt": texts().filter(str.strip)},
         optional={
-            "source_prompt": words(),
-            "negative_prompt": words(),
+            "source_prompt": texts(),
+            "negative_prompt": texts(),
             "method": st.sampled_from(METHODS),
             "composite": st.booleans(),
-            **{name: number(name) for name in RANGES},
+            **{name: numbers_in_range(name) for name in RANGES},
         },
     )
 )
 def test_parameters_survive_json(values: dict[str, Any]) -> None:
-    asked = EditRequest("a.png", **values)
-    there = parameters(asked)
-    assert tuple(there) == PARAMETERS
-    again = EditRequest.from_parameters("b.png", json.loads(json.dumps(there)))
-    assert parameters(again) == there
+    edit = EditRequest("a.png", **values)
+    values_out = parameters(edit)
+    assert tuple(values_out) == PARAMETERS
+    again = EditRequest.from_parameters("b.png", json.loads(json.dumps(values_out)))
+    assert parameters(again) == values_out
     assert again.image == "b.png"
 
 
-def test_parameters_take_the_mask_beside_them() -> None:
-    asked = EditRequest.from_parameters("a.png", {"prompt": "a pear"}, mask_image="m.png")
-    assert asked.mask_image == "m.png"
-    assert "mask_image" not in parameters(asked)
+def test_the_mask_is_passed_outside_the_parameters() -> None:
+    edit = EditRequest.from_parameters("a.png", {"prompt": "a pear"}, mask_image="m.png")
+    assert edit.mask_image == "m.png"
+    assert "mask_image" not in parameters(edit)
 
 
 @pytest.mark.parametrize(
@@ -248,10 +269,10 @@ def test_parameters_take_the_mask_beside_them() -> None:
     [
         ({"prompt": "a", "sed": 1}, "no parameter 'sed'; did you mean 'seed'"),
         ({"prompt": "a", "num_steps": 1}, "did you mean 'num_inference_steps'"),
-        ({"prompt": "a", "image": "b.png"}, "no parameter 'image'; take one of prompt"),
+        ({"prompt": "a", "image": "b.png"}, "no parameter 'image'; use one of prompt"),
         ({"prompt": "a", 3: 4}, "no parameter 3"),
-        ({}, "hold no prompt"),
-        (["prompt"], "must be a table"),
+        ({}, "contain no prompt"),
+        (["prompt"], "must be a mapping"),
         ({"prompt": "a", "seed": -1}, "seed is -1"),
     ],
 )
@@ -270,7 +291,7 @@ def test_stats_and_results_are_frozen() -> None:
     assert result != EditResult(empty, empty, empty, empty, empty, stats, seed=3)
 
 
-def test_importing_it_brings_no_heavy_package() -> None:
+def test_importing_it_imports_no_heavy_package() -> None:
     code = "import sys, diffedit.request; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -39,7 +39,7 @@ def expected(tiny: Path) -> reference.Reference:
         Schedule.from_config(checkpoint.scheduler_config, 5),
         EditRequest(b"", TEXTS["target"], **OPTIONS),
         torch.from_numpy(array)[None],
-        {name: torch.tensor([tokenizer.ids(text)[0]]) for name, text in TEXTS.items()},
+        {name: torch.tensor([tokenizer.encode(text)]) for name, text in TEXTS.items()},
         torch.from_numpy(region(placement, checkpoint.family.factor)),
     )
 

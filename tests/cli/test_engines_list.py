@@ -1,10 +1,10 @@
-"""How `engines list` shows a verification."""
+"""The column "verified" of `engines list`."""
 
 from __future__ import annotations
 
 import pytest
 
-from diffedit.cli.engines import _checked
+from diffedit.cli.engines import _verification
 from engine.manifest import Check, Entry, Status, Toolchain
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import NetSpec
@@ -31,4 +31,4 @@ def check(status: Status, relative: float | None = None) -> Check:
 )
 def test_the_worst_status_is_shown(checks: list[Check], text: str) -> None:
     toolchain = Toolchain("torch.onnx", "2.13", "weights")
-    assert _checked(Entry("onnx", SPEC, "key", (), toolchain, checks=tuple(checks))) == text
+    assert _verification(Entry("onnx", SPEC, "key", (), toolchain, checks=tuple(checks))) == text

@@ -1,0 +1,76 @@
+"""Add commands to the typer app: groups of options as dataclasses, and help with examples.
+
+A command that takes `options: ModelOptions` gets one command-line option per field of that
+dataclass, and receives the parsed values as one object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+import typer
+
+
+def add_command(
+    app: typer.Typer, function: Callable[..., None], *, examples: str = "", name: str | None = None
+) -> None:
+    """Register a function as a command of `app`.
+
+    Args:
+        app: the program or a group of commands.
+        function: its parameters are options (annotated as typer expects) or option groups
+            (annotated with a dataclass); its docstring is the help text.
+        examples: text below the options in `--help`.
+        name: name of the command, if it differs from the function's.
+    """
+    help_text = _unwrap(inspect.getdoc(function) or "")
+    epilog = f"[bold]Examples[/bold]\n{examples.rstrip()}" if examples else None
+    app.command(name=name, help=help_text, epilog=epilog)(expand_groups(function))
+
+
+def expand_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function whose signature lists the fields of every option group one by one."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters
+    groups = {name: hints[name] for name in parameters if dataclasses.is_dataclass(hints[name])}
+
+    def command(**values: Any) -> None:
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
+        function(**values)
+
+    expanded = list(_expanded(parameters, hints, groups))
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded}
+    command.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
+    return command
+
+
+def _expanded(
+    parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any], groups: Mapping[str, Any]
+) -> Iterator[inspect.Parameter]:
+    """Yield keyword parameters: a plain option as it is, a group as its fields."""
+    for name, parameter in parameters.items():
+        if name not in groups:
+            yield _keyword(name, parameter.default, hints[name])
+            continue
+        field_hints = get_type_hints(groups[name], include_extras=True)
+        for field in dataclasses.fields(groups[name]):
+            required = field.default is dataclasses.MISSING
+            default = inspect.Parameter.empty if required else field.default
+            yield _keyword(field.name, default, field_hints[field.name])
+
+
+def _keyword(name: str, default: object, annotation: object) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _unwrap(text: str) -> str:
+    """Join the lines of each paragraph; the terminal wraps them to its own width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -1,0 +1,88 @@
+"""The examples at the end of every command's `--help`."""
+
+EDIT = """
+Turn a red cup into a green one, into cup.edited.png:
+  diffedit-trt edit cup.jpg --source "a red cup" -p "a green cup"
+
+Look at the mask and all intermediate pictures:
+  diffedit-trt edit cup.jpg -p "a green cup" --panel panel.png
+
+Use your own mask and a larger model:
+  diffedit-trt edit cup.jpg -p "a green cup" --mask mask.png --model ./sd15
+"""
+
+MASK = """
+Write the mask to cup.mask.png:
+  diffedit-trt mask cup.jpg --source "a red cup" -p "a green cup"
+
+Average more noise samples, and write the heatmap too:
+  diffedit-trt mask cup.jpg -p "a green cup" --maps 20 --heatmap-out heat.png
+"""
+
+REPLAY = """
+Repeat an edit and compare the pictures:
+  diffedit-trt replay cup.edited.png cup.jpg
+
+Apply the same edit to another photograph:
+  diffedit-trt replay cup.edited.png other.jpg --any-input -o other.edited.png
+"""
+
+BATCH = """
+Run all edits of a file:
+  diffedit-trt batch edits.jsonl --model ./sd15
+
+The same from standard input, with more edits at a time:
+  cat edits.jsonl | diffedit-trt batch - --in-flight 16
+
+One line of edits.jsonl:
+  {"image": "cup.jpg", "out": "green.png", "prompt": "a green cup", "seed": 1}
+"""
+
+SERVE = """
+Serve the demo model at http://127.0.0.1:8000/:
+  diffedit-trt serve
+
+Serve a compiled model to other machines, with API keys:
+  diffedit-trt serve --model ./sd15 --engines ./engines --host 0.0.0.0 \\
+    --api-keys keys.txt --allowed-host edit.example.com
+
+One replica per GPU:
+  diffedit-trt serve --model ./sd15 --ray --replicas 4
+"""
+
+ENGINES_LIST = """
+List the networks in a folder:
+  diffedit-trt engines list ./engines
+
+The same as JSON:
+  diffedit-trt engines list ./engines --json
+"""
+
+ENGINES_EXPLAIN = """
+Check whether this machine can use a folder:
+  diffedit-trt engines explain ./engines
+
+Check it against a model as well:
+  diffedit-trt engines explain ./engines --model ./sd15
+"""
+
+DOCTOR = """
+Check this machine:
+  diffedit-trt doctor
+
+Also check which backend would run a folder of engines, as JSON:
+  diffedit-trt doctor --engines ./engines --json
+"""
+
+PROGRAM = """
+Edit a photograph with the demo model:
+  diffedit-trt edit cup.jpg --source "a red cup" -p "a green cup"
+
+Compile a model for this machine and use it:
+  diffedit-trt build ./sd15 --out ./engines
+  diffedit-trt edit cup.jpg -p "a green cup" --model ./sd15 \\
+    --engines ./engines
+
+Check what is installed:
+  diffedit-trt doctor
+"""

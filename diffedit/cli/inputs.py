@@ -1,0 +1,37 @@
+"""Read the pictures of a command, from files or standard input, and name its output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STDIN = STDOUT = "-"
+
+
+def read_photo(name: str) -> Image:
+    """Read the photograph as upright RGB; raises InvalidRequest."""
+    from diffedit.imaging import decode
+
+    return decode.load(_file_or_stdin(name))
+
+
+def read_mask(name: str, photo: Image) -> Image:
+    """Read a mask as L, 0 or 255, of the photograph's size; raises InvalidRequest."""
+    from diffedit.imaging import decode
+
+    return decode.load_mask(_file_or_stdin(name), photo.size)
+
+
+def default_output(image: str, label: str) -> str:
+    """Return cup.LABEL.png for the input cup.jpg, and standard output for standard input."""
+    if image == STDIN:
+        return STDOUT
+    return str(Path(image).with_name(f"{Path(image).stem}.{label}.png"))
+
+
+def _file_or_stdin(name: str) -> str | bytes:
+    return sys.stdin.buffer.read() if name == STDIN else name

@@ -1,0 +1,32 @@
+"""Open the pipeline that the options describe, and close it when the command ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from diffedit.cli.errors import say
+from diffedit.cli.options import ModelOptions
+from diffedit.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from diffedit.pipeline import DiffEditPipeline
+
+
+@contextmanager
+def open_pipeline(
+    options: ModelOptions, progress: Progress, *, quiet: bool
+) -> Iterator[DiffEditPipeline]:
+    """Load the model and print which backend runs it and why, unless `quiet`."""
+    progress.start_stage("importing PyTorch")
+    from diffedit import DiffEditPipeline
+
+    progress.start_stage("loading the model")
+    pipeline = DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
+    try:
+        if not quiet:
+            say(f"backend: {pipeline.describe()}")
+        yield pipeline
+    finally:
+        pipeline.close()

@@ -1,0 +1,149 @@
+"""Output files that appear all together when a command succeeds, or not at all.
+
+A file is written under a temporary name in its own folder and renamed at the end. This module
+encodes pictures and contains nothing about models and edits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffedit.cli.errors import OutputError, UsageError
+from diffedit.imaging.metadata import EditRecord, png_info
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURE_FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+"""File extension -> arguments of PIL's `Image.save`."""
+
+
+class OutputFiles:
+    """A transaction over the output files of one command: reserve, write, then commit.
+
+    Leaving the context without `commit` removes all temporary files.
+    """
+
+    def __init__(self, *, force: bool) -> None:
+        """`force` allows existing files to be overwritten."""
+        self._force = force
+        self._temporary: dict[Path, Path] = {}
+
+    def __enter__(self) -> OutputFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for temporary in self._temporary.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def reserve(self, path: Path) -> None:
+        """Check that `path` can be written, before any work is spent on its contents.
+
+        Raises:
+            UsageError: the file exists, or is named by two options.
+            OutputError: the folder does not exist or is not writable.
+        """
+        target = _target(path)
+        if target in self._temporary:
+            raise UsageError(f"{path} is named for two outputs; use a different name for each.")
+        if os.path.lexists(target) and not self._force:
+            raise UsageError(f"{path} already exists; add --force to overwrite it.")
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder; name a file.")
+        if _is_device_or_pipe(target):
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.open("xb").close()
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror or error}); name a file in a "
+                "writable folder."
+            ) from None
+        self._temporary[target] = temporary
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write the contents of a reserved file under its temporary name."""
+        target = _target(path)
+        try:
+            with self._temporary.get(target, target).open("wb") as file:
+                file.write(data)
+                file.flush()
+                if not _is_device_or_pipe(target):
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror or error}); no file was changed. Free "
+                "some disk space or name another folder."
+            ) from None
+
+    def commit(self) -> None:
+        """Rename every file to its final name."""
+        for target, temporary in list(self._temporary.items()):
+            if target.exists() and not self._force:
+                raise UsageError(
+                    f"{target} was created by another program meanwhile; add --force to overwrite "
+                    "it."
+                )
+            os.replace(temporary, target)
+            del self._temporary[target]
+
+
+def _target(path: Path) -> Path:
+    """Return the file to replace: the target of a symbolic link, not the link."""
+    return path.resolve() if path.is_symlink() else path.absolute()
+
+
+def _is_device_or_pipe(path: Path) -> bool:
+    """Whether a file is written directly, because it cannot be replaced by renaming."""
+    return path.exists() and not path.is_file()
+
+
+def write_stdout(data: bytes) -> None:
+    """Write the contents of a file to standard output."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def check_extension(path: Path) -> None:
+    """Raise UsageError unless pictures can be written in the format of this extension."""
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise UsageError(
+            f"{path} does not have the extension of a supported picture format; use one of "
+            f"{', '.join(PICTURE_FORMATS)}."
+        )
+
+
+def encode(image: Image, path: Path = Path("-.png"), record: EditRecord | None = None) -> bytes:
+    """Encode a picture in the format of a file name; a PNG also stores `record`."""
+    options = dict(PICTURE_FORMATS[path.suffix.lower()])
+    if record is not None and options["format"] == "PNG":
+        options["pnginfo"] = png_info(record)
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, **options)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written ({error}); use PNG.") from None
+    return buffer.getvalue()
+
+
+def encode_heatmap(overlay: Image, heatmap: Any, path: Path) -> bytes:
+    """Encode the heatmap: its values, float32 [h, w], for .npy, otherwise the overlay picture."""
+    if path.suffix != ".npy":
+        return encode(overlay, path)
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, heatmap)
+    return buffer.getvalue()

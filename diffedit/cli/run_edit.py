@@ -1,0 +1,203 @@
+"""Run one edit from a decoded picture to its output files, for `edit` and `replay`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffedit
+from diffedit.cli import output_files
+from diffedit.cli.errors import UsageError, say
+from diffedit.cli.inputs import STDOUT
+from diffedit.cli.open_pipeline import open_pipeline
+from diffedit.cli.options import EditOutputOptions, ModelOptions, OutputOptions
+from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
+from diffedit.cli.progress import STAGES, Progress
+from diffedit.imaging.metadata import EditRecord, mask_to_text, pixel_digest
+from diffedit.request import MASKED_METHODS, EditRequest, parameters
+from diffedit.result import EditResult
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffedit.pipeline import DiffEditPipeline
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The files of one edit or mask, checked for their extensions.
+
+    Attributes:
+        out: path of the result, or "-" for standard output.
+        mask, heatmap, panel: None if not requested.
+    """
+
+    out: str
+    mask: Path | None
+    heatmap: Path | None
+    panel: Path | None
+
+    @classmethod
+    def from_options(cls, options: OutputOptions, default: str) -> OutputPaths:
+        """Raises UsageError for an unsupported extension, or two outputs on standard output."""
+        out = options.out or default
+        if out == STDOUT and options.as_json:
+            raise UsageError(
+                "--json and the picture both write to standard output; name a file with --out."
+            )
+        extra = options if isinstance(options, EditOutputOptions) else EditOutputOptions()
+        paths = cls(out, extra.mask_out, options.heatmap_out, extra.panel)
+        for path in paths.files:
+            if not (path == paths.heatmap and path.suffix == ".npy"):
+                output_files.check_extension(path)
+        return paths
+
+    @property
+    def files(self) -> list[Path]:
+        main = [] if self.out == STDOUT else [Path(self.out)]
+        extra = (self.mask, self.heatmap, self.panel)
+        return [*main, *(path for path in extra if path is not None)]
+
+    def by_name(self) -> dict[str, str]:
+        """Return the requested outputs as JSON fields."""
+        return {name: str(path) for name, path in asdict(self).items() if path is not None}
+
+
+def run_edit(
+    request: EditRequest,
+    photo: Image,
+    model: ModelOptions,
+    paths: OutputPaths,
+    options: OutputOptions,
+) -> EditResult:
+    """Edit a photograph, write every output file and print the summary.
+
+    Args:
+        request: the edit; its mask is a decoded picture.
+        photo: the decoded photograph.
+        model: model and backend.
+        paths: files to write.
+        options: `force`, `as_json` and `quiet` are used.
+    """
+    request = replace(request, image=photo)
+    with OutputFiles(force=options.force) as files:
+        for path in paths.files:
+            files.reserve(path)
+        with Progress(quiet=options.quiet) as progress:
+            with open_pipeline(model, progress, quiet=options.quiet) as pipeline:
+                progress.start_stage(STAGES[_first_stage(request)])
+                result = pipeline.submit(request, callback=progress.update).result()
+                record = record_of(request, photo, result, pipeline, model)
+                contents = _encoded_files(paths, photo, result, record, pipeline)
+            progress.start_stage("writing the files")
+            for path, data in contents.items():
+                files.write(path, data)
+            files.commit()
+        if paths.out == STDOUT:
+            write_stdout(encode(result.image, record=record))
+    _print_outcome(result, record, paths, options)
+    return result
+
+
+def record_of(
+    request: EditRequest,
+    photo: Image,
+    result: EditResult,
+    pipeline: DiffEditPipeline,
+    model: ModelOptions,
+) -> EditRecord:
+    """Return the record that a PNG keeps: enough to repeat the edit, and no local path."""
+    factor = pipeline.checkpoint.family.factor
+    height, width = result.heatmap.shape
+    is_local = Path(model.model).exists()
+    mask: Any = request.mask_image
+    return EditRecord(
+        parameters=parameters(request),
+        input=pixel_digest(photo),
+        mask=mask_to_text(mask) if mask is not None else None,
+        version=diffedit.__version__,
+        model=Path(model.model).resolve().name if is_local else model.model,
+        size=(height * factor, width * factor),
+        backend=pipeline.networks.describe(),
+    )
+
+
+def summary(result: EditResult, record: EditRecord) -> dict[str, Any]:
+    """Return the JSON fields that describe a finished edit."""
+    return {
+        "parameters": record.parameters,
+        "model": record.model,
+        "backend": record.backend,
+        "size": record.size,
+        "mask_share": round(white_share(result.mask), 6),
+        "stats": asdict(result.stats),
+        "warnings": list(result.warnings),
+    }
+
+
+def white_share(mask: Image) -> float:
+    """Return the share of a black and white mask that is white, in [0, 1]."""
+    return mask.histogram()[255] / (mask.width * mask.height)
+
+
+def heatmap_overlay(pipeline: DiffEditPipeline, photo: Image, heatmap: Any) -> Image:
+    """Draw a heatmap, float32 [h, w] on the latent grid, over the photograph."""
+    from diffedit.imaging import compose, geometry
+
+    factor = pipeline.checkpoint.family.factor
+    height, width = heatmap.shape
+    _, placement = geometry.fit(photo, (height * factor, width * factor))
+    return compose.heatmap_overlay(photo, heatmap, placement, factor)
+
+
+def _first_stage(request: EditRequest) -> str:
+    computes_mask = request.mask_image is None and request.method in MASKED_METHODS
+    return "mask" if computes_mask else "encode"
+
+
+def _encoded_files(
+    paths: OutputPaths,
+    photo: Image,
+    result: EditResult,
+    record: EditRecord,
+    pipeline: DiffEditPipeline,
+) -> dict[Path, bytes]:
+    """Return the contents of every output file."""
+    contents: dict[Path, bytes] = {}
+    if paths.out != STDOUT:
+        contents[Path(paths.out)] = encode(result.image, Path(paths.out), record)
+    if paths.mask is not None:
+        contents[paths.mask] = encode(result.mask, paths.mask)
+    if paths.heatmap is None and paths.panel is None:
+        return contents
+    overlay = heatmap_overlay(pipeline, photo, result.heatmap)
+    if paths.heatmap is not None:
+        contents[paths.heatmap] = encode_heatmap(overlay, result.heatmap, paths.heatmap)
+    if paths.panel is not None:
+        from diffedit.imaging import compose
+
+        panel = compose.panel(photo, overlay, result.mask, result.image)
+        contents[paths.panel] = encode(panel, paths.panel)
+    return contents
+
+
+def _print_outcome(
+    result: EditResult, record: EditRecord, paths: OutputPaths, options: OutputOptions
+) -> None:
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    if options.as_json:
+        print(json.dumps({**paths.by_name(), **summary(result, record)}))  # noqa: T201
+    if options.quiet:
+        return
+    denoiser = result.stats.denoiser
+    rows, calls = result.stats.rows.get(denoiser, 0), result.stats.calls.get(denoiser, 0)
+    names = ", ".join(str(path) for path in paths.files) or "standard output"
+    say(
+        f"wrote {names}: {white_share(result.mask):.1%} of the picture edited, {rows} UNet rows in "
+        f"{calls} calls, {result.stats.seconds['total']:.1f} s"
+    )
+    if paths.out != STDOUT and Path(paths.out).suffix.lower() != ".png":
+        say("note: only PNG stores the parameters that `replay` needs.")

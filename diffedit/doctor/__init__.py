@@ -1,0 +1,65 @@
+"""The checks behind `diffedit-trt doctor`: what is installed, what is missing, how to fix it.
+
+It changes nothing and prints nothing. A package that cannot be imported becomes a line of the
+report instead of a stack trace.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffedit.doctor.check import TESTED_VERSIONS, Check, try_import
+from diffedit.doctor.machine import (
+    check_cpu_kernels,
+    check_devices,
+    check_python,
+    check_resources,
+    query_nvidia_driver,
+)
+from diffedit.doctor.packages import (
+    CORE_PACKAGES,
+    check_core,
+    check_export,
+    check_onnxruntime,
+    check_tensorrt,
+    check_tensorrt_rtx,
+)
+
+__all__ = ["CORE_PACKAGES", "TESTED_VERSIONS", "Check", "report"]
+
+
+def report(engines: Path | None = None) -> list[Check]:
+    """Run every check. Takes as long as importing PyTorch.
+
+    Args:
+        engines: folder of compiled networks that `--backend auto` would use.
+    """
+    driver_report = query_nvidia_driver()
+    has_gpu = bool(driver_report)
+    return [
+        *check_python(),
+        *check_core(),
+        *check_devices(driver_report),
+        *check_cpu_kernels(),
+        *check_export(),
+        *check_onnxruntime(has_gpu),
+        *check_tensorrt(has_gpu),
+        *check_tensorrt_rtx(),
+        *check_resources(),
+        *_check_auto_backend(engines),
+    ]
+
+
+def _check_auto_backend(engines: Path | None) -> list[Check]:
+    """Report which backend `--backend auto` would use."""
+    if isinstance(try_import("torch"), str):
+        return []
+    from diffedit.backend_selection import fastest
+    from engine.errors import DiffEditError
+
+    try:
+        name, why = fastest(engines, None)
+    except DiffEditError as error:
+        fix = "pass a folder that `build` wrote"
+        return [Check("backend auto", "problem", str(error), fix)]
+    return [Check("backend auto", "ok", f"uses {name}: {why}")]
