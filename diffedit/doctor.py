@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from engine.products import PRODUCTS, Product, format_compute_capability
+
 State = Literal["ok", "missing", "problem"]
 
 TESTED = {
@@ -149,9 +151,10 @@ def _devices(gpu: str) -> list[Check]:
     checks = [Check("cpu", "ok", f"{cores} cores, {instructions}{_matrix_units()}, runs {dtype}")]
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
+        capability = format_compute_capability((properties.major, properties.minor))
         driver = f", driver {gpu.split(', ')[1]}" if gpu.count(", ") >= 2 else ""
         what = (
-            f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
+            f"{properties.name}, compute capability {capability}, "
             f"{properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}{driver}"
         )
         return [*checks, Check("gpu", "ok", what)]
@@ -235,9 +238,8 @@ def _tensorrt(gpu: str) -> list[Check]:
             what = "not installed; --backend tensorrt on this GPU needs it"
         fix = f"on the machine with the GPU: {INSTALL.format('gpu')}"
         return [Check("tensorrt", "missing", what, "" if not gpu else fix)]
-    return [
-        _builder("tensorrt", found, "the package is a shell that fetches the real one", (10, 13))
-    ]
+    shell = "the package is a shell that fetches the real one"
+    return [_builder(PRODUCTS["tensorrt"], found, shell)]
 
 
 def _tensorrt_rtx() -> list[Check]:
@@ -247,7 +249,7 @@ def _tensorrt_rtx() -> list[Check]:
         what = "not installed; `build --target tensorrt-rtx` needs it"
         checks.append(Check("tensorrt-rtx", "missing", what, INSTALL.format("rtx")))
     else:
-        checks.append(_builder("tensorrt_rtx", found, "its libraries are not here", (1, 4)))
+        checks.append(_builder(PRODUCTS["tensorrt-rtx"], found, "its libraries are not here"))
     poly = version("polygraphy")
     if poly is None:
         what = "not installed; engines are built through it"
@@ -255,21 +257,21 @@ def _tensorrt_rtx() -> list[Check]:
     return [*checks, Check("polygraphy", "ok", _said("polygraphy", poly))]
 
 
-def _builder(name: str, found: str, shell: str, oldest: tuple[int, int]) -> Check:
+def _builder(product: Product, found: str, shell: str) -> Check:
     """Whether one of the two TensorRTs is more than a name, and new enough."""
-    shown = name.replace("_", "-")
+    shown = product.format
     fix = f"pip install --force-reinstall {shown} (see NVIDIA's installation guide for its index)"
-    module = _import(name)
+    module = _import(product.module)
     if isinstance(module, str):
         return Check(shown, "problem", f"{found}, but cannot be imported ({module})", fix)
     if not hasattr(module, "Builder"):
         return Check(shown, "problem", f"{found}, but has no builder: {shell}", fix)
     numbers = tuple(int(n) if n.isdigit() else 0 for n in found.split(".")[:2])
-    if numbers < oldest:
-        wanted = ".".join(map(str, oldest))
+    if numbers < product.oldest:
+        wanted = product.oldest_version
         what = f"{found} is older than {wanted}, the oldest that is supported"
         return Check(shown, "problem", what, f"pip install '{shown}>={wanted}'")
-    return Check(shown, "ok", f"{_said(name, found)}, builds engines")
+    return Check(shown, "ok", f"{_said(product.module, found)}, builds engines")
 
 
 def _room() -> list[Check]:

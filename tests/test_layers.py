@@ -61,6 +61,7 @@ DESCRIPTIONS = (
     "engine.errors",
     "engine.manifest",
     "engine.netspec",
+    "engine.products",
 )
 """The standard library only."""
 SHARED = (*DESCRIPTIONS, "engine.hub", "engine.loader", "engine.dtypes", "engine.cache_dir")

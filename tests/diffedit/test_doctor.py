@@ -35,8 +35,9 @@ def test_the_report_of_this_environment() -> None:
 def test_kernels_for_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
     for name, here in (("attention", True), ("convolution", False)):
-        monkeypatch.setattr(f"engine.backends.{name}.kernel", lambda: None)
-        monkeypatch.setattr(f"engine.backends.{name}.usable", lambda here=here: here)
+        module = f"engine.backends.torch.kernels.{name}"
+        monkeypatch.setattr(f"{module}.kernel", lambda: None)
+        monkeypatch.setattr(f"{module}.usable", lambda here=here: here)
     (told,) = doctor._kernels()
     assert (told.state, told.what) == ("ok", "uses its own for attention")
 

@@ -7,8 +7,7 @@ are applied from outside, the networks are the checkpoint's own.
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,20 +15,18 @@ import torch
 from torch import Tensor
 
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
+from engine.backends.torch.graphs import GraphedCall, GraphPool
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
 from engine.checkpoint import NETWORKS, Checkpoint
 from engine.errors import CheckpointError, EngineMismatch
 from engine.netspec import UNET_BATCH_SIZES, NetSpec, Precision, Size
 
-log = logging.getLogger(__name__)
-
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-WARM_UPS = 3
 KERNELS = {"attention": attention, "convolution": convolution}
 """Our own for CPUs in bf16; each takes the layers it can stand in for, where that pays."""
 
@@ -37,7 +34,7 @@ KERNELS = {"attention": attention, "convolution": convolution}
 class TorchBackend:
     """One network at one size on a module that others may share.
 
-    `pool` is the CUDA graphs' shared memory; None runs without graphs. A module to be `compiled`
+    `pool` is what the CUDA graphs share; None runs without graphs. A module to be `compiled`
     is so at its first call with each batch size.
     """
 
@@ -47,14 +44,14 @@ class TorchBackend:
         spec: NetSpec,
         device: torch.device,
         *,
-        pool: Any = None,
+        pool: GraphPool | None = None,
         compiled: bool = False,
     ) -> None:
         self.spec = spec
         self.device = device
         self._module = module
         self._pool = pool
-        self._graphs: dict[int, _Graph] = {}
+        self._graphs: dict[int, GraphedCall] = {}
         self._compiles = compiled
         self._compiled: set[int] = set()
 
@@ -70,7 +67,8 @@ class TorchBackend:
         if self._pool is None:
             return self.eager(inputs)
         if size not in self._graphs:
-            self._graphs[size] = _Graph(self.eager, inputs, self._pool)
+            label = f"{self.spec.name} at batch {size}"
+            self._graphs[size] = GraphedCall(self.eager, inputs, self._pool, label)
         return self._graphs[size](inputs)
 
     def eager(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -78,38 +76,6 @@ class TorchBackend:
             self._module, DTYPES[self.spec.precision], *inputs
         )
         return out
-
-
-class _Graph:
-    """A captured call: replayed while the inputs are the very tensors it was captured with.
-
-    All graphs share one memory pool: calls never overlap, and outputs are cloned after each.
-    """
-
-    def __init__(
-        self, call: Callable[[Sequence[Tensor]], Tensor], inputs: Sequence[Tensor], pool: Any
-    ) -> None:
-        self._call = call
-        self._addresses = [tensor.data_ptr() for tensor in inputs]
-        self._graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                call(inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        try:
-            with torch.cuda.graph(self._graph, pool=pool):
-                self._output = call(inputs)
-        except RuntimeError as error:
-            log.warning("CUDA graph capture failed (%s); this profile runs without one", error)
-            self._graph = None
-
-    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
-        if self._graph is None or [t.data_ptr() for t in inputs] != self._addresses:
-            return self._call(inputs)
-        self._graph.replay()
-        return self._output
 
 
 class TorchNetworks:
@@ -136,7 +102,7 @@ class TorchNetworks:
         self.device = device
         self.precision = precision
         graphs = cuda_graphs and device.type == "cuda"
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self._pool = GraphPool(device) if graphs else None
         self._static = graphs or compile
         self._compile = compile
         if compile and device.type == "cpu":
