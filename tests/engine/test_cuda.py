@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -36,16 +38,23 @@ def test_a_failed_call_restores_the_callers_stream(cuda: FakeCuda) -> None:
 
 
 def test_a_capture_records_on_the_execution_stream(cuda: FakeCuda) -> None:
-    graph, result = capture(ExecutionStream(CPU), lambda: cuda.record("kernel"), pool="memory")
+    stream = ExecutionStream(CPU)
+    graph: Any
+
+    def kernel() -> str:
+        cuda.record("kernel")
+        return "output"
+
+    graph, result = capture(stream, kernel, pool="memory")
     assert cuda.log == [
         "synchronize",
         "capture_begin thread_local on own",
         "kernel on own",
         "capture_end on own",
     ]
-    assert result is None
+    assert result == "output"
     assert [graph] == cuda.graphs
-    assert cuda.graphs[0].pool == "memory"
+    assert graph.pool == "memory"
     assert cuda.current is cuda.caller
 
 
