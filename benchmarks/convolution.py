@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from benchmarks.kernels import OURS, Calls, Lines, Shape, compare, parser, timed
-from engine.backends.torch.kernels.convolution import convolution, packed, usable
+from engine.backends.torch.kernels.convolution import convolution, pack_weights, usable
 
 SHAPES = (
     *((320, 320, 64), (640, 320, 64), (960, 320, 64), (640, 640, 32), (1280, 640, 32)),
@@ -38,7 +38,7 @@ def measured(shape: Shape, rows: int, repeats: int) -> Lines:
     last = torch.channels_last
     x = torch.randn(rows, channels, side, side).bfloat16().to(memory_format=last)
     weight = torch.randn(out, channels, 3, 3).div(3 * channels**0.5).bfloat16()
-    weight, ready = weight.to(memory_format=last), packed(weight)
+    weight, ready = weight.to(memory_format=last), pack_weights(weight)
     wide, wide_weight = x.float(), weight.float()
     none, none_narrow = torch.zeros(out), torch.zeros(out, dtype=torch.bfloat16)
     calls: Calls = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.manifest import Manifest
 from engine.netspec import Precision
+from engine.products import PRODUCTS, TENSORRT_FORMATS
 
 
 def open_backend(
@@ -110,8 +110,7 @@ def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
     if engines is None:
         return "torch", "no engines folder was given"
     formats = {entry.format for entry in Manifest.load(engines).entries}
-    modules = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-    usable = [f for f in modules if f in formats and importlib.util.find_spec(modules[f])]
+    usable = [f for f in TENSORRT_FORMATS if f in formats and PRODUCTS[f].installed]
     if gpu and usable:
         return "tensorrt", f"{engines} has {usable[0]} engines and there is a GPU"
     missing = "there is no NVIDIA GPU" if not gpu else "TensorRT is not installed"

@@ -1,4 +1,4 @@
-"""Which kind of engines this machine can build, and one line that says why."""
+"""Chooses which engines this machine can build, and explains the choice in one sentence."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from importlib.util import find_spec
 from typing import Literal
 
 from engine.errors import BuildError
-from export.to_tensorrt import MODULES, Product, capability_name, probe
+from engine.products import (
+    PRODUCTS,
+    TensorRTFormat,
+    format_compute_capability,
+    parse_compute_capability,
+)
+from export.to_tensorrt import probe
 
 Wanted = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]
-
-INSTALL: dict[Product, str] = {
-    "tensorrt": "its builder comes from NVIDIA's own package index, see NVIDIA's install guide",
-    "tensorrt-rtx": "pip install tensorrt-rtx",
-}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is built beside ONNX.
+    """The engines to build in addition to ONNX files.
 
     Attributes:
-        product: None for ONNX alone.
-        version: of the product.
-        gpu: the name of the GPU that `tensorrt` engines are tied to.
+        product: "tensorrt" or "tensorrt-rtx"; None for ONNX files alone.
+        version: the product's version.
+        gpu: the name of the only GPU model that can run `tensorrt` engines.
         capability: its compute capability, such as "9.0".
-        reason: one sentence: what is built, why, and what is missing for the rest.
+        reason: one sentence: what is built, why, and what the other products lack.
     """
 
-    product: Product | None
+    product: TensorRTFormat | None
     version: str
     gpu: str | None
     capability: str | None
@@ -38,36 +39,40 @@ class Target:
 
 
 def choose(wanted: Wanted, capabilities: Sequence[str] = ()) -> Target:
-    """Decide; raises BuildError when what was asked for by name is not here.
+    """Choose the target.
 
-    "auto" takes `tensorrt` where its builder starts and there is a CUDA GPU, else `tensorrt-rtx`
-    where that is installed (it builds without a GPU), else ONNX alone.
+    "auto" is `tensorrt` if its builder starts and there is a CUDA GPU; otherwise `tensorrt-rtx` if
+    it is installed, because it builds without a GPU; otherwise ONNX files alone.
+
+    Raises:
+        BuildError: the product that was asked for by name cannot build here.
+        ValueError: a compute capability is malformed.
     """
     for text in capabilities:
-        capability_name(text)
+        parse_compute_capability(text)
     if wanted == "onnx":
         return Target(None, "", None, None, "Building ONNX alone, as asked.")
     if wanted != "auto":
-        found = _find(wanted, capabilities)
-        if isinstance(found, str):
-            raise BuildError(f"Cannot build for {wanted}: {found}.")
-        return found
-    first = _find("tensorrt", ())
-    if isinstance(first, Target):
-        return first
-    second = _find("tensorrt-rtx", capabilities)
-    if isinstance(second, Target):
-        reason = f"{second.reason[:-1]}; not for tensorrt: {first}."
-        return Target("tensorrt-rtx", second.version, None, None, reason)
-    reason = f"Building ONNX alone; not for tensorrt: {first}; not for tensorrt-rtx: {second}."
+        target = _find(wanted, capabilities)
+        if isinstance(target, str):
+            raise BuildError(f"Cannot build for {wanted}: {target}.")
+        return target
+    tensorrt = _find("tensorrt", ())
+    if isinstance(tensorrt, Target):
+        return tensorrt
+    rtx = _find("tensorrt-rtx", capabilities)
+    if isinstance(rtx, Target):
+        reason = f"{rtx.reason[:-1]}; not for tensorrt: {tensorrt}."
+        return Target("tensorrt-rtx", rtx.version, None, None, reason)
+    reason = f"Building ONNX alone; not for tensorrt: {tensorrt}; not for tensorrt-rtx: {rtx}."
     return Target(None, "", None, None, reason)
 
 
-def _find(product: Product, capabilities: Sequence[str]) -> Target | str:
-    """The target, or why it is not there: a clause without a full stop."""
-    module = MODULES[product]
-    if find_spec(module) is None:
-        return f"{module} is not installed ({INSTALL[product]})"
+def _find(product: TensorRTFormat, capabilities: Sequence[str]) -> Target | str:
+    """Return the target, or why it cannot be built: a clause without a full stop."""
+    facts = PRODUCTS[product]
+    if find_spec(facts.module) is None:
+        return f"{facts.module} is not installed ({facts.how_to_install})"
     if find_spec("polygraphy") is None:
         return "polygraphy is not installed (pip install polygraphy)"
     gpu = capability = None
@@ -75,9 +80,9 @@ def _find(product: Product, capabilities: Sequence[str]) -> Target | str:
         import torch
 
         if not torch.cuda.is_available():
-            return "there is no CUDA GPU that torch can use, and its engines are timed on the GPU"
+            return "PyTorch sees no CUDA GPU, and the builder times its kernels on the GPU"
         gpu = torch.cuda.get_device_name()
-        capability = "{}.{}".format(*torch.cuda.get_device_capability())
+        capability = format_compute_capability(torch.cuda.get_device_capability())
     try:
         version = probe(product, capabilities)
     except BuildError as error:

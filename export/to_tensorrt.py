@@ -1,10 +1,10 @@
-"""One .onnx + NetSpec -> one engine with a static profile (min = opt = max) per batch size.
+"""Compiles one ONNX file into a TensorRT engine with a static profile per batch size.
 
-`tensorrt` and `tensorrt_rtx` share every line; what differs is asked of the objects (`hasattr`),
-for version numbers cannot be compared across the two. A build runs in a process of its own
-(`python -m export.to_tensorrt`, json in, json out): a crash or a lack of memory inside the
-compiler stays there, its peak memory is exact, and the switch that makes Polygraphy choose a
-product, which is read once at import, never reaches the caller.
+`tensorrt` and `tensorrt_rtx` share this code; their features are detected with `hasattr`, because
+their version numbers cannot be compared. Each build runs in a child process
+(`python -m export.to_tensorrt`, JSON in, JSON out): a crash or lack of memory in the compiler does
+not reach the caller, its peak memory is exact, and the environment variable by which Polygraphy
+chooses a product, which it reads once at import, stays in the child.
 """
 
 from __future__ import annotations
@@ -19,36 +19,42 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine.errors import BuildError
 from engine.netspec import NetSpec
+from engine.products import (
+    PRODUCTS,
+    TensorRTFormat,
+    format_compute_capability,
+    parse_compute_capability,
+    sm_name,
+)
 from export.resources import peak
 
-Product = Literal["tensorrt", "tensorrt-rtx"]
-MODULES: dict[Product, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 FLAGS = ("STRONGLY_TYPED", "NO_TF32", "REQUIRE_USER_ALLOCATION")
-"""Precision stands in the ONNX graph, and fp32 there means fp32. The last one exists in RTX alone:
-an engine that allocates nothing of its own at run time can be captured into a CUDA graph."""
+"""Builder settings. Precision is set in the ONNX graph, and fp32 there means fp32. The last flag
+exists in RTX only: an engine that allocates no memory at run time can be captured in a CUDA graph.
+"""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What to compile.
+    """The input of one build.
 
     Attributes:
         onnx, engine: the file to read and the file to write.
-        spec: names, shapes and batch sizes: one profile each.
+        spec: names, shapes and batch sizes; each batch size becomes a profile.
         product: "tensorrt" or "tensorrt-rtx".
-        compute_capabilities: for RTX, such as "8.9"; none means its portable default.
-        timing_cache: a file that is read and written; never with RTX, where it does nothing but
-            ask for a GPU.
+        compute_capabilities: for RTX, such as "8.9"; empty is its portable default.
+        timing_cache: a file to read and update. None for RTX, which does not use one and would
+            require a GPU.
     """
 
     onnx: Path
     engine: Path
     spec: NetSpec
-    product: Product
+    product: TensorRTFormat
     compute_capabilities: tuple[str, ...] = ()
     timing_cache: Path | None = None
 
@@ -72,7 +78,7 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What the compiler's process reported: its product's version, seconds, and peak memory."""
+    """The report of a build: the product's version, seconds, and peak memory."""
 
     version: str
     seconds: float
@@ -81,7 +87,7 @@ class EngineResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the builder is given, before it builds. `parser` owns the weights: keep it."""
+    """The builder's inputs. `parser` owns the weights and must live as long as `network`."""
 
     builder: Any
     network: Any
@@ -91,36 +97,31 @@ class Prepared:
 
 
 def profile_shapes(spec: NetSpec) -> tuple[dict[str, tuple[int, ...]], ...]:
-    """The shapes of every input, one mapping per profile, in the order of `spec.batch_sizes`."""
+    """Return input name -> shape for each profile, in the order of `spec.batch_sizes`."""
     return tuple({t.name: (b, *t.shape) for t in spec.inputs} for b in spec.batch_sizes)
-
-
-def capability_name(text: str) -> str:
-    """SM89 for "8.9"; raises ValueError with a sentence."""
-    major, dot, minor = text.partition(".")
-    if not (dot and major.isdigit() and minor.isdigit()):
-        raise ValueError(f"a compute capability is a number such as 8.9, not {text!r}")
-    return f"SM{major}{minor}"
 
 
 def compile_engine(request: EngineRequest) -> EngineResult:
     """Build in a child process.
 
     Raises:
-        BuildError: with the compiler's own last words.
+        BuildError: with the compiler's last error.
         OSError: the disk is full.
     """
-    return EngineResult(**_ask(request.to_json(), f"the {request.spec.name} engine"))
+    return EngineResult(**_run_child(request.to_json(), f"the {request.spec.name} engine"))
 
 
-def probe(product: Product, compute_capabilities: Sequence[str] = ()) -> str:
-    """The version of a product whose builder really starts here and knows these capabilities;
-    raises BuildError where one does not."""
-    question = {"probe": product, "compute_capabilities": list(compute_capabilities)}
-    return str(_ask(question, "a first configuration")["version"])
+def probe(product: TensorRTFormat, compute_capabilities: Sequence[str] = ()) -> str:
+    """Start a product's builder and return its version.
+
+    Raises BuildError if it does not start here or does not support a compute capability.
+    """
+    request = {"probe": product, "compute_capabilities": list(compute_capabilities)}
+    return str(_run_child(request, "a first configuration")["version"])
 
 
-def _ask(question: dict[str, Any], what: str) -> dict[str, Any]:
+def _run_child(request: dict[str, Any], what: str) -> dict[str, Any]:
+    """Send a request to a child process and return its response; `what` is for error messages."""
     root = str(Path(__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.Popen(
@@ -133,19 +134,20 @@ def _ask(question: dict[str, Any], what: str) -> dict[str, Any]:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
     try:
-        answer, words = child.communicate(json.dumps(question))
+        response, errors = child.communicate(json.dumps(request))
     finally:
         child.kill()
         child.wait()
     if child.returncode == 0:
-        return dict(json.loads(answer))
+        return dict(json.loads(response))
     if child.returncode == errno.ENOSPC:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    raise BuildError(f"Building {what} failed: {_reason(child.returncode, words)}.")
+    raise BuildError(f"Building {what} failed: {_reason(child.returncode, errors)}.")
 
 
-def _reason(code: int, words: str) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+def _reason(code: int, stderr: str) -> str:
+    """Return the cause of a failed build from the child's exit status and its output."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("[E]")] or lines
     last = errors[-1].removeprefix("[E]").strip().rstrip(".")[:300] if errors else "no message"
     if code == -9:
@@ -153,13 +155,13 @@ def _reason(code: int, words: str) -> str:
     return f"the compiler crashed (signal {-code}) after: {last}" if code < 0 else last
 
 
-# Everything below runs in the child process.
+# The code below runs in the child process.
 
 
 def prepare(request: EngineRequest) -> Prepared:
-    """Parse the ONNX file and configure the builder. Loads the product, so: in the child."""
+    """Parse the ONNX file and configure the builder. Imports the product: call it in the child."""
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(request.product == "tensorrt-rtx"))
-    trt = _load(request.product)
+    trt = _import_product(request.product)
     from polygraphy.backend.trt import NetworkFromOnnxPath, Profile
     from polygraphy.logger import G_LOGGER
 
@@ -191,44 +193,52 @@ def build_here(request: EngineRequest) -> EngineResult:
     prepared = prepare(request)
     from polygraphy.backend.trt import EngineBytesFromNetwork
 
-    owned = (prepared.builder, prepared.network, prepared.parser)
-    plan = EngineBytesFromNetwork(owned, config=prepared.config)()
+    network = (prepared.builder, prepared.network, prepared.parser)
+    plan = EngineBytesFromNetwork(network, config=prepared.config)()
     request.engine.write_bytes(plan)
     if request.timing_cache:
         _write_timing_cache(prepared.config, request.timing_cache)
-    version = str(_load(request.product).__version__)
+    version = str(_import_product(request.product).__version__)
     return EngineResult(version, time.perf_counter() - start, peak())
 
 
-def _load(product: Product) -> Any:
+def _import_product(product: TensorRTFormat) -> Any:
     import importlib
 
-    trt = importlib.import_module(MODULES[product])
+    module = PRODUCTS[product].module
+    trt = importlib.import_module(module)
     if not (hasattr(trt, "Builder") and hasattr(trt, "OnnxParser")):
-        raise BuildError(f"the installed {MODULES[product]} has no builder")
+        raise BuildError(f"the installed {module} has no builder")
     return trt
 
 
-def _set_capabilities(trt: Any, config: Any, wanted: tuple[str, ...]) -> None:
-    if not wanted:
+def _set_capabilities(trt: Any, config: Any, texts: tuple[str, ...]) -> None:
+    """Build for these compute capabilities instead of the product's default."""
+    if not texts:
         return
     if not hasattr(config, "set_compute_capability"):
         raise BuildError("only TensorRT for RTX builds for other GPUs' compute capabilities")
-    known = [n for n in trt.ComputeCapability.__members__ if n.startswith("SM")]
-    names = [capability_name(text) for text in wanted]
-    unknown = [text for text, name in zip(wanted, names, strict=True) if name not in known]
-    if unknown:
-        offered = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
-        raise BuildError(f"compute capability {unknown[0]} is not one of its {offered}")
-    config.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+    supported = [
+        parse_compute_capability(name)
+        for name in trt.ComputeCapability.__members__
+        if name.startswith("SM")
+    ]
+    capabilities = [parse_compute_capability(text) for text in texts]
+    for capability in capabilities:
+        if capability not in supported:
+            names = ", ".join(map(format_compute_capability, supported))
+            unsupported = format_compute_capability(capability)
+            raise BuildError(f"compute capability {unsupported} is not one of its {names}")
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        member = getattr(trt.ComputeCapability, sm_name(capability))
+        config.set_compute_capability(member, index)
 
 
 def _read_timing_cache(config: Any, path: Path) -> None:
-    blob = path.read_bytes() if path.is_file() else b""
-    if not config.set_timing_cache(config.create_timing_cache(blob), False):
-        # It is another GPU's or version's.
+    content = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(content), False):
+        # The file is of another GPU or version.
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
@@ -239,7 +249,7 @@ def _write_timing_cache(config: Any, path: Path) -> None:
 
 
 def _die_with_parent() -> None:
-    """Linux: a builder whose parent was killed must not go on writing for minutes."""
+    """On Linux, end this process when its parent ends; a build could continue for minutes."""
     import ctypes
     import signal
 
@@ -248,26 +258,33 @@ def _die_with_parent() -> None:
 
 
 def main() -> int:
-    """The child: one question on stdin, one answer on stdout; chatter goes to stderr."""
+    """Run the child: read one request from stdin and write one response to stdout.
+
+    All other output of the compiler goes to stderr.
+    """
     _die_with_parent()
-    answers = os.fdopen(os.dup(1), "w")
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    question = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        if "probe" in question:
-            trt = _load(question["probe"])
-            config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
-            _set_capabilities(trt, config, tuple(question["compute_capabilities"]))
-            answer: dict[str, Any] = {"version": str(trt.__version__)}
+        if "probe" in request:
+            response = _probe_here(request["probe"], tuple(request["compute_capabilities"]))
         else:
-            answer = asdict(build_here(EngineRequest.from_json(question)))
+            response = asdict(build_here(EngineRequest.from_json(request)))
     except BaseException as error:
-        kind = "" if isinstance(error, BuildError) else f"{type(error).__name__}: "
-        sys.stderr.write(f"[E] {kind}{error}\n")
+        prefix = "" if isinstance(error, BuildError) else f"{type(error).__name__}: "
+        sys.stderr.write(f"[E] {prefix}{error}\n")
         return errno.ENOSPC if getattr(error, "errno", 0) == errno.ENOSPC else 1
-    answers.write(json.dumps(answer))
-    answers.close()
+    responses.write(json.dumps(response))
+    responses.close()
     return 0
+
+
+def _probe_here(product: TensorRTFormat, compute_capabilities: tuple[str, ...]) -> dict[str, Any]:
+    trt = _import_product(product)
+    config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+    _set_capabilities(trt, config, compute_capabilities)
+    return {"version": str(trt.__version__)}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from engine.backends.onnxruntime import memory
 from engine.errors import DiffEditError
 from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
+from engine.products import PRODUCTS
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
 
@@ -99,10 +99,8 @@ def check_entry(
 
 
 def runnable(kind: Format) -> bool:
-    """Whether entries of this format can run on this machine."""
-    if kind == "onnx":
-        return find_spec("onnxruntime") is not None
-    return find_spec(kind.replace("-", "_")) is not None and torch.cuda.is_available()
+    """Whether entries of this format can be run on this machine."""
+    return PRODUCTS[kind].installed and (kind == "onnx" or torch.cuda.is_available())
 
 
 def affordable(entry: Entry, batches: Sequence[int]) -> int:

@@ -64,6 +64,7 @@ DESCRIPTIONS = (
     "engine.errors",
     "engine.manifest",
     "engine.netspec",
+    "engine.products",
 )
 """The standard library only."""
 SHARED = (

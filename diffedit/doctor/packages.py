@@ -9,6 +9,7 @@ from diffedit.doctor.check import (
     try_import,
     with_tested_version,
 )
+from engine.products import PRODUCTS, Product
 
 CORE_PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "huggingface_hub")
 
@@ -72,7 +73,7 @@ def check_tensorrt(has_gpu: bool) -> list[Check]:
     """Check TensorRT, which is worth installing only on a machine with an NVIDIA GPU."""
     version = installed_version("tensorrt")
     if version is not None:
-        return [_check_builder("tensorrt", version, oldest=(10, 13))]
+        return [_check_builder(PRODUCTS["tensorrt"], version)]
     if has_gpu:
         what = "not installed; --backend tensorrt needs it"
         return [Check("tensorrt", "missing", what, INSTALL.format("gpu"))]
@@ -86,26 +87,26 @@ def check_tensorrt_rtx() -> list[Check]:
         what = "not installed; `build --target tensorrt-rtx` needs it"
         rtx = Check("tensorrt-rtx", "missing", what, INSTALL.format("rtx"))
     else:
-        rtx = _check_builder("tensorrt_rtx", version, oldest=(1, 4))
+        rtx = _check_builder(PRODUCTS["tensorrt-rtx"], version)
     return [rtx, _check_optional("polygraphy", "`build` needs it for engines", "rtx")]
 
 
-def _check_builder(name: str, version: str, oldest: tuple[int, int]) -> Check:
+def _check_builder(product: Product, version: str) -> Check:
     """Check that a TensorRT package has its libraries, and is recent enough.
 
     Both products publish packages without libraries, which import but cannot build.
     """
-    product = name.replace("_", "-")
-    fix = TENSORRT_INSTALL.format(product)
-    module = try_import(name)
+    name = product.format
+    fix = TENSORRT_INSTALL.format(name)
+    module = try_import(product.module)
     if isinstance(module, str):
-        return Check(product, "problem", f"{version}, but it cannot be imported ({module})", fix)
+        return Check(name, "problem", f"{version}, but it cannot be imported ({module})", fix)
     if not hasattr(module, "Builder"):
         what = f"{version}, but it has no builder: its libraries are not installed"
-        return Check(product, "problem", what, fix)
+        return Check(name, "problem", what, fix)
     numbers = tuple(int(n) if n.isdigit() else 0 for n in version.split(".")[:2])
-    if numbers < oldest:
-        minimum = ".".join(map(str, oldest))
+    if numbers < product.oldest:
+        minimum = product.oldest_version
         what = f"{version} is older than {minimum}, the oldest supported version"
-        return Check(product, "problem", what, f"pip install '{product}>={minimum}'")
-    return Check(product, "ok", f"{with_tested_version(name, version)}, builds engines")
+        return Check(name, "problem", what, f"pip install '{name}>={minimum}'")
+    return Check(name, "ok", f"{with_tested_version(product.module, version)}, builds engines")

@@ -262,11 +262,6 @@ def _same(wanted: TensorSpec, found: TensorInfo) -> bool:
     return all(f in (None, w) for w, f in zip(wanted.shape, found.shape, strict=True))
 
 
-def numbered(device: torch.device) -> torch.device:
-    """A CUDA device with its index, as tensors report it: the current one for plain "cuda"."""
-    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
-
-
 def check_batch(spec: NetSpec, inputs: Sequence[Tensor], device: torch.device) -> int:
     """Check everything that an address does not say, and return the batch size of `inputs`.
 

@@ -11,7 +11,7 @@ from typing import Any
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from engine.backends.tensorrt.plan import Host
+from engine.backends.tensorrt.machine import Machine
 from engine.digest import file_digest
 from engine.manifest import Entry, File, Format, Manifest, ModelIdentity, Toolchain
 from engine.models.stable_diffusion import StableDiffusion
@@ -19,8 +19,8 @@ from engine.netspec import NetSpec, Precision, Size
 
 FACTOR, TOKENS, WIDTH = 8, 5, 3
 
-H200 = Host("tensorrt", "10.13.3.9", "NVIDIA H200", (9, 0))
-RTX = Host("tensorrt-rtx", "1.7.1.116", "NVIDIA GeForce RTX 4090", (8, 9))
+H200 = Machine("tensorrt", "10.13.3.9", "NVIDIA H200", (9, 0))
+RTX = Machine("tensorrt-rtx", "1.7.1.116", "NVIDIA GeForce RTX 4090", (8, 9))
 BUILT = {"version": "10.13.3.9", "gpu": "NVIDIA H200", "compute_capabilities": ("9.0",)}
 BUILT_RTX = {"version": "1.7.1.116", "compute_capabilities": ("8.6", "8.9")}
 

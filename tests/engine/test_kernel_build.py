@@ -1,4 +1,4 @@
-"""Kernels that the machine's compiler makes: kept once made, and what happens where none can be."""
+"""Building the CPU kernels, choosing them by their speed, and falling back to PyTorch's."""
 
 from __future__ import annotations
 
@@ -13,61 +13,60 @@ import torch
 
 from engine.backends.torch.kernels import attention, build, convolution
 from engine.backends.torch.kernels.build import NativeError
-
-needs_instructions = pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
-)
+from tests.engine.processor import needs_compiler
 
 
 @pytest.fixture(params=[attention, convolution], ids=["attention", "convolution"])
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """One that has a kernel; it remembers no compiler and no trial, before nor after."""
-    found: ModuleType = request.param
+    """A module with a kernel, on a simulated AVX-512 BF16 processor, with empty caches."""
+    kernel_module: ModuleType = request.param
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    for cached in (found.kernel, found.usable):
+    for cached in (kernel_module.kernel, kernel_module.usable):
         cached.cache_clear()
-    yield found
-    for cached in (found.kernel, found.usable):
+    yield kernel_module
+    for cached in (kernel_module.kernel, kernel_module.usable):
         cached.cache_clear()
 
 
-@needs_instructions
-def test_it_is_compiled_once(
+@needs_compiler
+def test_a_kernel_is_compiled_once(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     module.kernel()
-    (made,) = (tmp_path / "diffedit-trt").iterdir()
-    assert made.name.startswith(module.SOURCE.stem) and made.suffix == ".so"
+    (library,) = (tmp_path / "diffedit-trt").iterdir()
+    assert library.name.startswith(module.SOURCE.stem) and library.suffix == ".so"
     assert (tmp_path / "diffedit-trt").stat().st_mode & 0o077 == 0
     module.kernel.cache_clear()
-    monkeypatch.setattr("subprocess.run", None)  # would be called to compile
+    monkeypatch.setattr("subprocess.run", None)  # compiling would call it
     module.kernel()
 
 
-def test_one_built_beforehand_needs_no_compiler(
+@needs_compiler
+def test_a_prebuilt_kernel_needs_no_compiler(
     module: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`python -m engine.backends.torch.kernels.build` writes it beside its source."""
+    """`python -m engine.backends.torch.kernels.build` writes it next to its source."""
     monkeypatch.setattr(build, "__file__", str(tmp_path / "native.py"))
     shutil.copy(module.SOURCE.with_name("native.h"), tmp_path)
     monkeypatch.setattr(module, "SOURCE", Path(shutil.copy(module.SOURCE, tmp_path)))
     build.main()
-    (made,) = tmp_path.glob("*.so")
-    assert str(made) in capsys.readouterr().out
+    (library,) = tmp_path.glob("*.so")
+    assert str(library) in capsys.readouterr().out
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     module.kernel()
     assert not (tmp_path / "none").exists()
-    made.unlink()
+    library.unlink()
     with pytest.raises(SystemExit, match=r"\.cpp: there is no C\+\+ compiler"):
         build.main()
 
 
-def test_another_header_makes_another_library(tmp_path: Path) -> None:
+@needs_compiler
+def test_a_changed_header_makes_another_library(tmp_path: Path) -> None:
     header, source = tmp_path / "native.h", tmp_path / "kernel.cpp"
     source.write_text('#include "native.h"\n')
     names = set()
@@ -77,23 +76,31 @@ def test_another_header_makes_another_library(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
-@pytest.mark.parametrize(("ours", "theirs", "chosen"), [(1, 8, True), (8, 1, False), (8, 8, False)])
-def test_a_kernel_is_used_where_it_clearly_wins(
-    ours: int, theirs: int, chosen: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ours", "torchs", "chosen"), [(1, 8, True), (8, 1, False), (8, 8, False)])
+def test_a_kernel_is_used_only_if_it_is_clearly_faster(
+    ours: int, torchs: int, chosen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    taken = iter([*[ours] * build.TRIES, *[theirs] * build.TRIES])
-    clock = itertools.accumulate(step for one in taken for step in (0, one))
+    durations = [*[ours] * build.REPEATS, *[torchs] * build.REPEATS]
+    clock = itertools.accumulate(step for duration in durations for step in (0, duration))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     calls: list[str] = []
-    won = build.wins(
-        "work", lambda: None, lambda: (lambda: calls.append("ours"), lambda: calls.append("theirs"))
-    )
-    assert won == chosen
-    assert calls == ["ours"] * build.TRIES + ["theirs"] * build.TRIES
+    pair = (lambda: calls.append("ours"), lambda: calls.append("torch's"))
+    assert build.is_faster("operation", lambda: None, lambda: pair) == chosen
+    assert calls == ["ours"] * build.REPEATS + ["torch's"] * build.REPEATS
 
 
-def test_without_a_compiler_it_is_left_out(
+def test_a_processor_without_the_instructions_loads_no_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise AssertionError("a kernel must not be built for this processor")
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not build.is_faster("operation", fail, lambda: (fail, fail))
+
+
+def test_without_a_compiler_the_kernel_is_not_used(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -103,7 +110,7 @@ def test_without_a_compiler_it_is_left_out(
     assert not module.usable()
 
 
-def test_a_damaged_library_is_left_out(
+def test_a_damaged_library_is_not_used(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = tmp_path / "damaged.so"
@@ -114,22 +121,24 @@ def test_a_damaged_library_is_left_out(
     assert not module.usable()
 
 
-def test_what_the_compiler_says_is_told(
+@needs_compiler
+def test_the_compilers_message_is_part_of_the_error(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     broken = tmp_path / "broken.cpp"
-    broken.write_text("#error of another age\n")
+    broken.write_text("#error unsupported source\n")
     monkeypatch.setattr(module, "SOURCE", broken)
-    with pytest.raises(NativeError, match="of another age"):
+    with pytest.raises(NativeError, match="unsupported source"):
         module.kernel()
     assert list((tmp_path / "diffedit-trt").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+@needs_compiler
+def test_a_cache_folder_that_cannot_be_written_is_an_error(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "diffedit-trt").write_text("a file in the folder's place")
+    (tmp_path / "diffedit-trt").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(NativeError, match="could not be compiled into"):
         module.kernel()

@@ -1,8 +1,9 @@
-"""The onnxruntime backend: what it refuses to load, and how it uses the caller's memory."""
+"""The ONNX Runtime backend: which files it refuses, and how it uses the caller's tensors."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
@@ -10,19 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.onnxruntime.networks import (
-    OnnxBackend,
-    OnnxNetworks,
+from engine.backends.onnxruntime.networks import OnnxBackend, OnnxNetworks
+from engine.backends.onnxruntime.session import (
     choose_device,
-    provider_list,
+    execution_providers,
     session_options,
 )
 from engine.checkpoint import Checkpoint
+from engine.cuda import ExecutionStream
 from engine.errors import EngineMismatch
-from engine.netspec import Precision
+from engine.netspec import Precision, TensorSpec
 from tests.engine.compiled import TOKENS, entry, manifest, only, spec, text_onnx
+from tests.engine.fake_cuda import FakeCuda
 
 FILE = "text-5.onnx"
+CPU = torch.device("cpu")
 WEIGHT = torch.tensor([1.0, 2.0, 3.0])
 
 
@@ -39,7 +42,7 @@ def ids(rows: int = 2) -> Tensor:
     return torch.arange(rows * TOKENS).reshape(rows, TOKENS)
 
 
-def test_runs_on_the_addresses_it_was_given(tmp_path: Path) -> None:
+def test_inputs_and_outputs_are_used_without_a_copy(tmp_path: Path) -> None:
     backend = text(tmp_path)
     batch = {"input_ids": ids()}
     first = only(backend(batch))
@@ -49,14 +52,14 @@ def test_runs_on_the_addresses_it_was_given(tmp_path: Path) -> None:
     assert torch.equal(first, torch.zeros(2, TOKENS, 3))
 
 
-def test_other_tensors_are_bound_anew(tmp_path: Path) -> None:
+def test_other_tensors_are_bound_again(tmp_path: Path) -> None:
     backend = text(tmp_path)
     backend({"input_ids": ids()})
     assert torch.equal(only(backend({"input_ids": ids() + 1})), (ids() + 1)[..., None] * WEIGHT)
     assert torch.equal(only(backend({"input_ids": ids(4)})), ids(4)[..., None] * WEIGHT)
 
 
-def test_refuses_what_an_address_does_not_say(tmp_path: Path) -> None:
+def test_inputs_of_another_size_or_type_are_refused(tmp_path: Path) -> None:
     backend = text(tmp_path)
     with pytest.raises(ValueError, match="batches of"):
         backend({"input_ids": ids(3)})
@@ -65,18 +68,18 @@ def test_refuses_what_an_address_does_not_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_narrow_weights_run_on_a_cpu(tmp_path: Path, precision: Precision) -> None:
+def test_fp32_and_fp16_run_on_a_cpu(tmp_path: Path, precision: Precision) -> None:
     backend = text(tmp_path, precision=precision)
     assert backend.spec.precision == precision
     assert torch.equal(only(backend({"input_ids": ids()})), ids()[..., None] * WEIGHT)
 
 
-def test_bf16_on_a_cpu_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_bf16_on_a_cpu_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(EngineMismatch, match=r"no bf16 kernels .*--precision fp32"):
         text(tmp_path, precision="bf16")
 
 
-def test_weights_beside_the_file(tmp_path: Path) -> None:
+def test_external_weights_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "w.data").write_bytes(WEIGHT.numpy().tobytes())
     backend = text(tmp_path, location="w.data", data="w.data")
     assert torch.equal(only(backend({"input_ids": ids()})), ids()[..., None] * WEIGHT)
@@ -84,18 +87,20 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("location", ["../w.data", "ABSOLUTE", "w.data", "sub/w.data", "./w.data"])
-def test_weights_from_elsewhere_are_refused(tmp_path: Path, location: str, nested: bool) -> None:
-    """Also where the file is there and its bytes are right: it is not in the manifest."""
+def test_external_weights_outside_the_manifest_are_refused(
+    tmp_path: Path, location: str, nested: bool
+) -> None:
+    """Even if the file exists and has the right content: the manifest does not list it."""
     folder = tmp_path / "engines"
     (folder / "sub").mkdir(parents=True)
-    for place in (tmp_path, folder, folder / "sub"):
-        (place / "w.data").write_bytes(WEIGHT.numpy().tobytes())
-    said = location.replace("ABSOLUTE", str(tmp_path / "w.data"))
+    for parent in (tmp_path, folder, folder / "sub"):
+        (parent / "w.data").write_bytes(WEIGHT.numpy().tobytes())
+    path = location.replace("ABSOLUTE", str(tmp_path / "w.data"))
     with pytest.raises(EngineMismatch, match=r"which its manifest does not list"):
-        text(folder, location=said, nested=nested)
+        text(folder, location=path, nested=nested)
 
 
-def test_a_manifest_cannot_list_a_way_out(tmp_path: Path) -> None:
+def test_a_manifest_cannot_list_a_file_outside_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     folder.mkdir()
     (tmp_path / "w.data").write_bytes(WEIGHT.numpy().tobytes())
@@ -116,18 +121,18 @@ def test_a_changed_file_is_not_loaded(tmp_path: Path) -> None:
         networks.find("text", (TOKENS,))
 
 
-def test_bytes_that_are_no_network(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     manifest(tmp_path, [entry(tmp_path, spec("text"), content=b"\xff\xff not a network")])
-    with pytest.raises(EngineMismatch, match="is no ONNX file"):
+    with pytest.raises(EngineMismatch, match="is not an ONNX file"):
         OnnxNetworks.open(tmp_path).find("text", (TOKENS,))
 
 
-def test_a_network_of_another_border(tmp_path: Path) -> None:
+def test_outputs_must_match_the_manifest(tmp_path: Path) -> None:
     with pytest.raises(EngineMismatch, match=r"output 'embedding' of .* is missing"):
         text(tmp_path, output="states")
 
 
-def test_sessions_are_made_when_first_needed(tmp_path: Path) -> None:
+def test_a_session_is_loaded_at_its_first_use(tmp_path: Path) -> None:
     text(tmp_path)
     networks = OnnxNetworks.open(tmp_path)
     (tmp_path / FILE).unlink()
@@ -135,13 +140,13 @@ def test_sessions_are_made_when_first_needed(tmp_path: Path) -> None:
         networks.find("text", (TOKENS,))
 
 
-def test_an_unfinished_folder_is_no_model(tmp_path: Path) -> None:
+def test_an_unfinished_folder_is_refused(tmp_path: Path) -> None:
     text(tmp_path)
     with pytest.raises(EngineMismatch, match="not finished"):
         OnnxNetworks.open(tmp_path, digests={})
 
 
-def test_the_model_in_use_is_compared(onnx_folder: Path, tiny: Path, tiny_v: Path) -> None:
+def test_engines_of_another_model_are_refused(onnx_folder: Path, tiny: Path, tiny_v: Path) -> None:
     digests = {p: Checkpoint.open(tiny).digest(p) for p in ("unet", "vae", "text_encoder")}
     networks = OnnxNetworks.open(onnx_folder, digests=digests)
     assert networks.sizes == ((64, 64),)
@@ -152,7 +157,7 @@ def test_the_model_in_use_is_compared(onnx_folder: Path, tiny: Path, tiny_v: Pat
 
 
 @pytest.mark.parametrize(
-    ("asked", "providers", "gpu", "got"),
+    ("device", "providers", "gpu", "chosen"),
     [
         (None, ["CPUExecutionProvider"], True, "cpu"),
         (None, ["CUDAExecutionProvider"], False, "cpu"),
@@ -161,52 +166,108 @@ def test_the_model_in_use_is_compared(onnx_folder: Path, tiny: Path, tiny_v: Pat
         ("cpu", ["CUDAExecutionProvider"], True, "cpu"),
     ],
 )
-def test_cuda_is_taken_where_both_have_it(
-    asked: str | None, providers: list[str], gpu: bool, got: str
+def test_cuda_is_the_default_if_torch_and_onnxruntime_support_it(
+    device: str | None, providers: list[str], gpu: bool, chosen: str
 ) -> None:
-    assert str(choose_device(asked, providers, gpu)) == got
+    assert str(choose_device(device, providers, gpu)) == chosen
 
 
 @pytest.mark.parametrize(
-    ("asked", "providers", "gpu", "words"),
+    ("device", "providers", "gpu", "message"),
     [
         ("cuda", ["CPUExecutionProvider"], True, "install onnxruntime-gpu"),
         ("cuda", ["CUDAExecutionProvider"], False, "torch finds no NVIDIA GPU"),
         ("mps", ["CUDAExecutionProvider"], True, "cpu or cuda, not on mps"),
     ],
 )
-def test_a_device_that_is_not_there(
-    asked: str, providers: list[str], gpu: bool, words: str
+def test_an_unsupported_device_is_refused(
+    device: str, providers: list[str], gpu: bool, message: str
 ) -> None:
-    with pytest.raises(EngineMismatch, match=words):
-        choose_device(asked, providers, gpu)
+    with pytest.raises(EngineMismatch, match=message):
+        choose_device(device, providers, gpu)
 
 
-def test_cuda_runs_on_our_stream_and_device() -> None:
-    first, fallback = provider_list(torch.device("cuda", 3), 4711)
+def test_cuda_runs_on_the_given_stream_and_device() -> None:
+    first, fallback = execution_providers(torch.device("cuda", 3), 4711)
     assert isinstance(first, tuple)
     name, options = first
     assert (name, fallback) == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert (options["device_id"], options["user_compute_stream"]) == ("3", "4711")
-    assert provider_list(torch.device("cpu"), 0) == ["CPUExecutionProvider"]
+    assert execution_providers(torch.device("cpu"), 0) == ["CPUExecutionProvider"]
 
 
-def test_options_follow_torch_and_the_pin() -> None:
-    for pinned in (False, True):
-        options = session_options(onnxruntime, pinned=pinned)
+def test_session_options_use_torchs_threads() -> None:
+    for deterministic in (False, True):
+        options = session_options(onnxruntime, deterministic=deterministic)
         assert options.intra_op_num_threads == torch.get_num_threads()
-        assert options.use_deterministic_compute is pinned
+        assert options.use_deterministic_compute is deterministic
         assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnx"])
-def test_a_missing_package_is_named(
+def test_a_missing_package_raises_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     text(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(EngineMismatch, match=rf"needs the package {package} .*diffedit-trt\[onnx"):
+    with pytest.raises(
+        EngineMismatch, match=rf"needs the package {package} .*pip install -e '.\[onnx"
+    ):
         OnnxNetworks.open(tmp_path).find("text", (TOKENS,))
+
+
+class Session:
+    """A session that records its bindings and the stream of its runs, or fails with `error`."""
+
+    def __init__(self, cuda: FakeCuda | None = None, error: str = "") -> None:
+        self.cuda = cuda
+        self.error = error
+        self.bound: dict[str, tuple[object, ...]] = {}
+
+    def io_binding(self) -> Session:
+        return self
+
+    def bind_input(self, name: str, *buffer: object) -> None:
+        self.bound[name] = buffer
+
+    bind_output = bind_input
+
+    def run_with_iobinding(self, binding: Session, options: object) -> None:
+        if self.error:
+            raise RuntimeError(self.error)
+        if self.cuda:
+            self.cuda.record("run")
+
+
+def test_every_output_is_bound_by_name() -> None:
+    net, session = spec("text"), Session()
+    outputs = (TensorSpec("embedding", (TOKENS, 3)), TensorSpec("pooled", (3,)))
+    backend = OnnxBackend(onnxruntime, session, replace(net, outputs=outputs), CPU, None)
+    output, pooled = backend({"input_ids": ids()})
+    assert list(session.bound) == ["input_ids", "embedding", "pooled"]
+    assert session.bound["embedding"][3:] == ([2, TOKENS, 3], output.data_ptr())
+    assert session.bound["pooled"][3:] == ([2, 3], pooled.data_ptr())
+
+
+def test_a_call_on_a_gpu_is_ordered_with_the_callers_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    backend = OnnxBackend(onnxruntime, Session(cuda), spec("text"), CPU, ExecutionStream(CPU))
+    backend({"input_ids": ids()})
+    assert cuda.log == ["own waits for caller", "run on own", "caller waits for own"]
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [("Failed to allocate memory", torch.OutOfMemoryError), ("bad node", RuntimeError)],
+)
+def test_lack_of_memory_is_an_out_of_memory_error(message: str, error: type[Exception]) -> None:
+    backend = OnnxBackend(onnxruntime, Session(error=message), spec("text"), CPU, None)
+    with pytest.raises(RuntimeError, match=message) as caught:
+        backend({"input_ids": ids()})
+    assert type(caught.value) is error
 
 
 @pytest.mark.gpu
@@ -215,10 +276,10 @@ def test_a_missing_package_is_named(
     reason="the installed onnxruntime has no CUDA",
 )
 def test_cuda_agrees_with_the_cpu(onnx_folder: Path) -> None:
-    """Inputs written by torch just before the call, results read just after: no missing order."""
-    there, here = (OnnxNetworks.open(onnx_folder, device=d) for d in ("cuda", "cpu"))
+    """Inputs are written just before the call and outputs read just after it."""
+    on_cuda, on_cpu = (OnnxNetworks.open(onnx_folder, device=d) for d in ("cuda", "cpu"))
     kind = ("unet", (4, 16, 16))
-    cuda, cpu = there.find(*kind), here.find(*kind)
+    cuda, cpu = on_cuda.find(*kind), on_cpu.find(*kind)
     for size in cuda.spec.batch_sizes:
         batch = {
             t.name: torch.zeros((size, *t.shape), device=cuda.device) for t in cuda.spec.inputs
@@ -228,6 +289,6 @@ def test_cuda_agrees_with_the_cpu(onnx_folder: Path) -> None:
             rows = {n: torch.randn(t.shape, generator=generator) for n, t in batch.items()}
             for name, tensor in rows.items():
                 batch[name].copy_(tensor)
-            got = only(cuda(batch)).clone().cpu()
-            torch.testing.assert_close(got, only(cpu(rows)), rtol=1e-3, atol=1e-4)
-    there.close()
+            output = only(cuda(batch)).clone().cpu()
+            torch.testing.assert_close(output, only(cpu(rows)), rtol=1e-3, atol=1e-4)
+    on_cuda.close()

@@ -1,4 +1,4 @@
-"""Profiles that do not fit into a CPU's memory are not run: the process would be killed."""
+"""Batch sizes that do not fit into a CPU's memory are removed: the process would be killed."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ SD15 = NetSpec(
 GIB = 2**30
 
 
-def test_a_row_of_stable_diffusion_costs_what_was_measured() -> None:
+def test_the_estimate_for_stable_diffusion_is_near_the_measured_memory() -> None:
     assert memory.working_bytes(SD15, 1) == pytest.approx(2.16e9, rel=0.05)
     assert memory.working_bytes(SD15, 4) == 4 * memory.working_bytes(SD15, 1)
 
 
 @pytest.mark.parametrize(
-    ("room", "profiles"),
+    ("free", "profiles"),
     [(0, (1, 2, 4, 8, 16, 20)), (1, (1,)), (16, (1, 2, 4)), (64, (1, 2, 4, 8, 16, 20))],
 )
-def test_what_fits_is_kept_and_the_smallest_always(
-    room: int, profiles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+def test_batch_sizes_that_fit_and_the_smallest_one_are_kept(
+    free: int, profiles: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: room * GIB)
+    monkeypatch.setattr(memory, "available", lambda: free * GIB)
     assert memory.limited(SD15, 0).batch_sizes == profiles
 
 
-def test_a_session_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_the_session_is_subtracted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The UNet of Stable Diffusion in fp16 on a machine with 23 GB free."""
     monkeypatch.setattr(memory, "available", lambda: int(23e9))
     assert memory.limited(SD15, int(1.72e9)).batch_sizes == (1, 2, 4)
 
 
-def test_this_machine_tells_its_memory() -> None:
+def test_the_free_memory_of_this_machine_is_read() -> None:
     if Path("/proc/meminfo").exists():
         assert memory.available() > 10**8
 
 
-def test_onnxruntime_splits_what_does_not_fit(
+def test_the_backend_offers_only_batch_sizes_that_fit(
     onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latent = (4, 16, 16)
@@ -62,8 +62,10 @@ def test_onnxruntime_splits_what_does_not_fit(
     assert spec.batch_sizes == (1, 2, 4)
     networks.close()
     monkeypatch.setattr(memory, "SESSION_SHARE", 0)
-    room = int(2.5 * memory.working_bytes(spec, 1) / memory.SHARE)
-    monkeypatch.setattr(memory, "available", lambda: room)
+    free = int(2.5 * memory.working_bytes(spec, 1) / memory.SHARE)
+    monkeypatch.setattr(memory, "available", lambda: free)
     assert networks.find("unet", latent).spec.batch_sizes == (1, 2)
     pinned = OnnxNetworks.open(onnx_folder, device="cpu", pin_batch_size=4)
-    assert pinned.find("unet", latent).spec.batch_sizes == (4,), "asked for, so obeyed"
+    assert pinned.find("unet", latent).spec.batch_sizes == (4,), (
+        "a pinned batch size is always kept"
+    )

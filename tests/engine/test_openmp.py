@@ -1,4 +1,4 @@
-"""A thread that only loads weights does not keep workers that another one's would have to share."""
+"""The OpenMP workers of the thread that loads the weights end when loading is done."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def work():
     return float(torch.ones(1 << 20).mul(3).sum())
 
 torch.set_num_threads(2)
-alone = threads()
+idle = threads()
 assert work() == 3 << 20
-print(threads() - alone, release_team(), threads() - alone)
+print(threads() - idle, release_team(), threads() - idle)
 networks = TorchNetworks.open(Checkpoint.open(sys.argv[1]), device="cpu", dtype="fp32")
-print(threads() - alone)
+print(threads() - idle)
 assert work() == 3 << 20
-print(threads() - alone)
+print(threads() - idle)
 """
 
 
 def gnu_openmp() -> bool:
-    """Whether PyTorch brought GNU's OpenMP into this process."""
+    """Return whether PyTorch loaded GNU's OpenMP into this process."""
     maps = Path("/proc/self/maps")
     return maps.exists() and torch.backends.openmp.is_available() and "libgomp" in maps.read_text()
 
 
-@pytest.mark.skipif(not gnu_openmp(), reason="PyTorch uses another OpenMP than GNU's")
-def test_workers_end_and_come_back(tiny: Path) -> None:
+@pytest.mark.skipif(not gnu_openmp(), reason="PyTorch does not use GNU's OpenMP")
+def test_workers_end_after_loading_and_start_again(tiny: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tiny)],
         text=True,

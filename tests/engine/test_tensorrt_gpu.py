@@ -1,4 +1,4 @@
-"""The TensorRT backend on a GPU: right in every profile, and in order with torch."""
+"""The TensorRT backend on a GPU: every profile equals PyTorch, and calls are ordered with it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ KINDS = [
 
 
 def test_every_profile_equals_torch_with_and_without_graphs(engines: Path, tiny: Path) -> None:
-    """All networks in turn on one arena: a growing one is met by graphs already captured."""
+    """All networks share one arena, which grows after the first graphs were captured."""
     plain = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32")
     graph, eager = (TensorRTNetworks.open(engines, cuda_graphs=g) for g in (True, False))
     batches: dict[tuple[str, int], dict[str, Tensor]] = {}
@@ -76,7 +76,7 @@ def test_every_profile_equals_torch_with_and_without_graphs(engines: Path, tiny:
 
 
 def test_calls_are_ordered_with_torch_without_waiting(engines: Path) -> None:
-    """Inputs are written right before a call and results read right after, on two streams."""
+    """Inputs are written just before a call and outputs read just after it, on two streams."""
     networks = TensorRTNetworks.open(engines)
     backend = networks.find(*KINDS[3])
     batch = on_gpu(backend.spec, 4)
@@ -112,7 +112,7 @@ def test_a_pinned_engine_runs_its_profile(engines: Path) -> None:
         backend(on_gpu(backend.spec, 1))
 
 
-def test_a_changed_engine_is_not_deserialised(engines: Path, tmp_path: Path) -> None:
+def test_a_changed_engine_is_not_deserialized(engines: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(engines, copy)
     networks = TensorRTNetworks.open(copy)

@@ -1,4 +1,4 @@
-"""The torch backend compiled for a CPU, for real: right answers, one compilation a batch size."""
+"""The PyTorch backend compiled for a CPU: its outputs, and one compilation per batch size."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
 from engine.netspec import NetSpec
 from tests.engine.compiled import only
+from tests.engine.processor import needs_kernel
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
-    ),
-    # PyTorch's compiler warns of parts of PyTorch.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
+)
 
 
 @pytest.fixture(scope="module")
 def networks(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchNetworks]:
-    """The tiny checkpoint in float32, compiled; code is kept in a folder of its own."""
+    """The tiny checkpoint in float32, compiled into a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
-        found = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32", compile=True)
-        yield found
-        found.close()
+        compiled = TorchNetworks.open(
+            Checkpoint.open(tiny), device="cpu", dtype="fp32", compile=True
+        )
+        yield compiled
+        compiled.close()
 
 
 def inputs(spec: NetSpec, rows: int) -> dict[str, Tensor]:
@@ -53,7 +52,7 @@ def inputs(spec: NetSpec, rows: int) -> dict[str, Tensor]:
     }
 
 
-def test_answers_are_those_of_eager_networks(networks: TorchNetworks, tiny: Path) -> None:
+def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, tiny: Path) -> None:
     eager = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32")
     assert networks.describe() == f"{eager.describe()}, compiled"
     counters.clear()
@@ -61,18 +60,18 @@ def test_answers_are_those_of_eager_networks(networks: TorchNetworks, tiny: Path
         for net, shape in (("unet", (4, 16, 16)), ("vae_encode", (3, 64, 64))):
             backend = networks.find(net, shape)
             assert backend.spec.batch_sizes == (CPU_BATCH_SIZES if net == "unet" else (1, 2, 4))
-            given = inputs(backend.spec, 1)
-            found, right = only(backend(given)), only(eager.find(net, shape)(given))
-            assert (found - right).norm() / right.norm() < 1e-4
+            batch = inputs(backend.spec, 1)
+            output, expected = only(backend(batch)), only(eager.find(net, shape)(batch))
+            assert (output - expected).norm() / expected.norm() < 1e-4
             before = counters["stats"]["unique_graphs"]
-            assert torch.equal(only(backend(given)), found)
+            assert torch.equal(only(backend(batch)), output)
             assert counters["stats"]["unique_graphs"] == before  # the second call compiles nothing
     assert counters["stats"]["unique_graphs"] >= 2  # the UNet, and half of the VAE
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0  # frozen: packed once
 
 
 @pytest.mark.slow
-def test_an_edit_is_split_into_what_was_compiled(networks: TorchNetworks, tiny: Path) -> None:
+def test_an_edit_uses_only_the_compiled_batch_sizes(networks: TorchNetworks, tiny: Path) -> None:
     request = EditRequest(still_life(64, 64), "a blue ball", "a red ball", num_inference_steps=4)
     with (
         DiffEditPipeline(Checkpoint.open(tiny), networks, size=(64, 64)) as pipe,
@@ -80,17 +79,15 @@ def test_an_edit_is_split_into_what_was_compiled(networks: TorchNetworks, tiny: 
             tiny, backend="torch", device="cpu", dtype="fp32", size=(64, 64)
         ) as eager,
     ):
-        found, right = pipe.submit(request).result(), eager.submit(request).result()
-    assert found.stats.rows == right.stats.rows
-    assert found.stats.calls["unet"] >= found.stats.rows["unet"] / max(CPU_BATCH_SIZES)
-    assert (found.latent_mask == right.latent_mask).all()
+        result, expected = pipe.submit(request).result(), eager.submit(request).result()
+    assert result.stats.rows == expected.stats.rows
+    assert result.stats.calls["unet"] >= result.stats.rows["unet"] / max(CPU_BATCH_SIZES)
+    assert (result.latent_mask == expected.latent_mask).all()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no AVX-512 BF16"
-)
-def test_our_kernels_are_part_of_what_is_compiled(
+@needs_kernel
+def test_the_cpu_kernels_are_part_of_the_compiled_code(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -102,15 +99,17 @@ def test_our_kernels_are_part_of_what_is_compiled(
     parts = {type(m).__name__ for m in compiled.modules["unet"].modules()}
     unet: Any = compiled.modules["unet"]
     parts |= {type(p).__name__ for p in unet.attn_processors.values()}
-    assert {"Winograd", "Processor"} <= parts
-    given = inputs(compiled.find("unet", (4, 16, 16)).spec, 2)
+    assert {"WinogradConv2d", "KernelAttnProcessor"} <= parts
+    batch = inputs(compiled.find("unet", (4, 16, 16)).spec, 2)
     with torch.inference_mode():
-        found, right = (only(n.find("unet", (4, 16, 16))(given)).float() for n in (compiled, eager))
-    assert (found - right).norm() / right.norm() < 0.03
+        output, expected = (
+            only(n.find("unet", (4, 16, 16))(batch)).float() for n in (compiled, eager)
+        )
+    assert (output - expected).norm() / expected.norm() < 0.03
     compiled.close()
 
 
-def test_no_compiler_is_one_sentence() -> None:
+def test_without_a_compiler_the_error_says_what_to_install() -> None:
     code = (
         "from engine.backends.torch.compile import need_compiler\n"
         "from engine.errors import DiffEditError\n"
@@ -122,10 +121,10 @@ def test_no_compiler_is_one_sentence() -> None:
         [sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True
     )
     assert "needs a C++ compiler" in done.stdout and "install g++" in done.stdout
-    need_compiler()  # here there is one
+    need_compiler()  # this machine has one
 
 
-def test_a_compiler_is_asked_for_before_anything_is_compiled(
+def test_the_compiler_is_checked_before_anything_is_compiled(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
@@ -134,3 +133,9 @@ def test_a_compiler_is_asked_for_before_anything_is_compiled(
     monkeypatch.setattr("engine.backends.torch.compile.need_compiler", refuse)
     with pytest.raises(DiffEditError, match="no compiler"):
         TorchNetworks.open(Checkpoint.open(tiny), device="cpu", compile=True)
+
+
+def test_importing_the_compiler_warns_of_nothing() -> None:
+    """PyTorch's compiler imports deprecated modules, and tests turn warnings into errors."""
+    code = "from engine.backends.torch.compile import import_compiler; import_compiler()"
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], check=True)

@@ -1,7 +1,8 @@
-"""How many rows a call may have before a CPU runs out of memory.
+"""Which batch sizes fit into a CPU's memory.
 
-ONNX Runtime writes attention's scores out on a CPU, and a process that takes more than there is
-gets killed without a word, so its profiles are limited beforehand. It knows shapes, no runtime.
+On a CPU, ONNX Runtime stores the attention scores of a whole call, and the system kills a process
+that uses more memory than there is, so large batch sizes are removed beforehand. This module
+computes from shapes and does not call ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from pathlib import Path
 from engine.netspec import NetSpec
 
 SESSION_SHARE = 3.5
-"""What a session on a CPU holds per byte of its file: the UNet of Stable Diffusion 1.5 in fp16, a
-file of 1.7 GB, took 5.9 GB (fp32 copies of the weights beside them)."""
+"""Bytes that a session on a CPU keeps per byte of its file. Measured: 5.9 GB for the UNet of Stable
+Diffusion 1.5 in fp16, whose file has 1.7 GB (a session adds a copy of the weights in fp32)."""
 SHARE = 0.7
-"""The part of the free memory that calls may take."""
+"""The share of the free memory that calls may use."""
+SCORE_ARRAYS = 4
+"""Copies of the attention scores, in fp32, that ONNX Runtime keeps at once."""
 
 
 def available() -> int:
-    """Memory that can still be had on this machine, in bytes; 0 where that is unknown."""
+    """Return this machine's free memory in bytes, or 0 if it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -29,19 +32,24 @@ def available() -> int:
 
 
 def working_bytes(spec: NetSpec, batch: int) -> int:
-    """Memory of the largest unfused attention layer: four arrays of its scores in fp32.
+    """Estimate the memory for the scores of the largest attention layer.
 
-    Measured: 2.2 GB a row for the U-Net of Stable Diffusion 1.5 at 512 px; this returns 2.1.
+    For a row of Stable Diffusion 1.5's U-Net at 512 px this returns 2.1 GB; 2.2 GB were measured.
     """
-    return 4 * 4 * batch * spec.attention_scores
+    return SCORE_ARRAYS * 4 * batch * spec.attention_scores
 
 
 def limited(spec: NetSpec, file_bytes: int) -> NetSpec:
-    """`spec` with the profiles that fit into the memory that is free now, beside a session on files
-    of `file_bytes` that is yet to be made. The smallest profile always stays."""
-    room = available()
-    if not room:
+    """Return `spec` with the batch sizes that fit into the free memory; the smallest always stays.
+
+    Args:
+        spec: the network.
+        file_bytes: the size of its files. Their session is not loaded yet, so its memory is
+            subtracted.
+    """
+    free = available()
+    if not free:
         return spec
-    limit = SHARE * room - SESSION_SHARE * file_bytes
+    limit = SHARE * free - SESSION_SHARE * file_bytes
     fitting = tuple(b for b in spec.batch_sizes if working_bytes(spec, b) <= limit)
     return replace(spec, batch_sizes=fitting or spec.batch_sizes[:1])

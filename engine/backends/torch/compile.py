@@ -1,8 +1,8 @@
-"""`torch.compile` applied from outside: to which modules, how, and where its results are kept.
+"""`torch.compile`, applied to the modules of a checkpoint.
 
-On a CPU the weights become constants of the compiled call ("freezing"): PyTorch then packs them
-once in the layout its matrix and convolution kernels want. A call of every batch size is compiled
-when it first comes, and later processes find the generated code in the user's cache folder.
+On a CPU the weights become constants of the compiled code ("freezing"): PyTorch then packs them
+once, in the layout of its matrix and convolution kernels. Every batch size is compiled at its first
+call. The generated code is kept in the user's cache folder for later processes.
 """
 
 from __future__ import annotations
@@ -22,29 +22,38 @@ from engine.errors import DiffEditError
 log = logging.getLogger(__name__)
 
 CPU_BATCH_SIZES = (1, 2)
-"""A CPU's cores are busy with one row. More sizes would cost a compilation and a copy of the packed
-weights each."""
-SIZES_AT_MOST = 64
-"""Compiled variants of one module, over all picture sizes and batches; PyTorch's own limit of 8
-makes it run uncompiled past that, without a word."""
+"""One row keeps the cores of a CPU busy. Each further batch size would cost a compilation and
+another copy of the packed weights."""
+MAX_VARIANTS = 64
+"""Compiled variants of one module, over all picture sizes and batch sizes. PyTorch's default is 8,
+and it runs a module uncompiled beyond that, without a warning."""
+
+
+def import_compiler() -> None:
+    """Import PyTorch's compiler; ignore the deprecation warnings of its own modules."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch._dynamo
+        import torch._inductor.compile_fx  # noqa: F401
 
 
 def compile_modules(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Mark modules to be compiled at their first calls.
 
-    Raises DiffEditError where that needs a C++ compiler and there is none.
+    Raises DiffEditError if `device` is a CPU and there is no C++ compiler.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "torch"))
     if device.type == "cpu":
         need_compiler()
-    torch._dynamo.config.recompile_limit = max(SIZES_AT_MOST, torch._dynamo.config.recompile_limit)
+    import_compiler()
+    torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for module in modules:
         module.compile(dynamic=False)
 
 
 def need_compiler() -> None:
-    """Raises DiffEditError where PyTorch finds no C++ compiler."""
+    """Raise DiffEditError if PyTorch finds no C++ compiler."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -53,17 +62,17 @@ def need_compiler() -> None:
     except (InvalidCxxCompiler, OSError, RuntimeError):
         raise DiffEditError(
             "Compiling for a CPU needs a C++ compiler, and none was found: install g++ (or name "
-            "one in CXX), or leave the option to compile out."
+            "one in CXX), or leave out the option to compile."
         ) from None
 
 
 @contextlib.contextmanager
 def first_call(name: str, batch: int, device: torch.device) -> Iterator[None]:
-    """Around the call that compiles: says so, and makes the weights constants on a CPU."""
+    """Wrap the call that compiles: log it, and on a CPU make the weights constants."""
     from torch._inductor import config
 
     log.info("compiling the %s for %d rows; this takes minutes the first time", name, batch)
-    began = time.perf_counter()
+    start = time.perf_counter()
     with config.patch(freezing=device.type == "cpu"):
         yield
-    log.info("compiled the %s for %d rows in %.0f s", name, batch, time.perf_counter() - began)
+    log.info("compiled the %s for %d rows in %.0f s", name, batch, time.perf_counter() - start)

@@ -6,15 +6,14 @@ applied from outside: the modules are the checkpoint's own.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
+from engine.backends.torch.graphs import GraphedCall, GraphPool
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
 from engine.checkpoint import Checkpoint
@@ -24,9 +23,6 @@ from engine.loader import load_module
 from engine.models import Network
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size
 
-log = logging.getLogger(__name__)
-
-WARM_UPS = 3
 KERNELS = {"attention": attention, "convolution": convolution}
 """This project's kernels for CPUs in bf16; each replaces layers that it runs faster."""
 
@@ -47,7 +43,7 @@ class TorchBackend:
         spec: NetSpec,
         device: torch.device,
         *,
-        pool: Any = None,
+        pool: GraphPool | None = None,
         compiled: bool = False,
     ) -> None:
         self.spec = spec
@@ -55,7 +51,7 @@ class TorchBackend:
         self._network = network
         self._module = module
         self._pool = pool
-        self._graphs: dict[int, _Graph] = {}
+        self._graphs: dict[int, GraphedCall] = {}
         self._compiles = compiled
         self._compiled: set[int] = set()
 
@@ -71,48 +67,14 @@ class TorchBackend:
         if self._pool is None:
             return self.eager(inputs)
         if size not in self._graphs:
-            self._graphs[size] = _Graph(self.eager, inputs, self._pool)
+            label = f"{self.spec.name} at batch {size}"
+            self._graphs[size] = GraphedCall(self.eager, inputs, self._pool, label)
         return self._graphs[size](inputs)
 
     def eager(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """One call without a graph."""
         out = self._network.call(self._module, TORCH_DTYPES[self.spec.precision], *inputs)
         return out if isinstance(out, tuple) else (out,)
-
-
-class _Graph:
-    """A captured call, replayed while the inputs are the tensors that it was captured with.
-
-    All graphs share one memory pool: calls never overlap, and outputs are cloned after each call.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[Sequence[Tensor]], tuple[Tensor, ...]],
-        inputs: Sequence[Tensor],
-        pool: Any,
-    ) -> None:
-        self._call = call
-        self._addresses = [tensor.data_ptr() for tensor in inputs]
-        self._graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                call(inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        try:
-            with torch.cuda.graph(self._graph, pool=pool):
-                self._outputs = call(inputs)
-        except RuntimeError as error:
-            log.warning("CUDA graph capture failed (%s); this profile runs without one", error)
-            self._graph = None
-
-    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        if self._graph is None or [t.data_ptr() for t in inputs] != self._addresses:
-            return self._call(inputs)
-        self._graph.replay()
-        return self._outputs
 
 
 class TorchNetworks:
@@ -139,7 +101,7 @@ class TorchNetworks:
         self.device = device
         self.precision = precision
         graphs = cuda_graphs and device.type == "cuda"
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self._pool = GraphPool(device) if graphs else None
         self._static = graphs or compile
         self._compile = compile
         if compile and device.type == "cpu":

@@ -1,4 +1,4 @@
-"""One team of OpenMP threads at a time."""
+"""Keeps one team of OpenMP worker threads in the process."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from pathlib import Path
 
 import torch
 
-HARD = 2  # omp_pause_hard of OpenMP 5.0: nothing is kept
+OMP_PAUSE_HARD = 2
+"""OpenMP 5.0: free all resources of the workers."""
 
 
 def release_team() -> bool:
-    """End the OpenMP workers that the calling thread has used; whether that could be done.
+    """End the OpenMP workers of the calling thread; return whether that worked.
 
-    PyTorch gives every thread that computes a team of workers of its own. While there are more
-    workers than processors, GNU's OpenMP has them sleep between two parallel regions instead of
-    waiting actively, and waking them costs some microseconds, hundreds of times in a call. So a
-    thread that only loads weights lets its workers go, and the one that runs the networks has the
-    processors to itself. They come back when they are needed again.
+    Every thread that computes with PyTorch gets its own team of workers. If there are more workers
+    than processors, GNU's OpenMP lets idle workers sleep instead of spin, and waking them costs
+    some microseconds, hundreds of times per call. A thread that only loads weights therefore ends
+    its workers, and the thread that runs the networks has the processors to itself. PyTorch starts
+    workers again when it needs them.
     """
-    for library in (*_brought(), "libgomp.so.1"):
+    for library in (*_bundled_libraries(), "libgomp.so.1"):
         try:
             gomp = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-            return int(gomp.omp_pause_resource_all(HARD)) == 0
+            return int(gomp.omp_pause_resource_all(OMP_PAUSE_HARD)) == 0
         except (OSError, AttributeError):
-            continue  # not in this process, or another OpenMP
+            continue  # not loaded in this process, or another OpenMP
     return False
 
 
-def _brought() -> list[Path]:
-    """The OpenMP libraries that came with PyTorch; some builds give them names of their own."""
+def _bundled_libraries() -> list[Path]:
+    """Return the OpenMP libraries installed with PyTorch; some builds rename them."""
     return sorted((Path(torch.__file__).parent / "lib").glob("libgomp*"))

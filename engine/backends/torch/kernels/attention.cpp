@@ -1,15 +1,16 @@
 // Attention in bfloat16 for processors with AVX-512 BF16: softmax(q k^T * scale) v.
 //
-// Scores never leave the cache. A block of queries meets the keys a block at a time; maxima and
-// sums are carried along and earlier output rescaled where a maximum grows (the online softmax of
-// Milakov and Gimelshein, 2018; the blocks are FlashAttention's, Dao et al., 2022). Scores, sums
-// and outputs are accumulated in float32; weights are rounded to bfloat16 before they meet v.
+// The scores stay in the cache. The kernel processes a block of queries with one block of keys after
+// another. It keeps the running maximum and sum of every query and rescales the output when a
+// maximum grows (online softmax: Milakov and Gimelshein, 2018; blocks: FlashAttention, Dao et al.,
+// 2022). Scores, sums and outputs are float32; weights are rounded to bfloat16 before they are
+// multiplied with v.
 //
-// Layout: keys and values are packed first, so that both products are vdpbf16ps on whole vectors:
-//   keys    [keys / 16][D / 2][16] pairs (k[j][2i], k[j][2i + 1])     lanes are keys
-//   values  [keys / 2][Dv][16] pairs (v[2j][d], v[2j + 1][d])         lanes are channels
-// One pair of bfloat16 is one uint32. Keys are padded to whole vectors with zeros, whose scores are
-// set to minus infinity; D must be even.
+// Layout: keys and values are packed first, so that both products use vdpbf16ps on full vectors:
+//   keys    [keys / 16][D / 2][16] pairs (k[j][2i], k[j][2i + 1])     one lane per key
+//   values  [keys / 2][Dv][16] pairs (v[2j][d], v[2j + 1][d])         one lane per channel
+// A uint32 holds a pair of bfloat16. Keys are padded with zeros to full vectors, and the scores of
+// the padding are set to minus infinity. D must be even.
 
 #include <omp.h>
 
@@ -20,9 +21,9 @@
 
 namespace {
 
-constexpr int kRows = 24;      // queries that are worked on together
-constexpr int kKeys = 512;     // keys in a block: its scores and weights stay in the cache
-constexpr int kUnit = 4;       // blocks of queries that one task takes
+constexpr int kRows = 24;           // queries in a block
+constexpr int kKeys = 512;          // keys in a block; its scores and weights fit into the cache
+constexpr int kBlocksPerTask = 4;   // blocks of queries in one task of a thread
 
 struct Strides {
     int64_t batch, head, token;
@@ -30,9 +31,10 @@ struct Strides {
 
 inline uint32_t pair(uint16_t low, uint16_t high) { return uint32_t(low) | uint32_t(high) << 16; }
 
-// 2^x for x <= 0: exponent by scalef, fraction in [-1/2, 1/2] by a polynomial (error below 3e-7).
+// 2^x for x <= 0. scalef applies the integer part; a polynomial computes the fraction in [-1/2, 1/2]
+// (error below 3e-7).
 inline __m512 exp2_negative(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays NaN
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // with this order of arguments NaN stays NaN
     const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 f = _mm512_sub_ps(x, whole);
     __m512 y = _mm512_set1_ps(1.33335581e-3f);
@@ -67,7 +69,7 @@ void pack_values(const uint16_t* v, int64_t token, int keys, int width, int vect
     }
 }
 
-// Scores of 12 queries with 32 keys.
+// Computes the scores of 12 queries and 32 keys.
 void score_tile(const uint32_t* q, const uint32_t* k0, const uint32_t* k1, int pairs, float* scores) {
     __m512 left[12], right[12];
     for (int r = 0; r < 12; ++r) left[r] = right[r] = _mm512_setzero_ps();
@@ -88,7 +90,7 @@ void score_tile(const uint32_t* q, const uint32_t* k0, const uint32_t* k1, int p
     }
 }
 
-// out[rows][W vectors] += weights * values, for ROWS queries and W vectors of channels.
+// out += weights * values, for ROWS queries and W vectors of channels.
 template <int ROWS, int W>
 void value_tile(const uint32_t* weights, const uint32_t* values, int pairs, int vectors, float* out) {
     __m512 sum[ROWS][W];
@@ -146,33 +148,34 @@ struct Scratch {
     Buffer<float> scores;
     Buffer<uint32_t> weights;
     Buffer<float> out;
-    float highest[kRows], sum[kRows];
+    float max_score[kRows], sum[kRows];
 };
 
-// Weights of one block of keys; `scale` includes log2(e). Carries maxima and sums, rescales output.
-void weigh(Scratch& s, int keys, int whole, int vectors, float scale) {
+// Turns the scores of one block of keys into weights, updates maxima and sums, and rescales the
+// output. `scale` includes log2(e).
+void softmax_block(Scratch& s, int keys, int padded, int vectors, float scale) {
     const __m512 c = _mm512_set1_ps(scale);
     for (int r = 0; r < kRows; ++r) {
         float* row = s.scores.get() + r * kKeys;
-        for (int j = keys; j < whole; ++j) row[j] = -std::numeric_limits<float>::infinity();
+        for (int j = keys; j < padded; ++j) row[j] = -std::numeric_limits<float>::infinity();
         __m512 top = _mm512_load_ps(row);
-        for (int j = kLanes; j < whole; j += kLanes) top = _mm512_max_ps(top, _mm512_load_ps(row + j));
-        const float before = s.highest[r];
-        const float highest = std::max(before, _mm512_reduce_max_ps(top) * scale);
-        const float shrink = std::exp2(before - highest);
-        s.highest[r] = highest;
-        const __m512 shift = _mm512_set1_ps(-highest);
+        for (int j = kLanes; j < padded; j += kLanes) top = _mm512_max_ps(top, _mm512_load_ps(row + j));
+        const float old_max = s.max_score[r];
+        const float max_score = std::max(old_max, _mm512_reduce_max_ps(top) * scale);
+        const float rescale = std::exp2(old_max - max_score);
+        s.max_score[r] = max_score;
+        const __m512 shift = _mm512_set1_ps(-max_score);
         __m512 total = _mm512_setzero_ps();
         uint32_t* weights = s.weights.get() + r * (kKeys / 2);
-        for (int j = 0; j < whole; j += 2 * kLanes) {
+        for (int j = 0; j < padded; j += 2 * kLanes) {
             const __m512 a = exp2_negative(_mm512_fmadd_ps(_mm512_load_ps(row + j), c, shift));
             const __m512 b = exp2_negative(_mm512_fmadd_ps(_mm512_load_ps(row + j + kLanes), c, shift));
             total = _mm512_add_ps(total, _mm512_add_ps(a, b));
             _mm512_store_si512(weights + j / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
         }
-        s.sum[r] = s.sum[r] * shrink + _mm512_reduce_add_ps(total);
-        if (shrink != 1.0f) {
-            const __m512 by = _mm512_set1_ps(shrink);
+        s.sum[r] = s.sum[r] * rescale + _mm512_reduce_add_ps(total);
+        if (rescale != 1.0f) {
+            const __m512 by = _mm512_set1_ps(rescale);
             float* out = s.out.get() + int64_t(r) * vectors * kLanes;
             for (int w = 0; w < vectors; ++w)
                 _mm512_store_ps(out + w * kLanes, _mm512_mul_ps(_mm512_load_ps(out + w * kLanes), by));
@@ -180,28 +183,28 @@ void weigh(Scratch& s, int keys, int whole, int vectors, float scale) {
     }
 }
 
-// One block of queries against all keys.
-void attend(Scratch& s, const uint16_t* q, int64_t q_token, int rows, const uint32_t* keys,
-            const uint32_t* values, int count, int width, int vectors, float scale, uint16_t* out,
-            int64_t out_token) {
+// Computes the output of one block of queries.
+void attend_block(Scratch& s, const uint16_t* q, int64_t q_token, int rows, const uint32_t* keys,
+                  const uint32_t* values, int count, int width, int vectors, float scale, uint16_t* out,
+                  int64_t out_token) {
     const int pairs = width / 2;
     for (int r = 0; r < kRows; ++r)
         for (int i = 0; i < pairs; ++i)
             s.query[r * pairs + i] = r < rows ? pair(q[r * q_token + 2 * i], q[r * q_token + 2 * i + 1]) : 0;
-    std::fill(s.highest, s.highest + kRows, -std::numeric_limits<float>::infinity());
+    std::fill(s.max_score, s.max_score + kRows, -std::numeric_limits<float>::infinity());
     std::fill(s.sum, s.sum + kRows, 0.0f);
     std::fill(s.out.get(), s.out.get() + int64_t(kRows) * vectors * kLanes, 0.0f);
     for (int first = 0; first < count; first += kKeys) {
-        const int here = std::min(kKeys, count - first);
-        const int whole = (here + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
-        for (int j = 0; j < whole; j += 2 * kLanes) {
+        const int block_keys = std::min(kKeys, count - first);
+        const int padded = (block_keys + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
+        for (int j = 0; j < padded; j += 2 * kLanes) {
             const uint32_t* tile = keys + int64_t((first + j) / kLanes) * pairs * kLanes;
             for (int r = 0; r < kRows; r += 12)
                 score_tile(s.query.get() + r * pairs, tile, tile + pairs * kLanes, pairs,
                            s.scores.get() + r * kKeys + j);
         }
-        weigh(s, here, whole, vectors, scale);
-        add_values(s.weights.get(), values + int64_t(first / 2) * vectors * kLanes, whole / 2, vectors,
+        softmax_block(s, block_keys, padded, vectors, scale);
+        add_values(s.weights.get(), values + int64_t(first / 2) * vectors * kLanes, padded / 2, vectors,
                    s.out.get());
     }
     for (int r = 0; r < rows; ++r) {
@@ -217,8 +220,8 @@ void attend(Scratch& s, const uint16_t* q, int64_t q_token, int rows, const uint
 
 }  // namespace
 
-// q, out [B, H, L, D], k, v [B, H, S, D], bfloat16, strides in elements, channels side by side.
-// D even. Returns 0, or 1 where memory is short.
+// q, out [B, H, L, D]; k, v [B, H, S, D]; bfloat16. `strides` are in elements; channels are
+// contiguous; D is even. Returns 0, or 1 if memory is short.
 extern "C" int diffedit_attention(const uint16_t* q, const uint16_t* k, const uint16_t* v, uint16_t* out,
                                   int64_t batch, int64_t heads, int64_t queries, int64_t keys,
                                   int64_t width, const int64_t* strides, float scale, int threads) {
@@ -226,12 +229,13 @@ extern "C" int diffedit_attention(const uint16_t* q, const uint16_t* k, const ui
         vs{strides[6], strides[7], strides[8]}, os{strides[9], strides[10], strides[11]};
     const int pairs = int(width) / 2, vectors = (int(width) + kLanes - 1) / kLanes;
     const int64_t padded = (keys + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes);
-    const int64_t key_room = padded * pairs, value_room = padded / 2 * vectors * kLanes;
+    const int64_t key_size = padded * pairs, value_size = padded / 2 * vectors * kLanes;
     const int64_t images = batch * heads;
-    const Buffer<uint32_t> packed_keys = buffer<uint32_t>(images * key_room);
-    const Buffer<uint32_t> packed_values = buffer<uint32_t>(images * value_room);
+    const Buffer<uint32_t> packed_keys = buffer<uint32_t>(images * key_size);
+    const Buffer<uint32_t> packed_values = buffer<uint32_t>(images * value_size);
     if (!packed_keys || !packed_values) return 1;
-    const int64_t unit = kRows * kUnit, units = (queries + unit - 1) / unit;
+    const int64_t task_rows = kRows * kBlocksPerTask;
+    const int64_t tasks = (queries + task_rows - 1) / task_rows;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
@@ -241,23 +245,23 @@ extern "C" int diffedit_attention(const uint16_t* q, const uint16_t* k, const ui
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < images; ++n) {
             const int64_t b = n / heads, h = n % heads;
-            uint32_t* to = packed_keys.get() + n * key_room;
-            std::fill(to, to + key_room, 0u);
+            uint32_t* to = packed_keys.get() + n * key_size;
+            std::fill(to, to + key_size, 0u);
             pack_keys(k + b * ks.batch + h * ks.head, ks.token, int(keys), int(width), to);
-            to = packed_values.get() + n * value_room;
-            std::fill(to, to + value_room, 0u);
+            to = packed_values.get() + n * value_size;
+            std::fill(to, to + value_size, 0u);
             pack_values(v + b * vs.batch + h * vs.head, vs.token, int(keys), int(width), vectors, to);
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t n = 0; n < images * units; ++n) {
+        for (int64_t n = 0; n < images * tasks; ++n) {
             if (!ready) continue;
-            const int64_t image = n / units, b = image / heads, h = image % heads;
-            const int64_t first = n % units * unit, last = std::min(queries, first + unit);
+            const int64_t image = n / tasks, b = image / heads, h = image % heads;
+            const int64_t first = n % tasks * task_rows, last = std::min(queries, first + task_rows);
             for (int64_t r = first; r < last; r += kRows)
-                attend(scratch, q + b * qs.batch + h * qs.head + r * qs.token, qs.token,
-                       int(std::min<int64_t>(kRows, last - r)), packed_keys.get() + image * key_room,
-                       packed_values.get() + image * value_room, int(keys), int(width), vectors,
-                       scale * 1.44269504f, out + b * os.batch + h * os.head + r * os.token, os.token);
+                attend_block(scratch, q + b * qs.batch + h * qs.head + r * qs.token, qs.token,
+                             int(std::min<int64_t>(kRows, last - r)), packed_keys.get() + image * key_size,
+                             packed_values.get() + image * value_size, int(keys), int(width), vectors,
+                             scale * 1.44269504f, out + b * os.batch + h * os.head + r * os.token, os.token);
         }
     }
     return failed;

@@ -1,7 +1,7 @@
-"""Attention on CPUs with AVX-512 BF16 by a kernel of our own, `attention.cpp`.
+"""Attention on CPUs with AVX-512 BF16, by the kernel in `attention.cpp`.
 
-PyTorch's reaches a quarter of such a processor's matrix rate; this one more than half. It is used
-where it wins a trial.
+It reaches more than half of such a processor's rate of matrix products; PyTorch's reaches a
+quarter. It is installed if a short benchmark shows that it is faster.
 """
 
 from __future__ import annotations
@@ -15,16 +15,33 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.backends.torch.kernels.build import NUMBER, POINTER, Call, NativeError, load, wins
+from engine.backends.torch.kernels.build import (
+    NUMBER,
+    POINTER,
+    Call,
+    NativeError,
+    is_faster,
+    load,
+)
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 
 
 @library.custom_op("diffedit_trt::attention", mutates_args=())
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """softmax(q kᵀ / √D) v of every head; query [B, L, H·D], key and value [B, S, H·D], bfloat16.
+    """Compute softmax(q kᵀ / √D) v for every head.
 
-    Raises NativeError where the kernel cannot be had, or memory is short.
+    Args:
+        query: [B, L, H·D], bfloat16.
+        key: [B, S, H·D], bfloat16.
+        value: [B, S, H·D], bfloat16.
+        heads: H.
+
+    Returns:
+        [B, L, H·D], bfloat16.
+
+    Raises:
+        NativeError: the kernel cannot be used here, or memory is short.
     """
     tensors = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value)]
     batch, queries, channels = query.shape
@@ -52,7 +69,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return query.new_empty(query.shape)
 
 
-class Processor:
+class KernelAttnProcessor:
     """A diffusers attention processor that calls the kernel."""
 
     def __init__(self, heads: int) -> None:
@@ -75,21 +92,21 @@ class Processor:
 
 
 def install(network: torch.nn.Module) -> int:
-    """Have a network in bfloat16 on a CPU use the kernel where that pays; how many layers do.
+    """Use the kernel in a bfloat16 network on a CPU; return the number of changed layers.
 
-    Only plain attention is changed: no mask, no norms of its own, an even number of channels in
-    each head.
+    Changes nothing if the kernel is not faster here. Layers with a mask, norms of their own or an
+    odd number of channels per head keep PyTorch's attention.
     """
-    chosen: list[Any] = [module for module in network.modules() if _plain(module)]
-    if not chosen or not usable():
+    layers: list[Any] = [module for module in network.modules() if _is_supported(module)]
+    if not layers or not usable():
         return 0
-    for module in chosen:
-        module.set_processor(Processor(module.heads))
-    return len(chosen)
+    for layer in layers:
+        layer.set_processor(KernelAttnProcessor(layer.heads))
+    return len(layers)
 
 
-def _plain(module: Any) -> bool:
-    """Whether it is one of diffusers' attention modules that the kernel can stand in for."""
+def _is_supported(module: Any) -> bool:
+    """Return whether this is a diffusers attention module that the kernel can replace."""
     if not hasattr(module, "set_processor") or not hasattr(module, "to_q"):
         return False
     parts = ("group_norm", "spatial_norm", "norm_q", "norm_k", "norm_cross", "add_k_proj")
@@ -108,12 +125,12 @@ def _plain(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Whether the kernel can be had here and clearly beats PyTorch's; tried once a process."""
-    return wins("attention", kernel, trial)
+    """Return whether the kernel works here and is faster; measured once per process."""
+    return is_faster("attention", kernel, benchmark_pair)
 
 
-def trial() -> tuple[Call, Call]:
-    """Self-attention of middling size, by our kernel and by PyTorch's."""
+def benchmark_pair() -> tuple[Call, Call]:
+    """Return self-attention of medium size as two calls: this kernel's and PyTorch's."""
     q = torch.randn(1, 1024, 512).bfloat16()
     split = q.view(1, 1024, 8, 64).transpose(1, 2)
     return lambda: attention(q, q, q, 8), lambda: scaled_dot_product_attention(split, split, split)
@@ -121,8 +138,8 @@ def trial() -> tuple[Call, Call]:
 
 @functools.cache
 def kernel() -> Any:
-    """The compiled function. Raises NativeError with what the compiler said."""
-    found = load(SOURCE, "diffedit_attention")
+    """Return the compiled function. Raises NativeError with the compiler's message."""
+    function = load(SOURCE, "diffedit_attention")
     strides = ctypes.POINTER(NUMBER)
-    found.argtypes = [*[POINTER] * 4, *[NUMBER] * 5, strides, ctypes.c_float, ctypes.c_int]
-    return found
+    function.argtypes = [*[POINTER] * 4, *[NUMBER] * 5, strides, ctypes.c_float, ctypes.c_int]
+    return function

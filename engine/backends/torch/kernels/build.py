@@ -1,7 +1,7 @@
-"""Kernels of our own for CPUs with AVX-512 BF16: built by the machine's C++ compiler, loaded.
+"""Builds and loads the CPU kernels with the machine's C++ compiler.
 
-They are built when first wanted, into the user's cache folder. For machines without a compiler
-(a container, say) they can be built beforehand, beside their sources:
+A kernel is compiled at its first use, into the user's cache folder. On machines without a compiler,
+such as containers, they can be compiled beforehand, next to their sources:
 
     python -m engine.backends.torch.kernels.build
 """
@@ -32,105 +32,108 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp"),
     *(f"-m{name}" for name in INSTRUCTIONS),
 )
-CLEARLY = 1.2
-"""How many times faster a kernel must be in its trial: the choice is to be the same every time."""
-TRIES = 4
-COMPILING_AT_MOST = 120  # seconds
+MIN_SPEEDUP = 1.2
+"""How much faster than PyTorch's a kernel must be. The margin keeps the choice the same in every
+process."""
+REPEATS = 4
+COMPILE_TIMEOUT = 120
+"""Seconds."""
 POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 
 Call = Callable[[], object]
 
 
 class NativeError(RuntimeError):
-    """A kernel cannot be had here; one sentence."""
+    """A kernel cannot be used on this machine; the message is a clause that says why."""
 
 
 def load(source: Path, name: str) -> Any:
-    """A function of the library made of a C++ file; it returns an int.
+    """Load the function `name` of a C++ file, compiled if necessary. It returns an int.
 
-    Raises NativeError with what the compiler or the loader said.
+    Raises NativeError with the message of the compiler or the loader.
     """
     try:
-        found = getattr(ctypes.CDLL(str(_library(source))), name)
+        function = getattr(ctypes.CDLL(str(_library(source))), name)
     except (OSError, AttributeError) as error:
         raise NativeError(f"its library cannot be loaded ({error}).") from None
-    found.restype = ctypes.c_int
-    return found
+    function.restype = ctypes.c_int
+    return function
 
 
-def wins(what: str, kernel: Callable[[], object], trial: Callable[[], tuple[Call, Call]]) -> bool:
-    """Whether a kernel can be had here and clearly beats PyTorch's.
+def is_faster(
+    operation: str, kernel: Callable[[], object], benchmark_pair: Callable[[], tuple[Call, Call]]
+) -> bool:
+    """Return whether a kernel works on this processor and is clearly faster than PyTorch's.
 
     Args:
-        what: it computes, for the log.
-        kernel: gives it, or raises NativeError.
-        trial: gives the same work for both: a call of ours and one of PyTorch's.
+        operation: the operation's name, for the log.
+        kernel: loads the kernel, or raises NativeError.
+        benchmark_pair: returns two calls of the same operation: this kernel's and PyTorch's.
     """
     if not torch.cpu._is_avx512_bf16_supported():
         return False
     try:
         kernel()
     except NativeError as error:
-        log.info("%s by PyTorch's kernels: %s", what, error)
+        log.info("%s uses PyTorch's kernels: %s", operation, error)
         return False
     with torch.inference_mode():
-        ours, theirs = (_fastest(call) for call in trial())
-    log.info("%s: %.1f ms by our kernel, %.1f ms by PyTorch's", what, 1e3 * ours, 1e3 * theirs)
-    return ours * CLEARLY < theirs
+        ours, torchs = (_best_seconds(call) for call in benchmark_pair())
+    log.info("%s: %.1f ms by our kernel, %.1f ms by PyTorch's", operation, 1e3 * ours, 1e3 * torchs)
+    return ours * MIN_SPEEDUP < torchs
 
 
-def _fastest(call: Call) -> float:
-    """Seconds of the quickest of some calls."""
-    taken = []
-    for _ in range(TRIES):
-        began = time.perf_counter()
+def _best_seconds(call: Call) -> float:
+    """Return the shortest duration of several calls."""
+    durations = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
 
 
 def build(source: Path, folder: Path) -> Path:
-    """The shared library of a C++ file in a folder, compiled if it is not there yet.
+    """Compile a C++ file into a shared library in `folder`, unless it is there already.
 
-    Raises NativeError with what the compiler said.
+    Raises NativeError with the compiler's message.
     """
-    path = folder / _name(source)
+    path = folder / _library_name(source)
     if path.exists():
         return path
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
-        raise NativeError("there is no C++ compiler (g++, or what CXX names).")
+        raise NativeError("there is no C++ compiler (g++, or the one named in CXX).")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            made = Path(work) / path.name
-            command = [compiler, *FLAGS, str(source), "-o", str(made)]
-            done = subprocess.run(
-                command, text=True, capture_output=True, timeout=COMPILING_AT_MOST
-            )
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            output = Path(temporary) / path.name
+            command = [compiler, *FLAGS, str(source), "-o", str(output)]
+            done = subprocess.run(command, text=True, capture_output=True, timeout=COMPILE_TIMEOUT)
             if done.returncode:
-                first = (done.stderr.strip() or "no message").splitlines()[0]
-                raise NativeError(f"{compiler} could not compile it ({first}).")
-            os.replace(made, path)
+                message = (done.stderr.strip() or "no message").splitlines()[0]
+                raise NativeError(f"{compiler} could not compile it ({message}).")
+            os.replace(output, path)
     except (OSError, subprocess.SubprocessError) as error:
         raise NativeError(f"it could not be compiled into {folder} ({error}).") from None
     return path
 
 
 def _library(source: Path) -> Path:
-    beside = source.with_name(_name(source))
-    return beside if beside.exists() else build(source, user_cache())
+    """Return the library next to the source, or the one in the user's cache folder."""
+    prebuilt = source.with_name(_library_name(source))
+    return prebuilt if prebuilt.exists() else build(source, user_cache())
 
 
-def _name(source: Path) -> str:
-    """Another one for every version of the source and its headers, and of how it is compiled."""
+def _library_name(source: Path) -> str:
+    """Return a name that changes with the source, its headers and the compiler's flags."""
     texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
-    known = "\n".join([*texts, *FLAGS])
-    return f"{source.stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
+    content = "\n".join([*texts, *FLAGS])
+    return f"{source.stem}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
 
 
 def main() -> None:
-    """Build every kernel beside its source."""
+    """Build every kernel next to its source."""
     try:
         for source in sorted(Path(__file__).parent.glob("*.cpp")):
             sys.stdout.write(f"{build(source, source.parent)}\n")

@@ -1,9 +1,9 @@
-"""3 x 3 convolutions on CPUs with AVX-512 BF16 by a kernel of our own, `convolution.cpp`.
+"""3 x 3 convolution on CPUs with AVX-512 BF16, by the kernel in `convolution.cpp`.
 
-PyTorch's (oneDNN's) run at the processor's matrix rate already; Winograd's way needs 2.25 times
-fewer multiplications for the same sums. It rounds its transformed inputs and weights to bfloat16
-once more, so its error is some times that of a plain bf16 convolution, and it is used where bf16
-was asked for only.
+PyTorch's kernel (oneDNN) reaches the processor's rate of matrix products already. Winograd's
+algorithm needs 2.25 times fewer multiplications for the same sums. It rounds the transformed inputs
+and weights to bfloat16 once more, so its error is several times that of a plain bf16 convolution,
+and it is installed only in networks that run in bf16.
 """
 
 from __future__ import annotations
@@ -17,24 +17,42 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import conv2d
 
-from engine.backends.torch.kernels.build import NUMBER, POINTER, Call, NativeError, load, wins
+from engine.backends.torch.kernels.build import (
+    NUMBER,
+    POINTER,
+    Call,
+    NativeError,
+    is_faster,
+    load,
+)
 
 SOURCE = Path(__file__).with_name("convolution.cpp")
-LANES = 32  # input channels that are transformed together
-WIDE = 64  # output channels that are computed together
-FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G
+INPUT_BLOCK = 32
+"""Input channels that the kernel transforms together."""
+OUTPUT_BLOCK = 64
+"""Output channels that the kernel computes together."""
+FILTER_TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+"""G of Winograd's F(2 x 2, 3 x 3)."""
 
 
 @library.custom_op("diffedit_trt::convolution", mutates_args=())
 def convolution(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """A 3 x 3 convolution, stride 1, padding 1: x [N, C, H, W], bfloat16, to [N, K, H, W].
+    """Compute a 3 x 3 convolution with stride 1 and padding 1.
 
-    Weights as `packed` gives them; bias [K], float32. Raises NativeError where the kernel cannot
-    be had, or memory is short.
+    Args:
+        x: [N, C, H, W], bfloat16.
+        weights: the result of `pack_weights`.
+        bias: [K], float32.
+
+    Returns:
+        [N, K, H, W], bfloat16, channels last.
+
+    Raises:
+        NativeError: the kernel cannot be used here, or memory is short.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
-    out = _like(x, len(bias))
+    out = _empty_output(x, len(bias))
     failed = kernel()(
         *(t.data_ptr() for t in (x, weights, bias, out)),
         *(images, height, width, channels, len(bias)),
@@ -47,27 +65,33 @@ def convolution(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
 @convolution.register_fake
 def _(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    return _like(x, len(bias))
+    return _empty_output(x, len(bias))
 
 
-def _like(x: Tensor, channels: int) -> Tensor:
+def _empty_output(x: Tensor, channels: int) -> Tensor:
     shape = (x.shape[0], channels, *x.shape[2:])
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-def packed(weight: Tensor) -> Tensor:
-    """Weights [K, C, 3, 3] as the kernel wants them: G g Gᵀ, int32 [K / 64, 16, C / 2, 64]."""
+def pack_weights(weight: Tensor) -> Tensor:
+    """Transform weights [K, C, 3, 3] to G g Gᵀ and pack them for the kernel.
+
+    Returns:
+        [K / 64, 16, C / 2, 64], int32; each element is a pair of bfloat16.
+    """
     out, channels = weight.shape[:2]
-    g = torch.tensor(FILTER, device=weight.device)
-    turned = (g @ weight.float() @ g.T).bfloat16()  # [K, C, 4, 4]
-    # The kernel transforms even and odd channels of 32 apart: 0, 2, .., 30, 1, 3, .., 31.
-    order = turned.reshape(out // WIDE, WIDE, channels // LANES, LANES // 2, 2, 16)
-    pairs = order.transpose(3, 4).reshape(out // WIDE, WIDE, channels // 2, 2, 16)
+    g = torch.tensor(FILTER_TRANSFORM, device=weight.device)
+    transformed = (g @ weight.float() @ g.T).bfloat16()  # [K, C, 4, 4]
+    # The kernel separates even and odd channels of a block: 0, 2, .., 30, 1, 3, .., 31.
+    order = transformed.reshape(
+        out // OUTPUT_BLOCK, OUTPUT_BLOCK, channels // INPUT_BLOCK, INPUT_BLOCK // 2, 2, 16
+    )
+    pairs = order.transpose(3, 4).reshape(out // OUTPUT_BLOCK, OUTPUT_BLOCK, channels // 2, 2, 16)
     return pairs.permute(0, 4, 2, 1, 3).contiguous().view(torch.int32).squeeze(-1)
 
 
-class Winograd(torch.nn.Module):
-    """Stands in for a `Conv2d` that `fits`."""
+class WinogradConv2d(torch.nn.Module):
+    """Replaces a `Conv2d` that `is_supported`."""
 
     weights: Tensor
     bias: Tensor
@@ -75,7 +99,7 @@ class Winograd(torch.nn.Module):
     def __init__(self, conv: torch.nn.Conv2d) -> None:
         super().__init__()
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().float()
-        self.register_buffer("weights", packed(conv.weight.detach()), persistent=False)
+        self.register_buffer("weights", pack_weights(conv.weight.detach()), persistent=False)
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,29 +108,32 @@ class Winograd(torch.nn.Module):
 
 
 def install(module: torch.nn.Module) -> int:
-    """Have a network in bfloat16 on a CPU use the kernel where that pays; how many layers do."""
-    chosen = [(parent, name) for parent in module.modules() for name in _fitting(parent)]
-    if not chosen or not usable():
+    """Use the kernel in a bfloat16 network on a CPU; return the number of changed layers.
+
+    Changes nothing if the kernel is not faster here.
+    """
+    layers = [(parent, name) for parent in module.modules() for name in _supported_names(parent)]
+    if not layers or not usable():
         return 0
-    for parent, name in chosen:
-        setattr(parent, name, Winograd(getattr(parent, name)))
-    return len(chosen)
+    for parent, name in layers:
+        setattr(parent, name, WinogradConv2d(getattr(parent, name)))
+    return len(layers)
 
 
-def _fitting(parent: torch.nn.Module) -> list[str]:
-    return [name for name, child in parent.named_children() if fits(child)]
+def _supported_names(parent: torch.nn.Module) -> list[str]:
+    return [name for name, child in parent.named_children() if is_supported(child)]
 
 
-def fits(module: Any) -> bool:
-    """Whether it is a convolution that the kernel can stand in for."""
+def is_supported(module: Any) -> bool:
+    """Return whether this is a convolution that the kernel can replace."""
     return (
         type(module) is torch.nn.Conv2d
         and module.kernel_size == (3, 3)
         and module.stride == module.padding == module.dilation == (1, 1)
         and module.groups == 1
         and module.padding_mode == "zeros"
-        and module.in_channels % LANES == 0
-        and module.out_channels % WIDE == 0
+        and module.in_channels % INPUT_BLOCK == 0
+        and module.out_channels % OUTPUT_BLOCK == 0
         and module.weight.dtype == torch.bfloat16
         and module.weight.device.type == "cpu"
     )
@@ -114,21 +141,21 @@ def fits(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Whether the kernel can be had here and clearly beats PyTorch's; tried once a process."""
-    return wins("convolution", kernel, trial)
+    """Return whether the kernel works here and is faster; measured once per process."""
+    return is_faster("convolution", kernel, benchmark_pair)
 
 
-def trial() -> tuple[Call, Call]:
-    """A layer of middling size, by our kernel and by PyTorch's."""
+def benchmark_pair() -> tuple[Call, Call]:
+    """Return a layer of medium size as two calls: this kernel's and PyTorch's."""
     x = torch.randn(1, 256, 32, 32).bfloat16().to(memory_format=torch.channels_last)
     weight = torch.randn(256, 256, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-    ready, bias, narrow = packed(weight), torch.zeros(256), torch.zeros(256).bfloat16()
-    return lambda: convolution(x, ready, bias), lambda: conv2d(x, weight, narrow, padding=1)
+    packed, bias, bias_bf16 = pack_weights(weight), torch.zeros(256), torch.zeros(256).bfloat16()
+    return lambda: convolution(x, packed, bias), lambda: conv2d(x, weight, bias_bf16, padding=1)
 
 
 @functools.cache
 def kernel() -> Any:
-    """The compiled function. Raises NativeError with what the compiler said."""
-    found = load(SOURCE, "diffedit_convolution")
-    found.argtypes = [*[POINTER] * 4, *[NUMBER] * 5, ctypes.c_int]
-    return found
+    """Return the compiled function. Raises NativeError with the compiler's message."""
+    function = load(SOURCE, "diffedit_convolution")
+    function.argtypes = [*[POINTER] * 4, *[NUMBER] * 5, ctypes.c_int]
+    return function

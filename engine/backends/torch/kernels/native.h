@@ -1,4 +1,4 @@
-// What the kernels have in common.
+// Shared by all kernels: vectors and aligned memory.
 
 #pragma once
 
@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <memory>
 
-constexpr int kLanes = 16;  // float32 in a vector
+constexpr int kLanes = 16;  // float32 numbers in a vector
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -17,7 +17,7 @@ struct Free {
 template <typename T>
 using Buffer = std::unique_ptr<T[], Free>;
 
-// Uninitialised, on a cache line's border; empty where memory is short.
+// Returns uninitialized memory, aligned to a cache line; empty if memory is short.
 template <typename T>
 Buffer<T> buffer(int64_t count) {
     const int64_t bytes = (count * int64_t(sizeof(T)) + 63) / 64 * 64;
