@@ -8,6 +8,7 @@ when it first comes, and later processes find the generated code in the user's c
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import time
@@ -38,11 +39,23 @@ def compile_modules(modules: dict[str, torch.nn.Module], device: torch.device) -
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "torch"))
     if device.type == "cpu":
         need_compiler()
+    import_compiler()
     torch._dynamo.config.recompile_limit = max(SIZES_AT_MOST, torch._dynamo.config.recompile_limit)
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     vae: Any = modules["vae"]
     for part in (modules["unet"], vae.encoder, vae.decoder):  # a VAE is never called whole
         part.compile(dynamic=False)
+
+
+def import_compiler() -> None:
+    """Import PyTorch's compiler, without the warnings that its own deprecated code raises.
+
+    PyTorch imports it at the first compiled call otherwise, where a program that turns warnings
+    into errors would fail.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._inductor.compile_fx")
 
 
 def need_compiler() -> None:
