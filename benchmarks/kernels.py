@@ -104,7 +104,7 @@ def _attention(rows: int, repeats: int, flex: bool) -> Iterator[Measurement]:
 
 def _our_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out: Tensor = our_attention.attention(q, k, v, HEADS)
-    return out.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+    return out.view(*out.shape[:2], HEADS, -1).transpose(1, 2)
 
 
 @torch.inference_mode()
@@ -150,8 +150,8 @@ def in_float32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def padded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """PyTorch's with channels padded to a multiple of 32."""
     width = q.shape[-1]
-    wide = [pad(t, (0, -width % 32)) for t in (q, k, v)]
-    return scaled_dot_product_attention(*wide, scale=width**-0.5)[..., :width]
+    q, k, v = (pad(t, (0, -width % 32)) for t in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, scale=width**-0.5)[..., :width]
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

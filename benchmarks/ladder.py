@@ -179,7 +179,7 @@ def all_rungs(
         if backend == "tensorrt" and not cuda:
             reason = "no NVIDIA GPU is here"
         chosen = Configuration(backend, engines)
-        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)  # type: ignore[misc]
+        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)
         yield Rung(f"{backend}, one edit", run, reason, warm_up_maps=maps)
 
 
@@ -220,7 +220,7 @@ def _precisions(load: Workload, cache: NetworkCache, device: torch.device) -> It
             reason = "it is for CPUs; CUDA has its own"
         elif half == "bf16" and kernel.usable():
             reason = ""
-        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)  # type: ignore[misc]
+        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)
         yield Rung(f"+ {name} kernel", run, reason)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.backends import Backend, Networks
-from engine.backends.torch.networks import DTYPES
+from engine.backends.torch.networks import DTYPES as _DTYPES
 from engine.buffers import TORCH_DTYPES
 from engine.checkpoint import NETWORKS as _NETWORKS
 from engine.checkpoint import Checkpoint
@@ -25,10 +25,9 @@ DENOISER = "unet"
 """The network that is called at every step, and the checkpoint's part that holds it."""
 NETWORKS = tuple(_NETWORKS)
 """All networks of a checkpoint, in the order of an edit."""
+DTYPES: dict[str, torch.dtype] = {**_DTYPES}
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 HALVES = {"vae_encode": "encoder", "vae_decode": "decoder"}
-
-__all__ = ["DTYPES", "NETWORKS", "Networks"]
 
 
 def first_shape(checkpoint: Checkpoint, net: str, size: Size) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import app, overhead, schema
+from benchmarks.compare import compare
 
 ROOT = Path(app.__file__).parents[1]
 
@@ -35,7 +36,7 @@ def test_the_help_lists_every_benchmark_with_examples(capsys: pytest.CaptureFixt
     assert "python -m benchmarks overhead" in text
 
 
-@pytest.mark.parametrize("benchmark", [*app.BENCHMARKS, app.compare], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("benchmark", [*app.BENCHMARKS, compare], ids=lambda b: b.__name__)
 def test_the_help_of_a_benchmark_has_an_example(
     benchmark: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
