@@ -87,9 +87,9 @@ def ladder(
     Example: python -m benchmarks ladder --model sd15 --size 512 --engines sd15-engines
     """
     load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cache = NetworkCache(load.checkpoint)
-    every = list(enumerate(all_rungs(load, cache, place, engines, together), 1))
+    every = list(enumerate(all_rungs(load, cache, target, engines, together), 1))
     rows: list[Measurement] = []
     not_run: list[NotRun] = []
     exact: Edited | None = None
@@ -98,7 +98,7 @@ def ladder(
             continue
         progress(f"ladder: rung {number} of {len(every)}, {rung.name}")
         try:
-            seconds, edited = _time(rung, load, repeats, place)
+            seconds, edited = _time(rung, load, repeats, target)
         except (DiffEditError, RuntimeError, ImportError) as error:
             not_run.append(NotRun(rung.name, str(error).split("\n")[0]))
             continue

@@ -25,7 +25,7 @@ DENOISER = "unet"
 """The network that is called at every step, and the checkpoint's part that holds it."""
 NETWORKS = tuple(_NETWORKS)
 """All networks of a checkpoint, in the order of an edit."""
-DTYPES: dict[str, torch.dtype] = {**_DTYPES}
+DTYPES: dict[str, torch.dtype] = {str(name): dtype for name, dtype in _DTYPES.items()}
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 HALVES = {"vae_encode": "encoder", "vae_decode": "decoder"}
 

@@ -61,7 +61,7 @@ DTypes = Annotated[
         show_default=False,
     ),
 ]
-Networks_ = Annotated[
+NetworkNames = Annotated[
     Any,
     options.option(
         options.WORK,
@@ -75,7 +75,7 @@ Networks_ = Annotated[
 def roofline(
     model: options.Model = options.DEMO,
     size: options.Size = None,
-    networks: Networks_ = NETWORKS,
+    networks: NetworkNames = NETWORKS,
     batches: options.Batches = (1, 2, 4, 8, 16, 20),
     repeats: options.Repeats = 5,
     backends: Backends = ("torch",),
