@@ -19,6 +19,7 @@ from demo.picture import still_life
 from engine.errors import DiffEditError
 
 _LOCAL = threading.local()
+_CLIENTS: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ def http() -> Any:
     """The HTTP client of this thread."""
     import httpx2
 
-    if not hasattr(_LOCAL, "client"):
-        _LOCAL.client = httpx2.Client(timeout=120)
-    return _LOCAL.client
+    client = getattr(_LOCAL, "client", None)
+    if client is None or client.is_closed:
+        client = _LOCAL.client = httpx2.Client(timeout=120)
+        _CLIENTS.append(client)
+    return client
 
 
 def post(server: Server, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
@@ -101,6 +104,8 @@ def start_server(
     finally:
         process.kill()
         process.wait()
+        while _CLIENTS:
+            _CLIENTS.pop().close()
 
 
 def _wait_until_ready(server: Server) -> None:
