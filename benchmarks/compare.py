@@ -1,114 +1,92 @@
-"""Result files side by side: devices in columns, what was measured in rows.
+"""Result files next to each other: one column a file, one row a measurement.
 
-    python -m benchmarks compare A.json B.json ... [--plot OUT.png]
-
-Only runs with the same settings are compared; a file that has others is refused with the
-difference named.
+It knows the result schema and no benchmark: rows with the same name and labels are compared, and
+only where the benchmark ran with the same settings on a model of the same size.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.results import ResultError, load
+import typer
+
+from benchmarks import options, plots
+from benchmarks.schema import Result, ResultError, load
+
+Files = Annotated[list[Path], typer.Argument(help="Two or more result files.")]
+Table = dict[str, dict[str, float]]
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Print the table, draw where asked; returns it."""
-    args = _parser().parse_args(arguments)
-    if len({path.resolve() for path in args.files}) < 2:
+def compare(files: Files, plot: options.Plot = None) -> None:
+    """Compare result files of several machines, configurations or versions.
+
+    Example: python -m benchmarks compare benchmarks/results/a.json b.json --plot speed.png
+    """
+    names, rows = compared(files)
+    width = max(map(len, rows))
+    print(f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in names))
+    for title, values in rows.items():
+        cells = (f"{values[n]:.5g}" if n in values else "-" for n in names)
+        padded = (f"{cell:>{max(12, len(n))}}" for cell, n in zip(cells, names, strict=True))
+        print(f"{title:{width}}  {'  '.join(padded)}")
+    if plot is not None:
+        plots.devices(rows, names, plot)
+
+
+def compared(files: Sequence[Path]) -> tuple[list[str], Table]:
+    """Column names, and row title -> column -> value. Raises ResultError where settings differ or
+    the files have nothing in common."""
+    if len({path.resolve() for path in files}) < 2:
         raise ResultError("There is nothing to compare in one file; name two or more.")
-    contents = [load(path) for path in args.files]
-    names = titles(args.files, contents)
-    table = compared(names, contents)
-    width = max(len(row) for row in table)
-    print(f"{'':{width}}  " + "  ".join(f"{name:>24}" for name in names))
-    for row, values in table.items():
-        told = "  ".join(f"{values[n]:>24.5g}" if n in values else f"{'-':>24}" for n in names)
-        print(f"{row:{width}}  {told}")
-    if args.plot:
-        from benchmarks.plots import devices
+    contents = [load(path) for path in files]
+    names = _columns(files, contents)
+    table: Table = {}
+    first: dict[str, tuple[str, Result]] = {}
+    for name, results in zip(names, contents, strict=True):
+        for result in results:
+            known, other = first.setdefault(result.benchmark, (name, result))
+            if differing := _differences(other, result):
+                raise ResultError(
+                    f"{result.benchmark} was measured with {differing} in {known} and {name}; "
+                    "measure both with the same settings."
+                )
+            for row in result.measurements:
+                if row.value is not None:
+                    unit = f", {row.unit}" if row.unit else ""
+                    title = f"{result.benchmark}: {row.title}{unit}"
+                    table.setdefault(title, {})[name] = row.value
+    shared = {title: values for title, values in table.items() if len(values) > 1}
+    if not shared:
+        raise ResultError("The files have no measurement in common; run the same benchmarks.")
+    return names, shared
 
-        devices(table, names, args.plot)
-    return {"devices": names, "table": table}
 
-
-def titles(files: Sequence[Path], contents: Sequence[dict[str, Any]]) -> list[str]:
-    """Short names of the devices; the file's where two are alike."""
-    found = (str(content.get("machine", {}).get("device", "?")) for content in contents)
-    devices = [device.split(" (")[0][:24] for device in found]
+def _columns(files: Sequence[Path], contents: Sequence[list[Result]]) -> list[str]:
+    """The device of each file; the file's name where two devices are equal."""
+    devices = [
+        results[0].machine.device.split(" (")[0][:24] if results else path.stem
+        for path, results in zip(files, contents, strict=True)
+    ]
+    count = Counter(devices)
     return [
-        device if devices.count(device) == 1 else path.stem[-24:]
+        device if count[device] == 1 else path.stem
         for path, device in zip(files, devices, strict=True)
     ]
 
 
-def compared(names: Sequence[str], contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Row -> device -> value. Raises ResultError where settings differ or nothing is in common."""
-    table: dict[str, dict[str, float]] = {}
-    known: dict[str, tuple[str, Any]] = {}
-    for name, content in zip(names, contents, strict=True):
-        for one in content["runs"]:
-            what = (one.get("settings"), (one.get("model") or {}).get("unet_bytes"))
-            first, before = known.setdefault(one["benchmark"], (name, what))
-            if before != what:
-                raise ResultError(
-                    f"{one['benchmark']} was measured with {_differing(before, what)} on {first} "
-                    f"and {name}; measure both with the same settings."
-                )
-            for row, value in figures(one):
-                table.setdefault(row, {})[name] = value
-    shared = {row: values for row, values in table.items() if len(values) > 1}
-    if not shared:
-        raise ResultError("These files have no benchmark in common; measure the same ones on both.")
-    return shared
+def _differences(first: Result, second: Result) -> str:
+    """The settings that differ, with both values; empty where none does."""
 
+    def facts(result: Result) -> dict[str, Any]:
+        model = first.model and second.model and result.model
+        return {**result.settings, "denoiser bytes": model.denoiser_bytes if model else None}
 
-def figures(one: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The figures of a run that are worth comparing, by their names."""
-    result = one["result"]
-    if one["benchmark"] == "latency":
-        for which in ("warm", "next"):
-            yield f"latency, {which} edit, s (p50)", result[which]["total"]["p50"]
-        yield "latency, images a second", 1 / result["warm"]["total"]["p50"]
-    elif one["benchmark"] == "throughput":
-        for name, line in result["lines"].items():
-            yield f"throughput, {name}, edits/s", line["edits_per_second"]
-            if "joules_per_edit" in line:
-                yield f"throughput, {name}, edits per kJ", 1000 / line["joules_per_edit"]
-    elif one["benchmark"] == "ladder":
-        for rung in result["rungs"]:
-            if "seconds" in rung:
-                yield f"ladder, {rung['name']}, s", rung["seconds"]
-    elif one["benchmark"] == "roofline":
-        yield "roofline, matrix TFLOP/s", result["matrix_tflops"]
-        yield "roofline, copy GB/s", result["copy_gb_per_second"]
-        for call in result["calls"]:
-            yield f"roofline, {call['network']} {call['rows']} rows, ms", call["ms"]
-
-
-def _differing(first: Any, second: Any) -> str:
-    """Which settings differ, with both values."""
-    (settings, weights), (others, their_weights) = first, second
-    found = [
-        f"{key} {settings.get(key)!r} and {others.get(key)!r}"
-        for key in sorted({*(settings or {}), *(others or {})})
-        if settings.get(key) != others.get(key)
-    ]
-    if weights != their_weights:
-        found.append("models of other sizes")
-    return ", ".join(found)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    a, b = facts(first), facts(second)
+    return ", ".join(
+        f"{key} {a.get(key)!r} and {b.get(key)!r}"
+        for key in dict.fromkeys((*a, *b))
+        if a.get(key) != b.get(key)
     )
-    parser.add_argument("files", type=Path, nargs="+", help="result files of `make bench`")
-    parser.add_argument("--plot", type=Path, help="draw it into this PNG file")
-    return parser

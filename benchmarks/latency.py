@@ -1,102 +1,148 @@
-"""One edit at a time (MLPerf calls it SingleStream; these figures are unofficial).
+"""One edit at a time: cold start, edits of new pictures, next edits of the same picture.
 
-    python -m benchmarks latency [--model FOLDER] [--backend torch] [--dtype bf16] [--repeats 5]
-
-Cold is from nothing to the first picture, in this process; warm is an edit of an image not seen
-before; next is another edit of the same image, whose encoding is kept. The latents are compared
-with those of the same edit by PyTorch in fp32 (`--no-check` leaves that out).
+MLPerf calls this SingleStream; these figures are unofficial.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import multiprocessing
 import resource
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from typing import Annotated, Any
 
 import torch
 
-from benchmarks.subject import (
-    PROMPT,
-    Subject,
-    add_arguments,
-    mask_iou,
-    percentiles,
-    relative_error,
-)
+from benchmarks import options
+from benchmarks.accuracy import mask_iou, relative_error
+from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.machine import machine
+from benchmarks.report import progress
+from benchmarks.schema import Measurement, Result
+from benchmarks.timing import percentiles
+from benchmarks.workload import PROMPT, Workload
 from diffedit import DiffEditPipeline, EditResult
 
+ColdStarts = Annotated[
+    int, options.option(options.WORK, "Processes started for the cold start.", min=0)
+]
+Check = Annotated[bool, options.option(options.WORK, "Compare the latents with fp32.")]
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Measure cold, warm and next; print a table."""
-    args = _parser().parse_args(arguments)
-    subject = Subject.of(args)
-    options = {"backend": args.backend, "engines": args.engines, "device": args.device}
-    began = time.perf_counter()
-    pipe = DiffEditPipeline.from_pretrained(
-        subject.model, size=subject.size, dtype=args.dtype, compile=args.compile, **options
-    )
+
+def latency(
+    model: options.Model = options.DEMO,
+    size: options.Size = None,
+    steps: options.Steps = 50,
+    strength: options.Strength = 0.8,
+    guidance: options.Guidance = 7.5,
+    maps: options.Maps = 10,
+    repeats: options.Repeats = 5,
+    cold_starts: ColdStarts = 3,
+    check: Check = True,
+    backend: options.Backend = "torch",
+    engines: options.Engines = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
+    compile: options.Compile = False,
+) -> Result:
+    """Time one edit at a time: cold start, new pictures, next edits of the same picture.
+
+    Cold starts run in new processes: opening the model, and the time until the first picture. An
+    edit of a new picture runs all stages; the next edit of the same picture reuses its encoding.
+    The latents are compared with those of PyTorch in fp32.
+
+    Example: python -m benchmarks latency --model sd15 --size 512 --steps 10
+    """
+    load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
+    chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
+    rows = cold(load, chosen, cold_starts)
+    pipe, _ = open_pipeline(load.model, chosen, load.size)
     with pipe:
-        opened = time.perf_counter() - began
-        first = pipe.submit(subject.request()).result()
-        cold = time.perf_counter() - began
-        memory = Memory()
-        warm = [edit(pipe, subject, fresh=True) for _ in range(args.repeats)]
-        following = [edit(pipe, subject, fresh=False) for _ in range(args.repeats)]
-        with counted_syncs() as syncs:
-            edit(pipe, subject, fresh=True)
-        found = {
-            "backend": pipe.describe(),
-            "seconds_open": round(opened, 3),
-            "seconds_cold": round(cold, 3),
-            "warm": stages(warm),
-            "next": stages(following),
-            "rows": warm[0].stats.rows,
-            "calls": warm[0].stats.calls,
-            "next_rows": following[0].stats.rows,
-            "host_syncs": syncs.get("count"),
-            "peak_memory_gib": memory.peak(),
-        }
-    if not args.no_check:
-        found["check"] = check(subject, first)
-    show(found)
-    return {"settings": subject.settings(), "model": subject.model_facts(), "result": found}
+        first = _edit(pipe, load, fresh=True)  # warms up
+        memory = _Memory()
+        progress(f"latency: {repeats} edits of a new picture")
+        fresh = [_edit(pipe, load, fresh=True) for _ in range(repeats)]
+        progress(f"latency: {repeats} next edits of the same picture")
+        following = [_edit(pipe, load, fresh=False) for _ in range(repeats)]
+        with _host_waits() as waits:
+            _edit(pipe, load, fresh=True)
+        description = pipe.describe()
+    quality = _compared(load, first) if check else {}
+    rows += [*_stages("new picture", fresh, quality), *_stages("same picture", following, {})]
+    rows.append(Measurement("peak memory", memory.peak(), "GiB", statistic="maximum"))
+    if waits:
+        rows.append(Measurement("host waits for the GPU in an edit", waits[0], statistic="count"))
+    return Result(
+        "latency", machine(), load.settings(), {"backend": description}, load.facts(), tuple(rows)
+    )
 
 
-def edit(pipe: DiffEditPipeline, subject: Subject, *, fresh: bool) -> EditResult:
-    """The edit, on an image that is new to the pipeline or not."""
+def _edit(pipe: DiffEditPipeline, load: Workload, *, fresh: bool) -> EditResult:
+    """The edit, of a picture that the pipeline has not seen, or of the last one."""
     if fresh:
         pipe.cache_clear()
     prompt = PROMPT if fresh else PROMPT.replace("blue", "yellow")
-    return pipe.submit(subject.request(prompt=prompt)).result()
+    return pipe.submit(load.request(prompt=prompt)).result()
 
 
-def stages(results: list[EditResult]) -> dict[str, dict[str, float]]:
-    """p50 and p95 of every stage and in all."""
+def _stages(
+    picture: str, results: list[EditResult], quality: dict[str, float]
+) -> Iterator[Measurement]:
+    """The seconds of every stage and of the whole edit; rows and calls with the whole."""
+    for stage in results[0].stats.seconds:
+        seconds = [result.stats.seconds[stage] for result in results]
+        extras: dict[str, Any] = percentiles(seconds, 95)
+        if stage == "total":
+            extras |= {"rows": results[0].stats.rows, "calls": results[0].stats.calls}
+            extras |= {"quality": quality} if quality else {}
+        labels = {"picture": picture, "stage": stage}
+        yield Measurement.of("edit", seconds, "s", labels, **extras)
+
+
+def _compared(load: Workload, result: EditResult) -> dict[str, float]:
+    """The mask and the latents against those of PyTorch in fp32."""
+    progress("latency: the same edit in fp32, for comparison")
+    pipe, _ = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
+    with pipe:
+        exact = pipe.submit(load.request()).result()
     return {
-        stage: percentiles([r.stats.seconds[stage] for r in results])
-        for stage in results[0].stats.seconds
+        "mask_iou": round(mask_iou(result.latent_mask, exact.latent_mask), 4),
+        "latents_relative_error": round(relative_error(result.latents, exact.latents), 5),
     }
 
 
-def check(subject: Subject, found: EditResult) -> dict[str, float]:
-    """How far the result is from that of PyTorch in fp32."""
-    with DiffEditPipeline.from_pretrained(
-        subject.model, backend="torch", dtype="fp32", size=subject.size
-    ) as pipe:
-        true = pipe.submit(subject.request()).result()
-    return {
-        "mask_iou": round(mask_iou(found.latent_mask, true.latent_mask), 4),
-        "latents_relative_error": round(relative_error(found.latents, true.latents), 5),
-    }
+def cold(load: Workload, chosen: Configuration, processes: int) -> list[Measurement]:
+    """Opening the model and the first picture, each in a new process."""
+    times = []
+    for number in range(processes):
+        progress(f"latency: cold start {number + 1} of {processes}")
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            times.append(pool.submit(_cold_start, load, chosen).result())
+    if not times:
+        return []
+    opened, first = zip(*times, strict=True)
+    return [
+        Measurement.of("open the model in a new process", opened),
+        Measurement.of("first picture in a new process", first),
+    ]
 
 
-class Memory:
-    """The most memory in use: of the GPU since now, else of the process since its start."""
+def _cold_start(load: Workload, chosen: Configuration) -> tuple[float, float]:
+    """Seconds until the model is open, and until the first picture."""
+    began = time.perf_counter()
+    pipe, _ = open_pipeline(load.model, chosen, load.size)
+    with pipe:
+        opened = time.perf_counter() - began
+        pipe.submit(load.request()).result()
+        return opened, time.perf_counter() - began
+
+
+class _Memory:
+    """The most memory in use: of the GPU since now, or of the process since its start."""
 
     def __init__(self) -> None:
         self._cuda = torch.cuda.is_available()
@@ -111,57 +157,17 @@ class Memory:
 
 
 @contextlib.contextmanager
-def counted_syncs() -> Iterator[dict[str, int]]:
-    """How often the host waited for the GPU, as PyTorch sees it; nothing on a CPU."""
-    found: dict[str, int] = {}
+def _host_waits() -> Iterator[list[int]]:
+    """How often the host waited for the GPU, as PyTorch reports it; empty on a CPU."""
+    count: list[int] = []
     if not torch.cuda.is_available():
-        yield found
+        yield count
         return
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as seen:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            yield found
+            yield count
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    found["count"] = sum("called a synchronizing" in str(w.message) for w in seen)
-
-
-def show(found: dict[str, Any]) -> None:
-    """The table."""
-    print(found["backend"])
-    print(f"open {found['seconds_open']:.2f} s, cold {found['seconds_cold']:.2f} s")
-    for name in ("warm", "next"):
-        told = "  ".join(
-            f"{s} {t['p50']:.3f} s (p95 {t['p95']:.3f})" for s, t in found[name].items()
-        )
-        print(f"{name:5} {told}")
-    print(f"rows {found['rows']}  calls {found['calls']}  next edit's rows {found['next_rows']}")
-    syncs = found["host_syncs"]
-    print(f"host syncs {'not counted: no GPU' if syncs is None else syncs}")
-    print(f"peak memory {found['peak_memory_gib']} GiB")
-    if "check" in found:
-        print("against fp32: " + "  ".join(f"{k} {v}" for k, v in found["check"].items()))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    add_backend(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="edits of each sort (5)")
-    parser.add_argument("--no-check", action="store_true", help="no comparison with fp32")
-    return parser
-
-
-def add_backend(parser: argparse.ArgumentParser) -> None:
-    """The options that say what edits."""
-    add = parser.add_argument
-    add("--backend", default="torch", help="auto, torch, onnxruntime or tensorrt (torch)")
-    add("--engines", type=Path, help="an engine folder, for the last two")
-    add("--device", help="cpu, cuda, cuda:N (a GPU where there is one)")
-    add("--dtype", help="of the torch backend: fp32, bf16 or fp16 (the safe best)")
-    add("--compile", action="store_true", help="torch backend: torch.compile")
+    count.append(sum("called a synchronizing" in str(w.message) for w in caught))

@@ -1,4 +1,4 @@
-"""What a result was measured on: device, driver, clocks as found, versions, commit."""
+"""The machine of a measurement: device, driver, versions, commit."""
 
 from __future__ import annotations
 
@@ -9,57 +9,53 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from benchmarks.schema import Machine
+
 PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx",
-)
+    "torch diffusers transformers numpy onnx onnxruntime onnxruntime-gpu tensorrt tensorrt-rtx"
+).split()
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+NVIDIA = "driver_version clocks.sm clocks.mem clocks.max.sm power.draw power.limit pstate".split()
 
 
-def machine() -> dict[str, Any]:
-    """Device, cores, versions and commit, as far as they can be told."""
+def machine() -> Machine:
+    """This machine, as far as it can be described."""
     cuda = torch.cuda.is_available()
-    return {
-        "device": device_name(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "gpu_memory_gib": _gib(torch.cuda.get_device_properties(0).total_memory) if cuda else None,
-        "nvidia": nvidia() if cuda else None,
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_gib": _memory_gib(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "versions": versions(),
-        "commit": _commit(),
-    }
+    commit, dirty = _commit()
+    return Machine(
+        device=device_name(),
+        gpu=torch.cuda.get_device_name() if cuda else None,
+        gpu_memory_gib=_gib(torch.cuda.get_device_properties(0).total_memory) if cuda else None,
+        nvidia=_nvidia() if cuda else None,
+        cpu=_cpu(),
+        cores=os.cpu_count(),
+        memory_gib=_memory_gib(),
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda,
+        versions=_versions(),
+        commit=commit,
+        dirty=dirty,
+    )
 
 
 def device_name() -> str:
-    """The GPU's name, else the processor's with its cores and widest instructions."""
+    """The GPU's name, or the processor's with its cores and widest instructions."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{os.cpu_count()} cores of {_cpu()}"
 
 
 def slug(name: str) -> str:
-    """A name as part of a file's: small letters, digits and dashes."""
+    """A name as part of a file name: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def versions() -> dict[str, str]:
-    """Of every package that matters and is installed."""
+def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
@@ -69,19 +65,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def nvidia() -> dict[str, str]:
-    """Driver, clocks and power as the driver tells them at this moment; empty without its tool."""
-    fields = "driver_version clocks.sm clocks.mem clocks.max.sm power.draw power.limit pstate"
+def _nvidia() -> dict[str, str]:
+    """Driver, clocks and power at this moment; empty without nvidia-smi."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return {}
-    query = ",".join(fields.split())
-    command = [tool, f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
-    try:
-        done = subprocess.run(command, text=True, capture_output=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return dict(zip(fields.split(), done.stdout.strip().split(", "), strict=False))
+    out = _output([tool, f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader", "--id=0"])
+    return dict(zip(NVIDIA, out.split(", "), strict=False)) if out else {}
 
 
 def _gib(size: int) -> float:
@@ -96,20 +86,31 @@ def _memory_gib() -> float | None:
 
 
 def _cpu() -> str:
-    """The processor's name and its matrix instructions."""
+    """The processor's name and its vector and matrix instructions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    wide = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
-    return f"{name or platform.processor() or platform.machine()} ({', '.join(wide) or 'no SIMD'})"
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    wide = ", ".join(flag for flag in INSTRUCTIONS if flag in flags)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({wide or 'no SIMD'})"
 
 
-def _commit() -> str | None:
-    root = Path(__file__).parent
-    command = ["git", "describe", "--always", "--dirty"]
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of this repository, and whether files were changed since."""
+    described = _output(["git", "describe", "--always", "--dirty"])
+    if not described:
+        return None, None
+    return described.removesuffix("-dirty"), described.endswith("-dirty")
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints; empty where it fails."""
     try:
-        done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, text=True, capture_output=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

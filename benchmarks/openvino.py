@@ -1,7 +1,7 @@
-"""OpenVINO on the ONNX file of an engine folder: another runtime for CPUs, as a yardstick.
+"""OpenVINO on the ONNX file of an engine folder: a comparison for CPUs, not a backend.
 
-It is no backend of this project. `python -m benchmarks row --engines FOLDER --openvino` uses it
-where it is installed (`pip install openvino`).
+`python -m benchmarks roofline --backends openvino --engines FOLDER` uses it where it is installed
+(`pip install openvino`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.netspec import NetSpec, Size
 
 
 class OpenVinoNetworks:
-    """The networks of an engine folder as OpenVINO runs them on this CPU, in its own precision."""
+    """The networks of an engine folder, run by OpenVINO in the precision that it chooses."""
 
     name = "openvino"
     sizes: tuple[Size, ...] | None = None
@@ -29,7 +29,9 @@ class OpenVinoNetworks:
         try:
             import openvino
         except ImportError as error:
-            raise DiffEditError(f"OpenVINO is not here ({error}); pip install openvino") from None
+            raise DiffEditError(
+                f"OpenVINO is not installed ({error}); pip install openvino."
+            ) from None
         self._version = openvino.__version__.split("-")[0]
         self._core: Any = openvino.Core()
         self._folder = EngineFolder.open(folder, ["onnx"])
@@ -43,7 +45,7 @@ class OpenVinoNetworks:
         return self._backends[net, shape]
 
     def describe(self) -> str:
-        """Its version, and the precision it takes by itself."""
+        """Its version and the precision that it chose."""
         used = {str(backend.precision) for backend in self._backends.values()}
         return f"openvino {self._version} on cpu{''.join(f', {name}' for name in sorted(used))}"
 
@@ -52,7 +54,7 @@ class OpenVinoNetworks:
 
 
 class OpenVinoBackend:
-    """One network; compiled anew for every batch size, with fixed shapes."""
+    """One network, compiled again for every batch size, with fixed shapes."""
 
     device = torch.device("cpu")
 
@@ -64,7 +66,7 @@ class OpenVinoBackend:
 
     @property
     def precision(self) -> str:
-        """What the last compiled call computes in."""
+        """The precision of the last compiled model."""
         if self._compiled is None:
             return self.spec.precision
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
@@ -73,7 +75,7 @@ class OpenVinoBackend:
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         if len(inputs[0]) != self._size:
-            self._size, self._compiled = len(inputs[0]), None  # the last one's memory is let go
+            self._size, self._compiled = len(inputs[0]), None  # frees the last one's memory first
             model = self._core.read_model(self._path)
             model.reshape({t.name: [self._size, *t.shape] for t in self.spec.inputs})
             self._compiled = self._core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})

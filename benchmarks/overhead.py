@@ -1,82 +1,101 @@
-"""What the batcher and the buffers cost beside the networks: microseconds a call and a row.
+"""The cost of the batcher and the buffers, without the networks: microseconds a call and a row.
 
-Flows on the fake backend ask for b rows a turn; the time inside the backend is taken off, and a
-line through the costs at several b gives the price of a call and of a row.
+Flows on the fake backend yield a number of rows each turn; the time inside the backend is
+subtracted. A line through the costs at several numbers of rows gives the cost of a call and of a
+row.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
+from benchmarks import options
+from benchmarks.machine import machine
+from benchmarks.networks import DENOISER
+from benchmarks.schema import Check, Measurement, Result, rounded
 from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
 from engine.batcher import Batcher
 from engine.rows import Flow, Row
 
-LATENT = (CHANNELS, 64, 64)  # that of a 512 px picture
+LATENT = (CHANNELS, 64, 64)  # of a 512 px picture
 SIZES = (1, 2, 4, 8, 16, 20)
 BOUND_CALL, BOUND_ROW = 100.0, 10.0
 
+Turns = Annotated[int, options.option(options.WORK, "Calls in one timing.", min=1)]
 
-class Timed(FakeBackend):
-    """A fake UNet that notes how long it took itself."""
+
+class _TimedBackend(FakeBackend):
+    """A fake denoiser that adds up its own time."""
 
     seconds = 0.0
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         began = time.perf_counter()
-        output = batch["latent"]  # the cheapest network of all
+        output = batch["latent"]  # the cheapest network possible
         self.seconds += time.perf_counter() - began
         return (output,)
 
 
-def asks(rows: list[Row], turns: int) -> Flow[None]:
+def overhead(turns: Turns = 300, repeats: options.Repeats = 7) -> Result:
+    """Measure what batcher and buffers cost a call and a row, on one thread.
+
+    Example: python -m benchmarks overhead
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _cost(4, turns)  # warm up
+        costs = {size: [_cost(size, turns) for _ in range(repeats)] for size in SIZES}
+    finally:
+        torch.set_num_threads(threads)
+    rows = [
+        Measurement.of("call", samples, "us", {"rows": size}) for size, samples in costs.items()
+    ]
+    per_row, per_call = _line([statistics.median(samples) for samples in costs.values()])
+    lines = [_line(samples) for samples in zip(*costs.values(), strict=True)]
+    calls = _fit("a call", per_call, [intercept for _, intercept in lines])
+    each = _fit("a row", per_row, [slope for slope, _ in lines])
+    checks = (
+        Check(f"a call costs {per_call:.1f} us (at most {BOUND_CALL:g})", per_call < BOUND_CALL),
+        Check(f"a row costs {per_row:.1f} us (at most {BOUND_ROW:g})", per_row < BOUND_ROW),
+    )
+    return Result("overhead", machine(), {"turns": turns}, {}, None, (*rows, calls, each), checks)
+
+
+def _fit(name: str, value: float, every: list[float]) -> Measurement:
+    """A coefficient of the line through the medians; spread over the lines of each repeat."""
+    low, high = rounded(min(every)), rounded(max(every))
+    statistic = "line through the medians"
+    return Measurement(name, rounded(value), "us", {}, low, high, len(every), statistic)
+
+
+def _line(microseconds: Any) -> tuple[float, float]:
+    """Slope and intercept over the numbers of rows."""
+    slope, intercept = np.polyfit(SIZES, microseconds, 1)
+    return float(slope), float(intercept)
+
+
+def _turns(rows: list[Row], turns: int) -> Flow[None]:
     """The same rows, turn after turn."""
     for _ in range(turns):
         yield rows
 
 
-def cost(size: int, turns: int) -> float:
-    """Seconds a call with `size` rows costs beyond the backend's own."""
+def _cost(size: int, turns: int) -> float:
+    """Microseconds of a call with `size` rows, without the backend's own."""
     networks = FakeNetworks(denoiser_batch_sizes=SIZES)
-    backend = networks.backends["unet", LATENT] = Timed(networks.find("unet", LATENT).spec)
-    row = Row("unet", (torch.zeros(LATENT), torch.tensor(1.0), torch.zeros(TOKENS, TEXT_WIDTH)))
+    backend = networks.backends[DENOISER, LATENT] = _TimedBackend(
+        networks.find(DENOISER, LATENT).spec
+    )
+    row = Row(DENOISER, (torch.zeros(LATENT), torch.tensor(1.0), torch.zeros(TOKENS, TEXT_WIDTH)))
     batcher = Batcher(networks)
-    batcher.submit(asks([row] * size, turns))
+    batcher.submit(_turns([row] * size, turns))
     began = time.perf_counter()
     while batcher.step():
         pass
-    return (time.perf_counter() - began - backend.seconds) / turns
-
-
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Measure, print the table, and return the figures with their bounds."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks overhead", description=__doc__)
-    parser.add_argument("--turns", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args(arguments)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    cost(4, args.turns)  # warm up
-    medians = {
-        size: 1e6 * statistics.median(cost(size, args.turns) for _ in range(args.repeats))
-        for size in SIZES
-    }
-    torch.set_num_threads(threads)
-    per_row, per_call = np.polyfit(list(medians), list(medians.values()), 1)
-    for size, microseconds in medians.items():
-        print(f"{size:3d} rows a call  {microseconds:7.1f} us")
-    print(
-        f"a call {per_call:.1f} us (bound {BOUND_CALL:g}), a row {per_row:.1f} us ({BOUND_ROW:g})"
-    )
-    return {
-        "microseconds": {str(size): round(us, 2) for size, us in medians.items()},
-        "per_call_us": round(float(per_call), 2),
-        "per_row_us": round(float(per_row), 2),
-        "within_bounds": bool(per_call < BOUND_CALL and per_row < BOUND_ROW),
-    }
+    return 1e6 * (time.perf_counter() - began - backend.seconds) / turns

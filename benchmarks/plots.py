@@ -1,4 +1,4 @@
-"""Pictures of speed: ladder, roofline, devices side by side. They draw what they are given."""
+"""Plots of speed results: ladder, roofline, devices. Each draws the result it is given."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.networks import DENOISER
+from benchmarks.schema import Result
+
 GREEN, RED, BLUE, GREY = "#0b6e4f", "#b3303c", "#3066be", "#9a9a9a"
 
 
-def ladder(rungs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Seconds an edit, a bar a rung that ran."""
-    ran = [rung for rung in rungs if "seconds" in rung]
-    figure, axes = _axes((9.5, 0.42 * len(ran) + 1.2))
-    names = [rung["name"] for rung in ran]
-    seconds = [rung["seconds"] for rung in ran]
+def ladder(result: Result, path: Path) -> None:
+    """Seconds an edit, one bar for each rung that ran."""
+    rows = result.measurements
+    figure, axes = _axes((9.5, 0.42 * len(rows) + 1.2))
+    names = [row.labels["rung"] for row in rows]
+    seconds = [row.value or 0.0 for row in rows]
     colours = [RED if name.startswith("diffusers") else GREEN for name in names]
-    axes.barh(names, seconds, color=colours)
+    spread = [
+        [s - (row.low or s) for s, row in zip(seconds, rows, strict=True)],
+        [(row.high or s) - s for s, row in zip(seconds, rows, strict=True)],
+    ]
+    axes.barh(names, seconds, color=colours, xerr=spread)
     axes.invert_yaxis()
     axes.set_xlabel("seconds an edit")
     for i, taken in enumerate(seconds):
@@ -26,41 +33,37 @@ def ladder(rungs: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def roofline(result: Mapping[str, Any], path: Path) -> None:
-    """What share of the matrix ceiling each call reaches, by its rows."""
+def roofline(result: Result, path: Path) -> None:
+    """The share of the matrix limit that each call reaches, by its rows."""
     figure, axes = _axes((8, 4.2))
-    calls = result["calls"]
-    unet = [call for call in calls if call["network"] == "unet"]
-    axes.plot(
-        [call["rows"] for call in unet],
-        [100 * call["of_ceiling"] for call in unet],
-        marker="o",
-        color=GREEN,
-        label="UNet",
-    )
-    others = [call for call in calls if call["network"] != "unet"]
-    for call, colour in zip(others, (BLUE, RED, GREY), strict=False):
-        axes.plot(
-            [call["rows"]], [100 * call["of_ceiling"]], "s", color=colour, label=call["network"]
-        )
-    axes.set_xticks(sorted({call["rows"] for call in calls}))
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in result.measurements:
+        if row.name == "call":
+            name = f"{row.labels['network']}, {row.labels['backend']}"
+            share = 100 * row.extras["share_of_limit"]
+            lines.setdefault(name, []).append((row.labels["rows"], share))
+    for name, points in lines.items():
+        rows, shares = zip(*points, strict=True)
+        axes.plot(rows, shares, marker="o" if name.startswith(DENOISER) else "s", label=name)
+    axes.set_xticks(sorted({rows for points in lines.values() for rows, _ in points}))
     axes.set_xlabel("rows a call")
-    axes.set_ylabel(f"% of {result['matrix_tflops']:g} TFLOP/s ({result['precision']})")
+    axes.set_ylabel("% of the rate of a matrix product")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    axes.set_title(result["backend"], fontsize=9)
+    axes.set_title(result.configuration.get("backend", ""), fontsize=9)
     save(figure, path)
 
 
 def devices(table: Mapping[str, Mapping[str, float]], names: Sequence[str], path: Path) -> None:
     """Every row of a comparison, each device as a multiple of the first."""
-    rows = [row for row, values in table.items() if names[0] in values]
+    rows = [row for row, values in table.items() if values.get(names[0])]
     figure, axes = _axes((9.5, 0.32 * len(rows) + 1.4))
-    for name, colour in zip(names, (GREY, GREEN, BLUE, RED), strict=False):
-        shares = [table[row].get(name, float("nan")) / table[row][names[0]] for row in rows]
-        axes.plot(shares, rows, "o", color=colour, label=name)
-    axes.set_xscale("log")
+    for i, name in enumerate(names):
+        multiples = [table[row].get(name, float("nan")) / table[row][names[0]] for row in rows]
+        axes.plot(multiples, rows, "o", color=(GREY, GREEN, BLUE, RED)[i % 4], label=name)
+    if all(value > 0 for row in rows for value in table[row].values()):
+        axes.set_xscale("log")
     axes.invert_yaxis()
     axes.set_xlabel(f"as a multiple of {names[0]}")
     axes.grid(alpha=0.25)
@@ -69,7 +72,7 @@ def devices(table: Mapping[str, Mapping[str, float]], names: Sequence[str], path
 
 
 def pyplot() -> Any:
-    """matplotlib without a screen."""
+    """matplotlib without a display."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,7 +82,7 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a PNG whole or not at all, and let the figure go."""
+    """Write a PNG, whole or not at all, and close the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.png")
     figure.savefig(part, dpi=110)

@@ -1,8 +1,7 @@
-"""Joules that a piece of work took, where the machine tells: the GPU's driver, else the processor.
+"""Energy of a piece of work in joules, from the GPU's driver or from the processor's counters.
 
-A GPU's power is sampled by nvidia-smi ten times a second and summed up; a processor counts its
-energy itself (RAPL, readable where the administrator allows it). Whole devices are metered: nothing
-else should run on them meanwhile.
+nvidia-smi samples a GPU's power ten times a second; a processor counts its energy itself (RAPL,
+where the administrator lets it be read). Both measure the whole device, so nothing else should run.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ RAPL = Path("/sys/class/powercap")
 
 
 class Meter:
-    """A context; `joules` afterwards, or None where nothing tells."""
+    """A context that measures what runs inside; `joules` is None where there is no meter."""
 
     def __init__(self, *, cuda: bool | None = None, rapl: Path = RAPL) -> None:
         self.joules: float | None = None
@@ -58,14 +57,14 @@ class Meter:
         elif self._before:
             after = counters(self._rapl)
             used = [
-                passed(before, after[domain], _range(domain))
+                difference(before, after[domain], _range(domain))
                 for domain, before in self._before.items()
                 if domain in after
             ]
             self.joules = sum(used) / 1e6 if used else None
 
     def _sample(self, command: Sequence[str]) -> None:
-        """Read one number a line until the tool ends."""
+        """Start nvidia-smi, and read one number a line in a thread."""
         try:
             self._sampler = subprocess.Popen(
                 [*command, f"-lms={INTERVAL_MS}"],
@@ -85,12 +84,12 @@ class Meter:
                 try:
                     watts = float(line)
                 except ValueError:
-                    return  # "[N/A]": this GPU does not tell
+                    return  # "[N/A]": this GPU does not report its power
                 self._samples.append((time.perf_counter(), watts))
 
 
 def summed(samples: Sequence[tuple[float, float]]) -> float | None:
-    """Joules of (second, watts) samples: each holds until the next; the last only says when."""
+    """Joules of (second, watts) samples; each holds until the next, the last one ends the sum."""
     if len(samples) < 3:
         return None
     spans = itertools.pairwise(samples)
@@ -98,9 +97,9 @@ def summed(samples: Sequence[tuple[float, float]]) -> float | None:
 
 
 def counters(folder: Path) -> dict[Path, int]:
-    """Microjoules of every processor package so far; empty where they may not be read."""
+    """Microjoules of every processor package since some start; empty where not readable."""
     found = {}
-    for domain in sorted(folder.glob("intel-rapl:?")):  # AMD's processors count under this name too
+    for domain in sorted(folder.glob("intel-rapl:?")):  # AMD's processors use this name too
         try:
             found[domain] = int((domain / "energy_uj").read_text())
         except (OSError, ValueError):
@@ -108,8 +107,8 @@ def counters(folder: Path) -> dict[Path, int]:
     return found
 
 
-def passed(before: int, after: int, limit: int) -> int:
-    """Of a counter that starts anew at its limit."""
+def difference(before: int, after: int, limit: int) -> int:
+    """The difference of two readings of a counter that wraps around at `limit`."""
     return after - before if after >= before else after - before + limit
 
 

@@ -1,35 +1,38 @@
-"""Where the time of one UNet call goes, by kind of operation, and how fast each kind runs.
+"""Where the time of one denoiser call goes, by kind of operation, and the rate of each kind.
 
-    python -m benchmarks profile [--model FOLDER] [--rows 2] [--no-kernels] [--compile]
-
-Times are PyTorch's own profiler's (on a GPU the kernels'). Operations are counted on the meta
-device, for convolutions by their definition: our kernel for CPUs multiplies less, and may go past
-the rate of a matrix product. "everything else" is what works element by element: sums,
-activations, copies, concatenations; compiled, it holds the kernels that were fused from them.
+Times are those of PyTorch's profiler (on a GPU, of the kernels). Operations are counted on the meta
+device by their definition: our convolution kernel for CPUs multiplies less, and may exceed the rate
+of a matrix product. "everything else" works element by element: sums, activations, copies. In a
+compiled network it holds the kernels that were fused from them.
 """
 
 from __future__ import annotations
 
-import argparse
+import statistics
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.profiler import ProfilerActivity
-from torch.profiler import profile as recorded
+from torch.profiler import profile as torch_profile
 
-from benchmarks.latency import add_backend
-from benchmarks.roofline import (
-    DTYPES,
-    call_seconds,
-    matrix_ceiling,
+from benchmarks import options
+from benchmarks.configuration import Configuration
+from benchmarks.machine import machine
+from benchmarks.networks import (
+    DENOISER,
+    first_shape,
     operations_by_kind,
     random_inputs,
-    unet_shape,
 )
-from benchmarks.subject import Subject, add_arguments
-from engine.backends.torch.networks import KERNELS, TorchNetworks
+from benchmarks.roofline import matrix_limit
+from benchmarks.schema import Measurement, Result, rounded
+from benchmarks.timing import repeat, synchronize
+from benchmarks.workload import model_facts
+from engine.backends import Backend
+from engine.backends.torch.networks import KERNELS
 from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
 
 KINDS = {
@@ -38,8 +41,64 @@ KINDS = {
     "matrix products": ("mm", "linear", "gemm", "matmul"),
     "normalisation": ("norm",),
 }
-"""What the names of operations and kernels hold; the first that fits."""
+"""Parts of the names of operations and kernels; the first kind that fits is taken."""
 REST = "everything else"
+
+Rows = Annotated[int, options.option(options.WORK, "Rows of the call.", min=1)]
+Kernels = Annotated[
+    bool, options.option(options.BACKEND, "Use our own kernels for CPUs.", "--kernels/--no-kernels")
+]
+
+
+def profile(
+    model: options.Model = options.DEMO,
+    size: options.Size = None,
+    rows: Rows = 2,
+    repeats: options.Repeats = 3,
+    kernels: Kernels = True,
+    backend: options.Backend = "torch",
+    device: options.Device = None,
+    dtype: options.DType = None,
+    compile: options.Compile = False,
+) -> Result:
+    """Profile one call of the denoiser: seconds and rate of each kind of operation.
+
+    Example: python -m benchmarks profile --model sd15 --size 512 --no-kernels
+    """
+    if backend not in ("auto", "torch"):
+        raise DiffEditError("PyTorch's profiler measures the torch backend only.")
+    checkpoint = Checkpoint.open(model)
+    picture = size or (checkpoint.family.native_size,) * 2
+    own = tuple(KERNELS) if kernels else ()
+    chosen = Configuration(
+        device=device,
+        dtype=dtype,  # type: ignore[arg-type]
+        compile=compile,
+        kernels=own,
+    )
+    networks, _ = chosen.open(checkpoint)
+    denoiser = networks.find(DENOISER, first_shape(checkpoint, DENOISER, picture))
+    inputs = random_inputs(denoiser, rows)
+    with torch.inference_mode():
+        seconds = repeat(lambda: denoiser(inputs), repeats, device=denoiser.device)
+        spent = [_spent(denoiser, inputs) for _ in range(repeats)]
+    peak = matrix_limit(denoiser.device, TORCH_DTYPES[denoiser.spec.precision])
+    flops: Counter[str] = Counter()
+    for name, count in operations_by_kind(checkpoint, denoiser.spec).items():
+        # On the meta device attention is two batched products; nothing else in a UNet is one.
+        flops["attention" if "bmm" in name else kind_of(name)] += rows * count
+    call = Measurement.of("call", seconds)
+    limit = Measurement("matrix product", rounded(peak / 1e12), "TFLOP/s", statistic="maximum")
+    result = Result(
+        "profile",
+        machine(),
+        {"size": list(picture), "rows": rows},
+        {"backend": networks.describe(), "compiled": compile},
+        model_facts(model),
+        (call, limit, *kinds(spent, flops, statistics.median(seconds), peak)),
+    )
+    networks.close()
+    return result
 
 
 def kind_of(name: str) -> str:
@@ -48,89 +107,34 @@ def kind_of(name: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(p in low for p in parts)), REST)
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Measure a call, profile it, print a line for every kind."""
-    args = _parser().parse_args(arguments)
-    subject, checkpoint = Subject.of(args), Checkpoint.open(args.model)
-    if args.backend not in ("auto", "torch"):
-        raise DiffEditError("PyTorch's profiler sees into the torch backend alone.")
-    networks = TorchNetworks.open(
-        checkpoint,
-        device=args.device,
-        dtype=args.dtype,
-        kernels=() if args.no_kernels else tuple(KERNELS),
-        compile=args.compile,
-    )
-    shape = unet_shape(checkpoint, subject.size)
-    backend = networks.find("unet", shape)
-    precision = backend.spec.precision
-    seconds = call_seconds(networks, "unet", shape, args.rows, args.repeats)
-    inputs = random_inputs(backend, args.rows)
-    cuda = networks.device.type == "cuda"
+def _spent(backend: Backend, inputs: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Each kind's share of one profiled call."""
+    cuda = backend.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
-    with torch.inference_mode(), recorded(activities=activities) as profiler:
+    with torch_profile(activities=activities) as profiler:
         backend(inputs)
-        if cuda:
-            torch.cuda.synchronize()
+        synchronize(backend.device)
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
-        spent[kind_of(event.key)] += (
-            event.self_device_time_total if cuda else event.self_cpu_time_total
-        )
-    flops: Counter[str] = Counter()
-    for name, count in operations_by_kind(checkpoint, backend.spec).items():
-        # On the meta device attention is two batched products; nothing else in a UNet is one.
-        kind = "attention" if "bmm" in name else kind_of(name)
-        flops[kind] += args.rows * count
-    peak = matrix_ceiling(networks.device, DTYPES[precision])
-    result = {
-        "backend": networks.describe(),
-        "compiled": args.compile,
-        "rows": args.rows,
-        "seconds": round(seconds, 4),
-        "matrix_tflops": round(peak / 1e12, 3),
-        "kinds": shares(spent, flops, seconds, peak),
-    }
-    networks.close()
-    print(result["backend"])
-    print(f"{args.rows} rows {seconds:.3f} s; a matrix product reaches {peak / 1e12:.3f} TFLOP/s")
-    for name, line in result["kinds"].items():
-        speed = f"{line['tflops']:6.3f} TFLOP/s" if "tflops" in line else ""
-        print(f"{name:16} {line['seconds']:7.3f} s  {100 * line['share']:4.0f} %  {speed}")
-    return {"settings": subject.settings(), "model": subject.model_facts(), "result": result}
+        own = event.self_device_time_total if cuda else event.self_cpu_time_total
+        spent[kind_of(event.key)] += own
+    return {kind: time / spent.total() for kind, time in spent.items()}
 
 
-def shares(
-    spent: Counter[str], flops: Counter[str], seconds: float, peak: float
-) -> dict[str, dict[str, float]]:
-    """Every kind's share of a call that takes `seconds` unobserved, longest first."""
-    total = sum(spent.values())
-    found = {}
-    for name, time in spent.most_common():
-        share = time / total
-        line = {"share": round(share, 4), "seconds": round(share * seconds, 4)}
-        if flops[name]:
-            speed = flops[name] / (share * seconds)
-            line |= {
-                "gflop": round(flops[name] / 1e9, 1),
-                "tflops": round(speed / 1e12, 3),
-                "of_ceiling": round(speed / peak, 3),
-            }
-        found[name] = line
-    return found
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    add_backend(parser)
-    parser.add_argument(
-        "--no-kernels", action="store_true", help="PyTorch's own convolutions and attention"
-    )
-    parser.add_argument("--rows", type=int, default=2, help="of the call (2)")
-    parser.add_argument("--repeats", type=int, default=3, help="calls timed, median (3)")
-    return parser
+def kinds(
+    spent: list[dict[str, float]], flops: Counter[str], seconds: float, peak: float
+) -> list[Measurement]:
+    """Seconds of every kind in a call that takes `seconds` without the profiler, longest first."""
+    found = []
+    for kind in {kind: None for shares in spent for kind in shares}:
+        shares = [one.get(kind, 0.0) for one in spent]
+        line = Measurement.of("part", [s * seconds for s in shares], "s", {"kind": kind})
+        extras: dict[str, Any] = {"share": round(statistics.median(shares), 4)}
+        if flops[kind] and line.value:
+            rate = flops[kind] / line.value
+            extras["gflop"] = round(flops[kind] / 1e9, 1)
+            extras["tflops"] = round(rate / 1e12, 3)
+            extras["share_of_limit"] = round(rate / peak, 3)
+        line.extras.update(extras)
+        found.append(line)
+    return sorted(found, key=lambda line: -(line.value or 0))

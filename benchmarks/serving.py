@@ -1,15 +1,11 @@
-"""What the server costs, and what it does under load, with every figure beside its bound.
-
-    make bench-serving
-    python -m benchmarks serving [--model demo/model --real] [--seconds 20] [--soak 600]
+"""The cost of the server, and its behaviour under load, faults and signals, each with its bound.
 
 A server runs in a process of its own, on fake networks whose calls take `--call-ms`, or with
-`--real` on a checkpoint. The load is locust's (`benchmarks/serving_load.py`).
+`--real` on a checkpoint. locust makes the load (`benchmarks/serving_load.py`).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os
@@ -18,14 +14,20 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
-from benchmarks.serving_client import Served, edit, http, photo, post, server, start, state
+from benchmarks import options
+from benchmarks.machine import machine
+from benchmarks.report import progress, row
+from benchmarks.schema import Check, Measurement, NotRun, Result, rounded
+from benchmarks.serving_client import Server, edit, http, photo, post, start, start_server, state
+from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
 
 FORM = {
@@ -34,131 +36,197 @@ FORM = {
 }
 SHORT = {**FORM, "num_inference_steps": "1", "num_maps_per_mask": "1"}
 LONG = {**FORM, "num_inference_steps": "1000", "strength": "1"}
-TO_BE = (
-    ("front_p50_ms", "everything but the network, 512 px JPEG, p50", "<=", 10.0),
-    ("front_p99_ms", "the same, p99", "<=", 30.0),
-    ("goodput_share", "edits served at 4 times capacity, of capacity", ">=", 0.95),
-    ("refused_p99_ms", "refusals answered, p99", "<=", 50.0),
-    ("cancelled", "jobs of 100 that a DELETE ended", ">=", 100.0),
-    ("cancel_late_ms", "a cancelled job's place free after one call and", "<=", 25.0),
-    ("others_equal", "edits beside a poisoned one equal to the bit", ">=", 1.0),
-    ("not_ready_ms", "not ready after SIGTERM", "<=", 100.0),
-    ("exit_code", "exit code after draining", "<=", 0.0),
-    ("gain", "8 clients against one at a time", ">=", 1.0),
-    ("soak_mib_per_minute", "growth of the memory in the soak", "<=", 0.5),
-)
-"""Figure, words, and the bound it is held against."""
+REQUEST = "request, networks take no time"
+CANCELLED, SLOT = "jobs of 100 ended by DELETE", "slot of a cancelled job free, after its call"
+EQUAL = "edits next to a failing one, equal to the bit"
+GAIN, GOODPUT = "8 clients, of one client's rate", "served at 4 times capacity, of capacity"
+REFUSED, NOT_READY, EXIT = "refusal", "not ready after SIGTERM", "exit code after SIGTERM"
+GROWTH = "growth of the memory in the soak"
+REQUESTS, WARM_UPS, JOBS = 200, 20, 100
+BOUNDS: dict[str, tuple[str, float]] = {
+    f"{REQUEST} (format jpeg, percentile 50)": ("<=", 10.0),
+    f"{REQUEST} (format jpeg, percentile 99)": ("<=", 30.0),
+    GOODPUT: (">=", 0.95),
+    REFUSED: ("<=", 50.0),
+    CANCELLED: (">=", 100.0),
+    SLOT: ("<=", 25.0),
+    EQUAL: (">=", 1.0),
+    NOT_READY: ("<=", 100.0),
+    EXIT: ("<=", 0.0),
+    GAIN: (">=", 1.0),
+    GROWTH: ("<=", 0.5),
+}
+"""The bound of a measurement, by its title."""
+
+Real = Annotated[bool, options.option(options.WORK, "Run the model, not fake networks.", "--real")]
+CallMs = Annotated[float, options.option(options.WORK, "Duration of a fake call.")]
+Seconds = Annotated[int, options.option(options.WORK, "Duration of each load.", min=1)]
+Soak = Annotated[float, options.option(options.WORK, "Seconds of a soak at the end; 0 for none.")]
+Locust = Annotated[Path, options.option(options.WORK, "The load tool; see make bench-serving.")]
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Every figure in turn; prints each with its bound and verdict."""
-    args = _parser().parse_args(arguments)
-    found: dict[str, float] = {}
-    real = ["--model", str(args.model)] if args.real else None
-    parts: list[tuple[Callable[[Served], dict[str, float]], float, tuple[str, ...]]] = [
-        (front, 0.0, ()),
-        (cancelling, args.call_ms, ()),
-        (poisoned, 1.0, ("--fault", "nan")),
-        (lambda served: loaded(served, args), args.call_ms, ()),
-        (stopping, args.call_ms, ()),
-    ]
-    if args.real:
-        parts = [(cancelling, 0.0, ()), (lambda s: loaded(s, args), 0.0, ()), (stopping, 0.0, ())]
-    if args.soak:
-        parts.append((lambda served: soak(served, args.soak), 0.0, ()))
-    for part, call_ms, options in parts:
-        with server(args.model, call_ms, options, real) as served:
-            new = part(served)
-            found |= new
-            for line in told(new):
-                print(line, flush=True)
-    settings = {"call_ms": args.call_ms, "seconds": args.seconds, "real": args.real}
-    return {"settings": settings, "model": None, "result": found}
+@dataclass(frozen=True)
+class Load:
+    """The load of `loaded`: locust, the seconds of one load, and how often each is repeated."""
+
+    locust: Path
+    seconds: int
+    repeats: int
 
 
-def told(found: dict[str, float]) -> Iterator[str]:
-    """A line a figure that has a bound, and one for each of the rest."""
-    bounds = {name: (words, sign, bound) for name, words, sign, bound in TO_BE}
-    for name, value in found.items():
-        if name not in bounds:
-            yield f"         {name} {value:.4g}"
+def serving(
+    model: options.Model = options.DEMO,
+    real: Real = False,
+    call_ms: CallMs = 20.0,
+    seconds: Seconds = 20,
+    repeats: options.Repeats = 3,
+    soak: Soak = 0.0,
+    locust: Locust = Path("build/locust/bin/locust"),
+) -> Result:
+    """Measure the server: cost of a request, load, cancelling, a failing edit, SIGTERM, memory.
+
+    Example: make bench-serving ARGS="--soak 600"
+    """
+    load = Load(locust, seconds, repeats)
+    rows: list[Measurement] = []
+    for part, fake_ms, faults in _parts(load, real, call_ms, soak):
+        arguments = ["--model", str(model)] if real else None
+        with start_server(model, 0.0 if real else fake_ms, faults, arguments) as server:
+            for found in part(server):
+                rows.append(found)
+                progress(row(found))
+    final = list(merged(rows))
+    missing = "there is no load tool; `make bench-serving` installs it"
+    settings = {"call_ms": call_ms, "seconds": seconds, "real": real}
+    return Result(
+        "serving",
+        machine(),
+        settings,
+        {},
+        model_facts(model) if real else None,
+        tuple(final),
+        tuple(found for one in final for found in check(one)),
+        () if locust.exists() else (NotRun("load", missing),),
+    )
+
+
+Part = Callable[[Server], Iterator[Measurement]]
+
+
+def _parts(
+    load: Load, real: bool, call_ms: float, soak: float
+) -> Iterator[tuple[Part, float, Sequence[str]]]:
+    """Each part, the duration of its server's fake calls, and the faults of its server."""
+    if not real:
+        yield request_cost, 0.0, ()
+    yield cancelling, call_ms, ()
+    if not real:
+        yield failing, 1.0, ("--fault", "nan")
+    if load.locust.exists():
+        yield (lambda server: loaded(server, load)), call_ms, ()
+    for _ in range(load.repeats):
+        yield stopping, call_ms, ()
+    if soak:
+        yield (lambda server: soaked(server, soak)), 0.0, ()
+
+
+def merged(rows: Sequence[Measurement]) -> Iterator[Measurement]:
+    """The rows of parts that ran several times, each as one row with median and spread."""
+    for title in dict.fromkeys(one.title for one in rows):
+        same = [one for one in rows if one.title == title]
+        if len(same) == 1:
+            yield same[0]
             continue
-        words, sign, bound = bounds[name]
-        met = value <= bound if sign == "<=" else value >= bound
-        yield f"{'reached' if met else 'MISSED '}  {words}: {value:.4g} ({sign} {bound:g})"
+        values = [one.value or 0.0 for one in same]
+        median = Measurement.of(same[0].name, values, same[0].unit, same[0].labels)
+        largest = same[0].statistic == "maximum"
+        yield replace(median, value=max(values), statistic="maximum") if largest else median
 
 
-def front(served: Served) -> dict[str, float]:
-    """One client, networks that take no time: what is left is decoding, HTTP, batcher, encoding."""
-    figures: dict[str, float] = {}
-    for form, kind in (("JPEG", "jpeg"), ("PNG", "png")):
+def check(one: Measurement) -> Iterator[Check]:
+    """The bound of a measurement, if it has one."""
+    if one.title in BOUNDS and one.value is not None:
+        sign, bound = BOUNDS[one.title]
+        met = one.value <= bound if sign == "<=" else one.value >= bound
+        yield Check(f"{one.title}: {one.value:.4g} {one.unit} ({sign} {bound:g})", met)
+
+
+def request_cost(server: Server) -> Iterator[Measurement]:
+    """One client; what remains is decoding, HTTP, batcher and encoding."""
+    for form in ("jpeg", "png"):
         image = photo(512, form)
         waited = []
-        for seed in range(220):
+        for seed in range(REQUESTS + WARM_UPS):
             began = time.perf_counter()
-            edit(served, image, seed=str(seed), output_format=kind, **SHORT)
+            edit(server, image, seed=str(seed), output_format=form, **SHORT)
             waited.append(1000 * (time.perf_counter() - began))
-        p50, p99 = (float(v) for v in np.percentile(waited[20:], (50, 99)))
-        prefix = "front" if kind == "jpeg" else "front_png"
-        figures |= {f"{prefix}_p50_ms": p50, f"{prefix}_p99_ms": p99}
-    return figures
+        median = Measurement.of(
+            REQUEST, waited[WARM_UPS:], "ms", {"format": form, "percentile": 50}
+        )
+        yield median
+        p99 = rounded(float(np.percentile(waited[WARM_UPS:], 99)))
+        yield replace(median, value=p99, statistic="p99", labels={"format": form, "percentile": 99})
 
 
-def cancelling(served: Served) -> dict[str, float]:
-    """A hundred long jobs, each ended by DELETE; how long until its place is free."""
-    image, ended, late = photo(128, "PNG"), 0, []
-    for seed in range(100):
-        job = start(served, image, seed=str(seed), **LONG)
-        while state(served, job)["state"] == "queued":
+def cancelling(server: Server) -> Iterator[Measurement]:
+    """A hundred long jobs, each ended by DELETE, and the time until its slot is free."""
+    image, ended, late = photo(128, "png"), 0, []
+    for seed in range(JOBS):
+        job = start(server, image, seed=str(seed), **LONG)
+        while state(server, job)["state"] == "queued":
             time.sleep(0.001)
         began = time.perf_counter()
-        answer = http().request("DELETE", f"{served.url}/v1/jobs/{job}").json()
-        late.append(1000 * (time.perf_counter() - began - served.call_seconds))
+        answer = http().request("DELETE", f"{server.url}/v1/jobs/{job}").json()
+        late.append(1000 * (time.perf_counter() - began - server.call_seconds))
         ended += answer["state"] == "cancelled"
-    return {"cancelled": ended, "cancel_late_ms": max(late)}
+    yield Measurement(CANCELLED, ended, repeats=JOBS, statistic="count")
+    slot = Measurement.of(SLOT, late, "ms")
+    yield replace(slot, value=slot.high, statistic="maximum")
 
 
-def poisoned(served: Served) -> dict[str, float]:
-    """NaN in one edit's rows; the others of the same calls, against themselves alone."""
-    image = photo(128, "PNG")
+def failing(server: Server) -> Iterator[Measurement]:
+    """NaN in the rows of one edit; the others in its calls, compared with the same edits alone."""
+    image = photo(128, "png")
     form = {**FORM, "num_inference_steps": "10"}
-    alone = [edit(served, image, seed=str(k), **form)["data"][0]["b64_json"] for k in range(7)]
+
+    def picture(seed: int) -> str:
+        return str(edit(server, image, seed=str(seed), **form)["data"][0]["b64_json"])
+
+    alone = [picture(seed) for seed in range(7)]
     with ThreadPoolExecutor(8) as pool:
-        bad = pool.submit(post, served, image, {**form, "prompt": "poison"})
-        beside = list(pool.map(lambda k: edit(served, image, seed=str(k), **form), range(7)))
+        bad = pool.submit(post, server, image, {**form, "prompt": "poison"})
+        together = list(pool.map(picture, range(7)))
     if bad.result().status_code != 422:
-        raise DiffEditError(f"the poisoned edit was answered {bad.result().status_code}.")
-    same = [b["data"][0]["b64_json"] == a for a, b in zip(alone, beside, strict=True)]
-    return {"others_equal": float(np.mean(same))}
+        raise DiffEditError(f"The failing edit was answered {bad.result().status_code}, not 422.")
+    same = [a == b for a, b in zip(alone, together, strict=True)]
+    yield Measurement(EQUAL, float(np.mean(same)), repeats=len(same), statistic="share")
 
 
-def loaded(served: Served, args: argparse.Namespace) -> dict[str, float]:
-    """Closed with one and with eight clients, then open at four times what eight reach."""
-    if not args.locust.exists():
-        print(f"         no load: {args.locust} is not there; `make bench-serving` makes it")
-        return {}
-    alone = drive(served, args, users=1, rate=0.0)
-    eight = drive(served, args, users=8, rate=0.0)
-    open_ = drive(served, args, users=400, rate=4 * eight["served_rate"])
-    return {
-        "capacity_per_second": eight["served_rate"],
-        "gain": eight["served_rate"] / alone["served_rate"],
-        "eight_p99_ms": eight["served_p99_ms"],
-        "goodput_share": open_["served_rate"] / eight["served_rate"],
-        "overload_p99_ms": open_["served_p99_ms"],
-        "refused_p99_ms": open_.get("refused_p99_ms", float("nan")),
-        "failures": open_["failures"],
-    }
+def loaded(server: Server, load: Load) -> Iterator[Measurement]:
+    """Closed with one client and with eight, then open at four times the rate of eight."""
+    for _ in range(load.repeats):
+        alone = _drive(server, load, users=1, rate=0.0)
+        eight = _drive(server, load, users=8, rate=0.0)
+        capacity = eight["served_rate"]
+        over = _drive(server, load, users=400, rate=4 * capacity)
+        yield Measurement("capacity, 8 clients", capacity, "edits/s")
+        yield Measurement(GAIN, capacity / alone["served_rate"])
+        yield Measurement("edit with 8 clients, p99", eight["served_p99_ms"], "ms")
+        yield Measurement(GOODPUT, over["served_rate"] / capacity)
+        yield Measurement("edit at 4 times capacity, p99", over["served_p99_ms"], "ms")
+        yield Measurement("failed requests at 4 times capacity", over["failures"])
+        if "refused_p99_ms" in over:
+            yield Measurement(REFUSED, over["refused_p99_ms"], "ms", statistic="p99")
 
 
-def drive(served: Served, args: argparse.Namespace, *, users: int, rate: float) -> dict[str, float]:
-    """Locust for some seconds; rate, p99 and failures by what was answered."""
+def _drive(server: Server, load: Load, *, users: int, rate: float) -> dict[str, float]:
+    """Run locust for some seconds: rate and p99 of served and refused edits, and failures."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "photo.jpg"
-        image.write_bytes(photo(128, "JPEG"))
-        command = [str(args.locust), "-f", "benchmarks/serving_load.py", "--headless"]
-        command += ["-u", str(users), "-r", str(users), "-t", f"{args.seconds}s"]
-        command += ["--host", served.url, "--csv", f"{folder}/out", "--only-summary"]
+        image.write_bytes(photo(128, "jpeg"))
+        command = [str(load.locust), "-f", "benchmarks/serving_load.py", "--headless"]
+        command += ["-u", str(users), "-r", str(users), "-t", f"{load.seconds}s"]
+        command += ["--host", server.url, "--csv", f"{folder}/out", "--only-summary"]
         environment = {**os.environ, "RATE": str(rate), "IMAGE": str(image)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         table = Path(folder) / "out_stats.csv"
@@ -173,57 +241,45 @@ def drive(served: Served, args: argparse.Namespace, *, users: int, rate: float) 
     return figures
 
 
-def stopping(served: Served) -> dict[str, float]:
-    """SIGTERM with an edit under way."""
-    image = photo(128, "PNG")
+def stopping(server: Server) -> Iterator[Measurement]:
+    """SIGTERM during an edit."""
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(post, served, image, {**FORM, "num_inference_steps": "50"})
+        form = {**FORM, "num_inference_steps": "50"}
+        under_way = pool.submit(post, server, photo(128, "png"), form)
         time.sleep(0.2)
-        served.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         began = time.perf_counter()
-        while http().get(f"{served.url}/readyz").status_code == 200:
+        while http().get(f"{server.url}/readyz").status_code == 200:
             time.sleep(0.002)
         late = 1000 * (time.perf_counter() - began)
-        finished = under_way.result().status_code
-    code = served.process.wait(60)
-    return {"not_ready_ms": late, "finished_with": finished, "exit_code": float(code)}
+        status = under_way.result().status_code
+    code = float(server.process.wait(60))
+    yield Measurement(NOT_READY, late, "ms")
+    yield Measurement("HTTP status of an edit during SIGTERM", status)
+    yield Measurement(EXIT, code, statistic="maximum")
 
 
-def soak(served: Served, seconds: float) -> dict[str, float]:
+def soaked(server: Server, seconds: float) -> Iterator[Measurement]:
     """Edits of 64 sizes by four clients; the slope of the memory in the second half, when the
-    allocator has seen them all."""
-    pictures = [photo(96 + place, "PNG") for place in range(64)]
-    began, seen = time.monotonic(), []
+    allocator has seen every size."""
+    pictures = [photo(96 + extra, "png") for extra in range(64)]
+    began, samples = time.monotonic(), []
 
     def client(number: int) -> None:
         seed = number
         while time.monotonic() - began < seconds:
-            edit(served, pictures[seed % 64], seed=str(seed), **SHORT)
+            edit(server, pictures[seed % 64], seed=str(seed), **SHORT)
             seed += 4
 
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(client, number) for number in range(4)]
-        while not all(c.done() for c in clients):
-            seen.append(((time.monotonic() - began) / 60, served.memory_mib))
+        while not all(one.done() for one in clients):
+            samples.append(((time.monotonic() - began) / 60, server.memory_mib))
             time.sleep(1)
-        for done in clients:
-            done.result()
-    late = [pair for pair in seen if pair[0] > seconds / 120]
+        for one in clients:
+            one.result()
+    late = [sample for sample in samples if sample[0] > seconds / 120]
     slope = statistics.linear_regression(*zip(*late, strict=True)).slope
-    return {"soak_minutes": seconds / 60, "soak_mib_per_minute": slope, "memory_mib": late[-1][1]}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--model", type=Path, default=Path("demo/model"), help="a checkpoint (demo/model)")
-    add("--real", action="store_true", help="run its networks instead of fake ones")
-    add("--call-ms", type=float, default=20.0, help="what a fake call takes (20)")
-    add("--seconds", type=int, default=20, help="of each load (20)")
-    add("--soak", type=float, default=0.0, help="seconds of a soak at the end (none)")
-    add("--locust", type=Path, default=Path("build/locust/bin/locust"), help="the load tool")
-    return parser
+    minutes = {"minutes": seconds / 60}
+    yield Measurement(GROWTH, slope, "MiB/min", repeats=1, statistic="slope", extras=minutes)
+    yield Measurement("memory after the soak", late[-1][1], "MiB")

@@ -1,4 +1,4 @@
-"""A server in a process of its own, and a client that talks to it."""
+"""A server in its own process, and an HTTP client for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from demo.picture import still_life
 from engine.errors import DiffEditError
 
 _LOCAL = threading.local()
+_CLIENTS: list[Any] = []
 
 
 @dataclass(frozen=True)
-class Served:
-    """A server under test."""
+class Server:
+    """A running server."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -44,76 +45,80 @@ def photo(side: int, form: str) -> bytes:
 
 
 def http() -> Any:
-    """The HTTP client, one for each thread's calls."""
+    """The HTTP client of this thread."""
     import httpx2
 
-    if not hasattr(_LOCAL, "client"):
-        _LOCAL.client = httpx2.Client(timeout=120)
-    return _LOCAL.client
+    client = getattr(_LOCAL, "client", None)
+    if client is None or client.is_closed:
+        client = _LOCAL.client = httpx2.Client(timeout=120)
+        _CLIENTS.append(client)
+    return client
 
 
-def post(served: Served, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
-    """One request, whatever its answer."""
-    return http().post(f"{served.url}/v1/{path}", files={"image": ("a", image)}, data=form)
+def post(server: Server, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
+    """One request; returns the response of any status."""
+    return http().post(f"{server.url}/v1/{path}", files={"image": ("a", image)}, data=form)
 
 
-def edit(served: Served, image: bytes, **form: str) -> Any:
-    """One edit that has to succeed."""
-    answer = post(served, image, form)
+def edit(server: Server, image: bytes, **form: str) -> Any:
+    """One edit. Raises DiffEditError unless it succeeds."""
+    answer = post(server, image, form)
     if answer.status_code != 200:
-        raise DiffEditError(f"an edit was answered {answer.status_code}: {answer.text[:200]}")
+        raise DiffEditError(f"An edit was answered {answer.status_code}: {answer.text[:200]}")
     return answer.json()
 
 
-def start(served: Served, image: bytes, **form: str) -> str:
-    """A job's id."""
-    job: str = post(served, image, form, "jobs").json()["id"]
+def start(server: Server, image: bytes, **form: str) -> str:
+    """Start a job; returns its id."""
+    job: str = post(server, image, form, "jobs").json()["id"]
     return job
 
 
-def state(served: Served, job: str) -> Any:
-    """Where a job stands."""
-    return http().get(f"{served.url}/v1/jobs/{job}").json()
+def state(server: Server, job: str) -> Any:
+    """The state of a job."""
+    return http().get(f"{server.url}/v1/jobs/{job}").json()
 
 
 @contextmanager
-def server(
-    model: Path, call_ms: float, options: tuple[str, ...], real: list[str] | None
-) -> Iterator[Served]:
-    """A server that is ready, ended afterwards."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+def start_server(
+    model: Path, call_ms: float, faults: Sequence[str], real: list[str] | None
+) -> Iterator[Server]:
+    """A server that is ready, on fake networks or with the options in `real`; killed at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-m", "diffedit.cli", "serve", *(real or ())]
     if real is None:
         command = [sys.executable, "-m", "demo.fake_server", "--model", str(model)]
-        command += ["--call-ms", str(call_ms), *options]
+        command += ["--call-ms", str(call_ms), *faults]
     limits = {"DIFFEDIT_SERVE_MAX_QUEUE_SECONDS": "2", "DIFFEDIT_SERVE_MAX_UPLOADS": "64"}
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         env={**os.environ, **limits, "OMP_NUM_THREADS": "1"} if real is None else None,
         stderr=subprocess.DEVNULL,
     )
-    served = Served(f"http://127.0.0.1:{port}", process, call_ms / 1000)
+    server = Server(f"http://127.0.0.1:{port}", process, call_ms / 1000)
     try:
-        _wait_until_ready(served)
-        yield served
+        _wait_until_ready(server)
+        yield server
     finally:
         process.kill()
         process.wait()
+        while _CLIENTS:
+            _CLIENTS.pop().close()
 
 
-def _wait_until_ready(served: Served) -> None:
+def _wait_until_ready(server: Server) -> None:
     import httpx2
 
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if served.process.poll() is not None:
-            raise DiffEditError(f"the server ended with {served.process.returncode} at its start.")
+        if server.process.poll() is not None:
+            raise DiffEditError(f"The server ended with {server.process.returncode} at its start.")
         try:
-            if http().get(f"{served.url}/readyz").status_code == 200:
+            if http().get(f"{server.url}/readyz").status_code == 200:
                 return
         except httpx2.TransportError:
             pass
         time.sleep(0.05)
-    raise DiffEditError("the server did not get ready within 300 s.")
+    raise DiffEditError("The server was not ready after 300 s.")

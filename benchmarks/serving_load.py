@@ -1,12 +1,12 @@
-"""The load of `python -m benchmarks serving`, for locust, which runs in an environment of its own.
+"""The load of `python -m benchmarks serving`, for locust, which has an environment of its own.
 
     RATE=20 IMAGE=photo.jpg locust -f benchmarks/serving_load.py --headless -u 200 -r 200 -t 20s \
         --host http://127.0.0.1:8000 --csv out
 
-RATE 0: every user sends its next edit when the last came back (closed). Otherwise edits come at
-RATE a second from all users together, each waiting a random time between two of its own: with far
-more users than edits under way that is a Poisson process (open). Refusals (429) are counted apart.
-It imports nothing of this project.
+RATE 0 (closed): each user sends its next edit when the last one is answered. Otherwise (open) all
+users together send RATE edits a second, with random pauses: with many more users than edits in
+flight this is a Poisson process. Refusals (429) are counted separately. It imports nothing of this
+project.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FORM = {
 }
 
 
-class Client(HttpUser):  # type: ignore[misc]  # locust lies in another environment
-    """Somebody who sends edits."""
+class Client(HttpUser):  # type: ignore[misc]  # locust is in another environment
+    """A user that sends edits."""
 
     def on_start(self) -> None:
         self.random = random.Random()
@@ -40,13 +40,13 @@ class Client(HttpUser):  # type: ignore[misc]  # locust lies in another environm
         return self.random.expovariate(RATE / users) if RATE else 0.0
 
     def wait_time(self) -> float:
-        """Until the next edit is due, however long the last one took."""
+        """Seconds until the next edit is due."""
         return max(0.0, self.due - time.monotonic())
 
     @task  # type: ignore[untyped-decorator]
     def edit(self) -> None:
-        """One edit, of a seed of its own."""
-        if time.monotonic() < self.due - 0.005:  # the first comes before any waiting
+        """One edit with a random seed."""
+        if time.monotonic() < self.due - 0.005:  # the first task runs before any wait
             return
         self.due += self._pause()
         form = {**FORM, "seed": str(self.random.randrange(2**31))}

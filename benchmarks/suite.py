@@ -1,85 +1,98 @@
-"""Every speed benchmark in turn, into one result file: what `make bench` runs.
+"""All speed benchmarks in turn, into one result file: what `make bench` runs.
 
-    python -m benchmarks suite [--model FOLDER] [--into benchmarks/results/DEVICE-DATE.json]
-
-A benchmark that fails is named and the rest goes on; what was measured is kept after each.
+A benchmark that fails is named and the others continue; the file is written after each.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import importlib
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.machine import device_name, machine, slug
-from benchmarks.results import keep
+from benchmarks import options, schema
+from benchmarks.ladder import ladder
+from benchmarks.latency import latency
+from benchmarks.machine import device_name, slug
+from benchmarks.overhead import overhead
+from benchmarks.report import progress, table
+from benchmarks.roofline import roofline
+from benchmarks.schema import Result
+from benchmarks.throughput import throughput
 from engine.errors import DiffEditError
 
-ORDER = ("overhead", "roofline", "ladder", "latency", "throughput")
-DRAWN = ("roofline", "ladder")
-"""Those that draw a plot, which is kept beside the results."""
+ORDER: dict[str, Callable[..., Result]] = {
+    "overhead": overhead,
+    "roofline": roofline,
+    "ladder": ladder,
+    "latency": latency,
+    "throughput": throughput,
+}
+PLOTTED = ("roofline", "ladder")
+
+Only = Annotated[
+    Any,
+    options.option(
+        options.WORK,
+        f"Benchmarks to run, of {','.join(ORDER)}.",
+        parser=options.one_of(*ORDER),
+        metavar="LIST",
+    ),
+]
+SuiteSteps = Annotated[
+    int | None, options.option(options.WORK, "N. [default: each benchmark's own]", "--steps")
+]
+Into = Annotated[
+    Path | None,
+    options.option(
+        options.OUTPUT, "The result file. [default: benchmarks/results/DEVICE-DATE.json]"
+    ),
+]
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Run all of them; returns what the json line holds."""
-    args = _parser().parse_args(arguments)
+def suite(
+    model: options.Model = options.DEMO,
+    size: options.Size = None,
+    steps: SuiteSteps = None,
+    only: Only = tuple(ORDER),
+    engines: options.Engines = None,
+    into: Into = None,
+) -> list[Result]:
+    """Run all speed benchmarks into one result file, with plots of ladder and roofline.
+
+    Example: python -m benchmarks suite --model sd15 --size 512 --only roofline,ladder
+    """
     today = datetime.date.today().isoformat()
-    path = args.into or Path("benchmarks/results") / f"{slug(device_name())}-{today}.json"
-    on = machine()
-    done, failed = [], {}
-    for name in args.only or ORDER:
-        print(f"\n== {name}", flush=True)
-        module = importlib.import_module(f"benchmarks.{name}")
-        options = [] if name == "overhead" else shared(args)
-        if args.engines and name == "ladder":
-            options += ["--engines", str(args.engines)]
-        if name in DRAWN:
-            options += ["--plot", str(path.with_name(f"{path.stem}-{name}.png"))]
+    path = into or Path("benchmarks/results") / f"{slug(device_name())}-{today}.json"
+    done: list[Result] = []
+    for name in only:
+        progress(f"suite: {name}")
+        chosen = _options(name, model, size, steps, engines, path)
         try:
-            found = module.run(options)
+            result = ORDER[name](**chosen)
         except (DiffEditError, RuntimeError) as error:
-            failed[name] = str(error).split("\n")[0]
-            print(f"{name} failed: {failed[name]}", file=sys.stderr)
+            progress(f"{name} failed: {str(error).splitlines()[0]}")
             continue
-        keep(path, {"benchmark": name, **_run(found)}, machine=on, date=today)
-        done.append(name)
+        schema.add(path, result)
+        print(f"\n{name}\n{table(result)}", flush=True)
+        done.append(result)
     if not done:
-        raise DiffEditError("No benchmark could run; the lines above say why.")
-    print(f"\nkept in {path}")
-    return {"file": str(path), "done": done, "failed": failed}
+        raise DiffEditError("No benchmark could run; the lines above give the reasons.")
+    progress(f"suite: results are in {path}")
+    return done
 
 
-def shared(args: argparse.Namespace) -> list[str]:
-    """The options given that every benchmark takes."""
-    given = {"--model": args.model, "--size": args.size, "--steps": args.steps}
-    return [str(part) for name, value in given.items() if value for part in (name, value)]
-
-
-def _run(found: dict[str, Any]) -> dict[str, Any]:
-    """A benchmark without settings of its own keeps all it found as its result."""
-    return found if "result" in found else {"settings": {}, "model": None, "result": found}
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if not set(names) <= set(ORDER):
-        raise argparse.ArgumentTypeError(f"{text!r}: take some of {','.join(ORDER)}")
-    return names
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks suite",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", type=Path, help="a checkpoint (demo/model)")
-    parser.add_argument("--size", help="of the picture (the model's own)")
-    parser.add_argument("--steps", type=int, help="N (each benchmark's own)")
-    parser.add_argument("--engines", type=Path, help="an engine folder, for the ladder")
-    parser.add_argument("--only", type=_names, help=",".join(ORDER))
-    parser.add_argument("--into", type=Path, help="the result file")
-    return parser
+def _options(
+    name: str, model: Path, size: Any, steps: int | None, engines: Path | None, path: Path
+) -> dict[str, Any]:
+    """The options of the suite that one benchmark takes."""
+    if name == "overhead":
+        return {}
+    chosen: dict[str, Any] = {"model": model, "size": size}
+    if steps is not None and name != "roofline":
+        chosen["steps"] = steps
+    if name == "ladder":
+        chosen["engines"] = engines
+    if name in PLOTTED:
+        chosen["plot"] = path.with_name(f"{path.stem}-{name}.png")
+    return chosen

@@ -1,196 +1,193 @@
-"""Many clients at once: edits a second and how long each waited, against one at a time.
+"""Many clients at once: edits a second, and how long each waits, against one client at a time.
 
-    python -m benchmarks throughput [--model FOLDER] [--clients 1,2,4,8,16] [--edits 32]
-
-Closed: each client sends its next edit when the last came back (MLPerf's Offline for one client per
-slot). Open: edits arrive by a Poisson process at `--load` times the rate that one at a time reaches
+Closed: each client sends its next edit when it has received the last one (MLPerf's Offline for one
+client per slot). Open: edits arrive by a Poisson process at `load` times the rate of one client
 (MLPerf's Server). Unofficial. The edits differ in prompt, steps, strength and seed.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
+import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-import numpy as np
-
-from benchmarks.counting import CountingNetworks
-from benchmarks.latency import add_backend
+from benchmarks import options
+from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.machine import machine
+from benchmarks.networks import DENOISER, CountingNetworks
 from benchmarks.power import Meter
-from benchmarks.subject import Subject, add_arguments, whole_numbers
+from benchmarks.report import progress, row
+from benchmarks.schema import Measurement, Result
+from benchmarks.timing import percentiles
+from benchmarks.workload import Workload
 from diffedit import DiffEditPipeline, EditRequest
-from diffedit.backend_selection import open_backend
-from engine.checkpoint import Checkpoint
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
 
+Clients = Annotated[Any, options.number_list(options.WORK, "Numbers of clients.")]
+Edits = Annotated[int, options.option(options.WORK, "Edits in one timing.", min=1)]
+Load = Annotated[
+    float, options.option(options.WORK, "Poisson arrivals: multiple of one client's rate.")
+]
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """One at a time, then every number of clients, then Poisson arrivals; prints a table."""
-    args = _parser().parse_args(arguments)
-    subject = Subject.of(args)
-    networks, why = open_backend(
-        Checkpoint.open(subject.model),
-        backend=args.backend,
-        engines=args.engines,
-        device=args.device,
-        dtype=args.dtype,
-        compile=args.compile,
-    )
-    counting = CountingNetworks(networks)
-    pipe = DiffEditPipeline(Checkpoint.open(subject.model), counting, size=subject.size, reason=why)
-    requests = mixed(subject, args.edits)
-    lines: dict[str, dict[str, float]] = {}
+
+def throughput(
+    model: options.Model = options.DEMO,
+    size: options.Size = None,
+    steps: options.Steps = 50,
+    strength: options.Strength = 0.8,
+    guidance: options.Guidance = 7.5,
+    maps: options.Maps = 10,
+    repeats: options.Repeats = 3,
+    clients: Clients = (1, 2, 4, 8, 16),
+    edits: Edits = 32,
+    load: Load = 1.2,
+    backend: options.Backend = "torch",
+    engines: options.Engines = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
+    compile: options.Compile = False,
+) -> Result:
+    """Measure edits a second with several clients, closed and with Poisson arrivals.
+
+    Example: python -m benchmarks throughput --clients 1,8 --edits 16 --steps 10
+    """
+    work = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
+    chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
+    pipe, counting = open_pipeline(work.model, chosen, work.size)
+    run = _Run(pipe, counting, mixed(work, edits), repeats)
     with pipe:
-        pipe.submit(requests[0]).result()  # warm up
-        print(f"{pipe.describe()}\n{args.edits} edits of mixed prompts, steps and strengths")
-        lines["one at a time"] = measured(pipe, counting, requests, closed(pipe, 1))
-        alone = lines["one at a time"]["edits_per_second"]
-        for clients in args.clients:
-            lines[f"{clients} clients"] = measured(pipe, counting, requests, closed(pipe, clients))
-        rate = args.load * alone
-        lines[f"Poisson, {args.load:g} times that rate"] = measured(
-            pipe, counting, requests, poisson(pipe, rate)
+        pipe.submit(run.requests[0]).result()  # warm up
+        rows = run.measure("one at a time", lambda requests: _closed(pipe, 1, requests))
+        alone = rows[0].value or 1.0
+        for count in clients:
+            rows += run.measure(
+                f"{count} clients",
+                lambda requests, n=count: _closed(pipe, n, requests),  # type: ignore[misc]
+            )
+        rows += run.measure(
+            f"Poisson, {load:g} times that rate",
+            lambda requests: _poisson(pipe, load * alone, requests),
         )
-        backend = pipe.describe()
-    for name, line in lines.items():
-        line["gain"] = round(line["edits_per_second"] / alone, 3)
-        print(
-            f"{name:28} {line['edits_per_second']:7.3f} edits/s ({line['gain']:.2f} x)  "
-            f"p50 {line['p50']:.2f} s  p95 {line['p95']:.2f}  p99 {line['p99']:.2f}  "
-            f"{line['rows_per_call']:.1f} rows a call, {100 * line['padding']:.0f} % padding"
-            + (f", {line['joules_per_edit']:.0f} J an edit" if "joules_per_edit" in line else "")
-        )
-    settings = {**subject.settings(), "edits": args.edits, "load": args.load}
-    result = {"backend": backend, "lines": lines}
-    return {"settings": settings, "model": subject.model_facts(), "result": result}
+        description = pipe.describe()
+    for one in rows:
+        if one.unit == "edits/s":
+            one.extras["gain"] = round((one.value or 0) / alone, 3)
+    settings = {**work.settings(), "edits": edits, "load": load}
+    return Result(
+        "throughput", machine(), settings, {"backend": description}, work.facts(), tuple(rows)
+    )
 
 
-def mixed(subject: Subject, count: int) -> list[EditRequest]:
-    """Edits that differ in prompt, steps, strength and seed, the same ones every time."""
+def mixed(work: Workload, count: int) -> list[EditRequest]:
+    """Edits that differ in prompt, steps, strength and seed; the same ones every time."""
     draw = random.Random(0)
     found = []
     for seed in range(count):
         prompt = f"a {draw.choice(COLOURS)} ball and a green cube on a wooden table"
-        steps = max(2, round(subject.steps * draw.choice((0.6, 0.8, 1.0))))
+        steps = max(2, round(work.steps * draw.choice((0.6, 0.8, 1.0))))
         strength = draw.choice((0.5, 0.65, 0.8))
         found.append(
-            subject.request(seed=seed, prompt=prompt, num_inference_steps=steps, strength=strength)
+            work.request(seed=seed, prompt=prompt, num_inference_steps=steps, strength=strength)
         )
     return found
 
 
-def measured(
-    pipe: DiffEditPipeline,
-    counting: CountingNetworks,
-    requests: Sequence[EditRequest],
-    drive: Callable[[Sequence[EditRequest]], tuple[list[float], dict[str, int]]],
-) -> dict[str, float]:
-    """Drive all requests on a pipeline that remembers nothing, and count."""
-    pipe.cache_clear()
-    counting.clear()
-    before = pipe.batcher.padded_rows("unet")
-    began = time.perf_counter()
-    with Meter() as meter:
-        waited, rows = drive(requests)
-        taken = time.perf_counter() - began
-    calls, padding = counting.calls["unet"], pipe.batcher.padded_rows("unet") - before
-    run = calls.slots - padding  # fewer than were asked for where edits of one picture share rows
-    p50, p95, p99 = (float(v) for v in np.percentile(waited, (50, 95, 99)))
-    found = {
-        "edits_per_second": round(len(requests) / taken, 4),
-        "p50": round(p50, 4),
-        "p95": round(p95, 4),
-        "p99": round(p99, 4),
-        "rows_per_second": round(rows["unet"] / taken, 2),
-        "rows_shared": rows["unet"] - run,
-        "rows_per_call": round(run / len(calls.sizes), 3),
-        "padding": round(padding / calls.slots, 4),
-    }
-    if meter.joules is not None:
-        found["joules_per_edit"] = round(meter.joules / len(requests), 3)
-    return found
+@dataclass
+class _Waits:
+    """The waiting time of every finished edit, and the rows they asked for."""
+
+    seconds: list[float] = field(default_factory=list)
+    rows: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def edit(self, pipe: DiffEditPipeline, request: EditRequest, since: float) -> None:
+        """One edit, timed since `since`."""
+        result = pipe.submit(request).result()
+        with self.lock:
+            self.seconds.append(time.perf_counter() - since)
+            self.rows.update(result.stats.rows)
 
 
-Driver = Callable[[Sequence[EditRequest]], tuple[list[float], dict[str, int]]]
+@dataclass(frozen=True)
+class _Run:
+    """The same requests, sent by different clients."""
+
+    pipe: DiffEditPipeline
+    counting: CountingNetworks
+    requests: Sequence[EditRequest]
+    repeats: int
+
+    def measure(
+        self, clients: str, send: Callable[[Sequence[EditRequest]], _Waits]
+    ) -> list[Measurement]:
+        """Send all requests several times to a pipeline with an empty cache."""
+        every = [self._once(send) for _ in range(self.repeats)]
+        waits = [second for one in every for second in one["waits"]]
+        counts = ("rows_per_second", "rows_shared", "rows_per_call", "padding")
+        extras = percentiles(waits, 50, 95, 99) | {
+            name: round(statistics.median(one[name] for one in every), 4) for name in counts
+        }
+        labels = {"clients": clients}
+        rates = [len(self.requests) / one["seconds"] for one in every]
+        found = [Measurement.of("throughput", rates, "edits/s", labels, **extras)]
+        joules = [one["joules"] / len(self.requests) for one in every if one["joules"] is not None]
+        if joules:
+            found.append(Measurement.of("energy", joules, "J an edit", labels))
+        for one in found:
+            progress(row(one))
+        return found
+
+    def _once(self, send: Callable[[Sequence[EditRequest]], _Waits]) -> dict[str, Any]:
+        """One timing. Edits of one picture share rows, so fewer rows run than are asked for."""
+        self.pipe.cache_clear()
+        self.counting.clear()
+        before = self.pipe.batcher.padded_rows(DENOISER)
+        began = time.perf_counter()
+        with Meter() as meter:
+            waits = send(self.requests)
+            taken = time.perf_counter() - began
+        sizes = self.counting.calls[DENOISER].sizes
+        padding = self.pipe.batcher.padded_rows(DENOISER) - before
+        asked, run = waits.rows[DENOISER], sum(sizes) - padding
+        return {
+            "waits": waits.seconds,
+            "seconds": taken,
+            "joules": meter.joules,
+            "rows_per_second": asked / taken,
+            "rows_shared": asked - run,
+            "rows_per_call": run / len(sizes),
+            "padding": padding / sum(sizes),
+        }
 
 
-def closed(pipe: DiffEditPipeline, clients: int) -> Driver:
-    """Every client waits for its answer before it asks again."""
-
-    def drive(requests: Sequence[EditRequest]) -> tuple[list[float], dict[str, int]]:
-        totals, lock = Totals(), threading.Lock()
-
-        def one(request: EditRequest) -> None:
-            began = time.perf_counter()
-            result = pipe.submit(request).result()
-            with lock:
-                totals.add(time.perf_counter() - began, result.stats.rows)
-
-        with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(one, requests))
-        return totals.waited, totals.rows
-
-    return drive
+def _closed(pipe: DiffEditPipeline, clients: int, requests: Sequence[EditRequest]) -> _Waits:
+    """Each client waits for its answer before it sends the next edit."""
+    waits = _Waits()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(lambda request: waits.edit(pipe, request, time.perf_counter()), requests))
+    return waits
 
 
-def poisson(pipe: DiffEditPipeline, rate: float) -> Driver:
-    """Requests come at `rate` a second on average, whatever is still under way."""
+def _poisson(pipe: DiffEditPipeline, rate: float, requests: Sequence[EditRequest]) -> _Waits:
+    """Edits arrive at `rate` a second on average; each is timed from when it was due."""
+    draw, waits = random.Random(1), _Waits()
 
-    def drive(requests: Sequence[EditRequest]) -> tuple[list[float], dict[str, int]]:
-        draw, totals, lock = random.Random(1), Totals(), threading.Lock()
+    def arrivals() -> Iterator[tuple[EditRequest, float]]:
         due = time.perf_counter()
-        with ThreadPoolExecutor(len(requests)) as pool:
-            futures = []
-            for request in requests:
-                due += draw.expovariate(rate)
-                time.sleep(max(0.0, due - time.perf_counter()))
-                futures.append(pool.submit(_timed, pipe, request, due, totals, lock))
-            for future in futures:
-                future.result()
-        return totals.waited, totals.rows
+        for request in requests:
+            due += draw.expovariate(rate)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            yield request, due
 
-    return drive
-
-
-def _timed(
-    pipe: DiffEditPipeline, request: EditRequest, due: float, totals: Totals, lock: threading.Lock
-) -> None:
-    """From when the request was due, not from when it could be sent."""
-    result = pipe.submit(request).result()
-    with lock:
-        totals.add(time.perf_counter() - due, result.stats.rows)
-
-
-class Totals:
-    """What finished edits add up to."""
-
-    def __init__(self) -> None:
-        self.waited: list[float] = []
-        self.rows: dict[str, int] = {}
-
-    def add(self, seconds: float, rows: dict[str, int]) -> None:
-        self.waited.append(seconds)
-        for name, count in rows.items():
-            self.rows[name] = self.rows.get(name, 0) + count
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks throughput",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    add_backend(parser)
-    parser.add_argument(
-        "--clients", type=whole_numbers, default=(1, 2, 4, 8, 16), help="1,2,4,8,16"
-    )
-    parser.add_argument("--edits", type=int, default=32, help="edits a line of the table (32)")
-    parser.add_argument("--load", type=float, default=1.2, help="of the Poisson arrivals (1.2)")
-    return parser
+    with ThreadPoolExecutor(len(requests)) as pool:
+        sent = [pool.submit(waits.edit, pipe, request, due) for request, due in arrivals()]
+        for future in sent:
+            future.result()
+    return waits

@@ -1,121 +1,119 @@
-"""How good masks and edits are: on scenes whose truth is known, or on an edit set of your own.
-
-    python -m benchmarks quality [--model demo/model] [--parts table,curves,sweeps] [--resume]
-    python -m benchmarks quality --edits EDITS.jsonl --model CHECKPOINT [--strengths 0.5,0.7,0.9]
-
-The first form edits the demo's reserved scenes (`demo/scenes.py`) with our pipeline, its ablations
-and diffusers' own pipeline, and writes tables, plots and sheets into `--out`. Means come with 95 %
-bootstrap intervals. `sweeps` runs on other scenes: it is for choosing settings, not for measuring.
-"""
+"""The quality of masks and edits: on scenes with ground truth, or on an edit set of your own."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from benchmarks.quality.editors import Models
+from benchmarks import options
+from benchmarks.configuration import Configuration
+from benchmarks.networks import DENOISER
+from benchmarks.options import option
+from benchmarks.quality.edit_set_run import SetOptions
+from benchmarks.quality.edit_set_run import run as run_edit_set
+from benchmarks.quality.scenes_run import PARTS, SceneOptions
+from benchmarks.quality.scenes_run import run as run_scenes
 from benchmarks.quality.settings import Fixed
+from benchmarks.schema import Result
 from engine.checkpoint import Checkpoint
 
 CHOSEN = Fixed(steps=50, guidance=5.0, strength=0.9, ratio=4.0, noise=0.7)
-"""The fixed setting, chosen on other scenes than it is measured on: of guidance 4, 5 and 7.5,
-strength 0.8 and 0.9, clip ratio 3 to 4 and noise 0.6 and 0.7 the best on 40 development edits."""
-PARTS = ("table", "curves", "sweeps")
+"""The fixed setting. It was the best on 40 development edits of guidance 4, 5 and 7.5, strength 0.8
+and 0.9, clip ratio 3 to 4 and noise 0.6 and 0.7; it is measured on other scenes."""
 SMALL = 200_000_000
-"""Bytes of a UNet's weights up to which a process a core outruns one process with all cores."""
+"""Bytes of the denoiser's weights up to which one process a core is faster than one process."""
+
+SCENES, SET = "On the demo's scenes", "On an edit set of your own"
+Ratio = Annotated[float, option(options.WORK, "Clip ratio of the mask; the paper's: 3.")]
+Noise = Annotated[float, option(options.WORK, "Noise that masks are found at; the paper's: 0.5.")]
+Out = Annotated[Path, option(options.OUTPUT, "Folder for tables, plots, sheets and parts.")]
+Resume = Annotated[
+    bool, option(options.OUTPUT, "Keep the finished parts of an interrupted run.", "--resume")
+]
+Parts = Annotated[
+    Any,
+    option(SCENES, f"Of {','.join(PARTS)}.", parser=options.one_of(*PARTS), metavar="LIST"),
+]
+Count = Annotated[int, option(SCENES, "Number of edits.")]
+CurveSteps = Annotated[int, option(SCENES, "N of curves and sweeps.", min=1)]
+Show = Annotated[Any, options.number_list(SCENES, "Seeds of edits to draw into shown.png.")]
+Workers = Annotated[
+    int | None, option(SCENES, "Processes. [default: one a core for small networks on a CPU]")
+]
+Edits = Annotated[
+    Path | None, option(SET, "One json object a line: image, prompt, source, mask, seed, name.")
+]
+Strengths = Annotated[Any, options.number_list(SET, "One table row each.", float)]
+Method = Annotated[str, option(SET, "diffedit, encode-decode, masked-sdedit or sdedit.")]
+Source = Annotated[bool, option(SET, "Use the source texts.", "--source/--no-source")]
+Save = Annotated[Path | None, option(SET, "Folder for the edited pictures.")]
+Clip = Annotated[str | None, option(SET, "CLIP score with this model: a folder or hub id.")]
+Lpips = Annotated[str | None, option(SET, "LPIPS with this network: alex, vgg or squeeze.")]
+Fid = Annotated[bool, option(SET, "Measure FID.", "--fid")]
+FidReference = Annotated[
+    Path | None, option(SET, "Folder of real pictures for FID. [default: the set's inputs]")
+]
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
-    """Measure, print, draw; returns what the json line holds."""
-    args = _parser().parse_args(arguments)
-    models = Models(args.model, args.backend, args.engines, args.device, args.dtype)
-    if args.edits is not None:
-        from benchmarks.quality import own_edits
+def quality(
+    model: options.Model = options.DEMO,
+    steps: options.Steps = CHOSEN.steps,
+    guidance: options.Guidance = CHOSEN.guidance,
+    ratio: Ratio = CHOSEN.ratio,
+    noise: Noise = CHOSEN.noise,
+    backend: options.Backend = "torch",
+    engines: options.Engines = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
+    out: Out = Path("build/quality"),
+    resume: Resume = False,
+    parts: Parts = ("table", "curves"),
+    count: Count = 240,
+    curve_steps: CurveSteps = 25,
+    strength: options.Strength = CHOSEN.strength,
+    show: Show = (),
+    workers: Workers = None,
+    edits: Edits = None,
+    strengths: Strengths = (0.5, 0.6, 0.7, 0.8, 0.9),
+    method: Method = "diffedit",
+    source: Source = True,
+    save: Save = None,
+    clip: Clip = None,
+    lpips: Lpips = None,
+    fid: Fid = False,
+    fid_reference: FidReference = None,
+) -> Result:
+    """Measure masks and edits against the ground truth of the demo's scenes, or an edit set.
 
-        return own_edits.run(args, models)
-    from benchmarks.quality import scenes_run
+    On the scenes, our pipeline, its ablations and diffusers' pipeline are compared; means have 95 %
+    bootstrap intervals. The part `sweeps` runs on other scenes, for choosing settings.
 
-    if args.workers is None:
-        args.workers = workers_for(Checkpoint.open(args.model), args.device)
-    return scenes_run.run(args, models)
+    Examples:
+    python -m benchmarks quality --parts table --count 40
+
+    python -m benchmarks quality --edits edits.jsonl --model CHECKPOINT --strengths 0.5,0.7,0.9
+    """
+    configuration = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
+    fixed = Fixed(steps, guidance, strength, ratio, noise)
+    if edits is not None:
+        chosen = SetOptions(
+            edits, fixed, strengths, method, source, save, clip, lpips, fid, fid_reference
+        )
+        return run_edit_set(model, configuration, chosen)
+    if workers is None:
+        workers = workers_for(Checkpoint.open(model), device)
+    return run_scenes(
+        model,
+        configuration,
+        SceneOptions(parts, count, curve_steps, fixed, tuple(show), workers, out, resume),
+    )
 
 
 def workers_for(checkpoint: Checkpoint, device: str | None) -> int:
-    """Processes to edit with: one on a GPU or with large networks, else one a core."""
+    """The number of processes: one on a GPU or with large networks, otherwise one a core."""
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
-    large = sum(path.stat().st_size for path in checkpoint.weights("unet")) > SMALL
+    large = sum(path.stat().st_size for path in checkpoint.weights(DENOISER)) > SMALL
     return 1 if gpu or large else os.cpu_count() or 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--model", type=Path, default=Path("demo/model"), help="a checkpoint (demo/model)")
-    add("--backend", default="torch", help="auto, torch, onnxruntime or tensorrt (torch)")
-    add("--engines", type=Path, help="an engine folder, for the last two")
-    add("--device", help="cpu, cuda, cuda:N (a GPU where there is one)")
-    add("--dtype", help="of the torch backend: fp32, bf16 or fp16 (the safe best)")
-    add("--out", type=Path, default=Path("build/quality"), help="tables, plots, sheets, parts")
-    add("--resume", action="store_true", help="keep what an interrupted run has finished")
-    add("--steps", type=int, default=CHOSEN.steps, help="N, grid points of the schedule (50)")
-    add("--guidance", type=float, default=CHOSEN.guidance, help="scale; the paper: 5 or 7.5")
-    add("--ratio", type=float, default=CHOSEN.ratio, help="clip ratio of the mask; the paper's: 3")
-    add(
-        "--noise",
-        type=float,
-        default=CHOSEN.noise,
-        help="that masks are found at; the paper's: 0.5",
-    )
-    own = parser.add_argument_group("on the demo's scenes")
-    add = own.add_argument
-    add("--parts", type=_parts, default=("table", "curves"), help="of table,curves,sweeps")
-    add("--count", type=int, default=240, help="evaluation edits (240)")
-    add("--curve-steps", type=int, default=25, help="N for curves and sweeps (25)")
-    add("--strength", type=float, default=CHOSEN.strength, help="of the table and the sweeps")
-    add("--show", type=_seeds, default=(), help="seeds of edits to draw into shown.png as well")
-    add("--workers", type=int, help="processes (one a core for small networks on a CPU)")
-    users = parser.add_argument_group("on an edit set of your own")
-    add = users.add_argument
-    add(
-        "--edits", type=Path, help="one json object a line: image, prompt, source, mask, seed, name"
-    )
-    add("--strengths", type=_numbers, default=(0.5, 0.6, 0.7, 0.8, 0.9), help="0.5,0.6,...")
-    add("--method", default="diffedit", help="or encode-decode, masked-sdedit, sdedit")
-    add("--no-source", action="store_true", help="ignore the source texts, as the paper's ImageNet")
-    add("--save", type=Path, help="a folder for the edited pictures")
-    add("--clip", help="a CLIP model for the CLIP score: folder or hub id")
-    add("--lpips", choices=("alex", "vgg", "squeeze"), help="measure LPIPS with this backbone")
-    add("--fid", action="store_true", help="measure FID")
-    add("--fid-reference", type=Path, help="folder of real pictures for FID (the set's inputs)")
-    return parser
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    parts = tuple(text.split(","))
-    if not set(parts) <= set(PARTS):
-        raise argparse.ArgumentTypeError(f"{text!r}: take some of {','.join(PARTS)}")
-    return parts
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of seeds as in 1000003,1000014"
-        ) from None
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers as in 0.5,0.7") from None

@@ -1,7 +1,7 @@
-"""The edits of the demo's own domain: a picture, two texts, and the truth about them.
+"""The edits on the demo's scenes: a picture, two texts, and the ground truth.
 
-A case is a function of its seed. Seeds from `scenes.EVALUATION` up measure; `DEV` ones are for
-choosing settings, are no scene the model was trained on, and never measure anything.
+A case is a function of its seed. Seeds from `scenes.EVALUATION` up are for measuring. Those from
+`DEV` up are for choosing settings; they are never measured, and the model was not trained on them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from benchmarks.quality.measures import Bools, Pixels
 from demo import scenes
 
 DEV = 970_000
-"""The first seed of the scenes that settings are chosen on."""
+"""The first seed of the scenes for choosing settings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One edit with its truth.
+    """One edit with its ground truth.
 
     Attributes:
         seed: of the scene, and of the edit's noise.
-        scene, ideal: before, and as the edit should leave it.
+        scene, ideal: before, and as a perfect edit leaves it.
         edit: what changes.
         region: bool [H, W], the pixels of the old object and of the new one.
-        outside: bool [H, W], the pixels that an ideal edit leaves as they are.
+        outside: bool [H, W], the pixels that a perfect edit does not change.
     """
 
     seed: int
@@ -42,7 +42,7 @@ class Case:
 
 
 def case(seed: int, size: int = 128) -> Case:
-    """One edit of the scene of this seed, `size` pixels wide; the two sorts of change by turns."""
+    """The case of a seed, `size` pixels wide. Even and odd seeds take turns in the kind of edit."""
     scene = scenes.scene(seed, size)
     edits = scene.edits()
     edit = edits[seed % len(edits)]
@@ -52,5 +52,5 @@ def case(seed: int, size: int = 128) -> Case:
 
 
 def boxes(case: Case) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Where the objects stand, [N, 4] shares of the side, from left to right."""
+    """The objects' boxes, [N, 4] as shares of the side, from left to right."""
     return np.array([thing.box for thing in case.scene.objects])

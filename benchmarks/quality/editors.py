@@ -1,6 +1,6 @@
-"""Who edits: our pipeline, diffusers' own, or nobody, each behind one call.
+"""The editors: our pipeline, diffusers' pipeline, and the references. They measure nothing.
 
-An editor takes cases and gives an `Outcome` per case, in order. It measures nothing.
+An editor takes cases and yields an `Outcome` for each, in order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.diffusers_baseline import DiffusersBaseline, EditOptions
+from benchmarks.networks import NAMES
 from benchmarks.quality.cases import Case
 from benchmarks.quality.measures import Bools, Pixels
 from benchmarks.quality.settings import Setting
@@ -31,18 +34,18 @@ MASK_STAGE = (
     "mask_thresholding_ratio",
     "mask_dilation",
 )
-"""The options that decide a mask."""
+"""The options that a mask depends on."""
 IN_FLIGHT = 20
-"""Edits under way at once: they share the network's calls."""
+"""Edits in flight at once; they share calls of the networks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What an editor made of a case.
+    """The result of one case.
 
     Attributes:
-        after: uint8 [H, W, 3]; the input where only a mask was asked for.
-        mask: bool [H, W] at the picture's size, or None where the method has none.
+        after: uint8 [H, W, 3]; the input where only a mask was computed.
+        mask: bool [H, W] at the picture's size, or None for methods without one.
         heatmap: float32 [h, w] on the latent grid, or None.
     """
 
@@ -51,43 +54,27 @@ class Outcome:
     heatmap: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
-class Models:
-    """What is edited with; the last four as in `DiffEditPipeline.from_pretrained`."""
-
-    model: Path
-    backend: Any = "auto"
-    engines: Path | None = None
-    device: str | None = None
-    dtype: Any = None
-
-
 class Editors:
-    """Every editor on one checkpoint, opened when first asked for."""
+    """All editors on one checkpoint, each opened at its first use."""
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
-        self._shared: dict[tuple[Any, ...], Image.Image] = {}
+    def __init__(self, model: Path, configuration: Configuration) -> None:
+        self.model, self.configuration = model, configuration
+        self._masks: dict[tuple[Any, ...], Image.Image] = {}
 
     @cached_property
     def pipeline(self) -> DiffEditPipeline:
-        m = self.models
-        return DiffEditPipeline.from_pretrained(
-            m.model, backend=m.backend, engines=m.engines, device=m.device, dtype=m.dtype
-        )
+        return open_pipeline(self.model, self.configuration)[0]
 
     @cached_property
-    def diffusers(self) -> Any:
-        from benchmarks.quality.theirs import Theirs
-
-        return Theirs(self.models.model, self.models.device)
+    def baseline(self) -> DiffusersBaseline:
+        return DiffusersBaseline(self.model, self.configuration.device)
 
     def run(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
         """The outcome of every case under a setting."""
         edit: dict[str, Callable[[], Iterator[Outcome]]] = {
             "ours": lambda: self._ours(setting, cases),
-            "mask": lambda: self._masks(setting, cases),
-            "diffusers": lambda: (self.diffusers(setting, case) for case in cases),
+            "mask": lambda: self._masks_only(setting, cases),
+            "diffusers": lambda: (self._diffusers(setting, case) for case in cases),
             "none": lambda: (Outcome(case.image) for case in cases),
             "vae": lambda: (Outcome(self.round_trip(case.image)) for case in cases),
             "ideal": lambda: (Outcome(case.ideal.image) for case in cases),
@@ -102,15 +89,24 @@ class Editors:
             mask = np.asarray(result.mask) > 0 if masked else None
             yield Outcome(np.asarray(result.image), mask, result.heatmap if masked else None)
 
-    def _masks(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
+    def _masks_only(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
         for case in cases:
             source, target = texts(setting, case)
             options = {**setting.options, "seed": case.seed}
             found = self.pipeline.generate_mask(case.image, target, source, **options)
             yield Outcome(case.image, np.asarray(found.mask) > 0, found.heatmap)
 
+    def _diffusers(self, setting: Setting, case: Case) -> Outcome:
+        source, target = texts(setting, case)
+        image = Image.fromarray(case.image)
+        options = EditOptions(**setting.options)
+        edited = self.baseline.edit(image, source, target, case.seed, options)
+        cell = len(case.image) // len(edited.mask)
+        mask = edited.mask.repeat(cell, 0).repeat(cell, 1)
+        return Outcome(np.asarray(edited.image), mask)
+
     def _mask(self, setting: Setting, case: Case) -> Image.Image | None:
-        """The mask a setting is given, white where to edit; None where it looks for it itself."""
+        """The mask that the editor gets, white where to edit; None where it finds its own."""
         if setting.mask == "found":
             return None
         if setting.mask == "true":
@@ -118,12 +114,12 @@ class Editors:
         source, target = texts(setting, case)
         options = {k: v for k, v in setting.options.items() if k in MASK_STAGE}
         key = (case.seed, source, target, *sorted(options.items()))
-        if key not in self._shared:
+        if key not in self._masks:
             found = self.pipeline.generate_mask(
                 case.image, target, source, seed=case.seed, **options
             )
-            self._shared[key] = found.mask
-        return self._shared[key]
+            self._masks[key] = found.mask
+        return self._masks[key]
 
     def round_trip(self, image: Pixels) -> Pixels:
         """The picture through the VAE and back."""
@@ -137,8 +133,8 @@ class Editors:
         array, placement = geometry.fit(Image.fromarray(image), size)
         tensor = torch.from_numpy(array).to(pipe.networks.device)
         pipe.batcher.start()
-        seen = pipe.batcher.submit(_round_trip(tensor)).future.result()
-        return np.asarray(geometry.to_photo(seen.float().cpu().numpy(), placement))
+        decoded = pipe.batcher.submit(_round_trip(tensor)).future.result()
+        return np.asarray(geometry.to_photo(decoded.float().cpu().numpy(), placement))
 
     def close(self) -> None:
         """Release what was opened."""
@@ -147,13 +143,13 @@ class Editors:
 
 
 def texts(setting: Setting, case: Case) -> tuple[str, str]:
-    """(R, Q): what the editor is told is there, and what should be."""
+    """(R, Q): the source text and the prompt that the editor gets."""
     source = case.edit.source if setting.source else ""
     return source, case.edit.source if setting.repeat else case.edit.target
 
 
 def request_of(setting: Setting, case: Case, mask: Image.Image | None = None) -> EditRequest:
-    """The request of one case under a setting of our pipeline, with the mask it is given."""
+    """The request of one case under a setting of our pipeline."""
     source, target = texts(setting, case)
     return EditRequest(
         case.image, target, source, mask_image=mask, seed=case.seed, **setting.options
@@ -161,6 +157,6 @@ def request_of(setting: Setting, case: Case, mask: Image.Image | None = None) ->
 
 
 def _round_trip(image: torch.Tensor) -> Flow[torch.Tensor]:
-    (latent,) = yield [Row("vae_encode", (image,))]
-    (seen,) = yield [Row("vae_decode", (latent,))]
-    return seen
+    (latent,) = yield [Row(NAMES.image_encoder, (image,))]
+    (decoded,) = yield [Row(NAMES.image_decoder, (latent,))]
+    return decoded

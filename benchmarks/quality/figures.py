@@ -1,4 +1,4 @@
-"""Every figure of one edit of the demo's domain, by name: what the tables are made of."""
+"""All figures of one edit on the demo's scenes, by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from demo.judge import Judge
 
 
 def figures(setting: Setting, case: Case, outcome: Outcome, judge: Judge, cell: int) -> Figures:
-    """What is known of an edit; a mask alone gives only the mask's figures.
+    """The figures of an edit; of a mask alone, those of the mask.
 
-    `success` is what a user wants: the right kind and the right colour where the object stood, and
-    every other object still what it was, all three by the judge's word.
+    `success`: the judge, a classifier, finds the right kind and the right colour at the edited
+    object's position, and every other object as it was.
     """
     found: Figures = {}
     if outcome.mask is not None:
@@ -27,16 +27,17 @@ def figures(setting: Setting, case: Case, outcome: Outcome, judge: Judge, cell: 
     found |= picture_figures(before, after, outcome.mask, case.outside)
     found["mse_picture"] = squared_error(before, after, np.ones_like(case.outside))
     found["mse_ideal"] = squared_error(case.ideal.image, after, case.region)
-    return found | _verdict(case, outcome, judge)
+    return found | _judged(case, outcome, judge)
 
 
-def _verdict(case: Case, outcome: Outcome, judge: Judge) -> Figures:
+def _judged(case: Case, outcome: Outcome, judge: Judge) -> Figures:
     objects, index = case.scene.objects, case.edit.index
     seen = judge.look(np.stack([outcome.after] * len(objects)), boxes(case))
-    told = list(zip(seen.kinds, seen.colours, strict=True))
     kind, colour = seen.kinds[index] == case.edit.kind, seen.colours[index] == case.edit.colour
     others = all(
-        told[i] == (thing.kind, thing.colour) for i, thing in enumerate(objects) if i != index
+        (seen.kinds[i], seen.colours[i]) == (thing.kind, thing.colour)
+        for i, thing in enumerate(objects)
+        if i != index
     )
     return {
         "kind_right": float(kind),

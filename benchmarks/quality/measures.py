@@ -1,7 +1,4 @@
-"""What is measured of one edit: pure functions of arrays. Masks are bool, pictures uint8.
-
-It knows no model and no scene.
-"""
+"""The figures of one edit, as pure functions of arrays. Masks are bool, pictures uint8."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ Figures = dict[str, float]
 
 
 def dilate(mask: Bools, reach: int) -> Bools:
-    """Every pixel within `reach` of a set one, along rows and columns: [H, W]."""
+    """The mask grown by `reach` pixels along rows and columns: [H, W]."""
     height, width = mask.shape
     padded = np.pad(mask, reach)
     along = np.zeros_like(padded[:, :width])
@@ -27,18 +24,18 @@ def dilate(mask: Bools, reach: int) -> Bools:
 
 
 def iou(mask: Bools, region: Bools) -> float:
-    """Intersection over union; two empty masks agree fully."""
+    """Intersection over union; 1 where both masks are empty."""
     union = np.count_nonzero(mask | region)
     return np.count_nonzero(mask & region) / union if union else 1.0
 
 
 def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
-    """How a found mask agrees with the true region, [H, W] both.
+    """The agreement of a mask with the true region, both [H, W].
 
     Args:
-        mask: what was found.
-        region: what an ideal edit changes of its object.
-        cell: pixels of a latent cell, the finest a mask can be.
+        mask: the mask to measure.
+        region: the pixels of the object that a perfect edit changes.
+        cell: pixels of a latent cell, the finest resolution of a mask.
 
     Returns: `iou`; `iou_dilated` with the region grown by one cell; `recall` and `precision`;
         `area_ratio` of mask to region; `false_area`, the share of the picture that is in the mask
@@ -57,7 +54,7 @@ def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
 
 
 def squared_error(before: Pixels, after: Pixels, where: Bools) -> float:
-    """Mean squared difference of two pictures [H, W, 3] over some pixels; NaN where none are."""
+    """Mean squared difference of two pictures [H, W, 3] over the pixels `where`; NaN for none."""
     if not where.any():
         return float("nan")
     difference = before[where].astype(np.float64) - after[where]
@@ -65,15 +62,15 @@ def squared_error(before: Pixels, after: Pixels, where: Bools) -> float:
 
 
 def picture_figures(before: Pixels, after: Pixels, mask: Bools | None, outside: Bools) -> Figures:
-    """What an edit did to the pixels it should have left alone.
+    """The changes of pixels that a perfect edit does not change.
 
     Args:
         before, after: uint8 [H, W, 3].
-        mask: where the edit was allowed to change pixels; None for methods without one.
-        outside: bool [H, W], where an ideal edit changes nothing.
+        mask: where the edit may change pixels; None for methods without one.
+        outside: bool [H, W], where a perfect edit changes nothing.
 
-    Returns: `equal`, the share of the picture's pixels that are the input's own; `mse_background`,
-        over `outside`; and with a mask `mse_outside_mask` and `changed_outside_mask` (pixels).
+    Returns: `equal`, the share of pixels equal to the input's; `mse_background` over `outside`;
+        with a mask also `mse_outside_mask` and `changed_outside_mask` (pixels).
     """
     same = (before == after).all(-1)
     found = {

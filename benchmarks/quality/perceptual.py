@@ -1,9 +1,9 @@
-"""The paper's three measures by learned networks, LPIPS, CLIP score and FID, by torchmetrics.
+"""The paper's three learned measures, LPIPS, CLIP score and FID, computed by torchmetrics.
 
-LPIPS is the distance of a result to its input, the CLIP score its closeness to the text, FID the
-distance of all results from all inputs or from a folder of other pictures. Each is measured only
-where its packages and weights are at hand; of the others `missing` says what they need. Nothing is
-downloaded but a CLIP model that is named by its id. It knows no editors and no sets.
+LPIPS is the distance between a result and its input, the CLIP score the similarity of a result and
+its prompt, FID the distance between all results and all inputs, or a folder of other pictures. A
+measure needs its packages and weights; where they are missing, `missing` names them. Only a CLIP
+model that is named by its hub id is downloaded.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from engine.errors import DiffEditError
 from engine.hub import HUB_ID
 
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
-"""LPIPS' networks, and what torchvision calls their weights."""
+"""LPIPS' networks, and torchvision's names of their weights."""
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3"
 SMALLEST = 32
-"""Pixels of a side, below which nothing is left of a picture in the last layers of LPIPS."""
+"""The shortest side in pixels that the last layers of LPIPS can take."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif"}
 
 
 class Missing(DiffEditError):
-    """A package or a file that a measure needs is not here."""
+    """A package or a file that a measure needs is missing."""
 
 
 class Perceptual:
-    """The measures at hand, fed one edit at a time.
+    """The available measures, updated one edit at a time.
 
     Attributes:
-        missing: measure ("lpips", "clip", "fid") -> the sentence why it is not measured.
-        warnings: sentences on figures that are fewer, or mean less, than they seem.
+        missing: measure ("lpips", "clip", "fid") -> the reason why it is not measured.
+        warnings: limits of the figures, one sentence each.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Perceptual:
         device: torch.device | str,
         feature: torch.nn.Module | None = None,
     ) -> Perceptual:
-        """Whatever is asked for and at hand; reads all of the reference.
+        """Open what is requested and available, and read the whole reference.
 
         Args:
             lpips: the network, a key of `BACKBONES`; None for no LPIPS.
@@ -77,10 +77,10 @@ class Perceptual:
             reference: a folder of pictures for FID to compare the results with; None for the
                 inputs.
             device: where to measure.
-            feature: uint8 [1, 3, H, W] -> [1, D], in the place of FID's Inception network.
+            feature: uint8 [1, 3, H, W] -> [1, D], instead of FID's Inception network.
 
-        Raises InvalidRequest for what no installation mends: a network that LPIPS does not have, a
-        reference without pictures or with a damaged one.
+        Raises InvalidRequest for an unknown LPIPS network, and for a reference without pictures or
+        with a damaged one.
         """
         if lpips is not None and lpips not in BACKBONES:
             raise InvalidRequest(
@@ -109,9 +109,9 @@ class Perceptual:
         return found
 
     def add(self, before: Image, after: Image, prompt: str) -> dict[str, float]:
-        """Measure one edit: "lpips", 0 for equal pictures, and "clip", 0 to 100, where at hand.
+        """Measure one edit: "lpips", 0 for equal pictures, and "clip", 0 to 100, where available.
 
-        Both pictures are RGB of one size. One that is too small for LPIPS has no "lpips".
+        Both pictures are RGB of one size. Pictures that are too small have no "lpips".
         """
         assert before.size == after.size
         here, there = self._tensor(before), self._tensor(after)
@@ -130,7 +130,7 @@ class Perceptual:
         return found
 
     def result(self) -> dict[str, float]:
-        """The set's own figure: "fid", unless it is missing or there are too few pictures."""
+        """The figure of the whole set: "fid", unless it is missing or needs more pictures."""
         metric = self._metrics.get("fid")
         if metric is None:
             return {}
@@ -167,7 +167,7 @@ class Perceptual:
 
 
 def _once(metric: Any, *values: Any) -> float:
-    """The metric of this alone; its `forward` would run the network twice."""
+    """The metric of these values alone. torchmetrics' `forward` would run the network twice."""
     metric.reset()
     metric.update(*values)
     return float(metric.compute())
@@ -176,7 +176,7 @@ def _once(metric: Any, *values: Any) -> float:
 def _lpips(network: str) -> Any:
     """Pictures in [0, 1] -> their distance. Raises Missing."""
     models = _module("torchvision.models", "torchvision")
-    _weights(getattr(models, BACKBONES[network]).DEFAULT.url)  # which torchvision reads itself
+    _weights(getattr(models, BACKBONES[network]).DEFAULT.url)  # torchvision reads the file itself
     metrics = _module("torchmetrics.image.lpip", "torchmetrics")
     return metrics.LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True)
 
@@ -206,7 +206,7 @@ def _clip(name: str) -> Any:
         processor = CLIPProcessor.from_pretrained(name, local_files_only=local)
     except MemoryError:
         raise
-    except Exception as error:  # another's files may hold anything
+    except Exception as error:  # files of others can hold anything
         raise Missing(
             f"no CLIP model loads from {name} ({_first_line(error)}); name a folder or an id with "
             "a CLIPModel and its CLIPProcessor."
@@ -220,9 +220,9 @@ def _clip(name: str) -> Any:
 
 
 class _Tensors(torch.nn.Module):
-    """A CLIPModel whose features are tensors, as torchmetrics wants them.
+    """A CLIPModel whose features are tensors, as torchmetrics needs them.
 
-    From transformers 5 on they are fields of an output.
+    Since transformers 5 they are fields of an output.
     """
 
     def __init__(self, model: Any) -> None:
@@ -240,14 +240,14 @@ class _Tensors(torch.nn.Module):
 
 
 def _cutting(processor: Any, config: Any) -> Callable[..., Any]:
-    """The processor, with texts cut before their end token: torchmetrics would cut it off too, and
-    CLIP reads a text at its end."""
+    """The processor, with long texts cut before their end token: torchmetrics would cut the end
+    token off, where CLIP takes the embedding of a text from."""
     limit = {"truncation": True, "max_length": config.text_config.max_position_embeddings}
     return lambda **inputs: processor(**inputs, **(limit if "text" in inputs else {}))
 
 
 def _module(name: str, package: str) -> Any:
-    """Import what not everybody has. Raises Missing."""
+    """Import an optional package. Raises Missing."""
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:  # the latter two from a wrong build
@@ -258,11 +258,11 @@ def _module(name: str, package: str) -> Any:
 
 
 def _weights(url: str) -> Path:
-    """Where PyTorch keeps the file of this address. Raises Missing unless it is there and whole."""
+    """The file that PyTorch downloads from `url`. Raises Missing unless it is here and intact."""
     path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
     if not path.is_file():
         raise Missing(f"its weights are not here; download {url} to {path}.")
-    begins = re.search(r"-([0-9a-f]{8,})\.", path.name)  # PyTorch's custom: part of the SHA-256
+    begins = re.search(r"-([0-9a-f]{8,})\.", path.name)  # PyTorch names files by their SHA-256
     with path.open("rb") as file:
         if begins and not hashlib.file_digest(file, "sha256").hexdigest().startswith(begins[1]):
             raise Missing(f"{path} is damaged; download {url} again.")

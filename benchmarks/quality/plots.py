@@ -1,4 +1,4 @@
-"""The paper's trade-off curves and the sweeps, as PNG. It draws what it is given."""
+"""Plots of the trade-off curves and of the sweeps, as PNG."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SWEEP_LABELS = {
 
 
 def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
-    """Figure 6 of the paper (left): what is edited against what is kept; figure 4 on the right."""
+    """Edit success against the background kept: methods (left), mask thresholds (right)."""
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for method in METHODS:
         names = [curve_name(method, s, fixed.ratio) for s in STRENGTHS]
@@ -56,7 +56,7 @@ def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
 
 
 def sweeps(measured: Measured, path: Path) -> None:
-    """What each option does, one panel an option: the mask's agreement or the edit's success."""
+    """The effect of each option, one panel an option: the mask's IoU or the edit's success."""
     figure, axes = pyplot().subplots(2, 4, figsize=(13, 5.6), layout="constrained")
     for panel, (name, values) in zip(axes.flat, SWEPT.items(), strict=False):
         points = [measured[f"{name}={value:g}"] for value in values]
@@ -70,11 +70,11 @@ def sweeps(measured: Measured, path: Path) -> None:
         panel.legend(frameon=False, fontsize=8)
     ratios = SWEPT["mask_thresholding_ratio"]
     panel = axes.flat[len(SWEPT)]
-    for told, label, colour in (
+    for suffix, label, colour in (
         ("", "with the source text", "#0b6e4f"),
         (", no source text", "without", "#888888"),
     ):
-        points = [measured[f"mask_thresholding_ratio={value:g}{told}"] for value in ratios]
+        points = [measured[f"mask_thresholding_ratio={value:g}{suffix}"] for value in ratios]
         _line(panel, ratios, [p["iou"] for p in points], f"mask IoU {label}", colour)
     panel.set_xlabel("clip ratio of the mask")
     panel.grid(alpha=0.25)

@@ -1,8 +1,8 @@
-"""What is compared with what: every way of editing, as data.
+"""Which methods are compared, as data.
 
-A `Setting` names an editor and its options. `table` measures, at one setting for all edits;
-`curves` varies strength and threshold as the paper's figures 4 and 6 do; `sweeps` vary one option
-at a time, on scenes that measure nothing, to choose by.
+A `Setting` names an editor and its options. `table` compares all editors at one setting; `curves`
+varies strength and mask threshold, as figures 4 and 6 of the paper do; `sweeps` varies one option
+at a time, on the scenes for choosing settings.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal
 from diffedit.request import MASKED_METHODS
 
 Editor = Literal["ours", "mask", "diffusers", "none", "vae", "ideal", "ideal-vae"]
-"""Who edits: our pipeline; its mask stage alone; diffusers' pipeline; nobody; the VAE's round trip;
-the scene drawn as it should be; and that through the VAE."""
+"""Our pipeline; its mask stage alone; diffusers' pipeline; the input itself; the input through the
+VAE; the perfect edit; the perfect edit through the VAE."""
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 METHODS = ("diffedit", "masked-sdedit", "encode-decode", "sdedit")
 RATIOS = (1.5, 3.0, 4.5)
-"""Clip ratios that stand for the paper's mask thresholds 0.25, 0.5 and 0.75.
+"""Clip ratios that correspond to the paper's mask thresholds 0.25, 0.5 and 0.75.
 
 Clipping at r times the mean and thresholding at 0.5 is one threshold at r / 2 times the mean; the
 paper's are shares of a map clipped at 3 means.
@@ -30,7 +30,7 @@ paper's are shares of a map clipped at 3 means.
 
 @dataclass(frozen=True)
 class Fixed:
-    """The one setting that a table measures every edit at; chosen by `sweeps` for the demo."""
+    """The options that all edits of a table share; for the demo they were chosen by `sweeps`."""
 
     steps: int = 50
     guidance: float = 7.5
@@ -39,17 +39,17 @@ class Fixed:
     noise: float = 0.5
 
     def options(self, method: str = "diffedit", **more: Any) -> dict[str, Any]:
-        """Of `EditRequest`, with `more` on top."""
-        found = {
+        """Options of `EditRequest`, with `more` on top."""
+        chosen = {
             "method": method,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,
             "strength": self.strength,
         }
         if method in MASKED_METHODS:
-            found["mask_thresholding_ratio"] = self.ratio
-            found["mask_encode_strength"] = self.noise
-        return found | more
+            chosen["mask_thresholding_ratio"] = self.ratio
+            chosen["mask_encode_strength"] = self.noise
+        return chosen | more
 
     def __str__(self) -> str:
         return (
@@ -60,17 +60,16 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Setting:
-    """One way of editing.
+    """One editor with its options.
 
     Attributes:
         name: unique, printed.
-        editor: who edits.
-        options: of `EditRequest` for "ours" and "mask"; for "diffusers", see `theirs`.
-        mask: "true" gives the editor the true region instead of letting it look for it; "shared"
-            the mask it would find, looked for once for all settings that would find the same.
-        source: whether it is told what is there (the reference text R).
-        repeat: the prompt is the source text, so that a perfect editor changes nothing.
-        keep: keep pictures, for the sheets.
+        options: of `EditRequest` for "ours" and "mask"; of `EditOptions` for "diffusers".
+        mask: "found": the editor finds its mask; "shared": the same, computed once for all settings
+            with the same mask options; "true": the editor gets the true region.
+        source: whether the editor gets the source text (the reference text R).
+        repeat: use the source text as the prompt, so that a perfect editor changes nothing.
+        keep: keep pictures and heatmaps for the sheets.
     """
 
     name: str
@@ -88,10 +87,11 @@ class Setting:
 
 
 def table(fixed: Fixed) -> list[Setting]:
-    """The comparison at one setting for every edit."""
+    """All editors at one setting."""
     ours, bare = fixed.options(), fixed.options(composite=False)
-    steps = {"num_inference_steps": fixed.steps}
-    same = {**steps, "guidance_scale": fixed.guidance, "strength": fixed.strength}
+    default = {"num_inference_steps": fixed.steps}
+    steps = {"steps": fixed.steps}
+    same = {**steps, "guidance": fixed.guidance, "strength": fixed.strength}
     plain = {"invert_prompt": "", "invert_guidance": 1.0}
     return [
         Setting("input, untouched", "none"),
@@ -103,7 +103,7 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
         Setting("DiffEdit, no source text", options=ours, source=False),
         Setting("DiffEdit, true mask", options=ours, mask="true"),
-        Setting("DiffEdit, the program's defaults", options=steps),
+        Setting("DiffEdit, the program's defaults", options=default),
         Setting("encode-decode", options=fixed.options("encode-decode", composite=False)),
         Setting("masked SDEdit", options=fixed.options("masked-sdedit", composite=False)),
         Setting("SDEdit", options=fixed.options("sdedit", composite=False)),
@@ -116,30 +116,25 @@ def table(fixed: Fixed) -> list[Setting]:
 def curves(fixed: Fixed) -> list[Setting]:
     """Every method at every strength without compositing, DiffEdit at other mask thresholds too.
 
-    Deep strengths come first: an image's trajectory is encoded once.
+    High strengths come first: the trajectory of a picture is then encoded once.
     """
-    points = [
-        (method, ratio, strength)
-        for method in METHODS
-        for ratio in (ratios(fixed) if method == "diffedit" else (fixed.ratio,))
-        for strength in reversed(STRENGTHS)
-    ]
-    found = [
-        Setting(
-            curve_name(method, strength, ratio),
-            options=replace(fixed, strength=strength, ratio=ratio).options(method, composite=False),
-            mask="shared" if method in MASKED_METHODS else "found",
-        )
-        for method, ratio, strength in points
-    ]
+    chosen = []
+    for method in METHODS:
+        for ratio in ratios(fixed) if method == "diffedit" else (fixed.ratio,):
+            for strength in reversed(STRENGTHS):
+                point = replace(fixed, strength=strength, ratio=ratio)
+                name = curve_name(method, strength, ratio)
+                mask = "shared" if method in MASKED_METHODS else "found"
+                options = point.options(method, composite=False)
+                chosen.append(Setting(name, options=options, mask=mask))  # type: ignore[arg-type]
     for strength in reversed(STRENGTHS):
         again = replace(fixed, strength=strength, guidance=1.0).options("encode-decode")
-        found.append(Setting(f"reconstruct {strength:g}", options=again, repeat=True))
-    return found
+        chosen.append(Setting(f"reconstruct {strength:g}", options=again, repeat=True))
+    return chosen
 
 
 def ratios(fixed: Fixed) -> tuple[float, ...]:
-    """The clip ratios that DiffEdit's curves are drawn at."""
+    """The clip ratios of DiffEdit's curves."""
     return tuple(sorted({fixed.ratio, *RATIOS}))
 
 
@@ -159,19 +154,20 @@ SWEPT: dict[str, tuple[Any, ...]] = {
     "num_inference_steps": (10, 20, 50),
 }
 MASK_OPTIONS = ("num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio")
-"""What only the mask stage looks at: it alone is run."""
+"""Options of the mask stage: sweeps over them run that stage only."""
 
 
 def sweeps(fixed: Fixed) -> list[Setting]:
     """One option at a time around the fixed setting, and the mask without a source text."""
-    found: list[Setting] = []
+    chosen: list[Setting] = []
     for name, values in SWEPT.items():
         editor: Editor = "mask" if name in MASK_OPTIONS else "ours"
-        found += [_swept(fixed, name, value, editor) for value in values]
+        chosen += [_swept(fixed, name, value, editor) for value in values]
     name = "mask_thresholding_ratio"
-    return found + [_swept(fixed, name, value, "mask", source=False) for value in SWEPT[name]]
+    return chosen + [_swept(fixed, name, value, "mask", source=False) for value in SWEPT[name]]
 
 
 def _swept(fixed: Fixed, name: str, value: Any, editor: Editor, *, source: bool = True) -> Setting:
-    told = "" if source else ", no source text"
-    return Setting(f"{name}={value:g}{told}", editor, fixed.options(**{name: value}), source=source)
+    suffix = "" if source else ", no source text"
+    options = fixed.options(**{name: value})
+    return Setting(f"{name}={value:g}{suffix}", editor, options, source=source)

@@ -1,4 +1,4 @@
-"""Edits to be looked at: input, heatmap over it, mask, result, and the texts in words."""
+"""Sheets of edits to look at: input, heatmap, mask and result, with the two texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.quality.cases import case
+from benchmarks.quality.cases import Case, case
 from diffedit.imaging import compose
 from diffedit.imaging.geometry import Placement
 from engine.errors import DiffEditError
@@ -19,15 +19,15 @@ from engine.errors import DiffEditError
 Columns = Mapping[str, NDArray[Any]]
 
 _TILE, _GAP, _TEXT = 128, 4, 330
+_LINE = _TILE + _GAP
+_JUDGED = {"kind_right": "kind", "colour_right": "colour", "others_right": "another object"}
 
 
 def ranked(columns: Columns) -> NDArray[np.intp]:
-    """Cases from the best edit to the worst: success, then what the judge is sure of, times the
-    mask's agreement."""
+    """Cases from best to worst: by success, then by the judge's confidence and the mask's IoU."""
     sure = columns["success"] * columns["confidence"] - (1 - columns["success"])
-    parts = columns["kind_right"] + columns["colour_right"] + columns["others_right"]
-    merit = sure + parts / 10 + columns["iou"] / 10
-    return np.argsort(-merit, kind="stable")
+    parts = sum(columns[name] for name in _JUDGED)
+    return np.argsort(-(sure + parts / 10 + columns["iou"] / 10), kind="stable")
 
 
 def best_and_worst(columns: Columns, path: Path, count: int = 8) -> None:
@@ -44,7 +44,7 @@ def best_and_worst(columns: Columns, path: Path, count: int = 8) -> None:
 
 
 def chosen(columns: Columns, seeds: Sequence[int], path: Path) -> None:
-    """The edits of these seeds. Raises DiffEditError for one that was not among them."""
+    """The edits of these seeds. Raises DiffEditError for a seed that was not measured."""
     known = {int(seed): i for i, seed in enumerate(columns["seed"])}
     missing = [seed for seed in seeds if seed not in known]
     if missing:
@@ -56,36 +56,57 @@ def chosen(columns: Columns, seeds: Sequence[int], path: Path) -> None:
 
 
 def strip(columns: Columns, which: Sequence[int] | NDArray[np.intp], title: str) -> Image.Image:
-    """One edit a line: four pictures and what was asked for."""
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    line = _TILE + _GAP
+    """One edit a line: four pictures and the texts."""
+    small = ImageFont.load_default(13)
     head = 30 if title else 0
-    page = Image.new("RGB", (4 * line + _TEXT, len(which) * line + head), "white")
+    page = Image.new("RGB", (4 * _LINE + _TEXT, len(which) * _LINE + head), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((4, 6), title, fill="black", font=font)
+    draw.text((4, 6), title, fill="black", font=ImageFont.load_default(16))
     for row, i in enumerate(which):
-        top = head + row * line
+        top = head + row * _LINE
         one = case(int(columns["seed"][i]), columns["after"].shape[1])
         for column, tile in enumerate(_tiles(one.image, columns, int(i))):
-            page.paste(tile, (column * line, top))
-        failed = [
-            word
-            for name, word in (
-                ("kind_right", "kind"),
-                ("colour_right", "colour"),
-                ("others_right", "another object"),
-            )
-            if not columns[name][i]
-        ]
-        told = [*textwrap.wrap(one.edit.source, 44), "->", *textwrap.wrap(one.edit.target, 44)]
-        told.append("")
-        told.append(f"wrong: {', '.join(failed)}" if failed else "right")
+            page.paste(tile, (column * _LINE, top))
+        failed = [word for name, word in _JUDGED.items() if not columns[name][i]]
+        lines = [*_texts(one), "", f"wrong: {', '.join(failed)}" if failed else "right"]
         if "iou" in columns:
-            told.append(f"mask IoU {columns['iou'][i]:.2f}")
+            lines.append(f"mask IoU {columns['iou'][i]:.2f}")
         draw.multiline_text(
-            (4 * line + 6, top), "\n".join(told), fill="black", font=small, spacing=2
+            (4 * _LINE + 6, top), "\n".join(lines), fill="black", font=small, spacing=2
         )
     return page
+
+
+def side_by_side(settings: Mapping[str, Columns], which: Sequence[int], path: Path) -> None:
+    """The same edits by several editors: the input, then one column an editor."""
+    font = ImageFont.load_default(13)
+    width = (1 + len(settings)) * _LINE + _TEXT
+    page = Image.new("RGB", (width, len(which) * _LINE + 24), "white")
+    draw = ImageDraw.Draw(page)
+    for column, title in enumerate(["input", *settings]):
+        draw.text((column * _LINE, 6), title[:20], fill="black", font=font)
+    first = next(iter(settings.values()))
+    for row, i in enumerate(which):
+        top = 24 + row * _LINE
+        one = case(int(first["seed"][i]), first["after"].shape[1])
+        pictures = [one.image, *(columns["after"][i] for columns in settings.values())]
+        for column, picture in enumerate(pictures):
+            page.paste(_tile(Image.fromarray(picture)), (column * _LINE, top))
+        draw.multiline_text((len(pictures) * _LINE + 6, top), "\n".join(_texts(one)), "black", font)
+    save(page, path)
+
+
+def save(page: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.png")
+    page.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)
+    part.replace(path)
+
+
+def _texts(one: Case) -> list[str]:
+    """Source text and prompt in short lines."""
+    return [*textwrap.wrap(one.edit.source, 44), "->", *textwrap.wrap(one.edit.target, 44)]
 
 
 def _tiles(image: NDArray[np.uint8], columns: Columns, i: int) -> list[Image.Image]:
@@ -97,34 +118,8 @@ def _tiles(image: NDArray[np.uint8], columns: Columns, i: int) -> list[Image.Ima
         placement = Placement(size, size, size, 0, 0)
         tiles.append(compose.heatmap_overlay(photo, heat, placement, size[0] // len(heat)))
     tiles += [Image.fromarray(columns["mask"][i]), Image.fromarray(columns["after"][i])]
-    how = Image.Resampling.NEAREST
-    return [tile.convert("RGB").resize((_TILE, _TILE), how) for tile in tiles]
+    return [_tile(tile) for tile in tiles]
 
 
-def side_by_side(settings: Mapping[str, Columns], which: Sequence[int], path: Path) -> None:
-    """The same edits by several editors, one column of pictures an editor after the input."""
-    font = ImageFont.load_default(13)
-    line = _TILE + _GAP
-    page = Image.new("RGB", ((1 + len(settings)) * line + _TEXT, len(which) * line + 24), "white")
-    draw = ImageDraw.Draw(page)
-    for column, title in enumerate(["input", *settings]):
-        draw.text((column * line, 6), title[:20], fill="black", font=font)
-    first = next(iter(settings.values()))
-    for row, i in enumerate(which):
-        top = 24 + row * line
-        one = case(int(first["seed"][i]), first["after"].shape[1])
-        pictures = [one.image, *(columns["after"][i] for columns in settings.values())]
-        for column, picture in enumerate(pictures):
-            tile = Image.fromarray(picture).resize((_TILE, _TILE), Image.Resampling.NEAREST)
-            page.paste(tile, (column * line, top))
-        told = [*textwrap.wrap(one.edit.source, 44), "->", *textwrap.wrap(one.edit.target, 44)]
-        draw.multiline_text((len(pictures) * line + 6, top), "\n".join(told), "black", font)
-    save(page, path)
-
-
-def save(page: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.png")
-    page.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)
-    part.replace(path)
+def _tile(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.NEAREST)

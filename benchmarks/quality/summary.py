@@ -1,6 +1,6 @@
-"""From one value a case to a mean with its interval, a table and json. It draws nothing.
+"""Means with confidence intervals of the figures of many cases, and tables of them.
 
-Intervals are percentile bootstraps over the cases, 2,000 resamples from one fixed seed: a resample
+Intervals are percentile bootstraps over the cases: 2,000 resamples from one fixed seed. A resample
 takes the same cases under every setting, so differences between settings are paired.
 """
 
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.measures import decibel
+from benchmarks.schema import Measurement
 
 RESAMPLES = 2000
+INTERVAL = "95 % bootstrap interval"
 Values = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
@@ -28,13 +30,13 @@ ERRORS = {
     "mse_picture": "picture_db",
     "mse_ideal": "ideal_db",
 }
-"""Squared errors are averaged over the cases first and then told in dB, so that an edit that
-changes nothing (infinitely many dB) counts as what it is."""
+"""Squared errors are averaged over the cases before they are converted to dB. One edit that changes
+nothing has an infinite PSNR and would dominate a mean of dB values."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the ends of its 95 % interval."""
+    """A mean and its 95 % interval."""
 
     mean: float
     low: float
@@ -44,12 +46,15 @@ class Estimate:
         spec = spec or ".2f"
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
-    def as_list(self) -> list[float]:
-        return [round(v, 5) for v in (self.mean, self.low, self.high)]
+    def measurement(self, figure: str, labels: Mapping[str, Any], count: int) -> Measurement:
+        """The estimate as a row of a result; `count` is the number of cases."""
+        mean, low, high = (round(v, 5) for v in (self.mean, self.low, self.high))
+        unit = "dB" if figure.endswith("_db") else ""
+        return Measurement(figure, mean, unit, dict(labels), low, high, count, "mean", INTERVAL)
 
 
 def estimate(values: Values, *, in_decibel: bool = False) -> Estimate:
-    """The mean of one value a case; cases without a value (NaN) take no part."""
+    """The mean over the cases; cases without a value (NaN) are left out."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     if not len(values):
@@ -76,7 +81,7 @@ def summarise(columns: Columns) -> dict[str, Estimate]:
 
 
 def difference(first: Columns, second: Columns, figure: str) -> Estimate:
-    """How much larger a figure is under the first setting, case by case."""
+    """The mean difference of a figure between two settings, case by case."""
     assert np.array_equal(first["seed"], second["seed"])
     return estimate(first[figure].astype(np.float64) - second[figure])
 
@@ -85,21 +90,21 @@ Rows = Sequence[tuple[str, Mapping[str, Estimate]]]
 
 
 def text_table(rows: Rows, figures: Mapping[str, str]) -> str:
-    """Lines of aligned columns; `figures` maps a figure to how it is formatted."""
+    """Lines of aligned columns; `figures` maps each figure to its format."""
     lines = _cells(rows, figures)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    told = (
+    aligned = (
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     )
-    return "\n".join(line.rstrip() for line in told)
+    return "\n".join(line.rstrip() for line in aligned)
 
 
 def markdown_table(rows: Rows, figures: Mapping[str, str]) -> str:
-    """The same as Markdown."""
+    """The same table as Markdown."""
     head, *body = _cells(rows, figures)
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -114,9 +119,12 @@ def _cells(rows: Rows, figures: Mapping[str, str]) -> list[list[str]]:
     return [["", *figures], *body]
 
 
-def as_json(measured: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, list[float]]]:
-    """Setting -> figure -> [mean, low, high]."""
-    return {
-        name: {figure: found.as_list() for figure, found in estimates.items()}
-        for name, estimates in measured.items()
-    }
+def measurements(
+    part: str, rows: Mapping[str, Mapping[str, Estimate]], count: int
+) -> list[Measurement]:
+    """Every figure of every row of a table."""
+    return [
+        estimate.measurement(figure, {"part": part, "setting": name}, count)
+        for name, figures in rows.items()
+        for figure, estimate in figures.items()
+    ]

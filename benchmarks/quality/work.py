@@ -1,7 +1,7 @@
-"""The edits spread over processes, every finished part in a file, so that a run can go on.
+"""The edits, spread over processes; each finished part is a file, so that a run can be resumed.
 
-A part is one setting on a few cases: an .npz of what the editor made of each. Figures are taken
-from the parts afterwards, so that another figure or judge costs no edit. It knows no statistics.
+A part is one setting on a few cases: an .npz of the outcomes. Figures are computed from the parts
+afterwards, so a new figure or judge needs no new edits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 import diffedit
+from benchmarks.configuration import Configuration
 from benchmarks.quality.cases import Case, case
-from benchmarks.quality.editors import Editors, Models, Outcome
+from benchmarks.quality.editors import Editors, Outcome
 from benchmarks.quality.figures import figures
 from benchmarks.quality.settings import Setting
+from benchmarks.report import progress
 from demo.judge import Judge
 from engine.checkpoint import Checkpoint
 
@@ -39,10 +41,11 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """Some cases under every setting, in the order that reuses trajectories."""
+    """Some cases under every setting, in an order that reuses trajectories."""
 
     folder: Path
-    models: Models
+    model: Path
+    configuration: Configuration
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     threads: int
@@ -52,23 +55,24 @@ class Job:
 
 
 def part_path(folder: Path, setting: Setting, seeds: Sequence[int]) -> Path:
-    """Where the part of these cases under this setting is kept."""
+    """The file of the part of these cases under this setting."""
     key = hashlib.sha256(setting.key.encode()).hexdigest()[:12]
     kept = "-kept" if setting.keep else ""
     return folder / f"{key}{kept}-{seeds[0]}-{len(seeds)}.npz"
 
 
-def work_folder(root: Path, models: Models) -> Path:
-    """Where parts of this model on this backend by this version of the program lie."""
-    checkpoint = Checkpoint.open(models.model)
-    facts = [checkpoint.digest(part) for part in ("unet", "vae", "text_encoder")]
-    facts += [str(models.backend), str(models.engines), str(models.device), str(models.dtype)]
+def work_folder(root: Path, model: Path, configuration: Configuration) -> Path:
+    """The folder for parts of this model on this backend by this version of the program."""
+    checkpoint = Checkpoint.open(model)
+    facts = [*checkpoint.digests().values()]
+    facts += [str(value) for value in astuple(configuration)]
     facts += [diffedit.__version__, torch.__version__, "outcomes"]
     return root / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def measure(
-    models: Models,
+    model: Path,
+    configuration: Configuration,
     settings: Sequence[Setting],
     seeds: Sequence[int],
     *,
@@ -78,19 +82,19 @@ def measure(
 ) -> dict[str, Columns]:
     """Every figure of every case under every setting: name -> figure -> one value a case.
 
-    Without `resume` parts of an earlier run are removed first. Raises what an editor raises; the
-    parts that are done stay.
+    Without `resume` the parts of an earlier run are removed first. Raises what an editor raises;
+    finished parts are kept.
     """
-    folder = work_folder(root, models)
+    folder = work_folder(root, model, configuration)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
     threads = max(1, (os.cpu_count() or 1) // workers)
-    jobs = [Job(folder, models, tuple(settings), chunk, threads) for chunk in chunks]
+    jobs = [Job(folder, model, configuration, tuple(settings), chunk, threads) for chunk in chunks]
     if any(not job.path(s).exists() for job in jobs for s in settings):
         _run(jobs, workers)
-    checkpoint, judge = Checkpoint.open(models.model), Judge.open()
+    checkpoint, judge = Checkpoint.open(model), Judge.open()
     cases = {job.seeds: [case(s, checkpoint.family.native_size) for s in job.seeds] for job in jobs}
     return {
         setting.name: _joined(
@@ -110,7 +114,7 @@ def _figures(
     judge: Judge,
     checkpoint: Checkpoint,
 ) -> Columns:
-    """One value a case of every figure; with what the sheets show, where it is kept."""
+    """One value a case of every figure; pictures and heatmaps where the setting keeps them."""
     rows = []
     for one, outcome in zip(cases, outcomes, strict=True):
         row: dict[str, Any] = {"seed": one.seed}
@@ -123,21 +127,20 @@ def _figures(
 
 
 def _run(jobs: Sequence[Job], workers: int) -> None:
-    """All jobs, one or more processes at a time, with a line of progress now and then."""
+    """Run all jobs in one or more processes, and print the progress."""
+    shown = _Progress(jobs)
     if workers == 1:
-        progress = _Progress(jobs)
         for job in jobs:
-            run_job(job, progress.show)
+            run_job(job, shown.show)
         return
-    progress = _Progress(jobs)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_deaf)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts)
     try:
         waiting = {pool.submit(run_job, job) for job in jobs}
         while waiting:
             done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            progress.show()
+            shown.show()
     except BaseException:
         for process in list(getattr(pool, "_processes", {}).values()):
             process.terminate()
@@ -147,10 +150,10 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
 
 
 def run_job(job: Job, after_each: Any = lambda: None) -> None:
-    """What a process does: every part of the job that is not there yet."""
+    """Compute every part of the job that has no file yet."""
     torch.set_num_threads(job.threads)
-    editors = Editors(job.models)
-    size = Checkpoint.open(job.models.model).family.native_size
+    editors = Editors(job.model, job.configuration)
+    size = Checkpoint.open(job.model).family.native_size
     cases = [case(seed, size) for seed in job.seeds]
     try:
         for setting in job.settings:
@@ -164,7 +167,7 @@ def run_job(job: Job, after_each: Any = lambda: None) -> None:
 
 
 def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
-    """Write a part, whole or not at all; heatmaps only where sheets show them."""
+    """Write a part, whole or not at all; heatmaps only where the setting keeps them."""
     part, arrays = path.with_suffix(f".{os.getpid()}.part"), {}
     if setting.editor == "mask":
         arrays["shape"] = np.array(outcomes[0].after.shape)
@@ -180,7 +183,7 @@ def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
 
 
 def load(path: Path) -> list[Outcome]:
-    """What `save` wrote; pictures of masks alone are black."""
+    """The outcomes that `save` wrote; the pictures of masks alone are black."""
     with np.load(path) as file:
         found = {name: file[name] for name in file.files}
     if "after" not in found:
@@ -193,7 +196,7 @@ def load(path: Path) -> list[Outcome]:
 
 
 class _Progress:
-    """Counts the parts that are there; a line every `LINE_SECONDS`."""
+    """Prints the share of finished work every `LINE_SECONDS`."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._paths = [(j.path(s), _cost(s)) for j, s in itertools.product(jobs, jobs[0].settings)]
@@ -211,12 +214,12 @@ class _Progress:
         total = sum(cost for _, cost in self._paths)
         rate = (done - self._first) / (now - self._began)
         left = f"about {(total - done) / rate / 60:.1f} min left" if rate else "starting"
-        print(f"quality  {100 * done / total:3.0f} %  {left}", flush=True)
+        progress(f"quality: {100 * done / total:3.0f} %, {left}")
 
 
 def _cost(setting: Setting) -> float:
-    """Network rows of an edit, roughly: for the estimate of the time left."""
-    steps = setting.options.get("num_inference_steps", 50)
+    """Rough number of network rows of an edit, to estimate the remaining time."""
+    steps = setting.options.get("num_inference_steps", setting.options.get("steps", 50))
     depth = steps * setting.options.get("strength", 0.8)
     if setting.editor == "diffusers":
         return float(6 * depth + 40)  # small calls, fp32
@@ -225,8 +228,8 @@ def _cost(setting: Setting) -> float:
     return float(2 * depth + 30) if setting.editor == "ours" else 2.0
 
 
-def _deaf() -> None:
-    """Ctrl-C is the parent's business."""
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

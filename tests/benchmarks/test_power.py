@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.power import Meter, passed, summed
+from benchmarks.power import Meter, difference, summed
 
 
 def domain(folder: Path, name: str, energy: int) -> Path:
@@ -30,10 +30,10 @@ def test_a_processors_packages_are_added_and_may_start_anew(tmp_path: Path) -> N
         first.write_text("8000000")
         second.write_text("1000000")
     assert meter.joules == pytest.approx(3 + 2)
-    assert passed(9, 1, 10) == 2
+    assert difference(9, 1, 10) == 2
 
 
-def test_nothing_that_tells_is_none(tmp_path: Path) -> None:
+def test_no_meter_is_none(tmp_path: Path) -> None:
     with Meter(cuda=False, rapl=tmp_path / "nowhere") as meter:
         pass
     assert meter.joules is None

@@ -1,66 +1,89 @@
-"""The speed benchmarks run on a tiny model; what they assert are counts and shares, not seconds."""
+"""The speed benchmarks run on a tiny model; assertions are about counts and shares, not time."""
 
 from __future__ import annotations
 
-import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import (
-    attention,
-    convolution,
     kernels,
     ladder,
     latency,
-    plots,
+    networks,
     profile,
     roofline,
+    schema,
+    serving,
     suite,
     throughput,
+    timing,
 )
+from benchmarks.configuration import Configuration, NetworkCache
+from benchmarks.networks import DENOISER
 from benchmarks.openvino import OpenVinoNetworks
-from benchmarks.shelf import Shelf, Way
-from benchmarks.subject import Subject
+from benchmarks.report import table
+from benchmarks.schema import Measurement, Result
+from benchmarks.workload import Workload
 from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
-from engine.errors import CheckpointError, DiffEditError
-from engine.models.stable_diffusion import NETWORKS
+from engine.errors import DiffEditError
+
+SHORT: dict[str, Any] = {"steps": 4, "maps": 4, "repeats": 3}
 
 
-def options(model: Path, *more: str) -> list[str]:
-    return ["--model", str(model), "--steps", "4", "--maps", "4", *more]
+def every_timing_is_repeated(result: Result) -> bool:
+    """Three repeats or more with a spread, or a single value that says so."""
+    return all(
+        row.repeats >= 3 and row.low is not None and row.high is not None
+        for row in result.measurements
+        if row.unit in ("s", "ms", "us", "edits/s", "TFLOP/s")
+    )
 
 
-def test_latency_counts_what_an_edit_costs(tiny: Path) -> None:
-    found = latency.run(options(tiny, "--dtype", "fp32", "--repeats", "2"))["result"]
-    assert found["rows"]["unet"] in (8, 8 + 3 + 6)  # an empty mask ends after the first step
-    assert set(found["warm"]) >= {"mask", "total"}
-    assert found["warm"]["total"]["count"] == 2
-    assert found["seconds_cold"] > found["seconds_open"] > 0
-    assert found["check"] == {"mask_iou": 1.0, "latents_relative_error": pytest.approx(0, abs=1e-4)}
-    assert found["next_rows"]["unet"] <= found["rows"]["unet"]
-    assert (found["host_syncs"] is None) == (not torch.cuda.is_available())
+def test_fewer_than_three_repeats_are_refused() -> None:
+    with pytest.raises(AssertionError, match="3 repeats"):
+        timing.repeat(lambda: None, 2)
+    assert len(timing.repeat(lambda: None, 3)) == 3
+
+
+def test_latency_counts_rows_and_calls(tiny: Path) -> None:
+    result = latency.latency(tiny, dtype="fp32", cold_starts=0, **SHORT)
+    total = result.find("edit", picture="new picture", stage="total")
+    again = result.find("edit", picture="same picture", stage="total")
+    rows = total.extras["rows"][DENOISER]
+    assert rows in (8, 8 + 3 + 6)  # an empty mask ends after the first step
+    quality = total.extras["quality"]
+    assert quality == {"mask_iou": 1.0, "latents_relative_error": pytest.approx(0, abs=1e-4)}
+    assert again.extras["rows"][DENOISER] <= rows
+    assert every_timing_is_repeated(result) and "fp32" in result.configuration["backend"]
+
+
+@pytest.mark.slow
+def test_a_cold_start_runs_in_new_processes(tiny: Path) -> None:
+    load = Workload.open(tiny, None, steps=2, maps=1)
+    rows = latency.cold(load, Configuration(device="cpu", dtype="fp32"), 3)
+    opened, first = rows
+    assert opened.repeats == first.repeats == 3
+    assert first.low is not None and opened.low is not None and first.low > opened.low > 0
 
 
 def test_clients_share_calls(tiny: Path) -> None:
-    more = ("--dtype", "fp32", "--clients", "1,4", "--edits", "6", "--load", "50")
-    lines = throughput.run(options(tiny, "--guidance", "2", *more))["result"]["lines"]
-    assert list(lines) == [
-        "one at a time",
-        "1 clients",
-        "4 clients",
-        "Poisson, 50 times that rate",
-    ]
-    alone, four = lines["one at a time"], lines["4 clients"]
-    assert alone["gain"] == 1
-    assert four["rows_per_call"] > alone["rows_per_call"]
-    assert all(0 <= line["padding"] < 1 for line in lines.values())
+    result = throughput.throughput(
+        tiny, dtype="fp32", clients=(1, 4), edits=6, load=50, guidance=2, **SHORT
+    )
+    rows = {row.labels["clients"]: row for row in result.measurements if row.unit == "edits/s"}
+    assert list(rows) == ["one at a time", "1 clients", "4 clients", "Poisson, 50 times that rate"]
+    alone, four = (rows[name].extras for name in ("one at a time", "4 clients"))
+    assert alone["gain"] == 1 and four["rows_per_call"] > alone["rows_per_call"]
+    assert all(0 <= row.extras["padding"] < 1 for row in rows.values())
     assert alone["rows_shared"] == 0 and four["rows_shared"] >= 0
-    assert all(line["p50"] <= line["p95"] <= line["p99"] for line in lines.values())
+    assert all(row.extras["p50"] <= row.extras["p95"] for row in rows.values())
+    assert every_timing_is_repeated(result)
 
 
 def test_operations_are_those_of_the_layers(tiny: Path) -> None:
@@ -72,135 +95,184 @@ def test_operations_are_those_of_the_layers(tiny: Path) -> None:
     linear = 2 * tokens * (4 * width * width + 2 * width * inner)
     attention = 2 * 2 * tokens * tokens * width
     spec = checkpoint.spec("text", (64, 64))
-    assert roofline.operations(checkpoint, spec) == layers * (linear + attention)
+    assert networks.operations(checkpoint, spec) == layers * (linear + attention)
 
 
-@pytest.mark.parametrize("net", [network.name for network in NETWORKS])
+@pytest.mark.parametrize("net", networks.NETWORKS)
 def test_weights_are_counted(net: str, tiny: Path) -> None:
     checkpoint = Checkpoint.open(tiny)
-    count = roofline.weight_count(checkpoint, net)
+    count = networks.weight_count(checkpoint, net)
     modules = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules
     whole = sum(p.numel() for p in modules[checkpoint.network(net).part].parameters())
     assert 0 < count <= whole and (count == whole) == (not net.startswith("vae"))
 
 
-def test_the_roofline_has_every_network_and_profile(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(roofline, "SIDES", {"cpu": (256,), "cuda": (256,)})
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device's limits, measured on small arrays."""
+    monkeypatch.setattr(roofline, "SIDES", {"cpu": (128,), "cuda": (128,)})
     monkeypatch.setattr(roofline, "COPIED", {"cpu": 2**20, "cuda": 2**20})
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_the_roofline_has_every_network_precision_and_batch(tiny: Path, tmp_path: Path) -> None:
     plot = tmp_path / "roofline.png"
-    more = ("--dtype", "fp32", "--batches", "1,2,3", "--repeats", "1", "--plot", str(plot))
-    found = roofline.run(options(tiny, *more))["result"]
-    told = [(call["network"], call["rows"]) for call in found["calls"]]
-    assert told == [
-        ("text", 1), ("vae_encode", 1), ("unet", 1), ("unet", 2), ("unet", 3), ("vae_decode", 1)
+    chosen: dict[str, Any] = {"batches": (1, 2, 99), "repeats": 3, "plot": plot}
+    result = roofline.roofline(tiny, dtypes=("fp32", "bf16"), **chosen)
+    calls = [row for row in result.measurements if row.name == "call"]
+    fp32 = [row for row in calls if row.labels["backend"] == "torch fp32"]
+    assert len(calls) == 2 * len(fp32)
+    assert [(row.labels["network"], row.labels["rows"]) for row in fp32] == [
+        ("text", 1), ("vae_encode", 1), ("unet", 1), ("unet", 2), ("vae_decode", 1)
     ]  # fmt: skip
-    one, two = (c["gflop"] for c in found["calls"] if c["network"] == "unet" and c["rows"] < 3)
+    one, two = (row.extras["gflop"] for row in fp32 if row.labels["network"] == DENOISER)
     assert two == pytest.approx(2 * one, abs=0.11)
-    assert all(call["bound_ms"] > 0 for call in found["calls"])
-    assert found["matrix_tflops"] > 0 and plot.stat().st_size > 5000
+    assert all(row.extras["bound_ms"] > 0 for row in calls)
+    assert {one.reason for one in result.not_run} == {"it has no such batch profile"}
+    assert every_timing_is_repeated(result) and plot.stat().st_size > 5000
 
 
-def test_a_profile_names_every_kind_of_work(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(profile, "matrix_ceiling", lambda device, dtype: 1e12)
-    more = ("--dtype", "fp32", "--rows", "3", "--repeats", "1")
-    found = profile.run(options(tiny, *more))["result"]
-    kinds = found["kinds"]
+@pytest.mark.usefixtures("small_limits")
+def test_a_profile_names_every_kind_of_operation(tiny: Path) -> None:
+    result = profile.profile(tiny, rows=3, repeats=3, dtype="fp32")
+    kinds = {row.labels["kind"]: row for row in result.measurements if row.name == "part"}
     assert set(kinds) == {*profile.KINDS, profile.REST}
-    assert sum(kind["share"] for kind in kinds.values()) == pytest.approx(1, abs=1e-3)
+    assert sum(row.extras["share"] for row in kinds.values()) == pytest.approx(1, abs=0.2)
     checkpoint = Checkpoint.open(tiny)
-    counted = sum(kind.get("gflop", 0) for kind in kinds.values())
-    one = roofline.operations(checkpoint, checkpoint.spec("unet", (64, 64)))
+    counted = sum(row.extras.get("gflop", 0) for row in kinds.values())
+    one = networks.operations(checkpoint, checkpoint.spec(DENOISER, (64, 64)))
     assert counted == pytest.approx(3 * one / 1e9, abs=0.2)
-    assert "convolutions" in capsys.readouterr().out
-    with pytest.raises(DiffEditError, match="torch backend alone"):
-        profile.run(options(tiny, "--backend", "onnxruntime"))
+    with pytest.raises(DiffEditError, match="torch backend only"):
+        profile.profile(tiny, backend="onnxruntime")
 
 
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:
-    found = ladder.run(options(tiny, "--rungs", "1,2,4,5,7,8,9,10,14,15"))["result"]["rungs"]
-    by_name = {rung["name"]: rung for rung in found}
-    ran = [rung for rung in found if "seconds" in rung]
-    assert len(ran) >= 4 and all("why_not" in rung for rung in found if rung not in ran)
-    assert by_name["onnxruntime, one edit"]["why_not"] == "no --engines folder was given"
-    fp32, plain = by_name[ladder.FP32], by_name["ours, plain loops in fp32"]
-    assert fp32["mask_iou"] == 1 and fp32["latents_relative_error"] == 0
-    theirs = next(rung for rung in ran if rung["name"].startswith("diffusers, its defaults"))
-    assert theirs["unet_rows"] == 4 * 4 + 2 * 3 + 2 * 3 and plain["unet_rows"] == 2 * 4 + 3 * 3
-    plots.ladder(found, tmp_path / "ladder.png")
-    assert (tmp_path / "ladder.png").stat().st_size > 5000
+    plot = tmp_path / "ladder.png"
+    rungs = (1, 2, 4, 5, 7, 8, 9, 10, 14, 15)
+    result = ladder.ladder(tiny, rungs=rungs, plot=plot, **SHORT)
+    ran = {row.labels["rung"]: row for row in result.measurements}
+    reasons = {one.name: one.reason for one in result.not_run}
+    assert len(ran) + len(reasons) == len(rungs)
+    assert reasons["onnxruntime, one edit"] == "no --engines folder was given"
+    assert ran[ladder.FP32].extras["quality"] == {"mask_iou": 1, "latents_relative_error": 0}
+    assert next(row for name, row in ran.items() if name.startswith("diffusers, its")).extras[
+        "rows"
+    ] == (4 * 4 + 2 * 3 + 2 * 3)
+    assert ran["ours, plain loops in fp32"].extras["rows"] == 2 * 4 + 3 * 3
+    assert every_timing_is_repeated(result)
+    assert plot.stat().st_size > 5000 and "not run: tensorrt" in table(result)
 
 
-def test_ways_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SHAPES", ((40, 77, 12), (600, 600, 40)))
-    monkeypatch.setattr(kernels, "matrix_ceiling", lambda device, dtype: 1e12)
-    calls = attention.run(["--rows", "1", "--repeats", "1"])["calls"]
-    assert len(calls) >= 2 * len(attention.WAYS)
-    assert all(0 < call["relative_error"] < 0.01 for call in calls)
-    assert all(call["ms"] > 0 for call in calls)
+HIDE_FEATURES = """
+import sys, warnings
+import torch
+torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
+import benchmarks.ladder as ladder
+from benchmarks.configuration import NetworkCache
+from benchmarks.workload import Workload
+from engine.backends.torch import compile
+from pathlib import Path
+assert "torch._inductor.compile_fx" not in sys.modules
+warnings.simplefilter("error")
+load = Workload.open(Path(sys.argv[1]), None, steps=2)
+rungs = list(ladder.all_rungs(load, NetworkCache(load.checkpoint), torch.device("cpu"), None, 2))
+print([rung.name for rung in rungs if rung.reason.startswith("this processor")])
+print([i for i, rung in enumerate(rungs, 1) if rung.name == "+ torch.compile"])
+linear = torch.nn.Linear(4, 4)
+compile.compile_modules([linear], torch.device("cpu"))
+with compile.first_call("unet", 1, torch.device("cpu")), torch.inference_mode():
+    assert linear(torch.ones(2, 4)).shape == (2, 4)
+print("compiled")
+"""
 
 
-def test_ways_of_convolution_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "SHAPES", ((32, 64, 9), (96, 128, 16)))
-    monkeypatch.setattr(kernels, "matrix_ceiling", lambda device, dtype: 1e12)
-    calls = convolution.run(["--rows", "1", "--repeats", "1"])["calls"]
-    assert len(calls) >= 4
-    assert {c["relative_error"] for c in calls if c["way"] == "PyTorch, fp32"} == {0}
-    assert all(c["relative_error"] < 0.01 and c["ms"] > 0 for c in calls)
-
-
-def test_rungs_that_run_alike_share_their_networks(tiny: Path) -> None:
-    shelf = Shelf(Checkpoint.open(tiny))
-    way = Way(device="cpu", dtype="fp32", cuda_graphs=False)
-    first = shelf.take(way)
-    first.close()  # a pipeline's end does not empty the shelf
-    backend = first.find("unet", (4, 16, 16))
-    assert (
-        shelf.take(Way(device="cpu", dtype="fp32", cuda_graphs=False)).find("unet", (4, 16, 16))
-        is backend
+def test_a_processor_without_bf16_can_compile_where_warnings_are_errors(tiny: Path) -> None:
+    """PyTorch's compiler warns of deprecated code of its own when it is first imported, here in a
+    new process. The rungs have the same numbers as on other processors."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE_FEATURES, str(tiny)],
+        cwd=Path(ladder.__file__).parents[1],
+        text=True,
+        capture_output=True,
+        timeout=240,
     )
-    plain = shelf.take(replace(way, dtype="bf16", channels_last=False))
-    assert plain.find("unet", (4, 16, 16)).spec.precision == "bf16"
-    shelf.clear()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['+ fp32', '+ channels_last']", "[11]", "compiled"]
 
 
+@pytest.mark.usefixtures("small_limits")
+def test_implementations_of_the_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "ATTENTION", ((40, 77, 12), (600, 600, 40)))
+    monkeypatch.setattr(kernels, "CONVOLUTION", ((32, 64, 9), (96, 128, 16)))
+    result = kernels.kernels(rows=1, repeats=3)
+    calls = [row for row in result.measurements if row.name == "call"]
+    assert len(calls) >= 2 * len(kernels.IMPLEMENTATIONS) + 4
+    assert all(row.extras["quality"]["relative_error"] < 0.01 for row in calls)
+    assert every_timing_is_repeated(result)
+    only = kernels.kernels(only=("convolution",), rows=1, repeats=3)
+    assert {row.labels.get("kernel") for row in only.measurements} == {None, "convolution"}
+
+
+def test_equal_configurations_share_their_networks(tiny: Path) -> None:
+    cache = NetworkCache(Checkpoint.open(tiny))
+    chosen = Configuration(device="cpu", dtype="fp32", cuda_graphs=False, kernels=())
+    cache.get(chosen).close()  # the end of a pipeline does not close them
+    opened = cache.get(chosen)
+    assert opened._networks is cache.get(replace(chosen))._networks  # type: ignore[attr-defined]
+    plain = cache.get(replace(chosen, dtype="bf16", channels_last=False))
+    assert plain.find(DENOISER, (4, 16, 16)).spec.precision == "bf16"
+    cache.clear()
+
+
+@pytest.mark.usefixtures("small_limits")
 def test_the_suite_keeps_what_ran_and_names_what_failed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(arguments: list[str]) -> None:
+    def fail(**options: Any) -> Result:
         raise DiffEditError("the device went away")
 
-    monkeypatch.setattr(latency, "run", fail)
-    monkeypatch.setattr(roofline, "matrix_ceiling", lambda device, dtype: 1e12)
-    monkeypatch.setattr(roofline, "copy_ceiling", lambda device: 1e10)
+    monkeypatch.setitem(suite.ORDER, "latency", fail)
     path = tmp_path / "results.json"
-    more = ["--model", str(tiny), "--steps", "2", "--only", "latency,roofline"]
-    found = suite.run([*more, "--into", str(path)])
-    assert found["done"] == ["roofline"] and found["failed"] == {"latency": "the device went away"}
-    assert [run["benchmark"] for run in json.loads(path.read_text())["runs"]] == ["roofline"]
-    assert "latency failed" in capsys.readouterr().err
+    done = suite.suite(tiny, steps=2, only=("latency", "roofline"), into=path)
+    assert done == schema.load(path) and [one.benchmark for one in done] == ["roofline"]
+    assert "latency failed: the device went away" in capsys.readouterr().err
+    assert path.with_name("results-roofline.png").exists()
     with pytest.raises(DiffEditError, match="No benchmark could run"):
-        suite.run([*more[:-1], "latency", "--into", str(path)])
+        suite.suite(tiny, only=("latency",), into=path)
 
 
-def test_the_yardstick_is_no_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_openvino_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DiffEditError, match="pip install openvino"):
         OpenVinoNetworks(tmp_path)
+    with pytest.raises(DiffEditError, match="name its folder with --engines"):
+        roofline.roofline(tiny, backends=("openvino",))
 
 
-def test_a_missing_model_is_named_before_anything_is_measured() -> None:
-    for module in (latency, throughput, roofline, ladder):
-        with pytest.raises(CheckpointError, match="no model folder"):
-            module.run(["--model", "/no/such/model"])
-
-
-def test_a_subject_runs_at_its_models_size(tiny: Path) -> None:
-    subject = Subject(tiny, (64, 96), 4, 0.5, 3.0, 2)
-    request = subject.request(seed=5, strength=0.7)
-    assert subject.image.size == (96, 64)
+def test_a_workload_runs_at_its_size(tiny: Path) -> None:
+    work = Workload(tiny, (64, 96), 4, 0.5, 3.0, 2)
+    request = work.request(seed=5, strength=0.7)
+    assert work.image.size == (96, 64)
     assert (request.seed, request.strength, request.num_maps_per_mask) == (5, 0.7, 2)
-    assert subject.settings()["size"] == [64, 96] and "model" not in subject.settings()
+    assert work.settings()["size"] == [64, 96] and "model" not in work.settings()
+
+
+def test_the_parts_of_serving_that_run_several_times_become_one_row() -> None:
+    codes = [Measurement(serving.EXIT, code, statistic="maximum") for code in (0.0, 1.0, 0.0)]
+    late = [Measurement(serving.NOT_READY, ms, "ms") for ms in (3.0, 200.0, 4.0)]
+    code, ready = serving.merged([*codes, *late])
+    assert (code.value, code.repeats) == (1.0, 3) and ready.value == 4.0
+    checks = [check for row in (code, ready) for check in serving.check(row)]
+    assert [check.met for check in checks] == [False, True]
+
+
+@pytest.mark.slow
+def test_the_server_is_measured_without_the_load_tool(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "REQUESTS", 5)
+    monkeypatch.setattr(serving, "JOBS", 3)
+    result = serving.serving(tiny, call_ms=2, locust=tmp_path / "none")
+    assert result.find(serving.EQUAL).value == 1 and result.find(serving.EXIT).value == 0
+    assert result.find(serving.NOT_READY).repeats == 3
+    assert [one.name for one in result.not_run] == ["load"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.configuration import Configuration
 from benchmarks.quality.cases import DEV
-from benchmarks.quality.editors import Models
 from benchmarks.quality.settings import Setting
 from benchmarks.quality.work import Columns, measure
 from demo import gallery
@@ -67,7 +67,8 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Columns:
     """Twelve edits in ten steps."""
     options = {"num_inference_steps": 10, "guidance_scale": 4.0}
     return measure(
-        Models(MODEL, "torch"),
+        MODEL,
+        Configuration(),
         [Setting("ours", options=options)],
         range(DEV, DEV + 12),
         root=tmp_path_factory.mktemp("edits"),

@@ -210,9 +210,7 @@ def test_a_missing_package_raises_an_error_that_names_it(
 ) -> None:
     text(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        EngineMismatch, match=rf"needs the package {package} .*pip install -e '.\[onnx"
-    ):
+    with pytest.raises(EngineMismatch, match=rf"needs the package {package} "):
         OnnxNetworks.open(tmp_path).find("text", (TOKENS,))
 
 

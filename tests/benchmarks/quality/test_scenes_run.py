@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,68 +10,76 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import quality
-from benchmarks.quality import plots, settings, sheets, work
+from benchmarks import app, schema
+from benchmarks.configuration import Configuration
+from benchmarks.networks import DENOISER
+from benchmarks.quality import plots, quality, settings, sheets, work, workers_for
 from benchmarks.quality.cases import case
-from benchmarks.quality.editors import Editors, Models
-from benchmarks.quality.settings import Setting
+from benchmarks.quality.editors import Editors
+from benchmarks.quality.settings import Fixed, Setting
+from benchmarks.schema import Result
 from engine.checkpoint import Checkpoint
 from engine.errors import DiffEditError
 
 
-def options(model: Path, out: Path, *more: str) -> list[str]:
-    wanted = {"model": model, "out": out, "dtype": "fp32", "workers": 1, "ratio": 1.9}
-    return [text for k, v in wanted.items() for text in (f"--{k}", str(v))] + [*more]
+def run(model: Path, out: Path, **more: Any) -> Result:
+    fixed: dict[str, Any] = {"dtype": "fp32", "workers": 1, "ratio": 1.9}
+    return quality(model, out=out, **(fixed | more))
+
+
+def value(result: Result, setting: str, figure: str, part: str = "table") -> float:
+    found = result.find(figure, part=part, setting=setting).value
+    assert found is not None
+    return found
+
+
+CPU = Configuration(dtype="fp32")
 
 
 @pytest.fixture(scope="module")
-def table(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def table(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     out = tmp_path_factory.mktemp("quality")
-    more = ("--parts", "table", "--count", "6", "--steps", "4", "--show", "1000004,1000001")
-    return quality.run(options(tiny, out, *more)), out
+    return run(tiny, out, parts=("table",), count=6, steps=4, show=(1000004, 1000001)), out
 
 
-def test_the_table_has_everybody_and_its_anchors(table: tuple[dict[str, Any], Path]) -> None:
-    found, out = table
-    measured = found["table"]
-    assert set(measured) == {s.name for s in settings.table(settings.Fixed())}
-    assert measured["ideal edit"]["success"][0] >= 0.8  # what the judge gives a perfect edit
-    assert measured["input, untouched"]["success"][0] == 0
-    assert measured["input, untouched"]["equal"][0] == 1
-    assert measured["ideal edit"]["background_db"][0] == 99
-    assert measured["VAE round trip"]["background_db"][0] < 40
-    assert json.loads(json.dumps(found)) == found
-    assert json.loads((out / "table.json").read_text())["table"] == measured
+def test_the_table_has_every_editor_and_its_references(table: tuple[Result, Path]) -> None:
+    result, out = table
+    rows = [row for row in result.measurements if row.labels["part"] == "table"]
+    assert {row.labels["setting"] for row in rows} == {s.name for s in settings.table(Fixed())}
+    assert value(result, "ideal edit", "success") >= 0.8  # the judge on a perfect edit
+    assert value(result, "input, untouched", "success") == 0
+    assert value(result, "input, untouched", "equal") == 1
+    assert value(result, "ideal edit", "background_db") == 99
+    assert value(result, "VAE round trip", "background_db") < 40
+    (written,) = schema.load(out / "table.json")
+    assert written.measurements == Result.from_json(result.to_json()).measurements
     page = (out / "tables.md").read_text()
     assert "| SDEdit | " in page and re.search("MISSED +edit success", page)
 
 
-def test_compositing_keeps_every_pixel_outside_the_mask(table: tuple[dict[str, Any], Path]) -> None:
-    measured = table[0]["table"]
-    assert measured["DiffEdit"]["changed_outside_mask"][0] == 0
-    assert measured["DiffEdit, true mask"]["changed_outside_mask"][0] == 0
-    assert measured["DiffEdit, no compositing"]["changed_outside_mask"][0] > 0
-    assert measured["diffusers, its defaults"]["changed_outside_mask"][0] > 0
+def test_compositing_keeps_every_pixel_outside_the_mask(table: tuple[Result, Path]) -> None:
+    changed = {
+        name: value(table[0], name, "changed_outside_mask")
+        for name in ("DiffEdit", "DiffEdit, true mask", "DiffEdit, no compositing")
+    }
+    assert changed["DiffEdit"] == changed["DiffEdit, true mask"] == 0
+    assert changed["DiffEdit, no compositing"] > 0
+    assert value(table[0], "diffusers, its defaults", "changed_outside_mask") > 0
 
 
-def test_a_true_mask_is_found_to_be_true(table: tuple[dict[str, Any], Path]) -> None:
-    measured = table[0]["table"]
-    assert measured["DiffEdit, true mask"]["iou"][0] == 1
-    assert measured["DiffEdit"]["iou"][0] < 0.9  # random weights find nothing
+def test_the_true_mask_has_an_iou_of_one(table: tuple[Result, Path]) -> None:
+    assert value(table[0], "DiffEdit, true mask", "iou") == 1
+    assert value(table[0], "DiffEdit", "iou") < 0.9  # random weights find nothing
 
 
-def test_every_target_has_a_verdict_and_random_weights_miss(
-    table: tuple[dict[str, Any], Path],
-) -> None:
-    verdicts = table[0]["targets"]
-    assert len(verdicts) == 8
-    by_word = {line.split()[0] for line in verdicts}
-    assert by_word == {"reached", "MISSED"}
-    assert [met for line, met in verdicts.items() if "edit success" in line] == [False]
-    assert [met for line, met in verdicts.items() if "changed outside" in line] == [True]
+def test_every_target_is_checked_and_random_weights_miss(table: tuple[Result, Path]) -> None:
+    checks = table[0].checks
+    assert len(checks) == 8 and {check.met for check in checks} == {True, False}
+    assert [check.met for check in checks if "edit success" in check.text] == [False]
+    assert [check.met for check in checks if "changed outside" in check.text] == [True]
 
 
-def test_sheets_are_drawn(table: tuple[dict[str, Any], Path]) -> None:
+def test_sheets_are_drawn(table: tuple[Result, Path]) -> None:
     from PIL import Image
 
     for name in ("best-and-worst.png", "side-by-side.png"):
@@ -86,25 +93,25 @@ def test_sheets_are_drawn(table: tuple[dict[str, Any], Path]) -> None:
         sheets.chosen({"seed": np.array([1_000_000, 1_000_001])}, [1_000_001, 7], table[1])
 
 
-def test_a_resumed_run_keeps_what_is_there(table: tuple[dict[str, Any], Path], tiny: Path) -> None:
+def test_a_resumed_run_keeps_what_is_there(table: tuple[Result, Path], tiny: Path) -> None:
     found, out = table
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
     first = next(iter(before))
     first.unlink()
-    more = ("--parts", "table", "--count", "6", "--steps", "4", "--resume")
-    again = quality.run(options(tiny, out, *more))
-    assert again["table"] == found["table"]
+    again = run(tiny, out, parts=("table",), count=6, steps=4, resume=True)
+    assert again.measurements == found.measurements
     after = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
     assert set(after) == set(before)
     assert {p for p in after if after[p] != before[p]} == {first}
 
 
 def test_curves_and_sweeps_are_drawn(tiny: Path, tmp_path: Path) -> None:
-    more = ("--parts", "curves,sweeps", "--count", "2", "--curve-steps", "2")
-    found = quality.run(options(tiny, tmp_path, *more))
-    assert len(found["curves"]) == 8 * (4 + 3 + 1) and len(found["above"]) == 5
-    assert found["curves"]["reconstruct 0.3"]["picture_db"][0] < 99
-    assert len(found["sweeps"]) == sum(map(len, settings.SWEPT.values())) + 7
+    result = run(tiny, tmp_path, parts=("curves", "sweeps"), count=2, curve_steps=2)
+    rows = {(row.labels["part"], row.labels["setting"]) for row in result.measurements}
+    points = [part for part, _ in rows]
+    assert points.count("curves") == 8 * (4 + 3 + 1) and len(result.checks) == 5
+    assert value(result, "reconstruct 0.3", "picture_db", "curves") < 99
+    assert points.count("sweeps") == sum(map(len, settings.SWEPT.values())) + 7
     assert all(
         (tmp_path / f"{name}.png").stat().st_size > 10_000 for name in ("trade-off", "sweeps")
     )
@@ -120,7 +127,8 @@ def test_what_fails_leaves_the_finished_parts(
     chosen = [Setting("input", "none"), Setting("vae", "vae")]
     with pytest.raises(DiffEditError, match="disk is full"):
         work.measure(
-            Models(tiny, "torch", dtype="fp32"),
+            tiny,
+            CPU,
             chosen,
             range(970_000, 970_004),
             root=tmp_path,
@@ -136,7 +144,8 @@ def test_two_processes_find_the_same(tiny: Path, tmp_path: Path) -> None:
     chosen = [Setting("ideal", "ideal"), Setting("ours", options=fixed)]
     found = [
         work.measure(
-            Models(tiny, "torch", dtype="fp32"),
+            tiny,
+            CPU,
             chosen,
             range(970_000, 970_000 + work.CHUNK + 2),
             root=tmp_path / str(workers),
@@ -154,7 +163,7 @@ def test_two_processes_find_the_same(tiny: Path, tmp_path: Path) -> None:
 def test_a_shared_mask_changes_nothing_but_the_work(tiny: Path) -> None:
     options = {"num_inference_steps": 4, "num_maps_per_mask": 3, "mask_thresholding_ratio": 1.5}
     found, shared, true = (Setting(m, options=options, mask=m) for m in ("found", "shared", "true"))
-    editors = Editors(Models(tiny, "torch", dtype="fp32"))
+    editors = Editors(tiny, CPU)
     some = [case(seed, 64) for seed in range(970_000, 970_003)]
     for one, a, b, c in zip(
         some, *(editors.run(s, some) for s in (found, shared, true)), strict=True
@@ -162,21 +171,21 @@ def test_a_shared_mask_changes_nothing_but_the_work(tiny: Path) -> None:
         assert a.mask is not None and a.mask.any() and not a.mask.all()
         assert (a.mask == b.mask).all() and abs(a.after.astype(int) - b.after).max() <= 1
         assert (c.mask == one.region).all()
-    rows = editors.pipeline.batcher.calls["unet"]
+    rows = editors.pipeline.batcher.calls[DENOISER]
     list(editors.run(replace(shared, options={**options, "strength": 0.5}), some))
-    again = editors.pipeline.batcher.calls["unet"] - rows
+    again = editors.pipeline.batcher.calls[DENOISER] - rows
     assert 0 < again <= 2 * len(some)  # two steps of decoding each, and nothing else
     editors.close()
 
 
 def test_models_do_not_share_parts(tiny: Path, tiny_v: Path, tmp_path: Path) -> None:
     folders = {
-        work.work_folder(tmp_path, models)
-        for models in (
-            Models(tiny, "torch"),
-            Models(tiny_v, "torch"),
-            Models(tiny, "torch", dtype="fp32"),
-            Models(tiny, "onnxruntime", Path("engines")),
+        work.work_folder(tmp_path, model, configuration)
+        for model, configuration in (
+            (tiny, Configuration()),
+            (tiny_v, Configuration()),
+            (tiny, CPU),
+            (tiny, Configuration("onnxruntime", Path("engines"))),
         )
     }
     assert len(folders) == 4
@@ -201,28 +210,29 @@ def test_labels_exist_for_every_method_and_sweep() -> None:
 
 def test_large_networks_and_gpus_get_one_process(tiny: Path, monkeypatch: Any) -> None:
     checkpoint = Checkpoint.open(tiny)
-    assert quality.workers_for(checkpoint, "cpu") >= 1
+    assert workers_for(checkpoint, "cpu") >= 1
     monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert quality.workers_for(checkpoint, "cpu") == 6
-    monkeypatch.setattr(quality, "SMALL", 10)
-    assert quality.workers_for(checkpoint, "cpu") == 1
+    assert workers_for(checkpoint, "cpu") == 6
+    monkeypatch.setattr("benchmarks.quality.SMALL", 10)
+    assert workers_for(checkpoint, "cpu") == 1
 
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--parts", "tabel"), "take some of table,curves,sweeps"),
-        (("--strengths", "0.5;0.7"), "is no list of numbers"),
+        (("--parts", "tabel"), "choose from table,curves,sweeps"),
+        (("--strengths", "0.5;0.7"), "is not a comma-separated list"),
     ],
 )
 def test_options_that_make_no_sense(
     more: tuple[str, ...], sentence: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        quality.run(["--model", str(tiny), *more])
-    assert sentence in capsys.readouterr().err
+        app.main(["quality", "--model", str(tiny), *more])
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in text
 
 
 def test_one_edit_has_no_interval(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(DiffEditError, match="--count is 1"):
-        quality.run(options(tiny, tmp_path, "--count", "1"))
+        run(tiny, tmp_path, count=1)

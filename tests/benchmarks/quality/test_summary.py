@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.quality.summary import (
-    as_json,
     difference,
     estimate,
     markdown_table,
+    measurements,
     summarise,
     text_table,
 )
@@ -65,10 +65,13 @@ def test_the_table_lines_up_and_shows_what_is_missing() -> None:
 
 def test_the_table_as_markdown() -> None:
     rows = [("one", {"iou": estimate(np.array([0.5, 0.5]))}), ("two", {})]
-    told = markdown_table(rows, {"iou": ".1f"}).split("\n")
-    assert told == ["|  | iou |", "| --- | --- |", "| one | 0.5 [0.5, 0.5] |", "| two | - |"]
+    lines = markdown_table(rows, {"iou": ".1f"}).split("\n")
+    assert lines == ["|  | iou |", "| --- | --- |", "| one | 0.5 [0.5, 0.5] |", "| two | - |"]
 
 
-def test_json_has_mean_and_both_ends() -> None:
-    found = as_json({"one": {"iou": estimate(np.array([0.25, 0.25]))}})
-    assert found == {"one": {"iou": [0.25, 0.25, 0.25]}}
+def test_a_measurement_has_mean_and_interval() -> None:
+    rows = {"one": {"iou": estimate(np.array([0.25, 0.25])), "ideal_db": estimate(np.array([9.0]))}}
+    iou, ideal = measurements("table", rows, 2)
+    assert (iou.name, iou.value, iou.low, iou.high, iou.unit) == ("iou", 0.25, 0.25, 0.25, "")
+    assert iou.labels == {"part": "table", "setting": "one"}
+    assert (iou.statistic, iou.repeats, ideal.unit) == ("mean", 2, "dB")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import quality
+from benchmarks.quality import quality
+from benchmarks.schema import Result
 from diffedit.request import InvalidRequest
 from engine.errors import DiffEditError
 
@@ -31,62 +32,72 @@ def edit_set(tmp_path: Path, photo: Image.Image) -> Path:
     return path
 
 
-def run(tiny: Path, edits: Path, *more: str) -> dict[str, Any]:
-    fixed = ("--steps", "4", "--ratio", "1.9", "--dtype", "fp32", "--device", "cpu")
-    return quality.run(["--model", str(tiny), "--edits", str(edits), *fixed, *more])
+def run(tiny: Path, edits: Path, *strengths: float, **more: Any) -> Result:
+    fixed: dict[str, Any] = {"steps": 4, "ratio": 1.9, "dtype": "fp32", "device": "cpu"}
+    strengths = strengths or (0.5,)
+    return quality(tiny, edits=edits, strengths=strengths, **(fixed | more))
 
 
-def test_a_missing_picture_costs_its_line_alone(
+def figures(result: Result, strength: str) -> dict[str, float | None]:
+    rows = (row for row in result.measurements if row.labels["setting"] == f"strength {strength}")
+    return {row.name: row.value for row in rows}
+
+
+def test_a_missing_picture_fails_its_line_only(
     tiny: Path, edit_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = edit_set.parent / "results" / "deep"
-    found = run(tiny, edit_set, "--strengths", "0.5,0.8", "--save", str(save))
-    assert list(found["failed"]) == [2] and "gone.png" in found["failed"][2]
-    assert list(found["strengths"]) == ["strength 0.5", "strength 0.8"]
-    figures = found["strengths"]["strength 0.8"]
-    assert 0 <= figures["iou"][0] <= 1 and 0 < figures["mask_share"][0] < 1
-    assert figures["changed_outside_mask"][0] == 0
+    result = run(tiny, edit_set, 0.5, 0.8, save=save)
+    (failed,) = result.not_run
+    assert failed.name == "line 2" and "gone.png" in failed.reason
+    assert {row.labels["setting"] for row in result.measurements} == {
+        "strength 0.5",
+        "strength 0.8",
+    }
+    found = figures(result, "0.8")
+    iou, share = found["iou"], found["mask_share"]
+    assert iou is not None and 0 <= iou <= 1 and share is not None and 0 < share < 1
+    assert found["changed_outside_mask"] == 0
     names = {p.name for p in save.iterdir()}
     assert names == {f"{n}-{s}.png" for n in ("table-1", "cube") for s in ("0.5", "0.8")}
-    said = capsys.readouterr().out
-    assert "2 of 3 edits" in said and "Line 2" in said
+    printed = capsys.readouterr().out
+    assert "2 of 3 edits" in printed and "Line 2" in printed
     for name in ("lpips", "clip", "fid"):
-        assert f"{name}: not measured: " in said
+        assert f"{name}: not measured: " in printed
 
 
 def test_strength_is_what_is_varied(tiny: Path, edit_set: Path) -> None:
-    found = run(tiny, edit_set, "--strengths", "0.3,1", "--method", "sdedit")["strengths"]
-    weak, strong = found["strength 0.3"], found["strength 1"]
+    result = run(tiny, edit_set, 0.3, 1.0, method="sdedit")
+    weak, strong = figures(result, "0.3"), figures(result, "1")
     assert weak["background_db"] != strong["background_db"]
 
 
 def test_the_source_can_be_ignored(tiny: Path, edit_set: Path) -> None:
-    told = run(tiny, edit_set, "--strengths", "0.5")
-    blind = run(tiny, edit_set, "--strengths", "0.5", "--no-source")
-    assert told["source"] and not blind["source"]
-    assert told["strengths"] != blind["strengths"]
+    used, ignored = run(tiny, edit_set), run(tiny, edit_set, source=False)
+    assert used.settings["source"] and not ignored.settings["source"]
+    assert figures(used, "0.5") != figures(ignored, "0.5")
 
 
 def test_nothing_readable_is_an_error(tiny: Path, tmp_path: Path) -> None:
     edits = tmp_path / "edits.jsonl"
     edits.write_text('{"image": "gone.png", "prompt": "a dog"}\n')
     with pytest.raises(DiffEditError, match="No edit of"):
-        run(tiny, edits, "--strengths", "0.5")
+        run(tiny, edits)
 
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--strengths", "1.5"), "strength is 1.5"),
-        (("--method", "paint"), "no method 'paint'"),
-        (("--guidance", "nan"), "guidance_scale is nan"),
+        ({"strengths": (1.5,)}, "strength is 1.5"),
+        ({"method": "paint"}, "no method 'paint'"),
+        ({"guidance": float("nan")}, "guidance_scale is nan"),
     ],
 )
 def test_bad_options_are_refused_before_the_model_is_loaded(
-    more: tuple[str, ...], sentence: str, edit_set: Path
+    more: dict[str, Any], sentence: str, edit_set: Path
 ) -> None:
     with pytest.raises(InvalidRequest, match=sentence):
-        run(Path("/no/such/model"), edit_set, *more)
+        quality(Path("/no/such/model"), edits=edit_set, **more)
 
 
 def test_a_malformed_line_is_named(tiny: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.quality.user_set import EntryError, SetError, load, read_set
+from benchmarks.quality.edit_set import EntryError, SetError, load, read_set
 from engine.errors import DiffEditError
 
 GOOD = '{"image": "a.png", "prompt": "a dog"}'

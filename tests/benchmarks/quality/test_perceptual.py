@@ -176,7 +176,7 @@ def test_a_reference_that_cannot_serve_is_refused(tmp_path: Path) -> None:
         opened(fid=True, feature=Colours(), reference=tmp_path / "none")
     (tmp_path / "a.png").write_bytes(b"no picture")
     noise(0).save(tmp_path / "b.png")
-    with pytest.raises(InvalidRequest, match=r"a\.png is in no format"):
+    with pytest.raises(InvalidRequest, match=r"a\.png is not in a supported format"):
         opened(fid=True, feature=Colours(), reference=tmp_path)
 
 

@@ -1,9 +1,9 @@
-"""Anybody's own set of edits: a file with one json object a line, and the pictures it names.
+"""An edit set: a file with one json object a line, and the pictures that it names.
 
     {"image": "cats/1.jpg", "prompt": "a dog", "source": "a cat", "mask": "cats/1.png", "seed": 3}
 
-The whole file is checked before anything is edited; a picture that cannot be read is found when it
-is opened, and costs that edit alone. It knows nothing of models, editors or measures.
+The whole file is checked before the first edit. Pictures are opened one by one; one that cannot be
+read fails its own edit only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short  # messages never carry a whole book
+from reprlib import repr as short  # keeps messages short
 from typing import Any
 
 import numpy as np
@@ -23,30 +23,30 @@ from diffedit.imaging import decode
 from diffedit.request import EditRequest, InvalidRequest
 
 KEYS = ("image", "prompt", "source", "mask", "seed", "name")
-"""What a line may hold; the first two it must. null counts as left out."""
+"""The keys of a line; the first two are required. null counts as left out."""
 LONGEST_NAME = 200
-"""Bytes of a name in UTF-8: file systems take 255, and an ending has to fit."""
+"""Bytes of a name in UTF-8; file systems take 255, extension included."""
 
 
 class SetError(InvalidRequest):
-    """The file cannot be used; one sentence that says on which line and why."""
+    """The file cannot be used; the message names the line and the reason."""
 
 
 class EntryError(InvalidRequest):
-    """A picture of one line cannot be used; the rest of the set can."""
+    """A picture of one line cannot be used; the other lines can."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line, checked but for its pictures.
+    """One line, checked except for its pictures.
 
     Attributes:
-        line: in the file, from 1.
-        name: no other line's, and fit to name a file.
-        image: the photograph; where the set named it relatively, from the set's folder.
-        source: R, what is there; empty for the unconditional text.
-        prompt: Q, what should be there.
-        mask: the true mask, white where the edit belongs; None where nobody drew one.
+        line: its number in the file, from 1.
+        name: unique, and valid as a file name.
+        image: the photograph; relative paths start from the set's folder.
+        source: R, the source text; empty for the unconditional text.
+        prompt: Q, the target text.
+        mask: the true mask, white where the edit belongs, or None.
         seed: of all noise.
     """
 
@@ -60,7 +60,7 @@ class Entry:
 
 
 def read_set(path: str | Path) -> list[Entry]:
-    """Every line that is not blank. Raises SetError, before any picture is opened."""
+    """Read every line that is not blank. Raises SetError; opens no picture."""
     path = Path(path)
     try:
         rows = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -86,7 +86,7 @@ def read_set(path: str | Path) -> list[Entry]:
 def load(entry: Entry) -> tuple[Image, NDArray[np.bool_] | None]:
     """The photograph as upright RGB, and its true mask, bool [H, W] at the photograph's size.
 
-    Raises EntryError where either is missing, damaged, or of another aspect than the other.
+    Raises EntryError where one is missing or damaged, or where their aspect ratios differ.
     """
     try:
         photo = decode.load(entry.image)
@@ -98,7 +98,7 @@ def load(entry: Entry) -> tuple[Image, NDArray[np.bool_] | None]:
 
 
 def _entry(row: bytes, number: int, path: Path) -> Entry:
-    """One line. Raises SetError."""
+    """Parse one line. Raises SetError."""
     where = f"Line {number} of {path}"
     parsed = _parsed(row, where)
     for key in parsed:
@@ -142,7 +142,7 @@ def _parsed(row: bytes, where: str) -> dict[str, Any]:
 
 
 def _request(fields: dict[str, Any], where: str) -> EditRequest:
-    """The texts and the seed, held to the bounds of any edit."""
+    """Check the texts and the seed as `EditRequest` does."""
     try:
         return EditRequest(
             b"",
@@ -152,7 +152,7 @@ def _request(fields: dict[str, Any], where: str) -> EditRequest:
         )
     except InvalidRequest as error:
         said = str(error)
-        if said.startswith("source_prompt"):  # what is called source here
+        if said.startswith("source_prompt"):  # the key is called source here
             said = "source" + said.removeprefix("source_prompt")
         raise SetError(f"{where}: {said}") from None
 
@@ -165,7 +165,7 @@ def _path(key: str, fields: dict[str, Any], where: str) -> Path:
 
 
 def _name(value: object, where: str) -> str:
-    """A name that is safe as a file's: results are called by it."""
+    """A name that is safe as a file name."""
     if not isinstance(value, str) or not value.strip():
         raise SetError(f"{where} has the name {short(value)}, but it must be text; or leave it.")
     if value != _safe(value) or len(value.encode()) > LONGEST_NAME:
@@ -181,17 +181,17 @@ def _default_name(image: Path, number: int) -> str:
 
 
 def _safe(name: str) -> str:
-    """What a file may be called: printable, no folder, not hidden."""
+    """The name with characters that a file name must not have replaced."""
     return "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name).lstrip(".")
 
 
 def _is_text(value: str) -> bool:
-    """Whether a file can be called so: no NUL, no half characters."""
+    """Whether a path can hold it: no NUL, no surrogates."""
     return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _nearest(key: str) -> str:
-    """What to write instead; `mask_image` is nearer to mask than spelling tells."""
+    """A suggestion for an unknown key; a key that begins like a known one comes first."""
     begins = [known for known in KEYS if key.startswith(known)]
     close = begins or difflib.get_close_matches(key, KEYS, n=1)
     return f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(KEYS)}."

@@ -1,0 +1,96 @@
+"""Named configurations of our networks, and the one way to open them and our pipeline."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.networks import CountingNetworks
+from diffedit import DiffEditPipeline
+from diffedit.backend_selection import open_backend
+from engine.backends import Networks
+from engine.backends.torch.networks import KERNELS, TorchNetworks
+from engine.checkpoint import Checkpoint
+from engine.netspec import Precision, Size
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How our networks run: the backend options of `DiffEditPipeline`, and those of the torch
+    backend that a benchmark may turn off."""
+
+    backend: str = "torch"
+    engines: Path | None = None
+    device: str | None = None
+    dtype: Precision | None = None
+    compile: bool = False
+    cuda_graphs: bool = True
+    channels_last: bool = True
+    kernels: tuple[str, ...] = tuple(KERNELS)
+
+    def open(self, checkpoint: Checkpoint) -> tuple[Networks, str]:
+        """Load the networks; returns them and why this backend was taken."""
+        plain = self.cuda_graphs and self.channels_last and self.kernels == tuple(KERNELS)
+        if self.backend == "torch" and not plain:
+            return self._open_torch(checkpoint), "asked for"
+        return open_backend(
+            checkpoint,
+            backend=self.backend,
+            engines=self.engines,
+            device=self.device,
+            dtype=self.dtype,
+            compile=self.compile,
+        )
+
+    def _open_torch(self, checkpoint: Checkpoint) -> Networks:
+        networks = TorchNetworks.open(
+            checkpoint,
+            device=self.device,
+            dtype=self.dtype,
+            kernels=self.kernels,
+            compile=self.compile,
+            cuda_graphs=self.cuda_graphs,
+        )
+        if not self.channels_last:
+            for part in (part.name for part in checkpoint.family.parts if part.convolutional):
+                networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return networks
+
+
+def open_pipeline(
+    model: Path, configuration: Configuration, size: Size | None = None
+) -> tuple[DiffEditPipeline, CountingNetworks]:
+    """Our pipeline on its own networks, which count their calls."""
+    checkpoint = Checkpoint.open(model)
+    networks, reason = configuration.open(checkpoint)
+    counting = CountingNetworks(networks)
+    return DiffEditPipeline(checkpoint, counting, size=size, reason=reason), counting
+
+
+class NetworkCache:
+    """Keeps the networks of the last configuration, so that the next user of the same one neither
+    loads nor compiles them again."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._configuration: Configuration | None = None
+        self._networks: Networks | None = None
+
+    def get(self, configuration: Configuration) -> Networks:
+        """The networks of a configuration; those of another one are closed first. Closing what is
+        returned does not close them."""
+        if configuration != self._configuration or self._networks is None:
+            self.clear()
+            self._networks = configuration.open(self.checkpoint)[0]
+            self._configuration = configuration
+        return CountingNetworks(self._networks, keep_open=True)
+
+    def clear(self) -> None:
+        """Close the networks and free their memory."""
+        if self._networks is not None:
+            self._networks.close()
+        self._networks = self._configuration = None
+        gc.collect()

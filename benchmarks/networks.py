@@ -1,0 +1,137 @@
+"""What benchmarks need of a checkpoint's networks: shapes, random inputs, operations, call counts.
+
+The names and calling conventions of `engine` that benchmarks depend on are used here and nowhere
+else in this package (`openvino.py` and `overhead.py`, which implement a backend, excepted).
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.backends import Backend, Networks
+from engine.checkpoint import Checkpoint
+from engine.dtypes import TORCH_DTYPES
+from engine.models import NetworkNames
+from engine.models.stable_diffusion import StableDiffusion
+from engine.netspec import NetSpec, Size
+
+_FAMILY = StableDiffusion({})
+NETWORKS = tuple(network.name for network in _FAMILY.networks)
+"""All networks of a checkpoint, in the order of an edit."""
+NAMES = NetworkNames.of(_FAMILY)
+DENOISER = NAMES.denoiser
+"""The network that is called at every step."""
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+def first_shape(checkpoint: Checkpoint, net: str, size: Size) -> tuple[int, ...]:
+    """The shape of a network's first input, without the batch axis."""
+    return tuple(checkpoint.spec(net, size).inputs[0].shape)
+
+
+def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
+    """Numbers from 0 to 10 for every input of a network."""
+    return {
+        t.name: torch.rand((batch, *t.shape), device=backend.device)
+        .mul(10)
+        .to(TORCH_DTYPES[t.dtype])
+        for t in backend.spec.inputs
+    }
+
+
+def operations(checkpoint: Checkpoint, spec: NetSpec) -> int:
+    """Floating point operations of one row, counted on PyTorch's meta device."""
+    return sum(operations_by_kind(checkpoint, spec).values())
+
+
+def operations_by_kind(checkpoint: Checkpoint, spec: NetSpec) -> dict[str, int]:
+    """The same, by the name of PyTorch's operation, e.g. "aten.convolution"."""
+    module = _meta_module(checkpoint, spec.name)
+    inputs = [
+        torch.empty((1, *t.shape), dtype=TORCH_DTYPES[t.dtype], device="meta") for t in spec.inputs
+    ]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        checkpoint.network(spec.name).call(module, torch.float32, *inputs)
+    return {str(name): int(count) for name, count in counter.get_flop_counts()["Global"].items()}
+
+
+def weight_count(checkpoint: Checkpoint, net: str) -> int:
+    """How many numbers a call of this network reads."""
+    module = _meta_module(checkpoint, net)
+    used = [module.get_submodule(path) for path in checkpoint.network(net).compiled] or [module]
+    return sum(p.numel() for part in used for p in part.parameters())
+
+
+def _meta_module(checkpoint: Checkpoint, net: str) -> torch.nn.Module:
+    """The network's module without its weights."""
+    part = checkpoint.part(checkpoint.network(net).part)
+    module_class = getattr(importlib.import_module(part.library), part.class_name)
+    config: Any = checkpoint.family.configs[part.name]
+    if part.library == "transformers":
+        config = module_class.config_class.from_dict(config)
+    with torch.device("meta"):
+        make = module_class if part.library == "transformers" else module_class.from_config
+        module: torch.nn.Module = make(config)
+    return module.eval()
+
+
+@dataclass
+class Calls:
+    """The calls of one network: the batch size of each, and its seconds (on CUDA: to queue it)."""
+
+    sizes: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+class _CountingBackend:
+    def __init__(self, backend: Backend, calls: Calls) -> None:
+        self.spec, self.device = backend.spec, backend.device
+        self._backend, self._calls = backend, calls
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> Any:
+        began = time.perf_counter()
+        output = self._backend(batch)
+        self._calls.seconds.append(time.perf_counter() - began)
+        self._calls.sizes.append(len(next(iter(batch.values()))))
+        return output
+
+
+class CountingNetworks:
+    """Networks that count their calls: `calls[net]` holds those since `clear`.
+
+    With `keep_open`, `close` does nothing, so that several pipelines can use the same networks.
+    """
+
+    def __init__(self, networks: Networks, *, keep_open: bool = False) -> None:
+        self._networks, self._keep_open = networks, keep_open
+        self._backends: dict[tuple[str, tuple[int, ...]], Backend] = {}
+        self.name, self.sizes = networks.name, networks.sizes
+        self.device: torch.device = networks.device
+        self.calls: defaultdict[str, Calls] = defaultdict(Calls)
+
+    def find(self, net: str, shape: tuple[int, ...]) -> Backend:
+        key = (net, shape)
+        if key not in self._backends:
+            backend = self._networks.find(net, shape)
+            self._backends[key] = _CountingBackend(backend, self.calls[net])
+        return self._backends[key]
+
+    def clear(self) -> None:
+        """Forget the calls so far."""
+        for calls in self.calls.values():
+            calls.sizes.clear()
+            calls.seconds.clear()
+
+    def describe(self) -> str:
+        return self._networks.describe()
+
+    def close(self) -> None:
+        if not self._keep_open:
+            self._networks.close()

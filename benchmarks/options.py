@@ -1,0 +1,104 @@
+"""The options that several benchmarks share, each declared once.
+
+A benchmark is a function whose parameters are annotated with these; it is called with the same
+values from Python. Lists are comma-separated on the command line and tuples in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from benchmarks.timing import MINIMUM_REPEATS
+from engine.netspec import parse_size
+
+Item = TypeVar("Item")
+WORK, BACKEND, OUTPUT = "What to run", "Backend", "Output"
+DEMO = Path("demo/model")
+
+
+def option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    """An option in one panel of the help."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def items(kind: Callable[[str], Item]) -> Callable[[Any], Any]:
+    """A parser of "1,2,4"; each item is converted by `kind`."""
+
+    def parse(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{text!r} is not a comma-separated list of values like {kind('1')!r}."
+            ) from None
+
+    return parse
+
+
+def one_of(*allowed: str) -> Callable[[Any], Any]:
+    """A parser of a comma-separated list whose items must be among `allowed`."""
+
+    def parse(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        chosen = tuple(text.split(","))
+        if not set(chosen) <= set(allowed):
+            raise typer.BadParameter(f"{text!r}: choose from {','.join(allowed)}.")
+        return chosen
+
+    return parse
+
+
+def _size(text: Any) -> Any:
+    try:
+        return parse_size(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from None
+
+
+def number_list(panel: str, text: str, kind: Callable[[str], Any] = int) -> Any:
+    """A comma-separated list of numbers."""
+    return option(panel, text, parser=items(kind), metavar="LIST")
+
+
+Model = Annotated[Path, option(WORK, "A checkpoint folder in diffusers' format.")]
+Size = Annotated[
+    Any,
+    option(
+        WORK,
+        "Picture size in pixels, e.g. 512 or 512x768 (height x width). [default: the model's]",
+        parser=_size,
+        metavar="SIZE",
+        show_default=False,
+    ),
+]
+Steps = Annotated[int, option(WORK, "N, the steps of the schedule.", min=1)]
+Strength = Annotated[float, option(WORK, "Encoding ratio.")]
+Guidance = Annotated[float, option(WORK, "Guidance scale.")]
+Maps = Annotated[int, option(WORK, "Noises that the mask is averaged over.", min=1)]
+Repeats = Annotated[
+    int, option(WORK, "Timings of each figure; the median is reported.", min=MINIMUM_REPEATS)
+]
+Batches = Annotated[Any, number_list(WORK, "Rows in a call of the denoiser.")]
+
+Device = Annotated[
+    str | None, option(BACKEND, "cpu, cuda or cuda:N. [default: a GPU if there is one]")
+]
+Backend = Annotated[str, option(BACKEND, "auto, torch, onnxruntime or tensorrt.")]
+Engines = Annotated[
+    Path | None, option(BACKEND, "Engine folder, for onnxruntime, tensorrt and openvino.")
+]
+DType = Annotated[
+    str | None,
+    option(BACKEND, "torch: fp32, bf16 or fp16. [default: the fastest one that is safe]"),
+]
+Compile = Annotated[bool, option(BACKEND, "torch: compile the networks (minutes).", "--compile")]
+
+Plot = Annotated[Path | None, option(OUTPUT, "Draw the result into this PNG file.")]
+Json = Annotated[Path | None, option(OUTPUT, "Write the result to this file as well.", "--json")]

@@ -1,0 +1,111 @@
+"""The command line: help, json, errors and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import app, overhead, schema
+from benchmarks.compare import compare
+
+ROOT = Path(app.__file__).parents[1]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        app.main(arguments)
+    if isinstance(end.value.code, str):
+        raise AssertionError(end.value.code)
+    return end.value.code or 0
+
+
+def test_the_help_lists_every_benchmark_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    for name in (
+        "quality latency ladder throughput roofline kernels serving overhead profile suite compare"
+    ).split():
+        assert f" {name} " in text
+    assert "python -m benchmarks overhead" in text
+
+
+@pytest.mark.parametrize("benchmark", [*app.BENCHMARKS, compare], ids=lambda b: b.__name__)
+def test_the_help_of_a_benchmark_has_an_example(
+    benchmark: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = getattr(benchmark, "__name__", "")
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Example" in text and (f"benchmarks {name}" in text or "make bench" in text)
+    assert name == "compare" or "--json" in text
+
+
+def test_a_run_ends_in_one_json_line_which_json_writes_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results" / "overhead.json"
+    assert run("overhead", "--turns", "20", "--repeats", "3", "--json", str(path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert json.loads(lines[-1]) == json.loads(path.read_text())
+    (result,) = schema.load(path)
+    assert result.benchmark == "overhead" and result.machine.torch
+    assert lines[0].startswith("call (rows 1)") and "n=3" in lines[0]
+
+
+def test_overhead_is_within_its_bounds_and_grows_with_rows() -> None:
+    """Three times the bounds, so that a busy machine passes and an extra copy does not."""
+    result = overhead.overhead(turns=60, repeats=3)
+    row, call = result.find("a row"), result.find("a call")
+    assert row.value is not None and 0 < row.value < 3 * overhead.BOUND_ROW
+    assert call.value is not None and call.value < 3 * overhead.BOUND_CALL
+    one, twenty = (result.find("call", rows=rows).value for rows in (1, 20))
+    assert one is not None and twenty is not None and twenty > one
+    assert len(result.checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("speed",), "No such command 'speed'"),
+        (("overhead", "--repeats", "2"), "greater than or equal to 3"),
+        (("latency", "--size", "big"), "a size is one number or HEIGHTxWIDTH"),
+        (("throughput", "--clients", "1;2"), "is not a comma-separated list"),
+        (("kernels", "--only", "norm"), "choose from attention,convolution"),
+        (("suite", "--only", "speed"), "choose from overhead,roofline,ladder"),
+    ],
+)
+def test_wrong_usage_is_named(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert words in text
+
+
+@pytest.mark.parametrize("name", ["latency", "ladder", "throughput", "roofline", "profile"])
+def test_a_missing_model_is_one_sentence(name: str) -> None:
+    with pytest.raises(SystemExit, match="no model folder"):
+        app.main([name, "--model", "/no/such/model"])
+
+
+def test_ctrl_c_ends_with_130() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "overhead", "--turns", "100000000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; the finished parts are kept in their files" in text
+    assert "Traceback" not in text
