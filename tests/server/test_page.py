@@ -223,7 +223,7 @@ def edit_and_download_mask(page: Page) -> NDArray[np.bool_]:
     """Edit with the current mask and return the mask that the server used."""
     click(page, "Edit")
     wait_for_result(page)
-    return download(page, "Download the mask") > 0
+    return download(page, "Save mask") > 0
 
 
 def statistic(page: Page, name: str) -> str:
@@ -412,7 +412,7 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     fill_prompts(page)
     find_mask(page)
     mask = edit_and_download_mask(page)
-    image = download(page, "Download the image")
+    image = download(page, "Save image")
     assert image.shape == (112, 144, 3)
     changed = (image != np.asarray(photo)).any(-1)
     assert changed.any()
