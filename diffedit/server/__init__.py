@@ -9,6 +9,7 @@
     auth          API keys, host names, origins, body size
     routes        the endpoints
     forms         multipart form -> `EditForm`
+    form_fields   the text fields of a form and their parsers
     idempotency   the Idempotency-Key header
     responses     jobs and edits -> JSON and server-sent events
     errors        exceptions -> HTTP status, message and code

@@ -84,7 +84,7 @@ class EngineHost:
     async def acquire(self) -> DiffEditPipeline:
         """Return the pipeline, and load it first if necessary. Call `release` afterwards.
 
-        Raises ApiError if the engine has failed, and whatever loading raises.
+        Raises ApiError if the engine has failed. Exceptions from loading the model propagate.
         """
         self._users += 1
         try:

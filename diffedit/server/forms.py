@@ -1,36 +1,36 @@
 """Parse a multipart form into an `EditForm`: known fields only, each at most once.
 
-`diffedit.request` checks the ranges of numbers, and `diffedit.server.image_codec` the images.
+`form_fields` parses the fields, `diffedit.request` checks ranges, and `image_codec` the images.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from diffedit.request import PARAMETERS, RANGES, EditRequest
+from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
+from diffedit.server.form_fields import (
+    MASK_TEXT_FIELDS,
+    PROMPTS,
+    TEXT_FIELDS,
+    MaskFormat,
+    Parser,
+    finite_number,
+)
 from diffedit.server.settings import Settings
 
-MaskFormat = Literal["auto", "alpha", "white", "black"]
-Parser = Callable[[str, str], Any]
-"""`parser(field, text)` returns the value, or raises ApiError."""
-
-OUTPUT_FORMATS = ("png", "jpeg", "webp")
 FILE_FIELDS = ("image", "image[]", "mask")
 MAX_FILES = 16
 MAX_FIELDS = 64
-NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
-SIZE_PATTERN = "auto|[0-9]+x[0-9]+"
+MAX_TIMEOUT_SECONDS = 1e6
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class EditForm:
         return [first, *more]
 
 
-# -- reading the body ------------------------------------------------------------------------------
+# -- reading the request ---------------------------------------------------------------------------
 
 
 async def read_form(
@@ -130,6 +130,21 @@ def upload_timeout(settings: Settings) -> ApiError:
     """The body did not arrive in time."""
     message = f"The form did not arrive within {settings.upload_seconds:g} s; send it faster."
     return ApiError(408, "upload_timeout", message, headers={"Connection": "close"})
+
+
+def requested_timeout(request: Request) -> float | None:
+    """Return the X-Request-Timeout header in seconds, or None. Raises ApiError."""
+    text = request.headers.get("x-request-timeout")
+    if text is None:
+        return None
+    seconds = finite_number(text)
+    if seconds is None or not 0 < seconds < MAX_TIMEOUT_SECONDS:
+        raise ApiError(
+            400,
+            "invalid_value",
+            f"X-Request-Timeout is {text[:40]!r}, but must be a positive number of seconds.",
+        )
+    return seconds
 
 
 # -- fields ----------------------------------------------------------------------------------------
@@ -206,93 +221,3 @@ def _unknown_field(name: str, parsers: Mapping[str, Parser]) -> ApiError:
     close = difflib.get_close_matches(name[:60], [*parsers, *FILE_FIELDS], n=1)
     hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(parsers)}."
     return ApiError(400, "unknown_field", f"There is no field {shown!r}; {hint}", shown)
-
-
-# -- values ----------------------------------------------------------------------------------------
-
-
-def _invalid(name: str, text: str, expected: str) -> ApiError:
-    message = f"{name} is {text[:40]!r}, but must be {expected}."
-    return ApiError(400, "invalid_value", message, name)
-
-
-def _parse_number(name: str, text: str) -> int | float:
-    if RANGES[name].whole:
-        if re.fullmatch(r"-?[0-9]{1,30}", text):
-            return int(text)
-    elif (number := finite_number(text)) is not None:
-        return number
-    raise _invalid(name, text, str(RANGES[name]))
-
-
-def finite_number(text: str) -> float | None:
-    """Parse a decimal number strictly: no underscores, "nan" or "inf". None if it is not one."""
-    try:
-        number = float(text) if re.fullmatch(NUMBER_PATTERN, text) else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _parse_bool(name: str, text: str) -> bool:
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise _invalid(name, text, "true or false")
-
-
-def _parse_text(name: str, text: str) -> str:
-    return text
-
-
-def _parse_size(name: str, text: str) -> str:
-    if re.fullmatch(SIZE_PATTERN, text):
-        return text
-    raise _invalid(name, text, "auto or the image's own size as WIDTHxHEIGHT")
-
-
-def _integer(low: int, high: int) -> Parser:
-    def parse(name: str, text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
-            return int(text)
-        raise _invalid(name, text, f"a whole number from {low} to {high}")
-
-    return parse
-
-
-def _choice(*choices: str, note: str = "") -> Parser:
-    def parse(name: str, text: str) -> str:
-        if text in choices:
-            return text
-        raise _invalid(name, text, f"{' or '.join(choices)}{note}")
-
-    return parse
-
-
-PROMPTS = ("prompt", "source_prompt", "negative_prompt")
-TEXT_FIELDS: dict[str, Parser] = {
-    **dict.fromkeys((*PROMPTS, "method"), _parse_text),
-    **dict.fromkeys(RANGES, _parse_number),
-    "composite": _parse_bool,
-    "mask_format": _choice("auto", "alpha", "white", "black"),
-    "n": _integer(1, 10),
-    "size": _parse_size,
-    "response_format": _choice("b64_json", note=", since images are not stored at URLs"),
-    "output_format": _choice(*OUTPUT_FORMATS),
-    "output_compression": _integer(0, 100),
-    "partial_images": _integer(0, 3),
-    "stream": _parse_bool,
-    "model": _parse_text,
-    "user": _parse_text,
-}
-"""The text fields of an edit, with their parsers."""
-MASK_TEXT_FIELDS = {
-    name: TEXT_FIELDS[name]
-    for name in (
-        *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
-        *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
-        *("seed", "model", "user"),
-    )
-}
-"""The text fields that affect the mask alone."""

@@ -19,7 +19,8 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server import png
 from diffedit.server.errors import ApiError
-from diffedit.server.forms import EditForm, MaskFormat
+from diffedit.server.form_fields import MaskFormat
+from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")

@@ -47,7 +47,7 @@ class JobRunner:
         await self._in_pool(image_codec.check_headers, form, self._settings)
 
     async def run(self, job: Job) -> None:
-        """Run a job and store its results in `job.edits`. Raises what fails."""
+        """Run a job and store its results in `job.edits`. Errors propagate."""
         try:
             with _timed(job, "open"):
                 decoded = await self._in_pool(image_codec.decode_form, job.form, self._settings)

@@ -21,7 +21,7 @@ EVENTS = ("accepted", "refused", "succeeded", "failed", "cancelled", "left")
 
 
 class Metrics:
-    """The metrics of one server: counters of its own, and the state of its parts when scraped."""
+    """The metrics of one server: counters, and the state of the scheduler and the engine."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -57,7 +57,7 @@ UPSCALE_SECONDS = 5.0
 HEALTH_SECONDS = 2.0
 """Interval of Ray's health checks."""
 STATUS_REQUESTS = 64
-"""Concurrent requests a replica accepts besides its edits, for the state and results of jobs."""
+"""Concurrent requests a replica accepts in addition to its edits, for state and results of jobs."""
 CONTROL_SECONDS = 5.0
 """Timeout of calls to all replicas."""
 
@@ -72,7 +72,7 @@ class Replica:
         settings: Settings,
         json_log: bool,
     ) -> None:
-        """Load the model and return when it is ready. Raises what loading raises."""
+        """Load the model and return when it is ready. Exceptions from loading propagate."""
         log_to_stderr(as_json=json_log)
         self.app = create_app(open_pipeline, model, settings, replica_name=_replica_name())
         self.engine_host, self.scheduler = self.app.state.engine_host, self.app.state.scheduler
@@ -119,7 +119,7 @@ def _replica_name() -> str:
 
 
 class Ingress:
-    """The gateway with its middleware, in a process of its own."""
+    """The gateway with its middleware, in a separate process."""
 
     def __init__(self, replicas: DeploymentHandle[Any], settings: Settings, json_log: bool) -> None:
         log_to_stderr(as_json=json_log)
@@ -165,9 +165,6 @@ async def _replica_metrics(replicas: DeploymentHandle[Any]) -> str:
     broadcast = replicas.broadcast("metrics")
     results = await asyncio.to_thread(broadcast.results, timeout_s=CONTROL_SECONDS)
     return merge_metrics(dict(results))
-
-
-# -- the application -------------------------------------------------------------------------------
 
 
 def build(

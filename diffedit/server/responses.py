@@ -13,11 +13,11 @@ from diffedit.server.image_codec import EncodedEdit, to_base64
 from diffedit.server.jobs import Job
 
 SERVER_STAGES = {"open": "open", "queue": "queue", "encode": "write"}
-"""Key of `Job.timings` -> name in responses; the networks have a stage "encode" of their own."""
+"""Key of `Job.timings` -> name in responses, where "encode" is a stage of the networks."""
 
 
 def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
-    """One edited image: OpenAI's `b64_json` and our own fields."""
+    """One edited image: OpenAI's `b64_json` and additional fields."""
     return {
         "b64_json": to_base64(edit.image),
         "mask": to_base64(edit.mask),

@@ -32,7 +32,6 @@ MEDIA_TYPES = {
 PUBLIC_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
 """Settings that GET /v1/models returns."""
 PING_SECONDS = 15
-MAX_TIMEOUT_SECONDS = 1e6
 
 
 class Routes:
@@ -215,7 +214,7 @@ class Routes:
         return self._scheduler.admit(
             form,
             mask_only=mask_only,
-            timeout=_requested_timeout(request),
+            timeout=forms.requested_timeout(request),
             request_id=request.state.request_id,
             owner=request.state.owner,
         )
@@ -276,21 +275,6 @@ class Routes:
 
     def _accepted(self, job: Job) -> JSONResponse:
         return JSONResponse(self._status(job), 202, {"Location": f"/v1/jobs/{job.id}"})
-
-
-def _requested_timeout(request: Request) -> float | None:
-    """Return the X-Request-Timeout header in seconds, or None. Raises ApiError."""
-    text = request.headers.get("x-request-timeout")
-    if text is None:
-        return None
-    seconds = forms.finite_number(text)
-    if seconds is None or not 0 < seconds < MAX_TIMEOUT_SECONDS:
-        raise ApiError(
-            400,
-            "invalid_value",
-            f"X-Request-Timeout is {text[:40]!r}, but must be a positive number of seconds.",
-        )
-    return seconds
 
 
 async def _wait_for_disconnect(request: Request) -> None:

@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
 def run(app: FastAPI, settings: Settings) -> int:
     """Serve until a signal arrives, and return the exit code.
 
-    Raises DiffEditError for an unsafe address, and whatever loading the model raises.
+    Raises DiffEditError for an unsafe address. Exceptions from loading the model propagate.
     """
     check_binding(settings)
     engine_host = app.state.engine_host

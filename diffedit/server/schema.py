@@ -11,7 +11,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.request import METHODS, RANGES, EditRequest
-from diffedit.server.forms import MASK_TEXT_FIELDS, OUTPUT_FORMATS, SIZE_PATTERN, TEXT_FIELDS
+from diffedit.server.form_fields import (
+    MASK_TEXT_FIELDS,
+    OUTPUT_FORMATS,
+    SIZE_PATTERN,
+    TEXT_FIELDS,
+)
 
 Schema = dict[str, Any]
 Responses = dict[int | str, dict[str, Any]]

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     insecure: bool = False
     """Allow a non-loopback `host` without `api_keys`."""
     allowed_hosts: tuple[str, ...] = ()
-    """Accepted values of the Host header, besides the loopback names."""
+    """Accepted values of the Host header, in addition to the loopback names."""
 
     max_body_bytes: Annotated[int, Field(gt=0)] = 20_000_000
     """Maximum size of a request body, in bytes."""

@@ -1,4 +1,4 @@
-"""Images, forms, waiting, and a fake server in a process of its own."""
+"""Images, forms, waiting for conditions, and a fake server in a separate process."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """A fake server in a process of its own. The constructor returns when it is ready."""
+    """A fake server in a separate process. The constructor returns when it is ready."""
 
     def __init__(self, tiny: Path, *arguments: str, **environment: str) -> None:
         self.port = free_port()

@@ -1,6 +1,6 @@
 """The server against its OpenAPI document: generated requests, valid and invalid, over HTTP.
 
-The server runs in a process of its own, on fake networks. DIFFEDIT_CONTRACT_CASES sets the number
+The server runs in a separate process, on fake networks. DIFFEDIT_CONTRACT_CASES sets the number
 of requests (500) and DIFFEDIT_CONTRACT_SEED the seed (0). `make contract` sends 10,000 and prints a
 summary.
 """
@@ -39,7 +39,7 @@ from schemathesis.errors import FailureGroup
 from schemathesis.transport.serialization import Binary
 
 from demo.picture import still_life
-from diffedit.server.forms import OUTPUT_FORMATS, SIZE_PATTERN
+from diffedit.server.form_fields import OUTPUT_FORMATS, SIZE_PATTERN
 from tests.server.helpers import (
     FAST,
     ServerProcess,
