@@ -267,6 +267,7 @@ def test_ray_serve_configuration_is_valid() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     from diffedit.server import ray_app
+    from diffedit.server.ray_options import Options
     from diffedit.server.run import check_binding
     from diffedit.server.settings import Settings
 
@@ -275,7 +276,7 @@ def test_ray_serve_configuration_is_valid() -> None:
     module, _, name = application.import_path.partition(":")
     assert module == ray_app.__name__
     assert getattr(ray_app, name) is ray_app.application
-    options = ray_app.Options.model_validate(application.args)
+    options = Options.model_validate(application.args)
     settings = Settings(**options.settings)
     check_binding(settings)
     assert document["http_options"]["request_timeout_s"] > settings.request_seconds

@@ -174,7 +174,7 @@ def test_second_signal_exits_without_waiting_for_jobs(tiny: Path) -> None:
 UPLOAD_SECONDS = 1.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def impatient(tiny: Path) -> Iterator[ServerProcess]:
     """A server with a short upload timeout."""
     with run_server(tiny, DIFFEDIT_SERVE_UPLOAD_SECONDS=str(UPLOAD_SECONDS)) as server:
