@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx2 as httpx
 from PIL import Image
@@ -61,26 +62,33 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """A fake server in a separate process. The constructor returns when it is ready."""
+    """A fake server in a separate process.
 
-    def __init__(self, tiny: Path, *arguments: str, **environment: str) -> None:
+    The log goes to a file, since a pipe that nobody reads blocks the server when it is full.
+    """
+
+    def __init__(
+        self, tiny: Path, log_file: IO[bytes], *arguments: str, **environment: str
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "demo.fake_server", "--model", str(tiny)]
+        self._log_file = log_file.fileno()
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *arguments],
             cwd=ROOT,
             env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self._log_file,
         )
+
+    def wait_until_ready(self) -> None:
         wait_until(self._ready, "the server is ready", 180)
 
     def _ready(self) -> bool:
         try:
             return self.get("/readyz").status_code == 200
         except httpx.TransportError:
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.poll() is None, self.log()
             return False
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -123,6 +131,11 @@ class ServerProcess:
             lambda: self.metric("diffedit_jobs_active") == count, f"{count} jobs are running"
         )
 
+    def log(self) -> str:
+        """Return what the server has logged so far."""
+        size = os.fstat(self._log_file).st_size
+        return os.pread(self._log_file, size, 0).decode(errors="replace")
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -134,9 +147,11 @@ class ServerProcess:
 @contextmanager
 def run_server(tiny: Path, *arguments: str, **environment: str) -> Iterator[ServerProcess]:
     """A fake server for the length of a block; killed at the end."""
-    server = ServerProcess(tiny, *arguments, **environment)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.communicate()
+    with tempfile.TemporaryFile() as log_file:
+        server = ServerProcess(tiny, log_file, *arguments, **environment)
+        try:
+            server.wait_until_ready()
+            yield server
+        finally:
+            server.process.kill()
+            server.process.wait()
