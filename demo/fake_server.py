@@ -1,10 +1,10 @@
-"""A server without a model, for trying out clients, loads and faults on any machine.
+"""A server on fake networks, to test clients, load and faults without a model.
 
     python -m demo.fake_server --model demo/model [--call-ms 5] [--fault nan|oom|hang|crash]
-    python -m demo.fake_server --ray 2          # two replicas behind Ray Serve
+    python -m demo.fake_server --ray 2          # two replicas with Ray Serve
 
-The networks are `engine.backends.fake`'s: each call takes `--call-ms`. A fault strikes edits whose
-prompt holds the word "poison"; everybody else's have to go on.
+The networks are those of `engine.backends.fake`; each call takes `--call-ms`. A fault affects edits
+whose prompt contains the word "poison". Other edits must still succeed.
 """
 
 from __future__ import annotations
@@ -25,74 +25,82 @@ from diffedit.server.run import log_to_stderr, run
 from engine.backends.fake import FakeNetworks, Fault
 from engine.checkpoint import Checkpoint
 
+FAULTS = ("nan", "oom", "hang", "crash")
 POISON = "poison"
 
 
-def fault(kind: str | None, call_seconds: float, poisoned: Tensor | None) -> Fault:
-    """What happens in a call: it takes its time, and rows under the poisoned text go wrong."""
+def make_fault(kind: str | None, call_seconds: float, poisoned_embedding: Tensor | None) -> Fault:
+    """Return a fault that delays every call, and fails UNet rows with the poisoned embedding."""
 
-    def strike(net: str, batch: Mapping[str, Tensor], output: Tensor) -> Tensor | None:
+    def fault(net: str, batch: Mapping[str, Tensor], output: Tensor) -> Tensor | None:
         if call_seconds:
             time.sleep(call_seconds)
-        if net != "unet" or kind is None or poisoned is None:
+        if net != "unet" or kind is None or poisoned_embedding is None:
             return None
-        hit = (batch["embedding"] - poisoned).abs().amax((1, 2)) < 1e-6
-        if not bool(hit.any()):
+        poisoned = (batch["embedding"] - poisoned_embedding).abs().amax((1, 2)) < 1e-6
+        if not bool(poisoned.any()):
             return None
         if kind == "oom":
             raise torch.OutOfMemoryError("injected")
         if kind == "hang":
             time.sleep(3600)
         if kind == "crash":
-            raise SystemExit("injected: the engine's thread ends")
+            raise SystemExit("injected: the engine thread stops")
         output = output.clone()
-        output[hit] = torch.nan
+        output[poisoned] = torch.nan
         return output
 
-    return strike
+    return fault
 
 
 def open_fake(
-    model: Path, *, call_seconds: float = 0.0, kind: str | None = None
+    model: Path, *, call_seconds: float = 0.0, fault: str | None = None
 ) -> DiffEditPipeline:
-    """A pipeline on a checkpoint's tokenizer, sizes and schedule, and on fake networks."""
+    """Open a pipeline with the tokenizer, sizes and schedule of a checkpoint, and fake networks.
+
+    Args:
+        model: checkpoint folder.
+        call_seconds: duration of each network call.
+        fault: one of `FAULTS`, or None.
+    """
     from diffedit.conditioning.tokenizer import Tokenizer
 
     checkpoint = Checkpoint.open(model)
-    poisoned = None
-    if kind is not None:
-        ids = Tokenizer(checkpoint.folder / "tokenizer", checkpoint.family.tokens).encode(POISON)
-        fake = FakeNetworks().find("text", (checkpoint.family.tokens,))
-        poisoned = fake({"input_ids": torch.tensor(ids)[None]})[0]
+    poisoned_embedding = None
+    if fault is not None:
+        tokens = checkpoint.family.tokens
+        ids = Tokenizer(checkpoint.folder / "tokenizer", tokens).encode(POISON)
+        text_encoder = FakeNetworks().find("text", (tokens,))
+        (poisoned_embedding,) = text_encoder({"input_ids": torch.tensor(ids)[None]})
     networks = FakeNetworks(
-        factor=checkpoint.family.factor, fault=fault(kind, call_seconds, poisoned)
+        factor=checkpoint.family.factor, fault=make_fault(fault, call_seconds, poisoned_embedding)
     )
     return DiffEditPipeline(checkpoint, networks)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Parse the command line and serve until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m demo.fake_server", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--model", type=Path, default=Path("demo/model"))
-    add("--call-ms", type=float, default=5.0, help="what every network call takes")
-    add("--fault", choices=("nan", "oom", "hang", "crash"))
+    add("--model", type=Path, default=Path("demo/model"), help="checkpoint folder")
+    add("--call-ms", type=float, default=5.0, help="duration of each network call")
+    add("--fault", choices=FAULTS, help='what fails if the prompt contains "poison"')
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8000)
-    add("--ray", metavar="REPLICAS", help="that many replicas behind Ray Serve, or least:most")
+    add("--ray", metavar="REPLICAS", help="serve with Ray: a number of replicas, or MIN:MAX")
     args = parser.parse_args(arguments)
     settings = Settings(host=args.host, port=args.port)
     log_to_stderr(as_json=False)
     open_pipeline = partial(
-        open_fake, args.model.absolute(), call_seconds=args.call_ms / 1000, kind=args.fault
+        open_fake, args.model.absolute(), call_seconds=args.call_ms / 1000, fault=args.fault
     )
     if args.ray:
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
 
-        scale = Scaling.parse(args.ray, cpus=0.5)
-        return ray_app.run(ray_app.build(open_pipeline, "fake", settings, scale), settings)
+        scaling = Scaling.parse(args.ray, cpus=0.5)
+        return ray_app.run(ray_app.build(open_pipeline, "fake", settings, scaling), settings)
     return run(create_app(open_pipeline, "fake", settings), settings)
 
 

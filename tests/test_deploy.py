@@ -1,5 +1,7 @@
-"""The deployment files: they parse, they agree with the server's settings, and they keep the
-promises of docs/deploy.md and SECURITY.md. Nothing is built, started or applied here."""
+"""The deployment files parse and agree with the server, docs/deploy.md and SECURITY.md.
+
+Nothing is built, started or deployed here.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "diffedit-trt.service"
-UVICORN_SECONDS = 5
-"""What `diffedit.server.run` gives open connections after draining."""
 
 
 def yaml_documents(name: str) -> list[dict[str, Any]]:
@@ -35,9 +35,11 @@ def settings() -> Any:
     return Settings()
 
 
-def leaving_seconds(settings: Any) -> float:
-    """The longest that an orderly end takes."""
-    return float(settings.drain_seconds + settings.linger_seconds + UVICORN_SECONDS)
+def shutdown_seconds(settings: Any) -> float:
+    """The longest time that a graceful shutdown takes."""
+    from diffedit.server.run import CLOSE_SECONDS
+
+    return float(settings.drain_seconds + settings.linger_seconds + CLOSE_SECONDS)
 
 
 # -- the image ------------------------------------------------------------------------------------
@@ -56,23 +58,23 @@ def values(steps: list[tuple[str, str]], instruction: str) -> list[str]:
     return [value for name, value in steps if name == instruction]
 
 
-def test_the_image_has_two_stages_of_one_named_base(steps: list[tuple[str, str]]) -> None:
+def test_image_has_two_stages_with_one_base(steps: list[tuple[str, str]]) -> None:
     assert values(steps, "FROM") == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE} AS serve"]
     base = values(steps, "ARG")[0].removeprefix("PYTHON_IMAGE=")
-    assert re.fullmatch(r"python:3\.1[123]-slim-\w+", base)  # a short name: no registry's host
+    assert re.fullmatch(r"python:3\.1[123]-slim-\w+", base)  # a short name without a registry
     last = [name for name, _ in steps]
     last = last[len(last) - last[::-1].index("FROM") :]
     assert "ARG" not in last and "ADD" not in last and "VOLUME" not in last
 
 
-def test_no_index_is_named_in_the_image(steps: list[tuple[str, str]]) -> None:
+def test_image_contains_no_package_index(steps: list[tuple[str, str]]) -> None:
     arguments = dict(a.split("=", 1) for a in values(steps, "ARG"))
     for name in ("PIP_INDEX_URL", "TORCH_INDEX", "TENSORRT_INDEX"):
         assert arguments[name] == '""'
     assert not any("://" in value for _, value in steps)
 
 
-def test_the_image_installs_extras_that_exist(steps: list[tuple[str, str]]) -> None:
+def test_image_installs_existing_extras(steps: list[tuple[str, str]]) -> None:
     text = (DEPLOY / "Containerfile").read_text()
     named = set(re.findall(r"EXTRAS=([a-z,]+)", text))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -87,7 +89,7 @@ def test_the_image_installs_extras_that_exist(steps: list[tuple[str, str]]) -> N
     assert {line[1:] for line in sent if line.startswith("!")} == copied and "*" in sent
 
 
-def test_the_image_runs_without_root_and_stops_when_told(steps: list[tuple[str, str]]) -> None:
+def test_image_runs_without_root_and_stops_on_sigterm(steps: list[tuple[str, str]]) -> None:
     (user,) = values(steps, "USER")
     assert re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", user)
     assert values(steps, "STOPSIGNAL") == ["SIGTERM"]
@@ -98,7 +100,7 @@ def test_the_image_runs_without_root_and_stops_when_told(steps: list[tuple[str, 
     assert not re.search(r"(?i)password|secret|token|NVIDIA_VISIBLE", environment)
 
 
-def test_the_image_starts_a_server_that_asks_for_keys(steps: list[tuple[str, str]]) -> None:
+def test_image_starts_a_server_with_keys(steps: list[tuple[str, str]]) -> None:
     assert json.loads(values(steps, "ENTRYPOINT")[0]) == ["diffedit-trt"]
     command = json.loads(values(steps, "CMD")[0])
     assert command[0] == "serve" and "--insecure" not in command
@@ -106,15 +108,15 @@ def test_the_image_starts_a_server_that_asks_for_keys(steps: list[tuple[str, str
     check_options(command[1:])
 
 
-def test_the_image_checks_its_health_with_python(steps: list[tuple[str, str]]) -> None:
+def test_image_has_a_health_check(steps: list[tuple[str, str]]) -> None:
     (check,) = values(steps, "HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
     assert command[:2] == ["python", "-c"] and "/livez" in command[2]
     compile(command[2], "HEALTHCHECK", "exec")
 
 
-def check_options(given: list[str]) -> None:
-    """Each option is one that `diffedit-trt serve` has."""
+def check_options(arguments: list[str]) -> None:
+    """Check that `diffedit-trt serve` has every option."""
     pytest.importorskip("typer")
     import typer.main
 
@@ -122,14 +124,14 @@ def check_options(given: list[str]) -> None:
 
     commands = cast(Any, typer.main.get_command(app)).commands
     known = {name for option in commands["serve"].params for name in option.opts}
-    assert {word.split("=")[0] for word in given if word.startswith("--")} <= known
+    assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= known
 
 
 # -- systemd --------------------------------------------------------------------------------------
 
 
 class Unit(configparser.RawConfigParser):
-    """A unit file: names may repeat, and keep their case."""
+    """A unit file: names may repeat and are case-sensitive."""
 
     def __init__(self) -> None:
         super().__init__(strict=False, interpolation=None, delimiters=("=",))
@@ -146,23 +148,23 @@ def service() -> Any:
     return unit["Service"]
 
 
-def test_the_unit_is_confined(service: Any) -> None:
+def test_unit_is_sandboxed(service: Any) -> None:
     for name in "DynamicUser NoNewPrivileges PrivateTmp ProtectHome LockPersonality".split():
         assert service[name] == "yes"
     assert service["ProtectSystem"] == "strict" and service["CapabilityBoundingSet"] == ""
     assert "SystemCallFilter=@system-service" in UNIT.read_text()
-    assert service["MemoryDenyWriteExecute"] == "no"  # the unit says why
+    assert service["MemoryDenyWriteExecute"] == "no"  # the reason is in the unit
 
 
-def test_the_unit_starts_anew_what_lost_its_engine(service: Any, settings: Any) -> None:
+def test_unit_restarts_after_an_engine_failure(service: Any, settings: Any) -> None:
     from diffedit.server import run
 
     assert int(service["RestartForceExitStatus"]) == run.EX_SOFTWARE
     assert service["Restart"] == "on-failure"
-    assert int(service["TimeoutStopSec"]) >= leaving_seconds(settings) + 10
+    assert int(service["TimeoutStopSec"]) >= shutdown_seconds(settings) + 10
 
 
-def test_the_unit_starts_the_server_with_keys(service: Any) -> None:
+def test_unit_starts_the_server_with_keys(service: Any) -> None:
     words = service["ExecStart"].split()
     assert words[1] == "serve" and "${CREDENTIALS_DIRECTORY}/keys" in words
     assert words[words.index("--api-keys") + 1] == "${CREDENTIALS_DIRECTORY}/keys"
@@ -170,7 +172,7 @@ def test_the_unit_starts_the_server_with_keys(service: Any) -> None:
     check_options(words[2:])
 
 
-def test_the_environment_file_sets_what_is_read(settings: Any) -> None:
+def test_environment_file_shows_the_defaults(settings: Any) -> None:
     lines = (DEPLOY / "diffedit-trt.env").read_text().splitlines()
     given = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
     check_options(given.pop("DIFFEDIT_OPTIONS").split())
@@ -181,7 +183,7 @@ def test_the_environment_file_sets_what_is_read(settings: Any) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_systemd_has_nothing_against_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
     true = shutil.which("true") or "/bin/true"
     copy.write_text(UNIT.read_text().replace("/opt/diffedit-trt/bin/diffedit-trt", true))
@@ -200,13 +202,13 @@ def test_systemd_has_nothing_against_the_unit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def documents() -> dict[str, Any]:
-    found = {document["kind"]: document for document in yaml_documents("kubernetes.yaml")}
-    wanted = "Deployment Service NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler"
-    assert set(found) == set(wanted.split())
-    return found
+    documents = {document["kind"]: document for document in yaml_documents("kubernetes.yaml")}
+    kinds = "Deployment Service NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler"
+    assert set(documents) == set(kinds.split())
+    return documents
 
 
-def test_the_manifests_fit_kubernetes_schemas(documents: dict[str, Any]) -> None:
+def test_manifests_conform_to_the_kubernetes_schemas(documents: dict[str, Any]) -> None:
     validate = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate, with the schemas, is not installed"
     )
@@ -214,7 +216,7 @@ def test_the_manifests_fit_kubernetes_schemas(documents: dict[str, Any]) -> None
         validate.validate(document, "1.34", strict=True)
 
 
-def test_the_pod_is_confined(documents: dict[str, Any]) -> None:
+def test_pod_is_restricted(documents: dict[str, Any]) -> None:
     pod = documents["Deployment"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -232,7 +234,7 @@ def test_the_pod_is_confined(documents: dict[str, Any]) -> None:
     check_options(container["args"][1:])
 
 
-def test_the_pod_is_asked_and_left_in_time(documents: dict[str, Any], settings: Any) -> None:
+def test_pod_probes_and_grace_period(documents: dict[str, Any], settings: Any) -> None:
     pod = documents["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in "startup liveness".split()}
@@ -241,10 +243,10 @@ def test_the_pod_is_asked_and_left_in_time(documents: dict[str, Any], settings: 
     for probe in (*probes.values(), container["readinessProbe"]["httpGet"]):
         assert probe["port"] == container["ports"][0]["name"]
         assert probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
-    assert pod["terminationGracePeriodSeconds"] >= leaving_seconds(settings) + 10
+    assert pod["terminationGracePeriodSeconds"] >= shutdown_seconds(settings) + 10
 
 
-def test_the_manifests_mean_the_same_pods(documents: dict[str, Any]) -> None:
+def test_manifests_select_the_same_pods(documents: dict[str, Any]) -> None:
     labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
     specs = {kind: document["spec"] for kind, document in documents.items()}
     assert specs["Deployment"]["selector"]["matchLabels"] == labels
@@ -258,13 +260,14 @@ def test_the_manifests_mean_the_same_pods(documents: dict[str, Any]) -> None:
 # -- Ray Serve ------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, when it is imported
-def test_the_serve_configuration_is_one_that_ray_and_we_take() -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by Ray's own imports
+def test_ray_serve_configuration_is_valid() -> None:
     pytest.importorskip("ray", reason="the ray extra is not installed")
     from ray.serve import Application
     from ray.serve.schema import ServeDeploySchema
 
     from diffedit.server import ray_app
+    from diffedit.server.ray_options import Options
     from diffedit.server.run import check_binding
     from diffedit.server.settings import Settings
 
@@ -273,20 +276,19 @@ def test_the_serve_configuration_is_one_that_ray_and_we_take() -> None:
     module, _, name = application.import_path.partition(":")
     assert module == ray_app.__name__
     assert getattr(ray_app, name) is ray_app.application
-    options = ray_app.Options.model_validate(application.args)
+    options = Options.model_validate(application.args)
     settings = Settings(**options.settings)
     check_binding(settings)
     assert document["http_options"]["request_timeout_s"] > settings.request_seconds
-    bound = ray_app.application(options.model_copy(update={"model": "none"}))
-    assert isinstance(bound, Application)
+    assert isinstance(ray_app.application(options), Application)
 
 
 # -- Prometheus and Grafana -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def exported() -> dict[str, set[str]]:
-    """Sample name -> its labels, of a server that never ran and counted one of everything."""
+def samples() -> list[Any]:
+    """The samples that a server exports after one event of each sort."""
     pytest.importorskip("prometheus_client", reason="the server extra is not installed")
     pytest.importorskip("fastapi", reason="the server extra is not installed")
     from prometheus_client.parser import text_string_to_metric_families
@@ -296,25 +298,26 @@ def exported() -> dict[str, set[str]]:
     from diffedit.server.scheduler import Scheduler
     from diffedit.server.settings import Settings
 
-    def never() -> Any:
-        raise AssertionError("nothing is opened here")
+    def open_pipeline() -> Any:
+        raise AssertionError("no model is loaded here")
 
-    engine_host = EngineHost(never, "model", Settings())
+    engine_host = EngineHost(open_pipeline, "model", Settings())
     scheduler = Scheduler(engine_host, Settings())
     metrics = Metrics(engine_host, scheduler)
     batcher = SimpleNamespace(calls={"unet": 1}, rows={"unet": 1}, padded_rows=lambda net: 0)
-    engine_host._pipe = cast(Any, SimpleNamespace(batcher=batcher))
-    scheduler.count("accepted")
-    metrics.http("GET", "/metrics", 200, 0.1)
-    answer = SimpleNamespace(timings={"mask": 0.1})
-    metrics.job(cast(Any, SimpleNamespace(answers=[answer], seconds={"queue": 0.1})))
-    text = metrics.text().decode()
-    scheduler.pool.shutdown()
-    return {
-        sample.name: set(sample.labels)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    engine_host._pipeline = cast(Any, SimpleNamespace(batcher=batcher))
+    metrics.observe_response("GET", "/metrics", 200, 0.1)
+    edit = SimpleNamespace(timings={"mask": 0.1})
+    metrics.observe_job(cast(Any, SimpleNamespace(edits=[edit], timings={"queue": 0.1})))
+    text = metrics.render().decode()
+    scheduler.runner.close()
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+@pytest.fixture(scope="module")
+def exported(samples: list[Any]) -> dict[str, set[str]]:
+    """Sample name -> names of its labels."""
+    return {sample.name: set(sample.labels) for sample in samples}
 
 
 def rules() -> list[dict[str, Any]]:
@@ -327,51 +330,75 @@ def dashboard() -> dict[str, Any]:
 
 
 def expressions() -> list[str]:
-    asked = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    """Every PromQL expression of the alerts and the dashboard."""
+    panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     variables = [v["definition"] for v in dashboard()["templating"]["list"] if "definition" in v]
-    return [*(rule["expr"] for rule in rules()), *asked, *variables]
+    return [*(rule["expr"] for rule in rules()), *panels, *variables]
 
 
-def test_every_metric_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
-    outside = {"instance", "job"}  # Prometheus adds these
+def test_metrics_in_expressions_are_exported(exported: dict[str, set[str]]) -> None:
+    added_by_prometheus = {"instance", "job"}
     for expression in expressions():
         names = re.findall(r"\bdiffedit_\w+", expression)
         assert names and set(names) <= set(exported), expression
         for name, selector in re.findall(r"\b(diffedit_\w+)\{(.*?)\}(?=[\[ )]|$)", expression):
-            asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\"", selector))
-            assert asked <= exported[name] | outside, expression
+            labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\"", selector))
+            assert labels <= exported[name] | added_by_prometheus, expression
 
 
-def test_every_metric_is_on_the_dashboard(exported: dict[str, set[str]]) -> None:
+def test_every_metric_is_on_the_dashboard_or_in_an_alert(exported: dict[str, set[str]]) -> None:
     shown = " ".join(expressions())
     families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in exported}
     assert not [name for name in families if name not in shown]
 
 
-def test_every_event_asked_for_is_counted_somewhere() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "diffedit/server").glob("*.py"))
+def label_values(label: str) -> set[str]:
+    """Every value that an expression compares a label with, alternatives of patterns apart."""
+    values = set()
     for expression in expressions():
-        for event in re.findall(r'event=~?"([^"]+)"', expression):
-            for name in event.removeprefix("error ").split("|"):
-                assert name == ".*" or f'"{name}"' in source, name
+        for pattern in re.findall(label + r'(?:=~|!~|!=|=)"([^"$]+)"', expression):
+            values |= set(pattern.split("|"))
+    return values
 
 
-def test_every_route_asked_for_exists() -> None:
-    source = (ROOT / "diffedit/server/routes.py").read_text()
-    for expression in expressions():
-        for routes in re.findall(r'route(?:=~|!=|=)"([^"]+)"', expression):
-            assert all(f'"{route}"' in source for route in routes.split("|"))
+def error_codes() -> set[str]:
+    """Codes of the errors that jobs fail with and alerts watch."""
+    from diffedit.server.errors import engine_lost, to_api_error
+    from engine.errors import NonFiniteError
+
+    return {engine_lost("").code, to_api_error(NonFiniteError("unet", "mask")).code}
 
 
-def test_the_dashboard_is_one() -> None:
+def test_job_events_in_expressions_exist(samples: list[Any]) -> None:
+    events = {s.labels["event"] for s in samples if s.name == "diffedit_jobs_total"}
+    errors = {f"error {code}" for code in error_codes()}
+    values = label_values("event")
+    assert {"refused", "accepted", *errors} <= values
+    assert values <= events | errors | {"error .*"}
+
+
+def test_routes_in_expressions_exist() -> None:
+    pytest.importorskip("fastapi", reason="the server extra is not installed")
+    from diffedit.server import create_app
+
+    def open_pipeline() -> Any:
+        raise AssertionError("no model is loaded here")
+
+    app = create_app(open_pipeline, "model")
+    values = label_values("route")
+    assert "/v1/masks" in values
+    assert values <= set(app.openapi()["paths"])
+
+
+def test_dashboard_panels_are_consistent() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
-    assert len(places) == len(panels)
+    positions = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(positions) == len(panels)
     assert all(panel["datasource"]["uid"] == "${datasource}" for panel in panels)
 
 
-def test_prometheus_sends_a_key_from_a_file() -> None:
+def test_prometheus_reads_its_key_from_a_file() -> None:
     (document,) = yaml_documents("prometheus.yml")
     (scrape,) = document["scrape_configs"]
     assert scrape["authorization"]["type"] == "Bearer" and scrape["metrics_path"] == "/metrics"
@@ -389,7 +416,7 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_has_nothing_against_the_files() -> None:
+def test_promtool_accepts_the_files() -> None:
     promtool("check", "config", "--syntax-only", str(DEPLOY / "prometheus.yml"))
     promtool("check", "rules", str(DEPLOY / "alerts.yml"))
 
@@ -415,7 +442,7 @@ def test_promtool_has_nothing_against_the_files() -> None:
             },
         ),
         (
-            "DiffeditEngineLost",  # the counter of the scrapes themselves begins anew
+            "DiffeditEngineLost",  # the counter of the scrapes is reset
             {
                 'diffedit_http_requests_total{route="/metrics",status="200",instance="a"}': (
                     "1+1x24 _x2 1+1x12"
@@ -433,14 +460,12 @@ def test_promtool_has_nothing_against_the_files() -> None:
         ),
     ],
 )
-def test_an_alert_fires_on_what_it_is_for(
-    alert: str, series: dict[str, str], tmp_path: Path
-) -> None:
-    asked = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
-    check_alerts(tmp_path, series, {asked: 1})
+def test_alert_fires(alert: str, series: dict[str, str], tmp_path: Path) -> None:
+    firing = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    check_alerts(tmp_path, series, {firing: 1})
 
 
-def test_no_alert_fires_on_a_server_that_is_well(tmp_path: Path) -> None:
+def test_no_alert_fires_for_a_healthy_server(tmp_path: Path) -> None:
     series = {
         'up{job="diffedit",instance="a"}': "1x40",
         'diffedit_ready{instance="a"}': "1x40",
@@ -452,18 +477,18 @@ def test_no_alert_fires_on_a_server_that_is_well(tmp_path: Path) -> None:
     check_alerts(tmp_path, series, {"ALERTS": None})
 
 
-def check_alerts(folder: Path, series: dict[str, str], wanted: dict[str, int | None]) -> None:
-    """What promtool makes of the rules after half an hour of these series, a sample a minute."""
-    asked = [
+def check_alerts(folder: Path, series: dict[str, str], expected: dict[str, int | None]) -> None:
+    """Evaluate the alerts with promtool after half an hour of these series, a sample a minute."""
+    tests = [
         {
             "expr": expression,
             "eval_time": "32m",
             "exp_samples": [] if value is None else [{"labels": "{}", "value": value}],
         }
-        for expression, value in wanted.items()
+        for expression, value in expected.items()
     ]
-    given = [{"series": name, "values": values} for name, values in series.items()]
-    test = {"interval": "1m", "input_series": given, "promql_expr_test": asked}
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
     rules = {"rule_files": [str(DEPLOY / "alerts.yml")], "evaluation_interval": "1m"}
     path = folder / "alerts_test.json"  # json is yaml
     path.write_text(json.dumps({**rules, "tests": [test]}))
@@ -473,7 +498,7 @@ def check_alerts(folder: Path, series: dict[str, str], wanted: dict[str, int | N
 # -- the documents --------------------------------------------------------------------------------
 
 
-def test_security_states_the_limits_that_are(settings: Any) -> None:
+def test_security_md_states_the_default_limits(settings: Any) -> None:
     text = (ROOT / "SECURITY.md").read_text()
     table = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.MULTILINE)
     assert len(table) >= 10
@@ -482,7 +507,7 @@ def test_security_states_the_limits_that_are(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["SECURITY.md", "docs/deploy.md"])
-def test_every_file_that_is_named_is_there(name: str) -> None:
+def test_files_named_in_documents_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     for word in re.findall(r"`((?:\w+/)*[\w-]+\.(?:py|yaml|yml|json))`", text):
         assert any((top / word).is_file() for top in (ROOT, ROOT / "diffedit")), word
@@ -490,7 +515,7 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
         assert ((ROOT / name).parent / link).is_file(), link
 
 
-def test_security_states_the_caches_and_formats_that_are() -> None:
+def test_security_md_states_the_cache_sizes_and_formats() -> None:
     pytest.importorskip("fastapi", reason="the server extra is not installed")
     from diffedit import pipeline
     from diffedit.server import forms, image_codec
@@ -498,5 +523,5 @@ def test_security_states_the_caches_and_formats_that_are() -> None:
     text = " ".join((ROOT / "SECURITY.md").read_text().split())
     caches = pipeline.TRAJECTORY_CACHE_BYTES, pipeline.TEXT_CACHE_BYTES
     assert "{} MiB and {} MiB".format(*(size // 2**20 for size in caches)) in text
-    assert image_codec.FORMATS == ("PNG", "JPEG", "WEBP")
-    assert f"{forms.MAX_FIELDS} texts and {len(forms.FILES) + 13} files" in text
+    assert image_codec.INPUT_FORMATS == ("PNG", "JPEG", "WEBP")
+    assert f"{forms.MAX_FIELDS} text fields and {forms.MAX_FILES} files" in text

@@ -28,27 +28,31 @@ def _option(text: str, *names: str, **more: Any) -> Any:
 
 
 Host = Annotated[str | None, _option("Address to listen on (127.0.0.1).", "--host")]
-Port = Annotated[int | None, _option("Port; 0 takes a free one (8000).", "--port")]
+Port = Annotated[int | None, _option("Port; 0 picks a free one (8000).", "--port")]
 ApiKeys = Annotated[
-    Path | None, _option("File with a name and a key a line, asked for from then on.", "--api-keys")
+    Path | None, _option("Require API keys: a file with a name and a key per line.", "--api-keys")
 ]
-Insecure = Annotated[bool | None, _option("Listen beyond this machine without keys.", "--insecure")]
+Insecure = Annotated[bool | None, _option("Accept other machines without API keys.", "--insecure")]
 AllowedHost = Annotated[
-    list[str] | None, _option("A name it is called by (repeatable).", "--allowed-host")
+    list[str] | None, _option("Accept this Host header (repeatable).", "--allowed-host")
 ]
-MaxActive = Annotated[int | None, _option("Edits that share calls at a time (8).", "--max-active")]
+MaxActive = Annotated[
+    int | None, _option("Maximum number of edits that run at the same time (8).", "--max-active")
+]
 MaxQueue = Annotated[
-    float | None, _option("Seconds of work that may wait (120).", "--max-queue-seconds")
+    float | None, _option("Maximum predicted seconds of queued work (120).", "--max-queue-seconds")
 ]
-Timeout = Annotated[float | None, _option("Seconds an edit may take (600).", "--request-seconds")]
+Timeout = Annotated[
+    float | None, _option("Time limit of an edit in seconds (600).", "--request-seconds")
+]
 IdleUnload = Annotated[
-    str | None, _option("Put the model away after so long, e.g. 10m.", "--idle-unload")
+    str | None, _option("Unload the model when idle this long, e.g. 10m.", "--idle-unload")
 ]
-Ray = Annotated[bool, _option("Several replicas behind this address, by Ray Serve.", "--ray")]
+Ray = Annotated[bool, _option("Run several replicas with Ray Serve.", "--ray")]
 Replicas = Annotated[
-    str | None, _option("With --ray: how many, or least:most (one a GPU).", "--replicas")
+    str | None, _option("With --ray: a number, or MIN:MAX (one per GPU).", "--replicas")
 ]
-JsonLog = Annotated[bool, _option("Log as json lines.", "--json-log")]
+JsonLog = Annotated[bool, _option("Log JSON lines.", "--json-log")]
 
 
 def serve(
@@ -75,58 +79,57 @@ def serve(
     compile: o.Compile = False,
     pin_batch_size: o.Pin = None,
 ) -> None:
-    """Serve edits over HTTP, in OpenAI's shape, with a page to try them on.
+    """Serve edits over HTTP, in the format of OpenAI's API, with a web page.
 
-    What is not given here is taken from environment variables such as DIFFEDIT_SERVE_PORT, which
-    also set every further limit: see docs/server.md.
+    Options that are left out come from environment variables such as DIFFEDIT_SERVE_PORT. Further
+    settings are environment variables only: see docs/server.md.
     """
     given = dict(locals())
     with _extra("server"):
         from diffedit.server import create_app
         from diffedit.server.run import check_binding, log_to_stderr, run
     if replicas is not None and not ray:
-        raise UsageError("--replicas is for Ray's replicas; give --ray as well.")
+        raise UsageError("--replicas needs Ray Serve; give --ray as well.")
     names = "host port api_keys insecure max_active max_queue_seconds request_seconds".split()
-    wanted = {name: given[name] for name in names if given[name] is not None}
+    values = {name: given[name] for name in names if given[name] is not None}
     if allowed_host:
-        wanted["allowed_hosts"] = tuple(allowed_host)
+        values["allowed_hosts"] = tuple(allowed_host)
     if idle_unload:
-        wanted["idle_unload_seconds"] = seconds_of(idle_unload)
-    settings = settings_of(wanted)
+        values["idle_unload_seconds"] = parse_duration(idle_unload)
+    settings = make_settings(values)
     check_binding(settings)
     options = ModelOptions.of(given)
-    name, open_model = served_name(options.model), partial(_open, options)
+    name, open_pipeline = served_name(options.model), partial(_open_pipeline, options)
     log_to_stderr(as_json=json_log)
     if not json_log:
-        say(f"loading {options.model}; the page will be at http://{settings.host}:{settings.port}/")
+        say(f"Loading {options.model}. The page is at http://{settings.host}:{settings.port}/")
     if not ray:
-        sys.exit(run(create_app(open_model, name, settings), settings))
+        sys.exit(run(create_app(open_pipeline, name, settings), settings))
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
         from engine.hub import find_checkpoint
-    scale = Scaling.here(replicas, device)
-    find_checkpoint(
-        options.model, variant=variant, revision=revision
-    )  # here its absence is one sentence
-    application = ray_app.build(open_model, name, settings, scale, json_log=json_log)
+    scaling = Scaling.for_this_machine(replicas, device)
+    # A missing model is reported here, not by every replica.
+    find_checkpoint(options.model, variant=variant, revision=revision)
+    application = ray_app.build(open_pipeline, name, settings, scaling, json_log=json_log)
     sys.exit(ray_app.run(application, settings))
 
 
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
-    """Imports of an extra; UsageError where it is not installed."""
+    """Raise UsageError if an import in the block fails because an extra is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"This needs the package {error.name}; install the extra: "
+            f"This command needs the package {error.name}; install the extra: "
             f"pip install 'diffedit-trt[{name}]'"
         ) from None
 
 
-def settings_of(wanted: dict[str, Any]) -> Settings:
-    """The limits given, the environment's, the defaults; UsageError where one makes no sense."""
+def make_settings(values: dict[str, Any]) -> Settings:
+    """Combine the given values, the environment and the defaults. Raises UsageError."""
     from pydantic import ValidationError
 
     from diffedit.server import Settings
@@ -134,23 +137,23 @@ def settings_of(wanted: dict[str, Any]) -> Settings:
     known = {f"DIFFEDIT_SERVE_{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(n for n in os.environ if n.startswith("DIFFEDIT_SERVE_") and n not in known)
     if unknown:
-        raise UsageError(f"There is no setting {unknown[0]}; docs/server.md lists them.")
+        raise UsageError(f"There is no setting {unknown[0]}; see docs/server.md for the settings.")
     try:
-        return Settings(**wanted)
+        return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "a setting"
-        raise UsageError(f"{name} is wrong: {first['msg']}.") from None
+        raise UsageError(f"{name} is invalid: {first['msg']}.") from None
 
 
-def _open(options: ModelOptions) -> Any:
+def _open_pipeline(options: ModelOptions) -> Any:
     from diffedit import DiffEditPipeline
 
     return DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
 
 
 def served_name(model: str) -> str:
-    """A folder's own name, without the way to it; a hub id as it is."""
+    """Return the name to serve a model under: the folder's name, or the hub id."""
     path = Path(model)
     if not path.exists():
         return model
@@ -159,9 +162,11 @@ def served_name(model: str) -> str:
     return f"{parent}-{name}" if name == "model" and parent else name
 
 
-def seconds_of(text: str) -> float:
-    """A length of time as in 90, 90s, 10m or 2h; UsageError where it is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
-    if not found or float(found[1]) == 0:
-        raise UsageError(f"--idle-unload is {text!r}, but must be a time such as 90s, 10m or 2h.")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+def parse_duration(text: str) -> float:
+    """Parse a duration such as 90, 90s, 10m or 2h into seconds. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    if not match or float(match[1]) == 0:
+        raise UsageError(
+            f"--idle-unload is {text!r}, but must be a duration such as 90s, 10m or 2h."
+        )
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]

@@ -1,17 +1,42 @@
-"""The HTTP server: a thin door on `diffedit.pipeline`, shaped like OpenAI's image edits.
+"""The HTTP server: `diffedit.pipeline` behind an API shaped like OpenAI's image edits.
 
-    settings   every limit, with its default
-    errors     what goes wrong, as status, sentence and code
-    form       a multipart form -> `EditForm`
-    pictures   bytes -> a picture and a mask that may be edited; results -> bytes
-    costs      what network calls take on this machine -> seconds of work, seconds alone
-    engine_host      the pipeline: opened, warmed up, watched, unloaded when idle
-    jobs       `Job`: one order, from its acceptance to its answer; watching: what is seen of it
-    scheduler       admission, queue, deadlines, cancelling
-    routes_*   the endpoints; app puts everything together
+    app           builds the ASGI application from the parts below
+    settings      every limit, with its default
+    run           runs the application under uvicorn: signals, draining, exit code, log format
+    timeouts      uvicorn's HTTP protocol with a timeout for request headers
 
-One asyncio loop, one engine thread (the Batcher's), one small pool for pictures. Nothing here knows
-how an edit works.
+    access_log    request ids, access log, response headers, HTTP metrics
+    auth          API keys, host names, origins, body size
+    routes        the endpoints
+    forms         multipart form -> `EditForm`
+    form_fields   the text fields of a form and their parsers
+    idempotency   the Idempotency-Key header
+    responses     jobs and edits -> JSON and server-sent events
+    errors        exceptions -> HTTP status, message and code
+    schema        the OpenAPI document
+
+    scheduler     admission, queue, deadlines, cancellation, draining
+    job_runner    one job: decode, submit, wait, encode
+    job_store     finished and running jobs by id
+    jobs          `Job`: the state and the events of one request
+    progress      progress and previews, from the engine's thread to the event loop
+    cost_model    measured call times -> predicted seconds of an edit
+    engine_host   loads, monitors and unloads the pipeline
+    metrics       Prometheus metrics
+
+    image_codec   bytes -> images and masks; results -> bytes
+    png           a fast PNG encoder
+    previews      a linear map from latents to RGB
+
+    gateway       the front of several replicas: reads requests, picks a routing key
+    forwarding    an HTTP request as plain data, and running an application on it
+    ray_app       the gateway and its replicas as a Ray Serve application
+    ray_options   the options of that application as plain values
+    router        Ray Serve's choice of replica
+    scaling       the number of replicas and the resources of each
+
+The server has one asyncio event loop, one engine thread (the Batcher's) and a small thread pool for
+image work. It does not know how an edit is computed.
 """
 
 from diffedit.server.app import create_app

@@ -1,6 +1,4 @@
-"""Around everything: a request's id, its line of the log, its figures, the headers of every answer,
-and an answer whatever happens.
-"""
+"""The outermost middleware: request id, access log, response headers, error responses, metrics."""
 
 from __future__ import annotations
 
@@ -14,14 +12,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffedit.server.errors import ApiError, api_error
+from diffedit.server.errors import ApiError, to_api_error
 
 log = logging.getLogger(__name__)
 
-METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
-"""Those that figures are kept of; a stranger's own words are not."""
-PROBES = ("/livez", "/readyz", "/metrics")
-HEADERS = {
+KNOWN_METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
+"""Other methods are logged as "other", so that clients cannot create metric labels."""
+PROBE_PATHS = ("/livez", "/readyz", "/metrics")
+RESPONSE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,60 +30,78 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer."""
-GONE = 499
-"""In the log and the figures: the client left before there was an answer."""
+"""Defaults of every response."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the log and the metrics if the client disconnected before the response."""
+
+ObserveResponse = Callable[[str, str, int, float], None]
+"""`observe_response(method, route, status, seconds)`."""
 
 
 class AccessLog:
-    """Pure ASGI. `seen` is called with method, route, status and seconds of every answer."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, seen: Callable[[str, str, int, float], None]) -> None:
-        self.app, self._seen = app, seen
+    Args:
+        app: the wrapped application.
+        observe_response: called after each response.
+    """
+
+    def __init__(self, app: ASGIApp, observe_response: ObserveResponse) -> None:
+        self.app, self._observe_response = app, observe_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        if "request_id" not in state:  # a front may have given one
+        if "request_id" not in state:  # behind the gateway there is one already
             state["request_id"] = _request_id(Headers(scope=scope).get("x-request-id", ""))
         request_id: str = state["request_id"]
         began, status = time.monotonic(), 0
 
-        async def finish(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                _add_headers(message, request_id)
             await send(message)
 
         try:
-            await self.app(scope, receive, finish)
+            await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            log.info("request %s: the client left before all of it had come", request_id)
+            log.info("request %s: client disconnected during the upload", request_id)
         except Exception as error:
-            if not isinstance(error, ApiError):  # a bug: told once, in the log
+            if not isinstance(error, ApiError):
                 log.error("request %s failed", request_id, exc_info=error)
-            if status:
+            if status:  # the response has begun and cannot be replaced
                 raise
-            await api_error(error).response()(scope, receive, finish)
+            await to_api_error(error).response()(scope, receive, send_with_headers)
         finally:
-            seconds = time.monotonic() - began
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            route = getattr(scope.get("route"), "path", "other")
-            status = status or GONE
-            self._seen(method, route, status, seconds)
-            level = logging.DEBUG if route in PROBES else logging.INFO
-            log.log(
-                level, "%s %s %d (%s)", method, route, status, request_id,
-                extra={"request_id": request_id, "status": status, "seconds": round(seconds, 4)},
-            )  # fmt: skip
+            self._record(scope, status or CLIENT_CLOSED_REQUEST, time.monotonic() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Write the log line and update the metrics."""
+        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
+        route = getattr(scope.get("route"), "path", "other")
+        request_id = scope["state"]["request_id"]
+        self._observe_response(method, route, status, seconds)
+        log.log(
+            logging.DEBUG if route in PROBE_PATHS else logging.INFO,
+            "%s %s %d (%s)",
+            *(method, route, status, request_id),
+            extra={"request_id": request_id, "status": status, "seconds": round(seconds, 4)},
+        )
 
 
-def _request_id(given: str) -> str:
-    """The client's own id where it is a plain word, else a new one."""
-    return given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
+def _add_headers(message: Message, request_id: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-Id"] = request_id
+    for name, value in RESPONSE_HEADERS.items():
+        headers.setdefault(name, value)
+
+
+def _request_id(client_id: str) -> str:
+    """Return the client's request id if it is a plain word, else a new one."""
+    if re.fullmatch(r"[\w.-]{1,64}", client_id, re.ASCII):
+        return client_id
+    return secrets.token_hex(8)

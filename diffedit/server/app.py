@@ -1,4 +1,4 @@
-"""The application: every part made once and put together. It opens the model when it starts."""
+"""Builds the ASGI application from its parts. It loads the model at startup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffedit.server import schema
 from diffedit.server.access_log import AccessLog
 from diffedit.server.auth import ApiKeys, AuthMiddleware
 from diffedit.server.engine_host import EngineHost
-from diffedit.server.errors import ApiError, api_error
+from diffedit.server.errors import ApiError, to_api_error
 from diffedit.server.metrics import Metrics
 from diffedit.server.routes import Routes
 from diffedit.server.scheduler import Scheduler
@@ -29,6 +29,14 @@ from engine.errors import DiffEditError
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
+"""Interval between two removals of expired jobs."""
+
+HTTP_ERRORS = {
+    404: ("not_found", "There is no such path; see /openapi.json for the API."),
+    405: ("method_not_allowed", "This path has no such method; see /openapi.json for the API."),
+    413: ("too_large", "The request body is too large; send a smaller image."),
+}
+"""Code and message of errors that the framework raises."""
 
 
 def create_app(
@@ -36,95 +44,86 @@ def create_app(
     model: str,
     settings: Settings | None = None,
     *,
-    name: str | None = None,
+    replica_name: str | None = None,
 ) -> FastAPI:
-    """The ASGI application around one pipeline.
+    """Create the ASGI application for one pipeline.
+
+    The application accepts connections while the model is still loading, and answers edits with 503
+    until it is ready. `app.state` holds `engine_host`, `scheduler`, `metrics` and `settings`.
 
     Args:
-        open_pipeline: opens it, in a thread; called at the start and after each unloading.
-        model: the name it is served under.
-        name: this server's own among several behind one front, which its jobs' ids begin with. The
-            front is then the door (`diffedit.server.gateway`), and nothing is checked here twice.
+        open_pipeline: opens the pipeline. Called in a thread, at startup and after each unload.
+        model: the name the model is served under.
+        settings: limits and timeouts.
+        replica_name: for one of several replicas: the prefix of its job ids. The gateway
+            (`diffedit.server.gateway`) then checks keys, host names and origins.
 
-    Raises DiffEditError where the key file cannot be used.
-
-    It listens while the model is still being opened, and says so. `app.state.scheduler`,
-    `app.state.engine_host` and `app.state.metrics` are there for whoever runs it.
+    Raises DiffEditError if the key file is not usable.
     """
     settings = settings or Settings()
-    engine_host = EngineHost(open_pipeline, model, settings)
-    scheduler = Scheduler(engine_host, settings, name)
-    # Pictures of strangers stay in memory: bodies are bounded, and a disk would outlive them.
+    # Keep uploads in memory: their size is limited, and files on disk might outlive the request.
     MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body_bytes)
+    engine_host = EngineHost(open_pipeline, model, settings)
+    scheduler = Scheduler(engine_host, settings, replica_name)
     metrics = Metrics(engine_host, scheduler)
-    keys = ApiKeys.read(settings.api_keys) if settings.api_keys and name is None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine_host.start()
-        sweeper = asyncio.create_task(_sweep(scheduler))
+        sweeper = asyncio.create_task(_sweep_regularly(scheduler))
         yield
         sweeper.cancel()
-        await scheduler.drain(
-            0 if scheduler.draining else settings.drain_seconds
-        )  # or told a second time
+        # The server has drained already, unless a second signal interrupted it.
+        await scheduler.drain(0 if scheduler.draining else settings.drain_seconds)
         await engine_host.stop()
-        scheduler.pool.shutdown(wait=False, cancel_futures=True)
+        scheduler.runner.close()
 
     app = FastAPI(
         title="diffedit-trt",
         version=diffedit.__version__,
-        summary="Edit a photograph by saying what is there and what should be there.",
+        summary="Text-guided image editing that keeps every pixel outside the mask.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )
-    app.state.engine_host, app.state.scheduler, app.state.settings = (
-        engine_host,
-        scheduler,
-        settings,
-    )
-    app.state.metrics = metrics
-    app.openapi = lambda: schema.described(app)  # type: ignore[method-assign]
+    app.state.engine_host, app.state.scheduler = engine_host, scheduler
+    app.state.metrics, app.state.settings = metrics, settings
+    app.openapi = lambda: schema.openapi_document(app)  # type: ignore[method-assign]
     app.include_router(Routes(engine_host, scheduler, metrics, settings).router())
-    app.add_exception_handler(ApiError, _known)
-    app.add_exception_handler(DiffEditError, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    if name is None:
+    app.add_exception_handler(ApiError, _known_error)
+    app.add_exception_handler(DiffEditError, _known_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(HTTPException, _http_error)
+    if replica_name is None:
+        keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
         app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
-    app.add_middleware(AccessLog, seen=metrics.http)
+    app.add_middleware(AccessLog, observe_response=metrics.observe_response)
     return app
 
 
-async def _sweep(scheduler: Scheduler) -> None:
-    """Results go when their time is over, whether anybody asks or not."""
+async def _sweep_regularly(scheduler: Scheduler) -> None:
+    """Remove expired jobs even if no request arrives."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        scheduler.sweep()
+        scheduler.store.sweep()
 
 
-async def _known(request: Request, error: Exception) -> Response:
-    return api_error(error).response()
+async def _known_error(request: Request, error: Exception) -> Response:
+    return to_api_error(error).response()
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
+    """A path or query parameter that FastAPI refused."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = str(first["loc"][-1])
-    return ApiError(400, "invalid_value", f"{name} is wrong: {first['msg']}.", name).response()
+    return ApiError(400, "invalid_value", f"{name} is invalid: {first['msg']}.", name).response()
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
+    """An error that FastAPI or Starlette raised."""
     assert isinstance(error, HTTPException)
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-    said = {404: "There is nothing here; see /openapi.json.", 405: "This path has other methods."}
-    said[413] = "The body has too many bytes; send a smaller picture."
-    status = error.status_code
-    told = ApiError(
-        status,
-        codes.get(status, "malformed"),
-        said.get(status, f"The request cannot be read: {error.detail}."),
-        headers=dict(error.headers or {}),
-    )
-    return told.response()
+    unreadable = ("malformed", f"The request cannot be parsed: {error.detail}.")
+    code, message = HTTP_ERRORS.get(error.status_code, unreadable)
+    headers = dict(error.headers or {})
+    return ApiError(error.status_code, code, message, headers=headers).response()

@@ -1,6 +1,6 @@
-"""At the door, before any route: whose request it is, and where it comes from.
+"""Checks before any route: API key, host name, origin and body size.
 
-Closed by default: every path but the few in `OPEN` asks for a key where there are keys.
+Closed by default: with an API key file, every path except `PUBLIC_PATHS` needs a key.
 """
 
 from __future__ import annotations
@@ -15,112 +15,127 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diffedit.server.errors import ApiError, too_large
+from diffedit.server.errors import ApiError, body_too_large
 from diffedit.server.settings import LOOPBACK, Settings
 from engine.errors import DiffEditError
 
-MODULES = ("page", "api", "mask", "copy", "keep")
-PAGE_PATHS = ("/", *(f"/{name}.js" for name in MODULES), "/page.css", "/icon.svg")
-OPEN = ("/livez", "/readyz", "/openapi.json", *PAGE_PATHS)
-"""What may be read without a key: whether the server lives, what it can do, and the page."""
+PAGE_MODULES = ("page", "api", "mask", "snippets", "storage")
+PAGE_PATHS = ("/", *(f"/{name}.js" for name in PAGE_MODULES), "/page.css", "/icon.svg")
+PUBLIC_PATHS = ("/livez", "/readyz", "/openapi.json", *PAGE_PATHS)
+"""Paths that need no key: the probes, the API description and the page."""
+
+MIN_KEY_LENGTH = 16
 
 
 class ApiKeys:
-    """The keys of one file: a name and a key a line, `#` for comments. Kept as digests."""
+    """The API keys of one file, stored as SHA-256 digests.
+
+    The file has one name and one key per line; `#` starts a comment line.
+    """
 
     def __init__(self, digests: dict[bytes, str]) -> None:
         self._digests = digests
 
     @classmethod
     def read(cls, path: Path) -> ApiKeys:
-        """Raises DiffEditError where the file is missing, empty or malformed."""
+        """Read a key file. Raises DiffEditError if it is missing, empty or malformed."""
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise DiffEditError(f"The key file {path} cannot be read: {why}.") from None
+            reason = getattr(error, "strerror", None) or "it is not a text file"
+            raise DiffEditError(
+                f"The key file {path} cannot be read: {reason}; check its path and permissions."
+            ) from None
         digests: dict[bytes, str] = {}
         for number, line in enumerate(lines, 1):
             words = line.split()
             if not words or line.startswith("#"):
                 continue
-            if len(words) != 2 or len(words[1]) < 16 or not words[1].isascii():
+            if len(words) != 2 or len(words[1]) < MIN_KEY_LENGTH or not words[1].isascii():
                 raise DiffEditError(
-                    f"Line {number} of {path} must be a name and a key of 16 or more letters, as "
-                    f"in: alice {secrets.token_urlsafe(24)}"
+                    f"Line {number} of {path} must be a name and a key of {MIN_KEY_LENGTH} or more "
+                    f"ASCII characters, for example: alice {secrets.token_urlsafe(24)}"
                 )
             digests[hashlib.sha256(words[1].encode()).digest()] = words[0]
         if not digests:
-            raise DiffEditError(f"The key file {path} holds no key; add one, or leave it out.")
+            raise DiffEditError(
+                f"The key file {path} contains no key; add one, or start without --api-keys."
+            )
         return cls(digests)
 
     def owner(self, key: str) -> str | None:
-        """Whose key it is; every comparison takes the same time."""
-        given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        found = None
-        for digest, name in self._digests.items():
-            if hmac.compare_digest(digest, given):
-                found = name
-        return found
+        """Return the name of a key, or None if it is unknown. Takes the same time for every key."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        owner = None
+        for known_digest, name in self._digests.items():
+            if hmac.compare_digest(known_digest, digest):
+                owner = name
+        return owner
 
 
 class AuthMiddleware:
-    """Pure ASGI: keys, host names, origins, and the size of bodies."""
+    """ASGI middleware. Sets `scope["state"]["owner"]` to the name of the key, or None.
+
+    Args:
+        app: the wrapped application.
+        settings: `allowed_hosts`, `host` and `max_body_bytes` are used.
+        keys: the API keys, or None if requests need no key.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: ApiKeys | None) -> None:
         self.app, self._keys = app, keys
-        # Names are checked where only this machine should come (against rebound names), or where
-        # some are listed.
-        checked = settings.loopback or settings.allowed_hosts
-        self._hosts = (*LOOPBACK, *settings.allowed_hosts) if checked else None
+        # On a loopback address the Host header is always checked, against DNS rebinding.
+        check_host = settings.loopback or settings.allowed_hosts
+        self._hosts = (*LOOPBACK, *settings.allowed_hosts) if check_host else None
         self._max_body_bytes = settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers, taken = Headers(scope=scope), 0
+        headers, received = Headers(scope=scope), 0
         scope.setdefault("state", {})["owner"] = self._owner(headers)
 
-        async def take() -> Message:
-            nonlocal taken
+        async def receive_limited() -> Message:
+            nonlocal received
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._max_body_bytes:  # of a body that did not say its length
-                raise too_large(self._max_body_bytes)
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:  # a chunked body has no Content-Length
+                raise body_too_large(self._max_body_bytes)
             return message
 
-        refused = self._refuses(scope, headers)
-        app = refused.response() if refused else self.app
-        await app(scope, take, send)
+        error = self._check(scope, headers)
+        app = error.response() if error else self.app
+        await app(scope, receive_limited, send)
 
     def _owner(self, headers: Headers) -> str | None:
-        """The name of the key that came along, or None."""
-        kind, _, key = headers.get("authorization", "").partition(" ")
-        if self._keys is None or kind.lower() != "bearer":
+        """Return the name of the request's key, or None."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if self._keys is None or scheme.lower() != "bearer":
             return None
         return self._keys.owner(key.strip())
 
-    def _refuses(self, scope: Scope, headers: Headers) -> ApiError | None:
+    def _check(self, scope: Scope, headers: Headers) -> ApiError | None:
+        """Return why the request is refused, or None."""
         host = headers.get("host", "")
-        name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        if self._hosts is not None and name not in self._hosts:
-            return ApiError(
-                403, "unknown_host", "This server is not known by that name; see --allowed-host."
-            )
+        host_name = re.sub(r":\d+$", "", host).strip("[]").lower()
+        if self._hosts is not None and host_name not in self._hosts:
+            message = "This host name is not allowed; start the server with --allowed-host NAME."
+            return ApiError(403, "unknown_host", message)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return ApiError(403, "foreign_origin", "Pages of other sites may not use this server.")
+            message = "Cross-origin requests are not allowed; use the page that this server serves."
+            return ApiError(403, "foreign_origin", message)
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body_bytes:
-            return too_large(self._max_body_bytes)
-        if self._keys is None or scope["path"] in OPEN:
+            return body_too_large(self._max_body_bytes)
+        if self._keys is None or scope["path"] in PUBLIC_PATHS:
             return None
-        if self._owner(headers) is None:
+        if scope["state"]["owner"] is None:
             return ApiError(
                 401,
                 "invalid_api_key",
-                "No key, or an unknown one; send it as: Authorization: Bearer KEY.",
+                "The API key is missing or unknown; send it as: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return None

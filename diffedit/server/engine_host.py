@@ -1,7 +1,7 @@
-"""The pipeline's keeper: opens it, warms it up, watches it, puts it away when nobody comes.
+"""Loads, warms up, monitors and unloads the pipeline.
 
-It knows nothing of HTTP or of requests. Crash-only: once the device or the engine's thread is lost,
-it says so for good (`broken`), and the process is expected to end.
+It does not know HTTP or requests. The design is crash-only: when the engine fails for good,
+`failure_reason` is set once and the process is expected to exit.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import cost_model
-from diffedit.server.errors import ApiError
+from diffedit.server.errors import engine_lost
 from diffedit.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BEAT = 0.1
-"""Seconds between two looks at the engine."""
+POLL_SECONDS = 0.1
+"""Interval between two checks of the engine."""
 
 
 class EngineHost:
-    """One pipeline, open or not.
+    """One pipeline, loaded or not.
 
     Attributes:
-        model: the name it is served under.
-        broken: why no request can ever be served again, or None.
-        costs: what calls take here; None before the first warm-up.
-        failure: why the model could not be opened at the start, or None.
-        on_lost: called once when the engine is lost, or cannot be had at all.
-        load_seconds: how long the last opening took, warm-up included.
+        model: the name the model is served under.
+        cost_model: measured call times; None before the first warm-up.
+        failure_reason: why the engine failed for good, or None.
+        load_error: the exception of the first load, or None.
+        on_failure: called once when the engine fails or the first load raises.
+        load_seconds: duration of the last load, including the warm-up.
     """
 
     def __init__(
@@ -39,127 +39,132 @@ class EngineHost:
         open_pipeline: Callable[[], DiffEditPipeline],
         model: str,
         settings: Settings,
-        on_lost: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
-        self.broken: str | None = None
-        self.costs: cost_model.CostModel | None = None
+        self.cost_model: cost_model.CostModel | None = None
+        self.failure_reason: str | None = None
+        self.load_error: BaseException | None = None
+        self.on_failure = on_failure
         self.load_seconds = 0.0
-        self.users = 0
-        self.failure: BaseException | None = None
-        self.on_lost = on_lost
         self._open, self._settings = open_pipeline, settings
-        self._pipe: DiffEditPipeline | None = None
+        self._pipeline: DiffEditPipeline | None = None
+        self._users = 0
         self._lock = asyncio.Lock()
-        self._left = time.monotonic()
-        self._watcher: asyncio.Task[None] | None = None
+        self._last_used = time.monotonic()
+        self._monitor_task: asyncio.Task[None] | None = None
 
     @property
-    def pipe(self) -> DiffEditPipeline | None:
-        """The pipeline where it is open, for figures."""
-        return self._pipe
+    def pipeline(self) -> DiffEditPipeline | None:
+        """The pipeline, or None while it is not loaded. Use `acquire` to run edits."""
+        return self._pipeline
 
     @property
     def warm(self) -> bool:
-        """Whether it has been ready once; unloading does not change that."""
-        return self.costs is not None and self.broken is None
-
-    async def enter(self) -> DiffEditPipeline:
-        """The open pipeline, opened first where it is not; to be followed by `leave`."""
-        self.users += 1
-        try:
-            async with self._lock:
-                if self.broken:
-                    raise ApiError(503, "engine_lost", self.broken, retry_after=10)
-                if self._pipe is None:
-                    await self._load()
-                assert self._pipe is not None
-                return self._pipe
-        except BaseException:
-            self.leave()
-            raise
-
-    def leave(self) -> None:
-        """One user less."""
-        self.users -= 1
-        self._left = time.monotonic()
-
-    def start(self) -> None:
-        """Begin to open and warm up; then watch."""
-        self._watcher = asyncio.create_task(self._begin())
+        """Whether the model has been loaded once and the engine works. Unloading keeps it true."""
+        return self.cost_model is not None and self.failure_reason is None
 
     @property
     def loading(self) -> bool:
-        """Whether a thread is busy opening the model."""
+        """Whether a thread is loading or unloading the model."""
         return self._lock.locked()
 
-    async def stop(self) -> None:
-        """Release everything; a lost engine is left alone, since waiting for it could take for
-        ever."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._pipe is not None and self.broken is None:
-            pipe, self._pipe = self._pipe, None
-            await asyncio.to_thread(pipe.close)
+    def start(self) -> None:
+        """Load the model in the background, then monitor the engine."""
+        self._monitor_task = asyncio.create_task(self._load_and_monitor())
 
-    def break_down(self, why: str) -> None:
-        """The engine is lost: say so once and for ever."""
-        if self.broken is None:
-            self.broken = why
-            log.error("engine lost: %s", why)
-            self.on_lost()
+    async def stop(self) -> None:
+        """Close the pipeline. A failed engine is not closed, since closing might never return."""
+        if self._monitor_task is not None:
+            self._monitor_task.cancel()
+        if self._pipeline is not None and self.failure_reason is None:
+            pipeline, self._pipeline = self._pipeline, None
+            await asyncio.to_thread(pipeline.close)
+
+    async def acquire(self) -> DiffEditPipeline:
+        """Return the pipeline, and load it first if necessary. Call `release` afterwards.
+
+        Raises ApiError if the engine has failed. Exceptions from loading the model propagate.
+        """
+        self._users += 1
+        try:
+            async with self._lock:
+                if self.failure_reason:
+                    raise engine_lost(self.failure_reason)
+                if self._pipeline is None:
+                    await self._load()
+                assert self._pipeline is not None
+                return self._pipeline
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """End a use of the pipeline."""
+        self._users -= 1
+        self._last_used = time.monotonic()
+
+    def mark_failed(self, reason: str) -> None:
+        """Record that the engine has failed for good. Only the first reason is kept."""
+        if self.failure_reason is None:
+            self.failure_reason = reason
+            log.error("engine lost: %s", reason)
+            self.on_failure()
+
+    @property
+    def stall_seconds(self) -> float:
+        """Duration after which a network call counts as hung."""
+        calls = self.cost_model.calls if self.cost_model is not None else {}
+        slowest = max((s for profiles in calls.values() for s in profiles.values()), default=0.0)
+        return max(self._settings.stall_seconds, 10 * slowest)
 
     async def _load(self) -> None:
         began = time.monotonic()
 
         def load() -> tuple[DiffEditPipeline, cost_model.CostModel]:
-            pipe = self._open()
-            return pipe, cost_model.measure(pipe)
+            pipeline = self._open()
+            return pipeline, cost_model.measure(pipeline)
 
-        pipe, self.costs = await asyncio.to_thread(load)
-        self._pipe = pipe
+        pipeline, self.cost_model = await asyncio.to_thread(load)
+        self._pipeline = pipeline
         self.load_seconds = time.monotonic() - began
-        self._left = time.monotonic()
-        log.info("ready after %.1f s: %s", self.load_seconds, pipe.describe())
+        self._last_used = time.monotonic()
+        log.info("model loaded in %.1f s: %s", self.load_seconds, pipeline.describe())
 
-    async def _begin(self) -> None:
+    async def _load_and_monitor(self) -> None:
         try:
             async with self._lock:
                 await self._load()
         except Exception as error:
-            self.failure = error
-            self.on_lost()
+            self.load_error = error
+            self.on_failure()
             return
-        await self._watch()
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            if self._pipeline is not None and self.failure_reason is None:
+                await self._check(self._pipeline)
+
+    async def _check(self, pipeline: DiffEditPipeline) -> None:
+        """Detect a dead engine thread and a hung network call; unload an idle model."""
+        if not pipeline.batcher.alive:
+            self.mark_failed("The engine thread has stopped; restart the server.")
+        elif pipeline.batcher.busy_seconds > self.stall_seconds:
+            self.mark_failed(
+                f"A network call has not returned within {self.stall_seconds:.0f} s; "
+                "restart the server."
+            )
+        elif self._idle and not self._lock.locked():
+            await self._unload(pipeline)
+
+    async def _unload(self, pipeline: DiffEditPipeline) -> None:
+        async with self._lock:
+            if self._idle:  # a request may have taken the lock first
+                self._pipeline = None
+                await asyncio.to_thread(pipeline.close)
+                log.info("idle model unloaded; the next request loads it again")
 
     @property
-    def stall_limit(self) -> float:
-        """Seconds after which a call is taken for lost, well above the slowest one measured."""
-        calls = self.costs.calls if self.costs is not None else {}
-        slowest = max((s for profiles in calls.values() for s in profiles.values()), default=0.0)
-        return max(self._settings.stall_seconds, 10 * slowest)
-
-    async def _watch(self) -> None:
-        """Notice a call that never returns, a thread that died, and long idleness."""
-        while True:
-            await asyncio.sleep(BEAT)
-            pipe = self._pipe
-            if pipe is None or self.broken:
-                continue
-            if not pipe.batcher.alive:
-                self.break_down("The engine's thread has ended; the server has to be restarted.")
-            elif pipe.batcher.busy_seconds > self.stall_limit:
-                self.break_down(
-                    f"A network call has not returned for {self.stall_limit:.0f} s; "
-                    "restart the server."
-                )
-            elif self._idle_too_long() and not self._lock.locked():
-                async with self._lock:
-                    if self._idle_too_long():
-                        self._pipe = None
-                        await asyncio.to_thread(pipe.close)
-                        log.info("unloaded after being idle; the next request loads it again")
-
-    def _idle_too_long(self) -> bool:
+    def _idle(self) -> bool:
+        """Whether the model has been unused for longer than `idle_unload_seconds`."""
         limit = self._settings.idle_unload_seconds
-        return limit is not None and not self.users and time.monotonic() - self._left > limit
+        return limit is not None and not self._users and time.monotonic() - self._last_used > limit

@@ -1,7 +1,7 @@
-"""What goes wrong, in one envelope: OpenAI's `{"error": {message, type, param, code}}`.
+"""Errors of the API, in OpenAI's format: `{"error": {message, type, param, code}}`.
 
-Clients repeat 408, 409, 429 and 5xx by themselves, so what will not get better with time is another
-4xx, and what will says when (`Retry-After`).
+Clients retry 408, 409, 429 and 5xx on their own. Permanent errors therefore use other 4xx statuses;
+temporary errors send `Retry-After`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ from fastapi.responses import JSONResponse
 from diffedit.request import PARAMETERS, InvalidRequest
 from engine.errors import Cancelled, CheckpointError, EngineMismatch, NonFiniteError, out_of_memory
 
-TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
-TYPES |= {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
 
 
 class ApiError(Exception):
-    """An answer that is an error.
+    """An error response.
 
     Attributes:
-        status: of HTTP.
-        code: one word for programs.
-        message: one sentence for people: what, why, what to do.
-        param: the field that is wrong, where one is.
-        retry_after: seconds after which it is worth trying again.
-        headers: to add.
+        status: HTTP status.
+        code: machine-readable error code.
+        message: one sentence: what is wrong, why, and what to do.
+        param: the name of the invalid field, or None.
+        retry_after: seconds until a retry is useful, or None; at least 1 s for 429 and 503.
+        headers: additional response headers.
     """
 
     def __init__(
@@ -53,53 +59,84 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        kind = TYPES.get(self.status, "invalid_request_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        """The JSON body."""
+        error_type = ERROR_TYPES.get(self.status, "invalid_request_error")
+        return {
+            "error": {
+                "message": self.message,
+                "type": error_type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def api_error(error: BaseException) -> ApiError:
-    """What an exception from below is to a client; what nobody foresaw says nothing of itself."""
+def to_api_error(error: BaseException) -> ApiError:
+    """Convert an exception to an error response.
+
+    Messages of unexpected exceptions stay in the log; the client gets a generic sentence.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InvalidRequest):
-        text = str(error)
-        if text.startswith("mask_image "):
-            return ApiError(400, "invalid_value", text.replace("mask_image", "mask"), "mask")
-        named = (name for name in PARAMETERS if text.startswith(f"{name} "))
-        return ApiError(400, "invalid_value", text, next(named, None))
+        return _invalid_value(str(error))
     if isinstance(error, Cancelled):
-        return ApiError(410, "cancelled", "The edit was cancelled; send it again if it is wanted.")
+        return ApiError(410, "cancelled", "The edit was cancelled; send it again if you need it.")
     if isinstance(error, NonFiniteError):
         return ApiError(422, "numerical_error", str(error))
     if out_of_memory(error):
         return ApiError(
             503,
             "out_of_memory",
-            "The memory did not suffice for this edit beside the others; try again in a moment.",
+            "There was not enough memory to run this edit with the others; try again in a moment.",
             retry_after=5,
         )
-    if isinstance(error, CheckpointError | EngineMismatch):  # whose words name folders
-        why = "The model cannot be loaded now; the server's log says why."
-        return ApiError(503, "model_unavailable", why, retry_after=60)
+    if isinstance(error, CheckpointError | EngineMismatch):  # their messages contain local paths
+        message = "The model cannot be loaded; the server log has the reason."
+        return ApiError(503, "model_unavailable", message, retry_after=60)
     return ApiError(
         500,
         "internal_error",
-        "Something went wrong that should not; the server's log has it under the request id.",
+        "Unexpected error in the server; find its stack trace in the server log by the request id.",
     )
 
 
-def too_large(limit: int) -> ApiError:
-    """A body over the limit; its rest is not read."""
-    message = f"The body has more than {limit:,} bytes; send a smaller picture."
+def _invalid_value(message: str) -> ApiError:
+    if message.startswith("mask_image "):
+        return ApiError(400, "invalid_value", message.replace("mask_image", "mask"), "mask")
+    field = next((name for name in PARAMETERS if message.startswith(f"{name} ")), None)
+    return ApiError(400, "invalid_value", message, field)
+
+
+def engine_lost(reason: str) -> ApiError:
+    """The engine failed for good; the process exits and a supervisor restarts it."""
+    return ApiError(503, "engine_lost", reason, retry_after=10)
+
+
+def draining() -> ApiError:
+    """The server received SIGTERM."""
+    return ApiError(
+        503, "draining", "The server is shutting down; try again in a moment.", retry_after=5
+    )
+
+
+def not_ready(retry_after: float) -> ApiError:
+    """The model has not been loaded yet."""
+    message = "The model is still loading; try again in a moment."
+    return ApiError(503, "not_ready", message, retry_after=retry_after)
+
+
+def body_too_large(limit: int) -> ApiError:
+    """A request body over the limit; the rest of it is not read."""
+    message = f"The request body has more than {limit:,} bytes; send a smaller image."
     return ApiError(413, "too_large", message, headers={"Connection": "close"})
 
 
-def poisons(error: BaseException) -> bool:
-    """Whether the device is lost with this error for as long as the process lives."""
+def is_device_failure(error: BaseException) -> bool:
+    """Whether the CUDA device is unusable for the rest of the process after this error."""
     if out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or (

@@ -1,49 +1,53 @@
-"""A multipart form becomes an `EditForm`: every field known, none twice, every value of its kind.
+"""Parse a multipart form into an `EditForm`: known fields only, each at most once.
 
-Ranges are `diffedit.request`'s business, pictures `diffedit.server.image_codec`'.
+`form_fields` parses the fields, `diffedit.request` checks ranges, and `image_codec` the images.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from diffedit.request import PARAMETERS, RANGES, EditRequest
+from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
+from diffedit.server.form_fields import (
+    MASK_TEXT_FIELDS,
+    PROMPTS,
+    TEXT_FIELDS,
+    MaskFormat,
+    Parser,
+    finite_number,
+)
 from diffedit.server.settings import Settings
 
-MaskFormat = Literal["auto", "alpha", "white", "black"]
-FORMATS = ("png", "jpeg", "webp")
-FILES = ("image", "image[]", "mask")
+FILE_FIELDS = ("image", "image[]", "mask")
+MAX_FILES = 16
 MAX_FIELDS = 64
-NUMBER = "[0-9.eE+-]{1,40}"
-SIZE = "auto|[0-9]+x[0-9]+"
+MAX_TIMEOUT_SECONDS = 1e6
 
 
 @dataclass(frozen=True)
 class EditForm:
-    """What one form asks for.
+    """The fields of one request.
 
     Attributes:
         image, mask: file contents.
-        parameters: of `EditRequest`, still to be checked by it.
-        mask_format: how the mask is to be read.
-        n: edits of consecutive seeds.
-        size: "auto" or WIDTHxHEIGHT, which must then be the picture's.
-        output_format, output_compression: "png", "jpeg" or "webp"; 0 to 100, quality of the last
-            two.
-        partial_images: previews wanted, 0 to 3.
-        stream: answer with server-sent events.
-        model: the served model's name, or None.
+        parameters: arguments of `EditRequest`, not validated yet.
+        mask_format: how to read the mask.
+        n: number of edits, with consecutive seeds.
+        size: "auto", or WIDTHxHEIGHT, which must equal the image's size.
+        output_format: "png", "jpeg" or "webp".
+        output_compression: quality of JPEG and WebP, 0 to 100.
+        partial_images: number of previews, 0 to 3.
+        stream: respond with server-sent events.
+        model: the requested model name, or None.
     """
 
     image: bytes
@@ -59,7 +63,7 @@ class EditForm:
     model: str | None = None
 
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
-        """The n edits, checked; raises InvalidRequest."""
+        """Return the n validated edits of a decoded image. Raises InvalidRequest."""
         first = EditRequest.from_parameters(image, self.parameters, mask_image=mask)
         more = [
             EditRequest.from_parameters(image, {**self.parameters, "seed": first.seed + k}, mask)
@@ -68,203 +72,152 @@ class EditForm:
         return [first, *more]
 
 
-async def read(
+# -- reading the request ---------------------------------------------------------------------------
+
+
+async def read_form(
     request: Request, settings: Settings, uploads: asyncio.Semaphore, *, mask_only: bool = False
 ) -> EditForm:
-    """The order in a request's body; raises ApiError. `uploads` bounds how many are read at once,
-    since every one lies in memory."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "multipart/form-data":
+    """Read and parse the request body. Raises ApiError.
+
+    `uploads` limits how many bodies are in memory at the same time.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != "multipart/form-data":
         raise ApiError(
             415,
             "unsupported_media_type",
-            f"The body is of type {kind[:80] or 'none at all'}, but must be multipart/form-data "
-            "with the picture in a field named image.",
+            f"The body's content type is {content_type[:80] or 'missing'}, but must be "
+            "multipart/form-data with the image in a field named image.",
         )
     if "content-encoding" in request.headers:
-        raise ApiError(415, "unsupported_encoding", "Send the body as it is, not compressed.")
+        message = "Content-Encoding is not supported; send the body uncompressed."
+        raise ApiError(415, "unsupported_encoding", message)
     try:
         async with asyncio.timeout(settings.upload_seconds), uploads:
-            form = await request.form(**bounds(settings))
+            form = await request.form(**parser_limits(settings))
     except TimeoutError:
-        raise too_slow(settings) from None
+        raise upload_timeout(settings) from None
     except HTTPException as error:
-        long = "exceeded maximum size" in str(error.detail)
-        status, code = (413, "too_large") if long else (400, "malformed_form")
-        message = f"The form cannot be read: {str(error.detail).rstrip('.')}."
+        too_large = "exceeded maximum size" in str(error.detail)
+        status, code = (413, "too_large") if too_large else (400, "malformed_form")
+        detail = str(error.detail).rstrip(".")
+        message = f"The form cannot be parsed: {detail}; send valid multipart/form-data."
         raise ApiError(status, code, message) from None
     try:
-        return await _order(form.multi_items(), settings, mask_only)
+        return await _parse_form(form.multi_items(), settings, mask_only)
     finally:
         await form.close()
 
 
-async def skip(request: Request, settings: Settings) -> None:
-    """Let a body pass unread."""
+async def discard_body(request: Request, settings: Settings) -> None:
+    """Read the body and ignore it, so that the client is able to read the response."""
     try:
         async with asyncio.timeout(settings.upload_seconds):
             async for _ in request.stream():
                 pass
     except TimeoutError:
-        raise too_slow(settings) from None
+        raise upload_timeout(settings) from None
 
 
-def bounds(settings: Settings) -> dict[str, int]:
-    """What a form's parser is bounded by."""
-    part = max(settings.max_prompt_bytes * 4, 65536)
-    return {"max_files": len(FILES) + 13, "max_fields": MAX_FIELDS, "max_part_size": part}
+def parser_limits(settings: Settings) -> dict[str, int]:
+    """Return the limits of Starlette's form parser."""
+    max_part_size = max(settings.max_prompt_bytes * 4, 65536)
+    return {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": max_part_size}
 
 
-def too_slow(settings: Settings) -> ApiError:
-    """A body that did not arrive in its time."""
+def upload_timeout(settings: Settings) -> ApiError:
+    """The body did not arrive in time."""
     message = f"The form did not arrive within {settings.upload_seconds:g} s; send it faster."
     return ApiError(408, "upload_timeout", message, headers={"Connection": "close"})
 
 
-async def _order(
+def requested_timeout(request: Request) -> float | None:
+    """Return the X-Request-Timeout header in seconds, or None. Raises ApiError."""
+    text = request.headers.get("x-request-timeout")
+    if text is None:
+        return None
+    seconds = finite_number(text)
+    if seconds is None or not 0 < seconds < MAX_TIMEOUT_SECONDS:
+        raise ApiError(
+            400,
+            "invalid_value",
+            f"X-Request-Timeout is {text[:40]!r}, but must be a positive number of seconds.",
+        )
+    return seconds
+
+
+# -- fields ----------------------------------------------------------------------------------------
+
+
+async def _parse_form(
     items: list[tuple[str, UploadFile | str]], settings: Settings, mask_only: bool
 ) -> EditForm:
-    known = MASK_FIELDS if mask_only else FIELDS
+    parsers = MASK_TEXT_FIELDS if mask_only else TEXT_FIELDS
+    texts, files = await _split_items(items, parsers)
+    if "image" not in files:
+        message = "The field image is missing; send the image as a file."
+        raise ApiError(400, "missing_field", message, "image")
+    if mask_only and "mask" in files:
+        message = "This endpoint finds the mask and does not accept one; leave the field out."
+        raise ApiError(400, "unknown_field", message, "mask")
+    _check_prompt_sizes(texts, settings)
+    values = {name: parsers[name](name, text) for name, text in texts.items()}
+    parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
+    for ignored in ("user", "response_format"):
+        values.pop(ignored, None)
+    if "prompt" not in parameters:
+        message = "The field prompt is missing; describe what the edited image should show."
+        raise ApiError(400, "missing_field", message, "prompt")
+    return EditForm(files["image"], files.get("mask"), parameters, **values)
+
+
+async def _split_items(
+    items: list[tuple[str, UploadFile | str]], parsers: Mapping[str, Parser]
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return the text fields and the files. Raises ApiError for unknown or repeated fields."""
     texts: dict[str, str] = {}
     files: dict[str, bytes] = {}
     for name, value in items:
-        if name in FILES:
-            place = "mask" if name == "mask" else "image"
-            if place in files:
-                raise _twice(place)
+        if name in FILE_FIELDS:
+            field = "mask" if name == "mask" else "image"
+            if field in files:
+                raise _duplicate_field(field)
             if not isinstance(value, UploadFile):
-                raise ApiError(400, "not_a_file", f"{place} is text, but must be a file.", place)
-            files[place] = await value.read()
-        elif name not in known:
-            raise _unknown(name, known)
+                message = f"{field} is text, but must be a file; send it as one."
+                raise ApiError(400, "not_a_file", message, field)
+            files[field] = await value.read()
+        elif name not in parsers:
+            raise _unknown_field(name, parsers)
         elif not isinstance(value, str):
-            raise ApiError(400, "not_text", f"{name} is a file, but must be text.", name)
+            message = f"{name} is a file, but must be text; send it as a plain field."
+            raise ApiError(400, "not_text", message, name)
         elif name in texts:
-            raise _twice(name)
+            raise _duplicate_field(name)
         else:
             texts[name] = value
-    if "image" not in files:
-        raise ApiError(400, "missing_field", "There is no image; send the picture as one.", "image")
-    if mask_only and "mask" in files:
-        raise ApiError(400, "unknown_field", "A mask is what this finds; leave it out.", "mask")
+    return texts, files
+
+
+def _check_prompt_sizes(texts: Mapping[str, str], settings: Settings) -> None:
     for name in PROMPTS:
         if len(texts.get(name, "").encode("utf-8", "surrogatepass")) > settings.max_prompt_bytes:
             raise ApiError(
                 400,
                 "too_long",
-                f"{name} has over {settings.max_prompt_bytes} bytes, but a model reads about 75 "
-                "words; shorten it.",
+                f"{name} has more than {settings.max_prompt_bytes} bytes, but the model reads only "
+                "about 75 words; shorten it.",
                 name,
             )
-    values = {name: known[name](name, text) for name, text in texts.items()}
-    parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
-    for ignored in ("user", "response_format"):
-        values.pop(ignored, None)
-    if "prompt" not in parameters:
-        raise ApiError(
-            400, "missing_field", "There is no prompt; say what should be there.", "prompt"
-        )
-    return EditForm(files["image"], files.get("mask"), parameters, **values)
 
 
-def _twice(name: str) -> ApiError:
-    return ApiError(400, "duplicate_field", f"{name} is given twice; send it once.", name)
+def _duplicate_field(name: str) -> ApiError:
+    message = f"{name} is present more than once; send it once."
+    return ApiError(400, "duplicate_field", message, name)
 
 
-def _unknown(name: str, known: Mapping[str, Any]) -> ApiError:
+def _unknown_field(name: str, parsers: Mapping[str, Parser]) -> ApiError:
     shown = name[:60].encode("ascii", "backslashreplace").decode()
-    close = difflib.get_close_matches(name[:60], [*known, *FILES], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"take some of {', '.join(known)}."
+    close = difflib.get_close_matches(name[:60], [*parsers, *FILE_FIELDS], n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(parsers)}."
     return ApiError(400, "unknown_field", f"There is no field {shown!r}; {hint}", shown)
-
-
-def _number(name: str, text: str) -> int | float:
-    whole = RANGES[name].whole
-    if whole and re.fullmatch(r"-?[0-9]{1,30}", text):
-        return int(text)
-    if not whole:
-        try:
-            number = float(text) if re.fullmatch(NUMBER, text) else math.nan
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise ApiError(
-        400, "invalid_value", f"{name} is {text[:40]!r}, but must be {RANGES[name]}.", name
-    )
-
-
-def _flag(name: str, text: str) -> bool:
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise ApiError(
-        400, "invalid_value", f"{name} is {text[:40]!r}, but must be true or false.", name
-    )
-
-
-def _text(name: str, text: str) -> str:
-    return text
-
-
-def _size(name: str, text: str) -> str:
-    if re.fullmatch(SIZE, text):
-        return text
-    message = f"{name} is {text[:40]!r}, but must be auto or WIDTHxHEIGHT of the picture itself."
-    raise ApiError(400, "invalid_value", message, name)
-
-
-def _between(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
-            return int(text)
-        message = f"{name} is {text[:40]!r}, but must be a whole number from {low} to {high}."
-        raise ApiError(400, "invalid_value", message, name)
-
-    return read
-
-
-def _one_of(*choices: str, why: str = "") -> Callable[[str, str], str]:
-    def read(name: str, text: str) -> str:
-        if text in choices:
-            return text
-        message = f"{name} is {text[:40]!r}, but must be {' or '.join(choices)}{why}."
-        raise ApiError(400, "invalid_value", message, name)
-
-    return read
-
-
-PROMPTS = ("prompt", "source_prompt", "negative_prompt")
-FIELDS: dict[str, Callable[[str, str], Any]] = {
-    **dict.fromkeys((*PROMPTS, "method"), _text),
-    **dict.fromkeys(RANGES, _number),
-    "composite": _flag,
-    "mask_format": _one_of("auto", "alpha", "white", "black"),
-    "n": _between(1, 10),
-    "size": _size,
-    "response_format": _one_of("b64_json", why=": pictures are not kept at addresses"),
-    "output_format": _one_of(*FORMATS),
-    "output_compression": _between(0, 100),
-    "partial_images": _between(0, 3),
-    "stream": _flag,
-    "model": _text,
-    "user": _text,
-}
-"""Every text field of an edit, and how it is read."""
-MASK_FIELDS = {
-    name: FIELDS[name]
-    for name in (
-        "prompt",
-        "source_prompt",
-        "num_inference_steps",
-        "num_maps_per_mask",
-        "mask_encode_strength",
-        "mask_thresholding_ratio",
-        "mask_dilation",
-        "seed",
-        "model",
-        "user",
-    )
-}
-"""Those that a mask alone depends on."""

@@ -1,12 +1,8 @@
-"""The door of several servers: reads a request whole, has one of them answer, passes that on.
+"""The front of several replicas: reads each request, dispatches it, and passes the response on.
 
-    Call    an HTTP request as plain data
-    play    a server's answer to a call
-    Gateway   the ASGI application in front
-
-Which server is `Carry`'s business; the front only says what to go by: an edit by its picture, since
-one server keeps that picture's trajectory, and a job by the server that has it. Nothing here knows
-what carries the calls.
+The gateway computes a routing key for each request. Edits of one image share a key, since the
+replica that edited an image has its trajectory in the cache. Requests for a job name the replica of
+the job. How a request reaches a replica is up to the `Dispatch` function.
 """
 
 from __future__ import annotations
@@ -17,180 +13,92 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from diffedit.server import forms
-from diffedit.server.errors import ApiError
+from diffedit.server.errors import ApiError, draining
+from diffedit.server.forwarding import ForwardedRequest
+from diffedit.server.metrics import Metrics
 from diffedit.server.settings import Settings
 
-READY_SECONDS = 2.0
-LEAVE_SECONDS = 5.0
-"""How long a server may take to notice that its client left, before it is cut off."""
-HOP = (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer")
+READYZ_SECONDS = 2.0
+"""Timeout of the readiness probe."""
+HOP_BY_HOP_HEADERS = (
+    *(b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"),
+    *(b"te", b"trailer"),
+)
+
+Dispatch = Callable[[ForwardedRequest], AsyncIterator[list[Message]]]
+"""Sends a request to a replica and yields the ASGI messages of the response.
+
+Raises `ReplicaLost` or `ReplicasBusy`.
+"""
 
 
-class Lost(Exception):
-    """A server went away with what it held."""
+class ReplicaLost(Exception):
+    """A replica died with the request."""
 
 
-class Full(Exception):
-    """No server takes anything more now."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """An HTTP request as plain data.
-
-    Attributes:
-        request_id, owner: as the door found them.
-        prefer: what its server is chosen by: "image:DIGEST" goes elsewhere where that is quicker,
-            "keep:DIGEST" and "server:NAME" do not; or nothing.
-    """
-
-    method: str
-    path: str
-    query: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    request_id: str
-    owner: str | None
-    prefer: str = ""
-
-    def scope(self) -> Scope:
-        """As ASGI has it."""
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "http",
-            "method": self.method,
-            "path": self.path,
-            "raw_path": self.path.encode(),
-            "query_string": self.query,
-            "root_path": "",
-            "headers": list(self.headers),
-            "client": None,
-            "server": None,
-            "state": {"request_id": self.request_id, "owner": self.owner},
-        }
-
-
-Carry = Callable[[Call], AsyncIterator[list[Message]]]
-"""Takes a call to a server; yields its answer as ASGI messages, raises `Lost` or `Full`."""
-
-
-async def play(app: ASGIApp, call: Call) -> AsyncIterator[list[Message]]:
-    """An application's answer to a call. To close it early is to leave as its client."""
-    messages: asyncio.Queue[Message | None] = asyncio.Queue()
-    left = asyncio.Event()
-    body: list[Message] = [{"type": "http.request", "body": call.body, "more_body": False}]
-
-    async def receive() -> Message:
-        if body:
-            return body.pop()
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        messages.put_nowait(message)
-
-    async def run() -> None:
-        try:
-            await app(call.scope(), receive, send)
-        finally:
-            messages.put_nowait(None)
-
-    running = asyncio.create_task(run())
-    try:
-        over = False
-        while not over:
-            found = [await messages.get()]
-            while not messages.empty():
-                found.append(messages.get_nowait())
-            over = found[-1] is None
-            if told := [message for message in found if message is not None]:
-                yield told
-        await running
-    finally:
-        left.set()
-        if not running.done():
-            await asyncio.wait([running], timeout=LEAVE_SECONDS)
-            running.cancel()
+class ReplicasBusy(Exception):
+    """No replica accepts more requests now."""
 
 
 class Gateway:
-    """The ASGI application in front. Behind `AuthMiddleware` and `AccessLog`, as every server is.
+    """ASGI application. Runs behind `AuthMiddleware` and `AccessLog`.
 
-    A call that is lost before any of its answer was sent is carried once more: an edit is a
-    function of its form alone. After that, and once an answer has begun, its client hears 503.
+    If a replica dies before it has sent any of its response, the request is dispatched once more,
+    which is safe because an edit depends on its form alone. Otherwise the client gets 503, or an
+    `error` event if the response is an event stream.
+
+    Args:
+        dispatch: sends requests to replicas.
+        settings: limits of uploads.
+        replica_metrics: returns the merged metrics of the replicas.
+
+    Attributes:
+        draining: whether new requests are refused because the server shuts down.
     """
 
     def __init__(
-        self, carry: Carry, settings: Settings, figures: Callable[[], Awaitable[str]]
+        self,
+        dispatch: Dispatch,
+        settings: Settings,
+        replica_metrics: Callable[[], Awaitable[str]],
     ) -> None:
         self.draining = False
-        self._carry, self._settings, self._figures = carry, settings, figures
+        self._dispatch, self._settings = dispatch, settings
+        self._replica_metrics = replica_metrics
         self._uploads = asyncio.Semaphore(settings.max_uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        scope["route"] = SimpleNamespace(path=_shape(scope["path"]))
-        own = {"/livez": self._live, "/metrics": self._told_figures}.get(scope["path"])
-        if own is not None and scope["method"] == "GET":
-            answer = await own()
-            await answer(scope, receive, send)
+        scope["route"] = SimpleNamespace(path=_route_template(scope["path"]))
+        own_routes = {"/livez": self._live, "/metrics": self._metrics}
+        if scope["method"] == "GET" and scope["path"] in own_routes:
+            response = await own_routes[scope["path"]]()
+            await response(scope, receive, send)
             return
-        call = await self._call(scope, receive)
-        if self.draining and (call.method == "POST" or call.path == "/readyz"):
-            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
-        limit = READY_SECONDS if scope["path"] == "/readyz" else None
+        request = await self._read_request(scope, receive)
+        if self.draining and (request.method == "POST" or request.path == "/readyz"):
+            raise draining()
         try:
-            async with asyncio.timeout(limit):
-                await self._pass_on(call, send)
+            async with asyncio.timeout(READYZ_SECONDS if request.path == "/readyz" else None):
+                await self._forward(request, send)
         except TimeoutError:
-            raise ApiError(503, "not_ready", "No server is ready.", retry_after=2) from None
+            message = "No replica is ready; try again in a moment."
+            raise ApiError(503, "not_ready", message, retry_after=2) from None
 
-    async def _pass_on(self, call: Call, send: Send) -> None:
-        stream = begun = False
-        for last in (False, True):
-            try:
-                async with aclosing(self._carry(call)) as answer:  # type: ignore[type-var]
-                    async for messages in answer:
-                        for message in messages:
-                            if message["type"] == "http.response.start":
-                                begun, stream = True, _is_stream(message)
-                            await send(message)
-                return
-            except Full:
-                why = "Every server has as much to do as it may take; try again a little later."
-                raise ApiError(429, "queue_full", why, retry_after=5) from None
-            except Lost:
-                gone = ApiError(
-                    503,
-                    "engine_lost",
-                    "The server that had this request has gone; send it again.",
-                    retry_after=1,
-                )
-                if begun and stream:
-                    told = f"event: error\r\ndata: {json.dumps(gone.body)}\r\n\r\n".encode()
-                    await send({"type": "http.response.body", "body": told, "more_body": False})
-                    return
-                if begun:
-                    raise  # half a picture cannot be mended; the connection ends
-                if last:
-                    raise gone from None
-
-    async def _call(self, scope: Scope, receive: Receive) -> Call:
-        """The request with all of its body, within the time that an upload may take."""
+    async def _read_request(self, scope: Scope, receive: Receive) -> ForwardedRequest:
+        """Read the whole request within `upload_seconds`."""
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(self._settings.upload_seconds), self._uploads:
@@ -198,72 +106,120 @@ class Gateway:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise ApiError(400, "malformed", "The request was not sent whole.")
+                        raise ApiError(400, "malformed", "The body is incomplete; send it again.")
                     chunks.append(message.get("body", b""))
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise forms.too_slow(self._settings) from None
-        call = Call(
+            raise forms.upload_timeout(self._settings) from None
+        request = ForwardedRequest(
             scope["method"],
             scope["path"],
             scope["query_string"],
-            tuple((name, value) for name, value in scope["headers"] if name not in HOP),
+            tuple(item for item in scope["headers"] if item[0] not in HOP_BY_HOP_HEADERS),
             b"".join(chunks),
             scope["state"]["request_id"],
             scope["state"]["owner"],
         )
-        return replace(call, prefer=await preference(call, self._settings))
+        return replace(request, routing_key=await routing_key(request, self._settings))
+
+    async def _forward(self, request: ForwardedRequest, send: Send) -> None:
+        """Dispatch a request, and once more if its replica dies before the response begins."""
+        response = _Response(send)
+        for last_attempt in (False, True):
+            try:
+                async with aclosing(self._dispatch(request)) as batches:  # type: ignore[type-var]
+                    async for messages in batches:
+                        await response.send(messages)
+                return
+            except ReplicasBusy:
+                message = "The queues of all replicas are full; try again a little later."
+                raise ApiError(429, "queue_full", message, retry_after=5) from None
+            except ReplicaLost:
+                error = ApiError(
+                    503,
+                    "engine_lost",
+                    "The replica that processed this request has stopped; send it again.",
+                    retry_after=1,
+                )
+                if response.is_event_stream:
+                    await response.end_with_error(error)
+                    return
+                if response.started:
+                    raise  # an incomplete image cannot be repaired: close the connection
+                if last_attempt:
+                    raise error from None
 
     async def _live(self) -> Response:
         return JSONResponse({"status": "live"})
 
-    async def _told_figures(self) -> Response:
-        return PlainTextResponse(
-            await self._figures(), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+    async def _metrics(self) -> Response:
+        return PlainTextResponse(await self._replica_metrics(), media_type=Metrics.content_type)
 
 
-async def preference(call: Call, settings: Settings) -> str:
-    """What a call's server is chosen by; see `Call.prefer`."""
-    if named := re.match(r"/v1/jobs/([\w]+)-", call.path):
-        return f"server:{named[1]}"
-    if call.method != "POST" or not call.body:
+class _Response:
+    """The response of a replica on its way to the client."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = self.is_event_stream = False
+
+    async def send(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message["type"] == "http.response.start":
+                content_type = Headers(raw=message["headers"]).get("content-type", "")
+                self.started = True
+                self.is_event_stream = content_type.startswith("text/event-stream")
+            await self._send(message)
+
+    async def end_with_error(self, error: ApiError) -> None:
+        """End an event stream with an `error` event."""
+        event = f"event: error\r\ndata: {json.dumps(error.body)}\r\n\r\n".encode()
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
+    """Return the key that chooses the replica of a request.
+
+    "image:DIGEST": an edit. Prefers the replica with this key, but a less busy one may take it.
+    "pinned:DIGEST": an edit with an Idempotency-Key. Always goes to the replica with this key.
+    "replica:NAME": a request for a job of this replica.
+    "": any replica.
+    """
+    if job := re.match(r"/v1/jobs/([\w]+)-", request.path):
+        return f"replica:{job[1]}"
+    if request.method != "POST" or not request.body:
         return ""
-    body: list[Message] = [{"type": "http.request", "body": call.body, "more_body": False}]
+    body: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
 
     async def receive() -> Message:
         return body.pop()
 
     try:
-        read = await Request(call.scope(), receive).form(**forms.bounds(settings))
+        form = await Request(request.scope(), receive).form(**forms.parser_limits(settings))
     except (MultiPartException, ValueError):
-        return ""  # any server can say what is wrong with it
+        return ""  # every replica refuses it alike
     try:
-        image = read.get("image") or read.get("image[]")
+        image = form.get("image") or form.get("image[]")
         if not isinstance(image, UploadFile):
             return ""
         digest = hashlib.sha256(await image.read()).hexdigest()[:32]
-        repeated = any(name == b"idempotency-key" for name, _ in call.headers)
-        return f"{'keep' if repeated else 'image'}:{digest}"
+        idempotent = any(name == b"idempotency-key" for name, _ in request.headers)
+        return f"{'pinned' if idempotent else 'image'}:{digest}"
     finally:
-        await read.close()
+        await form.close()
 
 
-def _is_stream(start: Message) -> bool:
-    kind = Headers(raw=start["headers"]).get("content-type", "")
-    return kind.startswith("text/event-stream")
-
-
-def _shape(path: str) -> str:
-    """A path without what is secret or endless in it, for the log."""
-    known = r"/v1/(images/edits|masks|models|jobs)|/(livez|readyz|metrics|openapi\.json)?"
-    if re.fullmatch(known, path):
+def _route_template(path: str) -> str:
+    """Return a path without job ids, for log and metrics; "other" if it is unknown."""
+    fixed = r"/v1/(images/edits|masks|models|jobs)|/(livez|readyz|metrics|openapi\.json)?"
+    if re.fullmatch(fixed, path):
         return path
-    found = re.fullmatch(r"/v1/jobs/[^/]+((?:/(?:events|image|mask))?)", path)
-    return f"/v1/jobs/{{job_id}}{found[1]}" if found else "other"
+    job = re.fullmatch(r"/v1/jobs/[^/]+((?:/(?:events|image|mask))?)", path)
+    return f"/v1/jobs/{{job_id}}{job[1]}" if job else "other"
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
+    """Acknowledge startup and shutdown; the gateway holds no resources."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -1,7 +1,7 @@
-"""Bytes from a stranger become a picture and a mask; results become bytes. Runs in the small pool.
+"""Decode untrusted image bytes and encode results. Runs in the image pool.
 
-The header alone decides whether a picture is decoded at all. Only PNG, JPEG and WebP are opened, by
-content; metadata is dropped.
+Only PNG, JPEG and WebP are opened, by content. The header is checked before anything is decoded.
+Metadata is dropped.
 """
 
 from __future__ import annotations
@@ -19,64 +19,71 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server import png
 from diffedit.server.errors import ApiError
-from diffedit.server.forms import EditForm, MaskFormat
+from diffedit.server.form_fields import MaskFormat
+from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MADE_BY = (
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
+PREVIEW_QUALITY = 80
+PROVENANCE_XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
     'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
     'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
     'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/'
     'compositeWithTrainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
 )
-"""What an edited picture says of itself, in IPTC's words: partly made by a trained model."""
+"""XMP metadata of every result: IPTC's term for an image partly made by a trained model."""
 
-Reading = Literal["alpha", "white", "black"]
+MaskConvention = Literal["alpha", "white", "black"]
+"""Which pixels of a mask are edited: transparent, white or black ones."""
+
+
+# -- decoding --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class DecodedOrder:
-    """A picture and mask that may be edited, as requests; how the mask was read."""
+class DecodedForm:
+    """The decoded image of a form, its n edits, and the convention its mask was read with."""
 
     requests: list[EditRequest]
     photo: Image.Image
-    mask_read_as: Reading | None
+    mask_read_as: MaskConvention | None
 
 
-def check_order(order: EditForm, settings: Settings) -> None:
-    """Refuse at once what its headers tell; raises ApiError."""
-    check_header(order.image, "image", settings)
-    if order.mask is not None:
-        check_header(order.mask, "mask", settings)
+def check_headers(form: EditForm, settings: Settings) -> None:
+    """Check the headers of the image and the mask. Raises ApiError."""
+    check_header(form.image, "image", settings)
+    if form.mask is not None:
+        check_header(form.mask, "mask", settings)
 
 
-def open_order(order: EditForm, settings: Settings) -> DecodedOrder:
-    """Decode everything an order holds; raises ApiError or InvalidRequest."""
-    photo = decode.load(order.image, max_pixels=settings.max_pixels)
-    if order.size not in ("auto", f"{photo.width}x{photo.height}"):
+def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
+    """Decode the image and the mask. Raises ApiError or InvalidRequest."""
+    photo = decode.load(form.image, max_pixels=settings.max_pixels)
+    if form.size not in ("auto", f"{photo.width}x{photo.height}"):
         raise ApiError(
             400,
             "invalid_value",
-            f"size is {order.size[:40]!r}, but an edit keeps the picture's own size, "
-            f"{photo.width}x{photo.height}; leave it out.",
+            f"size is {form.size[:40]!r}, but an edit keeps the size of the image, "
+            f"{photo.width}x{photo.height}; leave size out.",
             "size",
         )
     mask, read_as = None, None
-    if order.mask is not None:
-        mask, read_as = read_mask(order.mask, photo, order.mask_format)
-    return DecodedOrder(order.requests(photo, mask), photo, read_as)
+    if form.mask is not None:
+        mask, read_as = read_mask(form.mask, photo, form.mask_format)
+    return DecodedForm(form.requests(photo, mask), photo, read_as)
 
 
 def check_header(data: bytes, field: str, settings: Settings) -> None:
-    """Refuse by its first bytes what must not be decoded."""
+    """Check format and size by the header, without decoding. Raises ApiError."""
     if not data:
-        raise ApiError(400, "empty_file", f"{field} is empty; send the file again.", field)
+        message = f"{field} is an empty file; send the file again."
+        raise ApiError(400, "empty_file", message, field)
     try:
-        width, height = decode.size_of(data, FORMATS)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise ApiError(413, "too_many_pixels", _too_large(field, settings), field) from None
+        width, height = decode.size_of(data, INPUT_FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(field, settings) from None
+    except UnidentifiedImageError:
         raise ApiError(
             415,
             "unsupported_image",
@@ -85,67 +92,97 @@ def check_header(data: bytes, field: str, settings: Settings) -> None:
         ) from None
     except MemoryError:
         raise
-    except Exception:  # a parser may raise anything on damaged bytes
-        raise ApiError(
-            400, "damaged_image", f"{field} is damaged; save it again and send that.", field
-        ) from None
+    except Exception:  # PIL's parsers raise arbitrary exceptions on damaged bytes
+        raise _damaged(field) from None
     if max(width, height) > settings.max_side or width * height > settings.max_pixels:
-        raise ApiError(413, "too_many_pixels", _too_large(field, settings), field)
+        raise _too_many_pixels(field, settings)
 
 
-def _too_large(field: str, settings: Settings) -> str:
-    return (
-        f"{field} has more than {settings.max_pixels:,} pixels or a side over {settings.max_side}; "
-        "scale it down."
+def _too_many_pixels(field: str, settings: Settings) -> ApiError:
+    message = (
+        f"{field} has more than {settings.max_pixels:,} pixels or a side over {settings.max_side} "
+        "pixels; scale it down."
     )
+    return ApiError(413, "too_many_pixels", message, field)
 
 
-def read_mask(data: bytes, photo: Image.Image, how: MaskFormat) -> tuple[Image.Image, Reading]:
-    """The mask as L, 255 = edit, of the photograph's size, and how it was read; ApiError, or
-    InvalidRequest from `decode.load_mask`.
+def _damaged(field: str) -> ApiError:
+    message = f"{field} is damaged and cannot be decoded; save it again and send the new file."
+    return ApiError(400, "damaged_image", message, field)
 
-    "alpha": what is transparent is edited (OpenAI's convention). "white" and "black": what is
-    lighter or darker than middle grey. "auto": alpha where the mask has any, else white.
+
+def read_mask(
+    data: bytes, photo: Image.Image, mask_format: MaskFormat
+) -> tuple[Image.Image, MaskConvention]:
+    """Decode a mask.
+
+    Args:
+        data: the file's contents.
+        photo: the image; the mask must have the same size.
+        mask_format: "alpha": transparent pixels are edited, as in OpenAI's API. "white" or "black":
+            pixels lighter or darker than middle grey. "auto": "alpha" if the mask has transparency,
+            else "white".
+
+    Returns: PIL L, 255 = edit, and the convention that was used.
+
+    Raises ApiError, or InvalidRequest from `decode.load_mask`.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        clear = opened.has_transparency_data
-        if opened.size != photo.size and _upright(opened).size != photo.size:
+    with Image.open(io.BytesIO(data), formats=INPUT_FORMATS) as mask:
+        has_alpha = mask.has_transparency_data
+        if mask.size != photo.size and _upright(mask).size != photo.size:
             raise ApiError(
                 400,
                 "mask_size",
-                f"The mask has {opened.width}x{opened.height} pixels, but the picture has "
-                f"{photo.width}x{photo.height}; send one of the same size.",
+                f"The mask has {mask.width}x{mask.height} pixels, but the image has "
+                f"{photo.width}x{photo.height}; send a mask of the same size.",
                 "mask",
             )
-        if how == "alpha" and not clear:
+        if mask_format == "alpha" and not has_alpha:
             raise ApiError(
                 400,
                 "mask_without_alpha",
                 "mask_format is alpha, but the mask has no transparency; send white or black.",
                 "mask_format",
             )
-        read_as: Reading = how if how != "auto" else "alpha" if clear else "white"
+        read_as: MaskConvention = (
+            mask_format if mask_format != "auto" else "alpha" if has_alpha else "white"
+        )
         if read_as == "alpha":
-            alpha = _upright(opened).convert("RGBA").getchannel("A")
+            alpha = _upright(mask).convert("RGBA").getchannel("A")
             return alpha.point([255] * 128 + [0] * 128), read_as
     white = decode.load_mask(data, photo.size)
     return (white if read_as == "white" else ImageChops.invert(white)), read_as
 
 
 def _upright(mask: Image.Image) -> Image.Image:
-    """Decoded, and turned as its EXIF says."""
+    """Decode a mask and apply its EXIF orientation."""
     try:
         mask.load()
         return ImageOps.exif_transpose(mask)
     except MemoryError:
         raise
-    except Exception:  # a decoder may raise anything on damaged bytes
-        raise ApiError(400, "damaged_image", "mask is damaged; save it again.", "mask") from None
+    except Exception:  # PIL's decoders raise arbitrary exceptions on damaged bytes
+        raise _damaged("mask") from None
+
+
+# -- encoding --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EncodedEdit:
-    """One finished edit, encoded."""
+    """One finished edit, encoded.
+
+    Attributes:
+        image: in the requested format.
+        mask: PNG, 255 = edited.
+        heatmap: PNG, one grey level per latent cell.
+        cells: (width, height) of the heatmap.
+        canvas: (width, height) of the networks' input, in pixels.
+        timings: stage -> seconds.
+        rows: network -> rows.
+        mask_share: fraction of the image inside the mask.
+        max_abs_diff_outside_mask: 0 to 255, before encoding.
+    """
 
     image: bytes
     mask: bytes
@@ -161,48 +198,50 @@ class EncodedEdit:
 
     @property
     def size(self) -> int:
+        """Bytes of the three images."""
         return len(self.image) + len(self.mask) + len(self.heatmap)
 
 
-def answer(opened: DecodedOrder, result: EditResult, order: EditForm, factor: int) -> EncodedEdit:
-    """Everything of a result that a client may ask for; a latent cell is `factor` pixels wide."""
-    apart = ImageChops.difference(opened.photo, result.image)
-    outside = apart.histogram(ImageChops.invert(result.mask))  # of the pixels that had to stay
+def encode_edit(photo: Image.Image, result: EditResult, form: EditForm, factor: int) -> EncodedEdit:
+    """Encode a result. `factor` is the width of a latent cell in pixels."""
+    difference = ImageChops.difference(photo, result.image)
+    histogram_outside = difference.histogram(ImageChops.invert(result.mask))  # 256 bins per channel
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
+    height, width = (int(n) for n in levels.shape)
     return EncodedEdit(
-        image=encode(result.image, order.output_format, order.output_compression),
+        image=encode_image(result.image, form.output_format, form.output_compression),
         mask=png.encode(result.mask),
         heatmap=png.encode(Image.fromarray(levels)),
-        cells=(int(levels.shape[1]), int(levels.shape[0])),
-        canvas=(int(levels.shape[1]) * factor, int(levels.shape[0]) * factor),
+        cells=(width, height),
+        canvas=(width * factor, height * factor),
         seed=result.seed,
         warnings=result.warnings,
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
-        mask_share=round(result.mask.histogram()[255] / (apart.width * apart.height), 6),
+        mask_share=round(result.mask.histogram()[255] / (photo.width * photo.height), 6),
         max_abs_diff_outside_mask=max(
-            (place % 256 for place, count in enumerate(outside) if count), default=0
+            (index % 256 for index, count in enumerate(histogram_outside) if count), default=0
         ),
     )
 
 
-def encode(image: Image.Image, form: str, quality: int) -> bytes:
-    """A result in the format asked for, saying how it was made."""
-    if form == "png":
-        return png.encode(image, MADE_BY)
-    buffer = io.BytesIO()
-    if form == "jpeg":
-        image.save(buffer, "JPEG", quality=max(1, quality), subsampling=0, xmp=MADE_BY.encode())
+def encode_image(image: Image.Image, output_format: str, quality: int) -> bytes:
+    """Encode an image as PNG, JPEG or WebP, with `PROVENANCE_XMP`."""
+    if output_format == "png":
+        return png.encode(image, PROVENANCE_XMP)
+    buffer, xmp = io.BytesIO(), PROVENANCE_XMP.encode()
+    if output_format == "jpeg":
+        image.save(buffer, "JPEG", quality=max(1, quality), subsampling=0, xmp=xmp)
     else:
-        image.save(buffer, "WEBP", quality=quality, method=2, xmp=MADE_BY.encode())
+        image.save(buffer, "WEBP", quality=quality, method=2, xmp=xmp)
     return buffer.getvalue()
 
 
-def preview(sketch: Image.Image, order: EditForm) -> bytes:
-    """A preview in the result's format, coarsely."""
-    return encode(sketch, order.output_format, min(80, order.output_compression))
+def encode_preview(image: Image.Image, form: EditForm) -> bytes:
+    """Encode a preview in the format of the result, at a lower quality."""
+    return encode_image(image, form.output_format, min(PREVIEW_QUALITY, form.output_compression))
 
 
-def b64(data: bytes) -> str:
-    """Bytes as json carries them."""
+def to_base64(data: bytes) -> str:
+    """Encode bytes for a JSON string."""
     return base64.b64encode(data).decode()

@@ -1,6 +1,7 @@
-"""One order from its acceptance to its answer, and what is told of it meanwhile.
+"""The state of one request from admission to response, and its event history.
 
-Everything here runs on the event loop; it decides nothing.
+Everything here runs on the event loop. A `Job` stores state and events; `scheduler` and
+`job_runner` change them.
 """
 
 from __future__ import annotations
@@ -18,88 +19,110 @@ from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Event = tuple[int, str, dict[str, Any]]
+"""(event id, event name, payload)."""
 MAX_EVENTS = 256
 
 
 class Job:
-    """One order under way, or finished.
+    """One request, running or finished.
 
     Attributes:
-        id: made here, unguessable; behind the name of the server that has it, if it has one.
-        state, stage, progress: where it stands; progress in [0, 1].
-        answers: the finished edits. error: why there are none.
-        seconds: "queue", "open", "encode" and "total", of the front alone.
+        id: random, unguessable; prefixed with the replica's name if there is one.
+        form: what to do. Its images are released when the job finishes.
+        work_seconds: predicted seconds of device time.
+        deadline: end of the time limit, on `time.monotonic`'s clock.
+        mask_only: find the mask and stop.
+        owner: name of the API key, or None.
+        created: Unix time.
+        state, stage: see the API; stage is more detailed while the job runs.
+        progress: 0 to 1.
+        edits: finished edits, one per image.
+        error: the reason of a failure, or None.
+        timings: stage -> seconds, for the server's own stages: "queue", "open", "encode", "total".
+        handles: the submitted edits, while they run.
+        preview_tasks: previews in progress.
+        task: the task that runs the job.
+        slot_granted: set when the job may run.
+        finished_at: on `time.monotonic`'s clock, or None.
     """
 
     def __init__(
         self,
-        order: EditForm,
-        work: float,
+        form: EditForm,
+        work_seconds: float,
         deadline: float,
         *,
         mask_only: bool,
         request_id: str,
         owner: str | None,
-        name: str | None = None,
+        replica_name: str | None = None,
     ) -> None:
         token = secrets.token_hex(12)
-        self.id = f"{name}-{token}" if name else token
-        self.order, self.work, self.mask_only = order, work, mask_only
+        self.id = f"{replica_name}-{token}" if replica_name else token
+        self.form, self.work_seconds, self.mask_only = form, work_seconds, mask_only
         self.request_id, self.owner = request_id, owner
         self.created, self.deadline = time.time(), deadline
         self.state: State = "queued"
         self.stage = "queued"
         self.progress = 0.0
-        self.answers: list[EncodedEdit] = []
+        self.edits: list[EncodedEdit] = []
         self.mask_read_as: str | None = None
         self.error: ApiError | None = None
-        self.seconds: dict[str, float] = {}
-        self.pendings: list[EditHandle] = []
-        self.shares: dict[int, float] = {}
-        self.drawings: list[asyncio.Task[None]] = []
+        self.timings: dict[str, float] = {}
+        self.handles: list[EditHandle] = []
+        self.preview_tasks: list[asyncio.Task[None]] = []
         self.task: asyncio.Task[None] | None = None
-        self.turn = asyncio.Event()
+        self.slot_granted = asyncio.Event()
         self.finished_at: float | None = None
-        self._events: deque[tuple[int, str, dict[str, Any]]] = deque(maxlen=MAX_EVENTS)
-        self._number = 0
-        self._news = asyncio.Event()
+        self._progress_by_edit: dict[int, float] = {}
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._last_event_id = 0
+        self._new_event = asyncio.Event()
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         return self.state in ("succeeded", "failed", "cancelled")
 
     @property
-    def left(self) -> float:
-        """Seconds of work still to be done."""
-        return 0.0 if self.over else self.work * (1 - self.progress)
+    def remaining_seconds(self) -> float:
+        """Predicted seconds of device time left."""
+        return 0.0 if self.finished else self.work_seconds * (1 - self.progress)
 
     @property
     def size(self) -> int:
-        """Bytes that its pictures take."""
-        previews = sum(len(data.get("image", "")) for _, _, data in self._events)
-        return previews + sum(answer.size for answer in self.answers)
+        """Bytes of the stored results and previews."""
+        previews = sum(len(payload.get("image", "")) for _, _, payload in self._events)
+        return previews + sum(edit.size for edit in self.edits)
 
-    def tell(self, event: str, **data: Any) -> None:
-        """Add an event for whoever listens; of progress only the newest is kept."""
+    def update_progress(self, edit_index: int, stage: str, progress: float) -> None:
+        """Set the progress of one of the n edits, and emit an event."""
+        self._progress_by_edit[edit_index] = progress
+        self.stage = stage
+        self.progress = sum(self._progress_by_edit.values()) / self.form.n
+        self.emit("progress", stage=stage, progress=round(self.progress, 4))
+
+    def emit(self, event: str, **payload: Any) -> None:
+        """Append an event. Consecutive progress events replace each other."""
         if event == "progress" and self._events and self._events[-1][1] == "progress":
             self._events.pop()
-        self._number += 1
-        self._events.append((self._number, event, data))
-        self._news.set()
-        self._news = asyncio.Event()
+        self._last_event_id += 1
+        self._events.append((self._last_event_id, event, payload))
+        self._new_event.set()
+        self._new_event = asyncio.Event()
 
-    async def events(self, after: int = 0) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
-        """Every event past a number, then what comes, until the job is over."""
+    async def events(self, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events with an id above `after`, past and future, until the job finishes."""
         while True:
-            news, over = self._news, self.over
-            for number, event, data in [e for e in self._events if e[0] > after]:
-                after = number
-                yield number, event, data
-            if over:
+            new_event, finished = self._new_event, self.finished
+            for event in [event for event in self._events if event[0] > after]:
+                after = event[0]
+                yield event
+            if finished:
                 return
-            await news.wait()
+            await new_event.wait()
 
     async def wait(self) -> None:
-        """Until it is over, whoever else waits."""
+        """Wait until the job has finished."""
         async for _ in self.events():
             pass

@@ -1,4 +1,4 @@
-"""Prometheus metrics, read from the scheduler's and the batcher's own counters."""
+"""Prometheus metrics of one server, and the merged metrics of several."""
 
 from __future__ import annotations
 
@@ -9,114 +9,142 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.jobs import Job
 from diffedit.server.scheduler import Scheduler
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+"""Upper bounds of the histograms' buckets, in seconds."""
 EVENTS = ("accepted", "refused", "succeeded", "failed", "cancelled", "left")
+"""Job events that are exported from the start, before they first happen."""
 
 
 class Metrics:
-    """One server's figures."""
+    """The metrics of one server: counters, and the state of the scheduler and the engine."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        self._http = Counter(
-            "diffedit_http_requests", "Answers.", ["method", "route", "status"], registry=registry
+        self._registry = CollectorRegistry()
+        self._responses = Counter(
+            "diffedit_http_requests",
+            "HTTP responses by method, route and status.",
+            ["method", "route", "status"],
+            registry=self._registry,
         )
         self._latency = Histogram(
-            "diffedit_http_seconds", "Time to the end of an answer.", ["route"],
-            buckets=SECONDS, registry=registry,
-        )  # fmt: skip
+            "diffedit_http_seconds",
+            "Seconds from the request to the end of the response.",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
         self._stages = Histogram(
-            "diffedit_stage_seconds", "Time of an edit by stage.", ["stage"],
-            buckets=SECONDS, registry=registry,
-        )  # fmt: skip
-        self.registry.register(_Kept(engine_host, scheduler))
-        scheduler.on_end = self.job
+            "diffedit_stage_seconds",
+            "Seconds per stage of a finished edit.",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._registry.register(_StateCollector(engine_host, scheduler))
+        scheduler.on_finish = self.observe_job
 
-    def http(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One answer."""
-        self._http.labels(method, route, str(status)).inc()
+    def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a response."""
+        self._responses.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
-    def job(self, job: Job) -> None:
-        """One job at its end."""
-        for answer in job.answers:
-            for stage, seconds in answer.timings.items():
+    def observe_job(self, job: Job) -> None:
+        """Record the stages of a finished job."""
+        for edit in job.edits:
+            for stage, seconds in edit.timings.items():
                 self._stages.labels(stage).observe(seconds)
-        if "queue" in job.seconds:
-            self._stages.labels("queue").observe(job.seconds["queue"])
+        if "queue" in job.timings:
+            self._stages.labels("queue").observe(job.timings["queue"])
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
 
 
-class _Kept(Collector):
+class _StateCollector(Collector):
+    """Reads the state of the scheduler, the engine host and the batcher."""
+
     def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
         self._engine_host, self._scheduler = engine_host, scheduler
 
     def collect(self) -> Iterator[Metric]:
-        engine_host, scheduler = self._engine_host, self._scheduler
-        jobs = CounterMetricFamily("diffedit_jobs", "What became of orders.", labels=["event"])
-        for event, count in {**dict.fromkeys(EVENTS, 0), **scheduler.counts}.items():
+        yield self._job_events()
+        yield from self._gauges()
+        if self._engine_host.pipeline is not None:
+            yield from _network_counters(self._engine_host.pipeline)
+
+    def _job_events(self) -> Metric:
+        jobs = CounterMetricFamily("diffedit_jobs", "Job events by name.", labels=["event"])
+        counts = {**dict.fromkeys(EVENTS, 0), **self._scheduler.event_counts}
+        for event, count in counts.items():
             jobs.add_metric([event], count)
-        yield jobs
-        yield GaugeMetricFamily("diffedit_jobs_active", "Served now.", len(scheduler.active))
-        yield GaugeMetricFamily("diffedit_jobs_waiting", "In the queue.", len(scheduler.waiting))
-        yield GaugeMetricFamily(
-            "diffedit_backlog_seconds", "Accepted work to do.", scheduler.backlog
-        )
-        yield GaugeMetricFamily(
-            "diffedit_ready",
-            "1 where requests are taken.",
-            int(engine_host.warm and not scheduler.draining),
-        )
-        yield GaugeMetricFamily(
-            "diffedit_load_seconds", "The last opening and warm-up.", engine_host.load_seconds
-        )
-        pipe = engine_host.pipe
-        yield GaugeMetricFamily(
-            "diffedit_loaded", "1 where the model is in memory.", int(bool(pipe))
-        )
-        if pipe is None:
-            return
-        calls = CounterMetricFamily(
-            "diffedit_network_calls", "Calls since loading.", labels=["network"]
-        )
-        rows = CounterMetricFamily(
-            "diffedit_network_rows", "Rows that were run.", labels=["network"]
-        )
-        padded = CounterMetricFamily(
-            "diffedit_padded_rows", "Places filled with padding.", labels=["network"]
-        )
-        for net, count in list(pipe.batcher.calls.items()):
-            calls.add_metric([net], count)
-            rows.add_metric([net], pipe.batcher.rows[net])
-            padded.add_metric([net], pipe.batcher.padded_rows(net))
-        yield calls
-        yield rows
-        yield padded
+        return jobs
+
+    def _gauges(self) -> Iterator[Metric]:
+        engine_host, scheduler = self._engine_host, self._scheduler
+        ready = engine_host.warm and not scheduler.draining
+        loaded = engine_host.pipeline is not None
+        for name, description, value in (
+            ("diffedit_jobs_active", "Running jobs.", len(scheduler.active)),
+            ("diffedit_jobs_waiting", "Queued jobs.", len(scheduler.waiting)),
+            (
+                "diffedit_backlog_seconds",
+                "Predicted seconds of work in running and queued jobs.",
+                scheduler.backlog_seconds,
+            ),
+            ("diffedit_ready", "1 if the server accepts requests.", int(ready)),
+            (
+                "diffedit_load_seconds",
+                "Duration of the last model load and warm-up in seconds.",
+                engine_host.load_seconds,
+            ),
+            ("diffedit_loaded", "1 if the model is in memory.", int(loaded)),
+        ):
+            yield GaugeMetricFamily(name, description, value)
 
 
-def merged(texts: Mapping[str, str]) -> str:
-    """Several servers' figures as one text, with the label `replica`; `texts` by its values."""
+def _network_counters(pipeline: DiffEditPipeline) -> Iterator[Metric]:
+    calls = CounterMetricFamily(
+        "diffedit_network_calls", "Network calls since the model was loaded.", labels=["network"]
+    )
+    rows = CounterMetricFamily(
+        "diffedit_network_rows", "Rows run since the model was loaded.", labels=["network"]
+    )
+    padded = CounterMetricFamily(
+        "diffedit_padded_rows", "Padding rows since the model was loaded.", labels=["network"]
+    )
+    batcher = pipeline.batcher
+    for net, count in list(batcher.calls.items()):
+        calls.add_metric([net], count)
+        rows.add_metric([net], batcher.rows[net])
+        padded.add_metric([net], batcher.padded_rows(net))
+    yield from (calls, rows, padded)
+
+
+def merge_metrics(text_by_replica: Mapping[str, str]) -> str:
+    """Merge the metrics of several replicas. Each sample gets the label `replica`."""
     families: dict[str, Metric] = {}
-    for name, text in sorted(texts.items()):
+    for replica, text in sorted(text_by_replica.items()):
         for family in text_string_to_metric_families(text):
-            kept = families.setdefault(
+            merged = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type)
             )
             for sample in family.samples:
-                kept.samples.append(sample._replace(labels={**sample.labels, "replica": name}))
+                labels = {**sample.labels, "replica": replica}
+                merged.samples.append(sample._replace(labels=labels))
     registry = CollectorRegistry()
-    registry.register(_Read(list(families.values())))
+    registry.register(_FixedCollector(list(families.values())))
     return generate_latest(registry).decode()
 
 
-class _Read(Collector):
+class _FixedCollector(Collector):
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 

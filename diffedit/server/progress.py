@@ -1,4 +1,4 @@
-"""What the engine's thread tells of an edit, brought to the event loop: progress and previews."""
+"""Progress and previews of an edit: from callbacks on the engine's thread to events of a job."""
 
 from __future__ import annotations
 
@@ -16,69 +16,78 @@ from diffedit.request import EditRequest
 from diffedit.server import image_codec, previews
 from diffedit.server.jobs import Job
 
-PROGRESS_SECONDS = 0.05
-"""At most one progress event in this time: a call may take less than a millisecond."""
+MIN_EVENT_INTERVAL = 0.05
+"""Seconds between two progress events of one stage; a network call may take less than 1 ms."""
 
 
 class ProgressReporter:
-    """What the engine's thread tells of one edit, brought to the event loop."""
+    """Reports the progress and the previews of one edit to its job.
+
+    Args:
+        job: receives the events.
+        index: which of the job's n edits this is; only the first one has previews.
+        request: the edit.
+        rgb_map: the prior of the preview map, see `CostModel`.
+        pool: renders the previews.
+
+    Attributes:
+        handle: the submitted edit; to be set by the caller.
+        on_step: the callback for decoding steps, or None if the client wants no previews.
+    """
 
     def __init__(
         self,
         job: Job,
-        place: int,
+        index: int,
         request: EditRequest,
-        colours: NDArray[np.float32],
+        rgb_map: NDArray[np.float32],
         pool: ThreadPoolExecutor,
     ) -> None:
-        """`place`: which of a job's n edits `request` is; `colours`: see `CostModel`."""
-        self._job, self._place, self._table, self._pool = job, place, colours, pool
+        self._job, self._index, self._rgb_map, self._pool = job, index, rgb_map, pool
         self._loop = asyncio.get_running_loop()
-        self._last, self._stage = 0.0, ""
-        self._steps = self._shown = 0
-        self._in_order = asyncio.Lock()
-        self.pending: asyncio.Future[EditHandle] = self._loop.create_future()
-        depth = max(1, round(request.num_inference_steps * request.strength))
-        wanted = job.order.partial_images if not place else 0
-        self._moments = {round(depth * (k + 1) / (wanted + 1)) for k in range(wanted)}
-        self.show = self._show if wanted else None
+        self._last_report, self._last_stage = 0.0, ""
+        self._steps_done = self._previews_started = 0
+        self._preview_order = asyncio.Lock()
+        self.handle: asyncio.Future[EditHandle] = self._loop.create_future()
+        steps = max(1, round(request.num_inference_steps * request.strength))
+        count = job.form.partial_images if index == 0 else 0
+        self._preview_steps = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
+        self.on_step = self._on_step if count else None
 
-    def rows(self, stage: str, done: int, total: int) -> None:
-        """On the engine's thread, after each call."""
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Callback after each network call, on the engine's thread."""
         now = time.monotonic()
-        if stage == self._stage and done < total and now - self._last < PROGRESS_SECONDS:
+        recent = now - self._last_report < MIN_EVENT_INTERVAL
+        if stage == self._last_stage and done < total and recent:
             return
-        self._last, self._stage = now, stage
-        self._loop.call_soon_threadsafe(self._progress, stage, done / max(1, total))
+        self._last_report, self._last_stage = now, stage
+        self._loop.call_soon_threadsafe(self._report, stage, done / max(1, total))
 
-    def _progress(self, stage: str, share: float) -> None:
-        job = self._job
-        if job.over:
-            return
-        job.shares[self._place] = share
-        job.stage, job.progress = stage, sum(job.shares.values()) / job.order.n
-        job.tell("progress", stage=stage, progress=round(job.progress, 4))
+    def _report(self, stage: str, progress: float) -> None:
+        if not self._job.finished:
+            self._job.update_progress(self._index, stage, progress)
 
-    def _show(self, latent: Tensor, x0: Tensor) -> None:
-        """On the engine's thread, after each decoding step."""
-        self._steps += 1
-        if self._steps in self._moments:
-            both = torch.stack([latent, x0]).float().cpu().numpy()
-            self._loop.call_soon_threadsafe(self._sketch, both)
+    def _on_step(self, latent: Tensor, x0: Tensor) -> None:
+        """Callback after each decoding step, on the engine's thread."""
+        self._steps_done += 1
+        if self._steps_done in self._preview_steps:
+            latents = torch.stack([latent, x0]).float().cpu().numpy()
+            self._loop.call_soon_threadsafe(self._start_preview, latents)
 
-    def _sketch(self, both: NDArray[np.float32]) -> None:
-        self._job.drawings.append(asyncio.create_task(self._draw(both, self._shown)))
-        self._shown += 1
+    def _start_preview(self, latents: NDArray[np.float32]) -> None:
+        task = asyncio.create_task(self._preview(latents, self._previews_started))
+        self._job.preview_tasks.append(task)
+        self._previews_started += 1
 
-    async def _draw(self, both: NDArray[np.float32], index: int) -> None:
-        pending = await self.pending
+    async def _preview(self, latents: NDArray[np.float32], index: int) -> None:
+        handle = await self.handle
 
-        def draw() -> bytes:
-            table = previews.fit(both[1:], pending.canvas[None], prior=self._table)
-            picture = pending.render_preview(previews.colours(both[0], table))
-            return image_codec.preview(picture, self._job.order)
+        def render() -> bytes:
+            rgb_map = previews.fit_rgb_map(latents[1:], handle.canvas[None], prior=self._rgb_map)
+            image = handle.render_preview(previews.latent_to_rgb(latents[0], rgb_map))
+            return image_codec.encode_preview(image, self._job.form)
 
-        async with self._in_order:
-            data = await self._loop.run_in_executor(self._pool, draw)
-        if not self._job.over:
-            self._job.tell("preview", index=index, image=image_codec.b64(data))
+        async with self._preview_order:
+            data = await self._loop.run_in_executor(self._pool, render)
+        if not self._job.finished:
+            self._job.emit("preview", index=index, image=image_codec.to_base64(data))

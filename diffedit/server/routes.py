@@ -1,13 +1,8 @@
-"""The endpoints: a form in, a job at the scheduler, its answer out. They decide nothing else."""
+"""The endpoints: parse a form, admit a job, send its result."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from importlib import resources
 from typing import Any
@@ -16,21 +11,27 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from diffedit.server import forms, responses, schema
+from diffedit.server import forms, idempotency, responses, schema
 from diffedit.server.auth import PAGE_PATHS
 from diffedit.server.engine_host import EngineHost
-from diffedit.server.errors import ApiError
+from diffedit.server.errors import ApiError, draining, engine_lost, not_ready
+from diffedit.server.forms import EditForm
+from diffedit.server.idempotency import IdempotencyKeys
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.metrics import Metrics
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 
-KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
-TOLD_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
+MEDIA_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+}
+PUBLIC_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
+"""Settings that GET /v1/models returns."""
 PING_SECONDS = 15
-MAX_KEYS = 10_000
-MAX_WORD = 256
 
 
 class Routes:
@@ -39,18 +40,14 @@ class Routes:
     def __init__(
         self, engine_host: EngineHost, scheduler: Scheduler, metrics: Metrics, settings: Settings
     ) -> None:
-        self.engine_host, self.scheduler, self.metrics, self.settings = (
-            engine_host,
-            scheduler,
-            metrics,
-            settings,
-        )
-        self._dropping: set[asyncio.Task[None]] = set()
+        self._engine_host, self._scheduler = engine_host, scheduler
+        self._metrics, self._settings = metrics, settings
         self._uploads = asyncio.Semaphore(settings.max_uploads)
-        self._repeats: OrderedDict[tuple[str | None, str], tuple[str, str]] = OrderedDict()
+        self._idempotency_keys = IdempotencyKeys()
+        self._cancel_tasks: set[asyncio.Task[None]] = set()
 
     def router(self) -> APIRouter:
-        """Everything, under its paths."""
+        """Return a router with every endpoint."""
         router = APIRouter()
 
         def add(
@@ -58,283 +55,229 @@ class Routes:
         ) -> None:
             router.add_api_route(path, endpoint, methods=[method], summary=summary, **more)
 
-        refused = schema.EDIT_ERRORS
-        edited = schema.of_shape(schema.EDIT, "text/event-stream") | refused
-        edit = {"openapi_extra": schema.EDIT_FORM, "responses": edited}
-        masked = schema.of_shape(schema.MASK) | refused
-        mask = {"openapi_extra": schema.MASK_FORM, "responses": masked}
-        submit = {"openapi_extra": schema.JOB_FORM, "responses": schema.ACCEPTED | refused}
-        job = {"responses": schema.of_shape(schema.JOB) | schema.errors(404)}
-        events = schema.of_type("text/event-stream") | schema.errors(404)
-        of_job = schema.errors(400, 404, 409, 410, 413, 415, 422, 503)
-        image = schema.of_type(*(f"image/{name}" for name in forms.FORMATS)) | of_job
-        plain: dict[str, Any] = {"response_class": Response}
-
-        add("POST", "/v1/images/edits", self.edit, "Edit a picture", **edit)
-        add("POST", "/v1/masks", self.mask, "Find the mask alone", **mask)
-        add("POST", "/v1/jobs", self.submit, "Edit in the background", status_code=202, **submit)
-        add("GET", "/v1/jobs/{job_id}", self.state, "Where a job stands", **job)
-        add("DELETE", "/v1/jobs/{job_id}", self.cancel, "Cancel a job", **job)
+        raw: dict[str, Any] = {"response_class": Response}
+        add("POST", "/v1/images/edits", self.edit, "Edit an image", **schema.EDIT_ROUTE)
+        add("POST", "/v1/masks", self.mask, "Find a mask", **schema.MASK_ROUTE)
+        add("POST", "/v1/jobs", self.submit, "Create a job", status_code=202, **schema.SUBMIT_ROUTE)
+        job_path = "/v1/jobs/{job_id}"
+        add("GET", job_path, self.job, "Get a job", **schema.JOB_ROUTE)
+        add("DELETE", job_path, self.cancel, "Cancel a job", **schema.JOB_ROUTE)
         add(
-            "GET", "/v1/jobs/{job_id}/events", self.events, "Follow a job",
-            response_class=EventSourceResponse, responses=events, openapi_extra=schema.RESUME,
+            "GET", f"{job_path}/events", self.events, "Stream the events of a job",
+            response_class=EventSourceResponse, **schema.EVENTS_ROUTE,
         )  # fmt: skip
-        add("GET", "/v1/jobs/{job_id}/image", self.image, "Its picture", **plain, responses=image)
-        mask_image = schema.of_type("image/png") | of_job
-        add(
-            "GET", "/v1/jobs/{job_id}/mask", self.mask_of, "Its mask", **plain, responses=mask_image
-        )
-        add("GET", "/v1/models", self.models, "What is served", responses=schema.errors())
-        text = schema.of_type("text/plain") | schema.errors()
-        add("GET", "/metrics", self.figures, "Figures for Prometheus", **plain, responses=text)
-        add("GET", "/livez", self.live, "The process runs", responses=schema.errors())
-        add("GET", "/readyz", self.ready, "Requests are taken", responses=schema.errors(503))
+        image, mask = schema.IMAGE_ROUTE, schema.MASK_IMAGE_ROUTE
+        add("GET", f"{job_path}/image", self.image, "Get an edited image", **raw, **image)
+        add("GET", f"{job_path}/mask", self.job_mask, "Get a mask", **raw, **mask)
+        add("GET", "/v1/models", self.models, "List models", **schema.PLAIN_ROUTE)
+        add("GET", "/metrics", self.metrics, "Prometheus metrics", **raw, **schema.METRICS_ROUTE)
+        add("GET", "/livez", self.live, "Liveness probe", **schema.PLAIN_ROUTE)
+        add("GET", "/readyz", self.ready, "Readiness probe", **schema.READY_ROUTE)
         for path in PAGE_PATHS:
             add("GET", path, self.page, "The page", include_in_schema=False)
         return router
 
-    # -- edits ----------------------------------------------------------------------------------
+    # -- edits -------------------------------------------------------------------------------------
 
     async def edit(self, request: Request) -> Response:
-        """Find the mask (or take yours), repaint it, give the picture back."""
-        order = await self._order(request)
-        job = self._admit(request, order)
-        if order.stream:
+        """Edit an image inside a mask, which is either uploaded or found from the prompts.
+
+        The edit stops if the client disconnects.
+        """
+        form = await self._read_form(request)
+        job = self._admit(request, form)
+        if form.stream:
             return EventSourceResponse(self._stream(job), ping=PING_SECONDS)
-        await self._attend(request, job)
-        return _json(responses.edit_answer(job), job)
+        await self._run_for_client(request, job)
+        return responses.edit_response(job)
 
     async def mask(self, request: Request) -> Response:
-        """The mask and the heatmap that it is cut from."""
-        order = await self._order(request, mask_only=True)
-        job = self._admit(request, order, mask_only=True)
-        await self._attend(request, job)
-        return _json(responses.mask_answer(job), job)
+        """Find the mask for an edit, and return it with the heatmap it is thresholded from."""
+        form = await self._read_form(request, mask_only=True)
+        job = self._admit(request, form, mask_only=True)
+        await self._run_for_client(request, job)
+        return responses.mask_response(job)
 
     async def submit(self, request: Request) -> Response:
-        """EncodedEdit at once with an id; `Idempotency-Key` makes repeating it safe."""
-        word = request.headers.get("idempotency-key", "")
-        if len(word) > MAX_WORD:
-            raise ApiError(
-                400, "invalid_value", f"Idempotency-Key has over {MAX_WORD} letters; shorten it."
-            )
-        key = request.state.owner, word
-        known = self._repeats.get(key) if word else None
-        order = await self._order(request, known=known is not None)
-        body = _digest(order)
-        if known:
-            if known[1] != body:
-                raise ApiError(
-                    422,
-                    "idempotency_key_reused",
-                    "This Idempotency-Key came with another body before; take a new one.",
-                )
-            if job := self.scheduler.jobs.get(known[0]):
+        """Start an edit in the background and return its job.
+
+        Repeating a request with the same `Idempotency-Key` returns the same job.
+        """
+        key = request.headers.get("idempotency-key", "")
+        idempotency.check_key(key)
+        earlier = self._idempotency_keys.find(request.state.owner, key)
+        form = await self._read_form(request, accept_always=earlier is not None)
+        if earlier is not None:
+            idempotency.check_same_form(earlier, form)
+            if job := self._scheduler.store.get(earlier.job_id):
                 return self._accepted(job)
-        job = self._admit(request, order)
-        if word:
-            self._repeats[key] = job.id, body
-            while len(self._repeats) > MAX_KEYS:
-                self._repeats.popitem(last=False)
+        job = self._admit(request, form)
+        self._idempotency_keys.record(request.state.owner, key, job.id, form)
         return self._accepted(job)
 
-    # -- jobs -----------------------------------------------------------------------------------
+    # -- jobs --------------------------------------------------------------------------------------
 
-    async def state(self, request: Request, job_id: str) -> dict[str, Any]:
-        """State, place in the queue, stage and progress."""
-        return responses.job_state(self._job(request, job_id), self.scheduler)
+    async def job(self, request: Request, job_id: str) -> dict[str, Any]:
+        """Return state, queue position, stage and progress of a job."""
+        return self._status(self._find_job(request, job_id))
 
     async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
-        """Stops it within one network call; a finished job stays as it is."""
-        job = self._job(request, job_id)
-        await self.scheduler.cancel(job)
-        return responses.job_state(job, self.scheduler)
+        """Cancel a job within one network call. A finished job is left unchanged."""
+        job = self._find_job(request, job_id)
+        await self._scheduler.cancel(job)
+        return self._status(job)
 
     async def events(self, request: Request, job_id: str) -> Response:
-        """Server-sent events state, progress, preview and done; resumes after `Last-Event-ID`."""
-        job = self._job(request, job_id)
-        last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
-
-        async def told() -> AsyncIterator[ServerSentEvent]:
-            async for number, event, data in job.events(after):
-                yield ServerSentEvent(json.dumps(data), event=event, id=str(number))
-
-        return EventSourceResponse(told(), ping=PING_SECONDS)
+        """Stream the events state, progress, preview and done. Resumes after `Last-Event-ID`."""
+        job = self._find_job(request, job_id)
+        last_id = request.headers.get("last-event-id", "")
+        valid = last_id.isascii() and last_id.isdigit() and len(last_id) < 10
+        after = int(last_id) if valid else 0
+        events = (responses.job_event(*event) async for event in job.events(after))
+        return EventSourceResponse(events, ping=PING_SECONDS)
 
     async def image(self, request: Request, job_id: str, index: int = 0) -> Response:
-        """The edited picture; `index` chooses among n."""
-        answer, job = self._answer(request, job_id, index)
-        return Response(answer.image, media_type=f"image/{job.order.output_format}")
+        """Return the edited image; `index` selects one of the n edits."""
+        edit, job = self._find_edit(request, job_id, index)
+        return Response(edit.image, media_type=f"image/{job.form.output_format}")
 
-    async def mask_of(self, request: Request, job_id: str, index: int = 0) -> Response:
-        """The mask that was edited under, 255 = edited."""
-        answer, _ = self._answer(request, job_id, index)
-        return Response(answer.mask, media_type="image/png")
+    async def job_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
+        """Return the mask of an edit, 255 = edited."""
+        edit, _ = self._find_edit(request, job_id, index)
+        return Response(edit.mask, media_type="image/png")
 
-    # -- the server itself ----------------------------------------------------------------------
+    # -- the server itself -------------------------------------------------------------------------
 
     async def models(self) -> dict[str, Any]:
-        """The one model that is served, with the sizes it sees."""
-        pipe = self.engine_host.pipe
-        model = {"id": self.engine_host.model, "object": "model", "owned_by": "local", "created": 0}
-        if pipe is not None:
-            model |= {"backend": pipe.describe(), "native_size": pipe.checkpoint.family.native_size}
-        limits = {name: getattr(self.settings, name) for name in TOLD_LIMITS}
+        """Return the served model and the limits of uploads."""
+        pipeline = self._engine_host.pipeline
+        model: dict[str, Any] = {
+            "id": self._engine_host.model, "object": "model", "owned_by": "local", "created": 0,
+        }  # fmt: skip
+        if pipeline is not None:
+            model |= {
+                "backend": pipeline.describe(),
+                "native_size": pipeline.checkpoint.family.native_size,
+            }
+        limits = {name: getattr(self._settings, name) for name in PUBLIC_LIMITS}
         return {"object": "list", "data": [model], "limits": limits}
 
-    async def figures(self) -> Response:
-        """Figures for Prometheus."""
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(self) -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(self._metrics.render(), media_type=Metrics.content_type)
 
     async def live(self) -> dict[str, str]:
-        """The process runs and its loop turns."""
+        """Succeeds while the event loop runs."""
         return {"status": "live"}
 
     async def ready(self) -> dict[str, Any]:
-        """Every profile was warmed up, the engine's thread answers, and nobody asked to stop."""
-        if self.engine_host.broken:
-            raise ApiError(503, "engine_lost", self.engine_host.broken, retry_after=10)
-        if self.scheduler.draining:
-            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
-        if not self.engine_host.warm:
-            raise ApiError(503, "not_ready", "The model is still being loaded.", retry_after=2)
-        return {"status": "ready", "loaded": self.engine_host.pipe is not None}
+        """Succeeds if the model was loaded, the engine works and the server is not draining."""
+        if self._engine_host.failure_reason:
+            raise engine_lost(self._engine_host.failure_reason)
+        if self._scheduler.draining:
+            raise draining()
+        if not self._engine_host.warm:
+            raise not_ready(retry_after=2)
+        return {"status": "ready", "loaded": self._engine_host.pipeline is not None}
 
     async def page(self, request: Request) -> Response:
-        """The page and its parts."""
+        """Return a file of the page."""
         name = request.url.path.lstrip("/") or "index.html"
         data = resources.files("diffedit.server").joinpath("page", name).read_bytes()
-        return Response(data, media_type=f"{KINDS[name.split('.')[-1]]}; charset=utf-8")
+        return Response(data, media_type=f"{MEDIA_TYPES[name.split('.')[-1]]}; charset=utf-8")
 
-    # -- parts ----------------------------------------------------------------------------------
+    # -- helpers -----------------------------------------------------------------------------------
 
-    async def _order(
-        self, request: Request, *, mask_only: bool = False, known: bool = False
-    ) -> forms.EditForm:
-        """What is asked for; a crowded server refuses before it reads, unless it is `known`."""
+    async def _read_form(
+        self, request: Request, *, mask_only: bool = False, accept_always: bool = False
+    ) -> EditForm:
+        """Read and check the form. A busy server refuses before it reads the body."""
         try:
-            if not known:
-                self.scheduler.check_open()
+            if not accept_always:
+                self._scheduler.check_accepting()
         except ApiError:
-            await forms.skip(request, self.settings)  # or the client would not hear the answer
+            await forms.discard_body(request, self._settings)
             raise
-        order = await forms.read(request, self.settings, self._uploads, mask_only=mask_only)
-        if order.model not in (None, self.engine_host.model):
+        form = await forms.read_form(request, self._settings, self._uploads, mask_only=mask_only)
+        served = self._engine_host.model
+        if form.model not in (None, served):
             raise ApiError(
                 404,
                 "model_not_found",
-                f"There is no model {order.model[:60]!r} here, only {self.engine_host.model!r}; "
-                "leave it out.",
+                f"There is no model {form.model[:60]!r}, only {served!r}; leave model out.",
                 "model",
             )
-        await self.scheduler.check(order)
-        return order
+        await self._scheduler.runner.check_headers(form)
+        return form
 
-    def _admit(self, request: Request, order: forms.EditForm, *, mask_only: bool = False) -> Job:
-        text = request.headers.get("x-request-timeout")
-        timeout = None
-        if text is not None:
-            try:  # as a form's numbers: whole, and without Python's underscores
-                timeout = float(text) if re.fullmatch(forms.NUMBER, text) else -1.0
-            except ValueError:
-                timeout = -1.0
-            if not 0 < timeout < 1e6:
-                raise ApiError(
-                    400, "invalid_value", "X-Request-Timeout must be a number of seconds."
-                )
-        return self.scheduler.admit(
-            order,
+    def _admit(self, request: Request, form: EditForm, *, mask_only: bool = False) -> Job:
+        return self._scheduler.admit(
+            form,
             mask_only=mask_only,
-            timeout=timeout,
+            timeout=forms.requested_timeout(request),
             request_id=request.state.request_id,
             owner=request.state.owner,
         )
 
-    async def _attend(self, request: Request, job: Job) -> None:
-        """Wait for a job together with its client; if the client leaves, the job ends."""
-        done = asyncio.create_task(job.wait())
-        gone = asyncio.create_task(_disconnect(request))
+    async def _run_for_client(self, request: Request, job: Job) -> None:
+        """Wait for a job, and cancel it if the client disconnects. Raises the job's error."""
+        finished = asyncio.create_task(job.wait())
+        disconnected = asyncio.create_task(_wait_for_disconnect(request))
         try:
-            await asyncio.wait([done, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not job.over:
-                self.scheduler.count("left")
+            await asyncio.wait([finished, disconnected], return_when=asyncio.FIRST_COMPLETED)
+            if not job.finished:
+                self._scheduler.count_event("left")
         finally:
-            gone.cancel()
-            done.cancel()
-            await self.scheduler.cancel(job)
-            self.scheduler.forget(job)
+            disconnected.cancel()
+            finished.cancel()
+            await self._scheduler.cancel(job)
+            self._scheduler.store.discard(job)
         if job.error is not None:
             raise job.error
 
     async def _stream(self, job: Job) -> AsyncIterator[ServerSentEvent]:
-        """OpenAI's events of an edit; who stops listening stops the edit."""
+        """Yield OpenAI's events for a job, and cancel it if the client disconnects."""
         try:
-            async for _, event, data in job.events():
-                if event == "preview":
-                    partial = {"b64_json": data["image"], "partial_image_index": data["index"]}
-                    yield _openai_event("image_edit.partial_image", job, partial)
+            async for _, name, payload in job.events():
+                if name == "preview":
+                    yield responses.preview_event(payload, job)
             if job.error is not None:
-                yield ServerSentEvent(json.dumps(job.error.body), event="error")
-            for answer in job.answers:
-                yield _openai_event("image_edit.completed", job, responses.edit_data(answer, job))
+                yield responses.error_event(job.error.body)
+            for edit in job.edits:
+                yield responses.completed_event(edit, job)
         finally:
-            if not job.over:
-                self.scheduler.count("left")
-            # In a task of its own: who was cut off may not wait for anything any more.
-            dropping = asyncio.create_task(self.scheduler.cancel(job))
-            self._dropping.add(dropping)
-            dropping.add_done_callback(self._dropping.discard)
-            self.scheduler.forget(job)
+            if not job.finished:
+                self._scheduler.count_event("left")
+            # A separate task, since this one must not await any more if it was cancelled itself.
+            cancel_task = asyncio.create_task(self._scheduler.cancel(job))
+            self._cancel_tasks.add(cancel_task)
+            cancel_task.add_done_callback(self._cancel_tasks.discard)
+            self._scheduler.store.discard(job)
 
-    def _job(self, request: Request, job_id: str) -> Job:
-        """A job of the key that asks for it; others' are not there."""
-        return self.scheduler.find(job_id, request.state.owner)
+    def _find_job(self, request: Request, job_id: str) -> Job:
+        return self._scheduler.store.find(job_id, request.state.owner)
 
-    def _answer(self, request: Request, job_id: str, index: int) -> tuple[EncodedEdit, Job]:
-        job = self._job(request, job_id)
-        if not job.over:
-            raise ApiError(
-                409, "not_finished", "The job is not finished; ask again.", "job_id", retry_after=1
-            )
+    def _find_edit(self, request: Request, job_id: str, index: int) -> tuple[EncodedEdit, Job]:
+        job = self._find_job(request, job_id)
+        if not job.finished:
+            message = "The job has not finished; try again in a moment."
+            raise ApiError(409, "not_finished", message, "job_id", retry_after=1)
         if job.error is not None:
             raise job.error
-        if not 0 <= index < len(job.answers):
-            raise ApiError(404, "no_such_image", f"The job has {len(job.answers)}.", "index")
-        return job.answers[index], job
+        count = len(job.edits)
+        if not 0 <= index < count:
+            message = f"index is {index}, but the job has {count} edits; count from 0."
+            raise ApiError(404, "no_such_image", message, "index")
+        return job.edits[index], job
+
+    def _status(self, job: Job) -> dict[str, Any]:
+        return responses.job_status(job, self._scheduler.queue_position(job))
 
     def _accepted(self, job: Job) -> JSONResponse:
-        headers = {"Location": f"/v1/jobs/{job.id}"}
-        return JSONResponse(responses.job_state(job, self.scheduler), 202, headers)
+        return JSONResponse(self._status(job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
-def _json(told: dict[str, Any], job: Job) -> JSONResponse:
-    return JSONResponse(told, headers={"Server-Timing": responses.server_timing(job)})
-
-
-def _openai_event(kind: str, job: Job, data: dict[str, Any]) -> ServerSentEvent:
-    common = {
-        "type": kind,
-        "created_at": int(time.time()),
-        "output_format": job.order.output_format,
-        "background": "opaque",
-        "quality": "auto",
-        "size": "auto",
-    }
-    return ServerSentEvent(json.dumps(common | data), event=kind)
-
-
-async def _disconnect(request: Request) -> None:
-    """Returns when the client has gone; the body was read before."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Return when the client has disconnected. The body has been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _digest(order: forms.EditForm) -> str:
-    """Everything an order says, as one word."""
-    parts = {k: v for k, v in vars(order).items() if k not in ("image", "mask", "parameters")}
-    told = json.dumps([parts, dict(order.parameters)], sort_keys=True, default=str).encode()
-    whole = hashlib.sha256(told)
-    for data in (order.image, order.mask or b""):
-        whole.update(hashlib.sha256(data).digest())
-    return whole.hexdigest()

@@ -1,7 +1,8 @@
-"""Running the application under uvicorn: signals, draining, the exit code, the log.
+"""Runs the application under uvicorn: signals, draining, exit code, log format.
 
-SIGTERM and SIGINT: not ready from now on, what is under way finishes, then exit 0; a second signal
-ends at once. A lost engine: exit 70, for a supervisor to start the process anew.
+The first SIGTERM or SIGINT makes the server not ready; running and queued jobs finish, then the
+process exits with 0. A second signal exits immediately. A failed engine exits with 70, so that a
+supervisor restarts the process.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
 from diffedit.server.settings import Settings
-from diffedit.server.timeouts import header_timeout
+from diffedit.server.timeouts import header_timeout_protocol
 from engine.errors import DiffEditError
 
 log = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70
+CLOSE_SECONDS = 5
+"""Time that open connections get after draining."""
+FAILURE_SECONDS = 0.5
+"""Time to send the 503 responses of running jobs after the engine has failed."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains first: it goes on listening until what is under way is finished."""
+    """A uvicorn server that keeps listening while it drains, and only then shuts down."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
@@ -40,16 +45,16 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                loop="asyncio",  # the same whatever else is installed
-                http=header_timeout(settings.upload_seconds),  # type: ignore[arg-type]  # makes protocols
+                loop="asyncio",  # not uvloop, even if it is installed
+                http=header_timeout_protocol(settings.upload_seconds),  # type: ignore[arg-type]
                 ws="none",
                 timeout_keep_alive=5,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
                 h11_max_incomplete_event_size=64 * 1024,
             )
         )
         self._app, self._settings = app, settings
-        self._ending: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: object = None) -> None:
@@ -57,85 +62,88 @@ class Server(uvicorn.Server):
         await super().serve(sockets)  # type: ignore[arg-type]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains, the second ends."""
-        if self._ending is not None or self._loop is None or not self.started:
+        """Drain on the first signal, exit on the second."""
+        if self._drain_task is not None or self._loop is None or not self.started:
             super().handle_exit(sig, frame)
             return
         self._app.state.scheduler.draining = True
-        self._loop.call_soon_threadsafe(self._begin)
+        self._loop.call_soon_threadsafe(self._start_draining)
 
-    def lost(self) -> None:
-        """The engine is lost, or was never there: answer what is held, then end."""
+    def on_engine_failure(self) -> None:
+        """Exit after the running jobs have been answered."""
         self._app.state.scheduler.draining = True
-        asyncio.get_running_loop().call_later(0.5, setattr, self, "should_exit", True)
+        loop = asyncio.get_running_loop()
+        loop.call_later(FAILURE_SECONDS, setattr, self, "should_exit", True)
 
-    def _begin(self) -> None:
-        if self._ending is None:
-            self._ending = asyncio.ensure_future(self._drain())
+    def _start_draining(self) -> None:
+        if self._drain_task is None:
+            self._drain_task = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
         scheduler, began = self._app.state.scheduler, time.monotonic()
-        log.info("draining: %d edits under way", len(scheduler.active) + len(scheduler.waiting))
+        log.info("draining %d jobs", len(scheduler.active) + len(scheduler.waiting))
         await scheduler.drain(self._settings.drain_seconds)
-        # Who follows a job by its id still wants to fetch it, and a balancer has to see the change.
+        # Clients fetch the results of their jobs, and load balancers notice that it is not ready.
         await asyncio.sleep(self._settings.linger_seconds)
-        log.info("drained after %.1f s", time.monotonic() - began)
+        log.info("drained in %.1f s", time.monotonic() - began)
         self.should_exit = True
 
 
 def run(app: FastAPI, settings: Settings) -> int:
-    """Serve until told to stop; returns the exit code. Raises what opening the model raised."""
+    """Serve until a signal arrives, and return the exit code.
+
+    Raises DiffEditError for an unsafe address. Exceptions from loading the model propagate.
+    """
     check_binding(settings)
     engine_host = app.state.engine_host
     server = Server(app, settings)
-    engine_host.on_lost = server.lost
+    engine_host.on_failure = server.on_engine_failure
     server.run()
-    if engine_host.failure is not None:
-        raise engine_host.failure
-    code = EX_SOFTWARE if engine_host.broken else 0
-    if (
-        engine_host.broken or engine_host.loading
-    ):  # a thread that hangs or loads would keep the process
+    if engine_host.load_error is not None:
+        raise engine_host.load_error
+    code = EX_SOFTWARE if engine_host.failure_reason else 0
+    if engine_host.failure_reason or engine_host.loading:
+        # A hung or loading thread would keep the process alive.
         sys.stderr.flush()
         os._exit(code)
     return code
 
 
 def check_binding(settings: Settings) -> None:
-    """Refuse to be reachable from elsewhere without keys."""
+    """Raise DiffEditError for an address beyond loopback without keys or host names."""
     if not settings.loopback and settings.api_keys is None and not settings.insecure:
         raise DiffEditError(
-            f"Listening on {settings.host} lets other machines in, and there is no key file; give "
-            "--api-keys FILE, or --insecure if something in front asks for keys."
+            f"The address {settings.host} is reachable from other machines, but there is no API "
+            "key file; give --api-keys FILE, or --insecure if a proxy checks the keys."
         )
     if not settings.loopback and settings.api_keys is None and not settings.allowed_hosts:
         raise DiffEditError(
-            "Without keys, pages of other sites could reach this server by a name of theirs; give "
-            "the names it is called by: --allowed-host edits.example.org"
+            "Without API keys, other sites could reach this server by DNS rebinding; give the host "
+            "names it is served under: --allowed-host edits.example.org"
         )
 
 
-class JsonLines(logging.Formatter):
-    """One json object a line; neither prompts nor pictures are ever logged."""
+class JsonFormatter(logging.Formatter):
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + "Z",
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
         for name in ("request_id", "status", "seconds"):
             if hasattr(record, name):
-                told[name] = getattr(record, name)
+                entry[name] = getattr(record, name)
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def log_to_stderr(*, as_json: bool) -> None:
-    """The server's log, for people or for machines."""
+    """Log to standard error, as text or as JSON lines."""
     handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(JsonLines() if as_json else plain)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if as_json else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("diffedit").setLevel(logging.INFO)

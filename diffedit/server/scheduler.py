@@ -1,7 +1,7 @@
-"""Who is served when: admission by seconds of work, a queue, deadlines, cancelling, results.
+"""Admission, queue, deadlines, cancellation and draining of jobs.
 
-Everything here runs on the event loop; what takes time runs in the small pool or on the engine's
-thread.
+Everything here runs on the event loop. `job_runner` does the work of a job, and `job_store` keeps
+its results.
 """
 
 from __future__ import annotations
@@ -10,307 +10,245 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
-from diffedit.handle import EditHandle
-from diffedit.pipeline import DiffEditPipeline
-from diffedit.server import image_codec
+from diffedit.request import EditRequest
 from diffedit.server.engine_host import EngineHost
-from diffedit.server.errors import ApiError, api_error, poisons
+from diffedit.server.errors import (
+    ApiError,
+    draining,
+    engine_lost,
+    is_device_failure,
+    not_ready,
+    to_api_error,
+)
 from diffedit.server.forms import EditForm
-from diffedit.server.image_codec import DecodedOrder
+from diffedit.server.job_runner import JobRunner
+from diffedit.server.job_store import JobStore
 from diffedit.server.jobs import Job, State
-from diffedit.server.progress import ProgressReporter
 from diffedit.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MAX_JOBS = 10_000
+LOGGED_ERRORS = ("internal_error", "model_unavailable")
+"""Error codes whose messages refer to the log; the exception is logged with its stack trace."""
 
 
 class Scheduler:
-    """Takes orders, serves at most `max_active` at a time, keeps results for a while.
+    """Admits jobs and runs at most `max_active` of them at a time, in order.
 
     Attributes:
-        draining: no order is taken any more.
-        counts: what happened so far, by name, for the metrics.
+        draining: whether new jobs are refused because the server shuts down.
+        event_counts: event -> count, for the metrics.
+        active, waiting: the running and the queued jobs.
+        store: every job by id.
+        runner: runs jobs.
+        on_finish: called with each finished job.
     """
 
     def __init__(
-        self, engine_host: EngineHost, settings: Settings, name: str | None = None
+        self, engine_host: EngineHost, settings: Settings, replica_name: str | None = None
     ) -> None:
-        self.engine_host, self.settings, self._name = engine_host, settings, name
+        self._engine_host, self._settings = engine_host, settings
+        self._replica_name = replica_name
         self.draining = False
-        self.counts: dict[str, int] = {}
-        self.pool = ThreadPoolExecutor(4, "pictures")
+        self.event_counts: Counter[str] = Counter()
         self.active: set[Job] = set()
         self.waiting: deque[Job] = deque()
-        self.jobs: OrderedDict[str, Job] = OrderedDict()
-        self.on_end: Callable[[Job], None] = lambda job: None
+        self.store = JobStore(settings)
+        self.runner = JobRunner(engine_host, settings)
+        self.on_finish: Callable[[Job], None] = lambda job: None
 
-    # -- admission ------------------------------------------------------------------------------
+    def count_event(self, name: str) -> None:
+        self.event_counts[name] += 1
+
+    # -- admission ---------------------------------------------------------------------------------
 
     @property
-    def backlog(self) -> float:
-        """Seconds of work that was accepted and is still to be done."""
-        return sum(job.left for job in [*self.active, *self.waiting])
+    def backlog_seconds(self) -> float:
+        """Predicted seconds of work left in the running and queued jobs."""
+        return sum(job.remaining_seconds for job in [*self.active, *self.waiting])
 
-    def check_open(self) -> None:
-        """Raise ApiError where no order is taken now, however small."""
-        if self.engine_host.broken:
-            raise ApiError(503, "engine_lost", self.engine_host.broken, retry_after=10)
+    def check_accepting(self) -> None:
+        """Raise ApiError if no job can be admitted now: 503 or 429."""
+        if self._engine_host.failure_reason:
+            raise engine_lost(self._engine_host.failure_reason)
         if self.draining:
-            raise ApiError(503, "draining", "The server is shutting down.", retry_after=5)
-        if self.engine_host.costs is None:
-            raise ApiError(503, "not_ready", "The model is still being loaded.", retry_after=5)
-        full = len(self.active) >= self.settings.max_active
-        if full and len(self.waiting) >= self.settings.max_waiting:
-            message = f"{len(self.waiting)} edits wait already; try again a little later."
-            raise self._refused(message, self.backlog / 2)
-        if self.active and self.backlog > self.settings.max_queue_seconds:
-            raise self._late(self.backlog, self.backlog - self.settings.max_queue_seconds)
-
-    def _late(self, backlog: float, excess: float) -> ApiError:
-        return self._refused(
-            f"There are {backlog:.0f} s of work before this edit; try again a little later.", excess
-        )
-
-    def _refused(self, message: str, seconds: float) -> ApiError:
-        self.count("refused")
-        return ApiError(429, "queue_full", message, retry_after=seconds)
+            raise draining()
+        if self._engine_host.cost_model is None:
+            raise not_ready(retry_after=5)
+        settings, backlog = self._settings, self.backlog_seconds
+        slots_full = len(self.active) >= settings.max_active
+        if slots_full and len(self.waiting) >= settings.max_waiting:
+            message = f"{len(self.waiting)} edits are queued already; try again a little later."
+            raise self._queue_full(message, retry_after=backlog / 2)
+        if self.active and backlog > settings.max_queue_seconds:
+            raise self._backlog_too_long(backlog, retry_after=backlog - settings.max_queue_seconds)
 
     def admit(
         self,
-        order: EditForm,
+        form: EditForm,
         *,
         mask_only: bool = False,
         timeout: float | None,
         request_id: str,
         owner: str | None = None,
     ) -> Job:
-        """Accept an order and start it, or raise ApiError: 503 while the server ends, 429 where the
-        queue is full, 400 where no server could keep the deadline."""
-        self.check_open()
-        assert self.engine_host.costs is not None
-        requests = order.requests(b"", b"" if order.mask is not None else None)
-        costs = self.engine_host.costs
-        work = sum(costs.work(r, mask_only=mask_only) for r in requests)
-        alone = max(costs.alone(requests[0], mask_only=mask_only), work)
-        limit = min(timeout or self.settings.request_seconds, self.settings.request_seconds)
-        backlog = self.backlog
-        if alone > limit:
-            raise ApiError(
-                400,
-                "deadline_impossible",
-                f"This edit takes about {alone:.1f} s here even alone, but has to be done in "
-                f"{limit:g} s; take fewer steps or allow more time.",
-            )
-        excess = max(backlog + work - self.settings.max_queue_seconds, backlog + alone - limit)
-        if backlog > 0 and excess > 0:
-            raise self._late(backlog, excess)
+        """Create a job and start or queue it.
+
+        Args:
+            form: what to do.
+            mask_only: find the mask and stop.
+            timeout: the client's time limit in seconds, or None; `request_seconds` is the maximum.
+            request_id: for the log.
+            owner: name of the API key.
+
+        Raises ApiError: 503 if the server is not ready or shutting down, 429 if the queue is full,
+        400 if the edit could not meet the time limit on an idle server.
+        """
+        self.check_accepting()
+        requests = form.requests(b"", b"" if form.mask is not None else None)
+        limit = min(timeout or self._settings.request_seconds, self._settings.request_seconds)
         job = Job(
-            order,
-            work,
+            form,
+            self._check_time(requests, limit, mask_only=mask_only),
             time.monotonic() + limit,
             mask_only=mask_only,
             request_id=request_id,
             owner=owner,
-            name=self._name,
+            replica_name=self._replica_name,
         )
-        self.jobs[job.id] = job
+        self.store.add(job)
         self.waiting.append(job)
-        self.count("accepted")
-        job.task = asyncio.create_task(self._serve(job), name=f"job {job.id}")
+        self.count_event("accepted")
+        job.task = asyncio.create_task(self._run(job), name=f"job {job.id}")
         return job
 
-    def position(self, job: Job) -> int:
-        """How many are served before it, among those that wait; 0 once it is served."""
+    def _check_time(self, requests: list[EditRequest], limit: float, *, mask_only: bool) -> float:
+        """Return the predicted work in seconds. Raises ApiError if it does not fit the limits."""
+        cost_model, backlog = self._engine_host.cost_model, self.backlog_seconds
+        assert cost_model is not None  # check_accepting
+        work = sum(cost_model.work_seconds(r, mask_only=mask_only) for r in requests)
+        latency = max(cost_model.latency_seconds(requests[0], mask_only=mask_only), work)
+        if latency > limit:
+            raise ApiError(
+                400,
+                "deadline_impossible",
+                f"This edit takes about {latency:.1f} s even on an idle server, but its time limit "
+                f"is {limit:g} s; use fewer steps or allow more time.",
+            )
+        excess = max(backlog + work - self._settings.max_queue_seconds, backlog + latency - limit)
+        if backlog > 0 and excess > 0:
+            raise self._backlog_too_long(backlog, retry_after=excess)
+        return work
+
+    def _backlog_too_long(self, backlog: float, *, retry_after: float) -> ApiError:
+        message = f"The queue holds {backlog:.0f} s of work; try again a little later."
+        return self._queue_full(message, retry_after=retry_after)
+
+    def _queue_full(self, message: str, *, retry_after: float) -> ApiError:
+        self.count_event("refused")
+        return ApiError(429, "queue_full", message, retry_after=retry_after)
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def queue_position(self, job: Job) -> int:
+        """Return 1 for the next job in the queue, 0 for a job that has left it."""
         return self.waiting.index(job) + 1 if job in self.waiting else 0
 
-    def count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    async def check(self, order: EditForm) -> None:
-        """Raise ApiError for what its pictures' headers tell."""
-        await self._in_pool(image_codec.check_order, order, self.settings)
-
-    # -- serving --------------------------------------------------------------------------------
-
-    async def _serve(self, job: Job) -> None:
-        """From its acceptance to its end, whatever end."""
+    async def _run(self, job: Job) -> None:
+        """Wait for a slot, run the job, and record how it ended."""
         began = time.monotonic()
         state: State = "succeeded"
         try:
-            async with asyncio.timeout_at(_loop_time(job.deadline)):
-                self._next()
-                if not job.turn.is_set():
-                    job.tell("state", state="queued", position=self.position(job))
-                await job.turn.wait()
-                job.seconds["queue"] = time.monotonic() - began
-                opened = await self._in_pool(image_codec.open_order, job.order, self.settings)
-                job.seconds["open"] = time.monotonic() - began - job.seconds["queue"]
-                job.mask_read_as = opened.mask_read_as
-                pipe = await self.engine_host.enter()
-                try:
-                    await self._edit(job, opened, pipe)
-                finally:
-                    self.engine_host.leave()
+            async with asyncio.timeout_at(_to_loop_time(job.deadline)):
+                self._grant_slots()
+                if not job.slot_granted.is_set():
+                    job.emit("state", state="queued", position=self.queue_position(job))
+                await job.slot_granted.wait()
+                job.timings["queue"] = time.monotonic() - began
+                await self.runner.run(job)
         except asyncio.CancelledError:
-            state, job.error = "cancelled", ApiError(410, "cancelled", "The edit was cancelled.")
+            state = "cancelled"
+            message = "The edit was cancelled; send it again if you need it."
+            job.error = ApiError(410, "cancelled", message)
         except TimeoutError:
-            state = "failed"
-            job.error = ApiError(
-                503,
-                "deadline_exceeded",
-                "The edit was not done in the time it was given, and was stopped; try again later "
-                "or allow more.",
-                retry_after=self.backlog or 1,
-            )
+            state, job.error = "failed", self._deadline_exceeded()
         except Exception as error:
-            state, job.error = "failed", self._error(job, error)
+            state, job.error = "failed", self._to_api_error(job, error)
         finally:
-            for pending in job.pendings:
-                pending.cancel()
-            for drawing in job.drawings:
-                drawing.cancel()
-            job.pendings.clear()
-            job.seconds["total"] = time.monotonic() - began
-            self._end(job, state)
+            job.timings["total"] = time.monotonic() - began
+            self._finish(job, state)
 
-    async def _edit(self, job: Job, opened: DecodedOrder, pipe: DiffEditPipeline) -> None:
-        job.state = "running"
-        job.tell("state", state="running", position=0)
-        assert self.engine_host.costs is not None  # it was admitted by them
-        colours = self.engine_host.costs.colours
-        watchers = [
-            ProgressReporter(job, place, request, colours, self.pool)
-            for place, request in enumerate(opened.requests)
-        ]
-        for request, watcher in zip(opened.requests, watchers, strict=True):
-            start = partial(
-                pipe.submit, callback=watcher.rows, on_preview=watcher.show, mask_only=job.mask_only
-            )
-            pending = await self._in_pool(start, request)
-            watcher.pending.set_result(pending)
-            job.pendings.append(pending)
-        for pending in list(job.pendings):
-            await self._engine(pending)
-        await asyncio.gather(*job.drawings)
-        began = time.monotonic()
-        job.stage, factor = "writing", pipe.checkpoint.family.factor
-        job.tell("progress", stage="writing", progress=round(job.progress, 4))
-        job.answers = [
-            await self._in_pool(
-                lambda p=p: image_codec.answer(opened, p.result(), job.order, factor)
-            )
-            for p in job.pendings
-        ]
-        job.seconds["encode"] = time.monotonic() - began
+    def _deadline_exceeded(self) -> ApiError:
+        return ApiError(
+            503,
+            "deadline_exceeded",
+            "The edit did not finish within its time limit and was stopped; try again later or "
+            "allow more time.",
+            retry_after=self.backlog_seconds or 1,
+        )
 
-    async def _engine(self, pending: EditHandle) -> None:
-        """Wait for the networks, or for the news that they are lost."""
-        future = asyncio.wrap_future(pending.future)
-        while not future.done():
-            await asyncio.wait([future], timeout=0.1)
-            if self.engine_host.broken:
-                raise ApiError(503, "engine_lost", self.engine_host.broken, retry_after=10)
-        await future
-
-    def _error(self, job: Job, error: Exception) -> ApiError:
-        told = api_error(error)
-        if poisons(error):
-            self.engine_host.break_down("The GPU reported an error that outlasts the call.")
-            told = ApiError(503, "engine_lost", str(self.engine_host.broken), retry_after=10)
-        if told.code in ("internal_error", "model_unavailable"):  # whose answers name the log
+    def _to_api_error(self, job: Job, error: Exception) -> ApiError:
+        api_error = to_api_error(error)
+        if is_device_failure(error):
+            self._engine_host.mark_failed("The GPU reported an error it cannot recover from.")
+            api_error = engine_lost(str(self._engine_host.failure_reason))
+        if api_error.code in LOGGED_ERRORS:
             log.error("request %s failed", job.request_id, exc_info=error)
-        self.count(f"error {told.code}")
-        return told
+        self.count_event(f"error {api_error.code}")
+        return api_error
 
-    def _end(self, job: Job, state: State) -> None:
+    def _finish(self, job: Job, state: State) -> None:
         job.state, job.stage, job.finished_at = state, state, time.monotonic()
-        job.order = EditForm(b"", None, {}, output_format=job.order.output_format)  # pictures go
+        job.form = EditForm(b"", None, {}, output_format=job.form.output_format)  # frees the images
         if state == "succeeded":
             job.progress = 1.0
         self.active.discard(job)
         with contextlib.suppress(ValueError):
             self.waiting.remove(job)
-        self.count(state)
-        told = {"error": job.error.body["error"]} if job.error else {}
-        job.tell("done", state=state, **told)
-        self._next()
-        self.sweep()
-        self.on_end(job)
+        self.count_event(state)
+        error = {"error": job.error.body["error"]} if job.error else {}
+        job.emit("done", state=state, **error)
+        self._grant_slots()
+        self.store.sweep()
+        self.on_finish(job)
 
-    def _next(self) -> None:
-        """Give free places to those who have waited longest."""
-        moved = False
-        while self.waiting and len(self.active) < self.settings.max_active:
+    def _grant_slots(self) -> None:
+        """Give free slots to the jobs that have waited longest."""
+        granted = False
+        while self.waiting and len(self.active) < self._settings.max_active:
             job = self.waiting.popleft()
             self.active.add(job)
-            job.turn.set()
-            moved = True
-        if moved:
-            for place, job in enumerate(self.waiting, 1):
-                job.tell("state", state="queued", position=place)
+            job.slot_granted.set()
+            granted = True
+        if granted:
+            for position, job in enumerate(self.waiting, 1):
+                job.emit("state", state="queued", position=position)
 
-    async def _in_pool(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.pool, call, *arguments)
-
-    # -- afterwards -----------------------------------------------------------------------------
-
-    def find(self, job_id: str, owner: str | None = None) -> Job:
-        """A job by its id; 404 where there is none, none any more, or another key's."""
-        self.sweep()
-        job = self.jobs.get(job_id)
-        if job is None or job.owner != owner:
-            raise ApiError(404, "no_such_job", "There is no such job, or no longer.", "job_id")
-        return job
-
-    def forget(self, job: Job) -> None:
-        """Drop a job that nobody will ask for."""
-        self.jobs.pop(job.id, None)
+    # -- ending ------------------------------------------------------------------------------------
 
     async def cancel(self, job: Job) -> None:
-        """End a job; returns once its place is free. A finished one stays as it is."""
-        if job.task is not None and not job.over:
-            for pending in job.pendings:
-                pending.cancel()
+        """Cancel a job and wait until its slot is free. A finished job is left unchanged."""
+        if job.task is not None and not job.finished:
+            for handle in job.handles:
+                handle.cancel()
             job.task.cancel()
             await job.wait()
 
     async def drain(self, seconds: float) -> bool:
-        """Take nothing more and wait for what is under way; False where some had to be ended."""
+        """Refuse new jobs and wait for the others. Returns False if some had to be cancelled."""
         self.draining = True
-        jobs = [job for job in self.jobs.values() if not job.over]
-        if jobs:
-            await asyncio.wait([_task(job) for job in jobs], timeout=seconds)
-        late = [job for job in jobs if not job.over]
-        for job in late:
+        jobs = [job for job in self.store if not job.finished]
+        if tasks := [job.task for job in jobs if job.task is not None]:
+            await asyncio.wait(tasks, timeout=seconds)
+        unfinished = [job for job in jobs if not job.finished]
+        for job in unfinished:
             await self.cancel(job)
-        return not late
-
-    def sweep(self) -> None:
-        """Forget results that are too old, and the oldest while they are too many."""
-        now, limits = time.monotonic(), self.settings
-        done = [(job.finished_at, job) for job in self.jobs.values() if job.finished_at is not None]
-        kept = sum(job.size for _, job in done)
-        for finished, job in sorted(done, key=lambda pair: pair[0]):
-            many = kept > limits.result_bytes or len(self.jobs) > MAX_JOBS
-            if not many and now - finished <= limits.result_seconds:
-                return
-            kept -= job.size
-            del self.jobs[job.id]
+        return not unfinished
 
 
-def _task(job: Job) -> asyncio.Task[None]:
-    assert job.task is not None
-    return job.task
-
-
-def _loop_time(deadline: float) -> float:
-    """time.monotonic's clock in the loop's."""
+def _to_loop_time(deadline: float) -> float:
+    """Convert a time on `time.monotonic`'s clock to the event loop's clock."""
     return asyncio.get_running_loop().time() + deadline - time.monotonic()

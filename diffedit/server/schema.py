@@ -1,4 +1,4 @@
-"""The OpenAPI description of the forms and answers: made from the tables that read them."""
+"""The OpenAPI document. Field schemas come from the tables that parse and validate the fields."""
 
 from __future__ import annotations
 
@@ -11,36 +11,46 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.request import METHODS, RANGES, EditRequest
-from diffedit.server.forms import FIELDS, FORMATS, MASK_FIELDS, SIZE
+from diffedit.server.form_fields import (
+    MASK_TEXT_FIELDS,
+    OUTPUT_FORMATS,
+    SIZE_PATTERN,
+    TEXT_FIELDS,
+)
 
-WORDS = {
-    "prompt": "What should be there.",
-    "source_prompt": "What is there; empty: whatever is there.",
-    "negative_prompt": "What the edit is led away from.",
-    "num_inference_steps": "Grid points of the schedule.",
-    "strength": "How far the picture may change.",
-    "guidance_scale": "How strongly the prompt pulls; 1 is no guidance.",
-    "num_maps_per_mask": "Noises the mask is averaged over.",
-    "mask_encode_strength": "How much noise the mask is found at.",
-    "mask_thresholding_ratio": "Where the map is clipped, in its own means.",
-    "mask_dilation": "Latent cells a found mask grows by.",
-    "seed": "Of all noise; edit k of n has seed + k.",
+Schema = dict[str, Any]
+Responses = dict[int | str, dict[str, Any]]
+
+DESCRIPTIONS = {
+    "prompt": "What the edited image should show.",
+    "source_prompt": "What the image shows now; helps to find the mask.",
+    "negative_prompt": "What the edit should avoid.",
+    "num_inference_steps": "Number of steps of the noise schedule.",
+    "strength": "How far the image may change; 1 changes it most.",
+    "guidance_scale": "How closely the edit follows the prompt; 1 turns guidance off.",
+    "num_maps_per_mask": "Number of noise samples the mask is averaged over.",
+    "mask_encode_strength": "Noise level at which the mask is found.",
+    "mask_thresholding_ratio": "Clip the differences at this multiple of their mean.",
+    "mask_dilation": "Grow the mask by this many latent cells.",
+    "seed": "Seed of all noise; edit k of n uses seed + k.",
     "method": "DiffEdit, or one of the paper's ablations.",
-    "composite": "Keep the picture's own pixels outside the mask.",
-    "mask_format": "How the mask is read; auto: alpha where it has any, else white = edit.",
-    "n": "Edits of consecutive seeds.",
-    "size": "auto, or WIDTHxHEIGHT of the picture itself.",
-    "response_format": "Pictures come in the answer.",
-    "output_format": "Of the edited picture.",
+    "composite": "Keep the original pixels outside the mask.",
+    "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
+    "auto: alpha if the mask has transparency, else white.",
+    "n": "Number of edits, with consecutive seeds.",
+    "size": "auto, or the image's own size as WIDTHxHEIGHT.",
+    "response_format": "Images are returned inside the JSON response.",
+    "output_format": "File format of the edited image.",
     "output_compression": "Quality of JPEG and WebP.",
-    "partial_images": "Previews.",
-    "stream": "EncodedEdit with server-sent events.",
-    "model": "The served model's id.",
+    "partial_images": "Number of previews.",
+    "stream": "Respond with server-sent events.",
+    "model": "Name of the served model.",
     "user": "Ignored.",
 }
-_OWN: dict[str, dict[str, Any]] = {
+DEFAULTS = {f.name: f.default for f in fields(EditRequest) if f.default is not MISSING}
+FIELD_SCHEMAS: dict[str, Schema] = {
     "prompt": {"type": "string", "pattern": r"\S"},
-    "size": {"type": "string", "pattern": f"^({SIZE})$"},
+    "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
     "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
     "composite": {"type": "boolean", "default": True},
     "mask_format": {
@@ -50,196 +60,220 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "n": {"type": "integer", "minimum": 1, "maximum": 10, "default": 1},
     "response_format": {"type": "string", "enum": ["b64_json"]},
-    "output_format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+    "output_format": {"type": "string", "enum": list(OUTPUT_FORMATS), "default": "png"},
     "output_compression": {"type": "integer", "minimum": 0, "maximum": 100, "default": 95},
     "partial_images": {"type": "integer", "minimum": 0, "maximum": 3, "default": 0},
     "stream": {"type": "boolean", "default": False},
 }
-DEFAULTS = {f.name: f.default for f in fields(EditRequest) if f.default is not MISSING}
 
 
-def field_schema(name: str) -> dict[str, Any]:
-    """One text field, with its range, default and a sentence."""
-    found: dict[str, Any] = dict(_OWN.get(name, {"type": "string"}))
+# -- requests --------------------------------------------------------------------------------------
+
+
+def field_schema(name: str) -> Schema:
+    """The schema of one text field, with range, default and description."""
+    schema: Schema = dict(FIELD_SCHEMAS.get(name, {"type": "string"}))
     if name in RANGES:
         allowed = RANGES[name]
-        found = {"type": "integer" if allowed.whole else "number", "maximum": allowed.high}
-        found["exclusiveMinimum" if allowed.above else "minimum"] = allowed.low
-        found["default"] = DEFAULTS[name]
-    return {**found, "description": WORDS[name]}
+        schema = {"type": "integer" if allowed.whole else "number", "maximum": allowed.high}
+        schema["exclusiveMinimum" if allowed.above else "minimum"] = allowed.low
+        schema["default"] = DEFAULTS[name]
+    return {**schema, "description": DESCRIPTIONS[name]}
 
 
-def header(name: str, kind: dict[str, Any], description: str) -> dict[str, Any]:
-    """A header that a request may have."""
-    return {"name": name, "in": "header", "schema": kind, "description": description}
+def header(name: str, schema: Schema, description: str) -> Schema:
+    """An optional request header."""
+    return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
-TIMEOUT = header(
-    "X-Request-Timeout",
-    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e6},
-    "Seconds in which the edit has to be done.",
-)
-REPEAT = header(
-    "Idempotency-Key", {"type": "string", "maxLength": 256}, "Makes repeating an order safe."
-)
-RESUME = {
-    "parameters": [header("Last-Event-ID", {"type": "string"}, "The last event that was seen.")]
-}
-
-
-def form(names: Mapping[str, Any], *headers: dict[str, Any], mask: bool) -> dict[str, Any]:
-    """A multipart form, and what a request may have besides, as `openapi_extra`."""
-    properties: dict[str, Any] = {
-        "image": {
-            "type": "string",
-            "format": "binary",
-            "description": "PNG, JPEG or WebP; also as image[].",
-        }
-    }
+def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Schema:
+    """A multipart form and the request headers, as FastAPI's `openapi_extra`."""
+    files = {"image": "PNG, JPEG or WebP file. The field name image[] works as well."}
     if mask:
-        properties["mask"] = {
-            "type": "string",
-            "format": "binary",
-            "description": "Where to edit, of the picture's size; left out: found by itself.",
-        }
-    pictures = list(properties)
-    properties |= {name: field_schema(name) for name in names}
+        files["mask"] = (
+            "The area to edit, in the same size as the image. Without it, the mask is found from "
+            "the prompts."
+        )
+    binary = {"type": "string", "format": "binary"}
+    properties = {name: {**binary, "description": text} for name, text in files.items()}
     schema = {
         "type": "object",
         "required": ["image", "prompt"],
-        "properties": properties,
+        "properties": properties | {name: field_schema(name) for name in names},
         "additionalProperties": False,
     }
-    kinds = {"contentType": ", ".join(f"image/{name}" for name in FORMATS)}
-    content = {"schema": schema, "encoding": dict.fromkeys(pictures, kinds)}
+    file_types = {"contentType": ", ".join(f"image/{name}" for name in OUTPUT_FORMATS)}
+    content = {"schema": schema, "encoding": dict.fromkeys(files, file_types)}
     body = {"required": True, "content": {"multipart/form-data": content}}
-    return {"requestBody": body, "parameters": [TIMEOUT, *headers]}
+    return {"requestBody": body, "parameters": [REQUEST_TIMEOUT, *headers]}
 
 
-EDIT_FORM = form(FIELDS, mask=True)
-JOB_FORM = form(FIELDS, REPEAT, mask=True)
-MASK_FORM = form(MASK_FIELDS, mask=False)
+REQUEST_TIMEOUT = header(
+    "X-Request-Timeout",
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e6},
+    "Time limit of the edit in seconds.",
+)
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": 256},
+    "Repeating a request with the same key returns the same job.",
+)
+LAST_EVENT_ID = header("Last-Event-ID", {"type": "string"}, "Id of the last event received.")
 
 
-def record(optional: tuple[str, ...] = (), /, **properties: dict[str, Any]) -> dict[str, Any]:
-    """An object that has all of these, but perhaps not the `optional` ones."""
-    needed = [name for name in properties if name not in optional]
-    return {"type": "object", "required": needed, "properties": properties}
+# -- responses -------------------------------------------------------------------------------------
 
 
-def listed(kind: dict[str, Any], **more: int) -> dict[str, Any]:
-    """A list of such things."""
-    return {"type": "array", "items": kind, **more}
+def object_schema(optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
+    """An object whose properties are required, except the `optional` ones."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": properties}
 
 
-def named(kind: dict[str, Any]) -> dict[str, Any]:
-    """Such things by names."""
-    return {"type": "object", "additionalProperties": kind}
+def array_schema(items: Schema, **bounds: int) -> Schema:
+    """An array."""
+    return {"type": "array", "items": items, **bounds}
+
+
+def map_schema(values: Schema) -> Schema:
+    """An object with arbitrary names."""
+    return {"type": "object", "additionalProperties": values}
 
 
 TEXT = {"type": "string"}
-WHOLE = {"type": "integer", "minimum": 0}
-SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-PAIR = listed({"type": "integer", "minimum": 1}, minItems=2, maxItems=2)
-FIGURES = {
-    "seed": WHOLE,
-    "mask_share": SHARE,
-    "rows": named(WHOLE),
-    "timings": named({"type": "number", "minimum": 0}),
-    "warnings": listed(TEXT),
+COUNT = {"type": "integer", "minimum": 0}
+FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+WIDTH_HEIGHT = array_schema({"type": "integer", "minimum": 1}, minItems=2, maxItems=2)
+RESULT_FIELDS = {
+    "seed": COUNT,
+    "mask_share": FRACTION,
+    "rows": map_schema(COUNT),
+    "timings": map_schema({"type": "number", "minimum": 0}),
+    "warnings": array_schema(TEXT),
 }
-EDITED = {
-    **FIGURES,
+EDIT_FIELDS = {
+    **RESULT_FIELDS,
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
-ERROR = record(
-    error=record(message=TEXT, type=TEXT, param={"type": ["string", "null"]}, code=TEXT),
+ERROR = object_schema(
+    error=object_schema(message=TEXT, type=TEXT, param={"type": ["string", "null"]}, code=TEXT)
 )
-EDIT = record(
-    created=WHOLE,
-    output_format={"enum": list(FORMATS)},
+EDIT = object_schema(
+    created=COUNT,
+    output_format={"enum": list(OUTPUT_FORMATS)},
     background=TEXT,
-    data=listed(record(b64_json=TEXT, mask=TEXT, **EDITED), minItems=1, maxItems=10),
+    data=array_schema(
+        object_schema(b64_json=TEXT, mask=TEXT, **EDIT_FIELDS), minItems=1, maxItems=10
+    ),
 )
-MASK = record(mask=TEXT, heatmap=TEXT, cells=PAIR, canvas=PAIR, threshold=SHARE, **FIGURES)
-JOB = record(
+MASK = object_schema(
+    mask=TEXT,
+    heatmap=TEXT,
+    cells=WIDTH_HEIGHT,
+    canvas=WIDTH_HEIGHT,
+    threshold=FRACTION,
+    **RESULT_FIELDS,
+)
+JOB = object_schema(
     ("error", "data"),
     id=TEXT,
     state={"enum": ["queued", "running", "succeeded", "failed", "cancelled"]},
     stage=TEXT,
-    progress=SHARE,
-    position=WHOLE,
-    created=WHOLE,
+    progress=FRACTION,
+    position=COUNT,
+    created=COUNT,
     error=ERROR["properties"]["error"],
-    data=listed(record(**EDITED)),
+    data=array_schema(object_schema(**EDIT_FIELDS)),
 )
-MEANINGS = {
-    400: "A field is missing, unknown, given twice or out of range.",
-    401: "No key, or an unknown one.",
-    403: "Another site's page, or a host name that is not this server's.",
-    404: "There is no such thing.",
-    405: "Another method.",
+STATUS_DESCRIPTIONS = {
+    400: "A field is missing, unknown, repeated or invalid.",
+    401: "The API key is missing or unknown.",
+    403: "The request is cross-origin, or its host name is not allowed.",
+    404: "The path, job, image or model does not exist.",
+    405: "The path does not support this method.",
     408: "The form did not arrive in time.",
-    409: "Not finished yet; try again.",
+    409: "The job has not finished; try again.",
     410: "The job was cancelled.",
-    413: "Too many bytes or pixels.",
-    415: "No multipart form, or no PNG, JPEG or WebP.",
-    422: "A network gave values that are not finite, or a key was used for another body.",
-    429: "The queue is full; `Retry-After` says when to come back.",
-    500: "A bug; the log has it under the request id.",
-    503: "Loading, shutting down, out of memory or out of time; `Retry-After` says when.",
+    413: "The body has too many bytes, or the image too many pixels.",
+    415: "The body is not a multipart form, or the image is neither PNG, JPEG nor WebP.",
+    422: "A network returned NaN or infinity, or the Idempotency-Key was used for another form.",
+    429: "The queue is full; `Retry-After` gives the seconds to wait.",
+    500: "Unexpected error; the server log contains it under the request id.",
+    503: "The server is loading, shutting down, out of memory or out of time; `Retry-After` gives "
+    "the seconds to wait.",
 }
 
 
-Responses = dict[int | str, dict[str, Any]]
-
-
-def errors(*statuses: int) -> Responses:
-    """Of a route: the errors it may answer with."""
-    told: Responses = {}
+def error_responses(*statuses: int) -> Responses:
+    """The error responses of a route: the given ones, and those that every route has."""
+    result: Responses = {}
     for status in (*statuses, 401, 403, 405, 500):
         content = {"application/json": {"schema": ERROR}}
-        told[status] = {"description": MEANINGS[status], "content": content}
+        result[status] = {"description": STATUS_DESCRIPTIONS[status], "content": content}
         if status in (429, 503):
-            told[status]["headers"] = {"Retry-After": {"required": True, "schema": WHOLE}}
-    return told
+            result[status]["headers"] = {"Retry-After": {"required": True, "schema": COUNT}}
+    return result
 
 
-def of_type(*kinds: str) -> Responses:
-    """Of a route whose answer is no json."""
-    return {200: {"description": "As it is.", "content": {kind: {} for kind in kinds}}}
-
-
-def of_shape(shape: dict[str, Any], *other: str) -> Responses:
-    """Of a route whose answer is json of this shape, or of another type."""
-    content = {"application/json": {"schema": shape}, **{kind: {} for kind in other}}
-    return {200: {"description": "Done.", "content": content}}
+def success(*media_types: str, schema: Schema | None = None) -> Responses:
+    """A response of status 200: JSON of this schema, or one of the media types."""
+    content: dict[str, Any] = {"application/json": {"schema": schema}} if schema else {}
+    content |= {media_type: {} for media_type in media_types}
+    return {200: {"description": "Success.", "content": content}}
 
 
 ACCEPTED: Responses = {
     202: {
-        "description": "Accepted; `Location` is where the job stands.",
+        "description": "Accepted; `Location` is the path of the job.",
         "content": {"application/json": {"schema": JOB}},
         "headers": {"Location": {"required": True, "schema": TEXT}},
     }
 }
+EDIT_ERRORS = error_responses(400, 404, 408, 413, 415, 422, 429, 503)
+RESULT_ERRORS = error_responses(400, 404, 409, 410, 413, 415, 422, 503)
 
 
-EDIT_ERRORS = errors(400, 404, 408, 413, 415, 422, 429, 503)
+# -- routes ----------------------------------------------------------------------------------------
+
+EDIT_ROUTE = {
+    "openapi_extra": multipart_form(TEXT_FIELDS, mask=True),
+    "responses": success("text/event-stream", schema=EDIT) | EDIT_ERRORS,
+}
+MASK_ROUTE = {
+    "openapi_extra": multipart_form(MASK_TEXT_FIELDS, mask=False),
+    "responses": success(schema=MASK) | EDIT_ERRORS,
+}
+SUBMIT_ROUTE = {
+    "openapi_extra": multipart_form(TEXT_FIELDS, IDEMPOTENCY_KEY, mask=True),
+    "responses": ACCEPTED | EDIT_ERRORS,
+}
+JOB_ROUTE = {"responses": success(schema=JOB) | error_responses(404)}
+EVENTS_ROUTE = {
+    "openapi_extra": {"parameters": [LAST_EVENT_ID]},
+    "responses": success("text/event-stream") | error_responses(404),
+}
+IMAGE_ROUTE = {"responses": success(*(f"image/{n}" for n in OUTPUT_FORMATS)) | RESULT_ERRORS}
+MASK_IMAGE_ROUTE = {"responses": success("image/png") | RESULT_ERRORS}
+METRICS_ROUTE = {"responses": success("text/plain") | error_responses()}
+READY_ROUTE = {"responses": error_responses(503)}
+PLAIN_ROUTE = {"responses": error_responses()}
 
 
-def described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, without the 422 that FastAPI adds where a path has parameters: they
-    are words, so that any will do, and the rest is refused with 400."""
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, created once.
+
+    FastAPI adds a 422 response to routes with path parameters. This removes it, since this server
+    answers invalid parameters with 400.
+    """
     if app.openapi_schema is None:
-        found = get_openapi(
+        document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
-        for path in found["paths"].values():
+        for path in document["paths"].values():
             for operation in path.values():
                 if "ValidationError" in json.dumps(operation["responses"].get("422")):
                     del operation["responses"]["422"]
-        del found["components"]
-        app.openapi_schema = found
+        del document["components"]
+        app.openapi_schema = document
     return app.openapi_schema

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol, which waits for a request's headers only so long.
+"""uvicorn's HTTP protocol with a timeout for request headers.
 
-By itself it waits for ever, and for a client that sends a letter now and then as well.
+uvicorn itself waits for headers without a limit, even if a client sends one byte at a time.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class _TimedProtocol(H11Protocol):
-    """One connection; a timer runs while the headers of a request are awaited."""
+class HeaderTimeoutProtocol(H11Protocol):
+    """One connection. A timer runs while the connection waits for the headers of a request."""
 
-    seconds: float
+    header_timeout: float
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._watch()
+        self._update_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._rest()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:  # they have come
-            self._rest()
+    def _update_timer(self) -> None:
+        if self.conn.their_state is not h11.IDLE:  # the headers are complete
+            self._stop_timer()
         elif self._timer is None:
-            self._timer = self.loop.call_later(self.seconds, self._late)
+            self._timer = self.loop.call_later(self.header_timeout, self._on_timeout)
 
-    def _rest(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _late(self) -> None:
+    def _on_timeout(self) -> None:
         self._timer = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.write(LATE)
+            self.transport.write(TIMEOUT_RESPONSE)
             self.transport.close()
 
 
-def header_timeout(seconds: float) -> Callable[..., _TimedProtocol]:
-    """Makes such connections, for uvicorn's `http`."""
+def header_timeout_protocol(seconds: float) -> Callable[..., HeaderTimeoutProtocol]:
+    """Return a protocol factory for uvicorn's `http` option."""
 
-    def make(*arguments: Any, **named: Any) -> _TimedProtocol:
-        made = _TimedProtocol(*arguments, **named)
-        made.seconds = seconds
-        return made
+    def create(*arguments: Any, **options: Any) -> HeaderTimeoutProtocol:
+        protocol = HeaderTimeoutProtocol(*arguments, **options)
+        protocol.header_timeout = seconds
+        return protocol
 
-    return make
+    return create

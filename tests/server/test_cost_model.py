@@ -1,4 +1,4 @@
-"""The predicted seconds of an edit, by hand; and the preview map."""
+"""Predicted seconds of an edit, checked by hand, and the preview map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from demo.fake_server import open_fake
 from demo.random_checkpoint import SD_SCHEDULER
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel, measure
-from diffedit.server.previews import colours, fit
+from diffedit.server.previews import fit_rgb_map, latent_to_rgb
 from engine.models import NetworkNames
 
 NAMES = NetworkNames(("text",), "vae_encode", "unet", "vae_decode")
@@ -24,7 +24,7 @@ CALLS = {
 
 
 @pytest.fixture
-def costs() -> CostModel:
+def cost_model() -> CostModel:
     return CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
 
 
@@ -32,55 +32,60 @@ def request(**options: object) -> EditRequest:
     return EditRequest(b"", "a", num_inference_steps=10, **options)  # type: ignore[arg-type]
 
 
-def test_seconds_alone_are_the_calls_one_after_the_other(costs: CostModel) -> None:
+def test_latency_is_the_sum_of_the_calls(cost_model: CostModel) -> None:
     default = request()
-    assert costs.alone(default) == pytest.approx(0.2 + 0.5 + 8.0 + 8 * 1.0 + 8 * 1.5 + 0.7)
-    assert costs.alone(default, mask_only=True) == pytest.approx(0.2 + 0.5 + 8.0)
-    given = request(mask_image=b"")
-    assert costs.alone(given) == pytest.approx(0.2 + 0.5 + 8 * 1.0 + 8 * 1.5 + 0.7)
-    plain = request(method="sdedit", guidance_scale=1.0)
-    assert costs.alone(plain) == pytest.approx(0.2 + 0.5 + 8 * 1.0 + 0.7)
+    assert cost_model.latency_seconds(default) == pytest.approx(
+        0.2 + 0.5 + 8.0 + 8 * 1.0 + 8 * 1.5 + 0.7
+    )
+    assert cost_model.latency_seconds(default, mask_only=True) == pytest.approx(0.2 + 0.5 + 8.0)
+    with_mask = request(mask_image=b"")
+    assert cost_model.latency_seconds(with_mask) == pytest.approx(
+        0.2 + 0.5 + 8 * 1.0 + 8 * 1.5 + 0.7
+    )
+    unguided = request(method="sdedit", guidance_scale=1.0)
+    assert cost_model.latency_seconds(unguided) == pytest.approx(0.2 + 0.5 + 8 * 1.0 + 0.7)
 
 
-def test_work_is_rows_at_the_best_profile(costs: CostModel) -> None:
-    assert costs.row_seconds("unet") == pytest.approx(0.4)
-    rest = 0.5 + 2 * 0.05 + 0.7
-    assert costs.work(request()) == pytest.approx((20 + 8 + 16) * 0.4 + rest)
-    assert costs.work(request(), mask_only=True) == pytest.approx(20 * 0.4 + rest - 0.7)
+def test_work_is_rows_in_the_fastest_profile(cost_model: CostModel) -> None:
+    assert cost_model.row_seconds("unet") == pytest.approx(0.4)
+    other = 0.5 + 2 * 0.05 + 0.7
+    assert cost_model.work_seconds(request()) == pytest.approx((20 + 8 + 16) * 0.4 + other)
+    mask_only = cost_model.work_seconds(request(), mask_only=True)
+    assert mask_only == pytest.approx(20 * 0.4 + other - 0.7)
 
 
 @pytest.mark.parametrize(("rows", "seconds"), [(0, 0), (1, 1), (3, 4), (20, 8), (23, 12), (40, 16)])
-def test_calls_that_hold_some_rows(costs: CostModel, rows: int, seconds: float) -> None:
-    assert costs.call_seconds("unet", rows) == pytest.approx(seconds)
+def test_call_seconds_of_a_number_of_rows(cost_model: CostModel, rows: int, seconds: float) -> None:
+    assert cost_model.call_seconds("unet", rows) == pytest.approx(seconds)
 
 
-def test_the_preview_map_is_found_again() -> None:
+def test_preview_map_is_recovered_from_samples() -> None:
     generator = np.random.default_rng(0)
-    table = generator.normal(size=(5, 3)).astype(np.float32)
+    rgb_map = generator.normal(size=(5, 3)).astype(np.float32)
     latents = generator.normal(size=(3, 4, 6, 8)).astype(np.float32)
-    cells = np.einsum("kchw,cd->kdhw", latents, table[:4]) + table[4][None, :, None, None]
-    pictures = cells.repeat(2, 2).repeat(2, 3).astype(np.float32)
-    np.testing.assert_allclose(fit(latents, pictures), table, atol=1e-4)
-    shown = colours(latents[0], table)
-    np.testing.assert_allclose(shown, cells[0].transpose(1, 2, 0).clip(-1, 1), atol=1e-5)
+    cells = np.einsum("kchw,cd->kdhw", latents, rgb_map[:4]) + rgb_map[4][None, :, None, None]
+    images = cells.repeat(2, 2).repeat(2, 3).astype(np.float32)
+    np.testing.assert_allclose(fit_rgb_map(latents, images), rgb_map, atol=1e-4)
+    rgb = latent_to_rgb(latents[0], rgb_map)
+    np.testing.assert_allclose(rgb, cells[0].transpose(1, 2, 0).clip(-1, 1), atol=1e-5)
 
 
-def test_a_plain_picture_keeps_the_prior_where_it_says_nothing() -> None:
-    """One colour fixes one line of the map; the rest stays what it was."""
+def test_preview_map_keeps_the_prior_where_the_image_does_not_determine_it() -> None:
+    """An image of one colour determines one row of the map."""
     prior = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     latents = np.zeros((1, 4, 8, 8), np.float32)
     latents[:, 0] = 1
-    found = fit(latents, np.full((1, 3, 16, 16), 0.25, np.float32), prior)
-    np.testing.assert_allclose(colours(latents[0], found), 0.25, atol=0.02)
-    np.testing.assert_allclose(found[1:4], prior[1:4], atol=1e-5)
+    rgb_map = fit_rgb_map(latents, np.full((1, 3, 16, 16), 0.25, np.float32), prior)
+    np.testing.assert_allclose(latent_to_rgb(latents[0], rgb_map), 0.25, atol=0.02)
+    np.testing.assert_allclose(rgb_map[1:4], prior[1:4], atol=1e-5)
 
 
-def test_measuring_warms_up_every_profile(tiny: Path) -> None:
-    with open_fake(tiny, call_seconds=0.002) as pipe:
-        found = measure(pipe)
-        assert set(found.calls) == {"text", "vae_encode", "vae_decode", "unet"}
-        for (net, _), backend in pipe.networks.backends.items():  # type: ignore[attr-defined]
-            assert set(found.calls[net]) == set(backend.spec.batch_sizes)
+def test_measurement_runs_every_profile(tiny: Path) -> None:
+    with open_fake(tiny, call_seconds=0.002) as pipeline:
+        cost_model = measure(pipeline)
+        assert set(cost_model.calls) == {"text", "vae_encode", "vae_decode", "unet"}
+        for (net, _), backend in pipeline.networks.backends.items():  # type: ignore[attr-defined]
+            assert set(cost_model.calls[net]) == set(backend.spec.batch_sizes)
             assert set(backend.calls) == set(backend.spec.batch_sizes)
-        assert all(s >= 0.002 for calls in found.calls.values() for s in calls.values())
-        assert found.colours.shape == (5, 3)
+        assert all(s >= 0.002 for calls in cost_model.calls.values() for s in calls.values())
+        assert cost_model.rgb_map.shape == (5, 3)

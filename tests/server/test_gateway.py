@@ -1,10 +1,11 @@
-"""The door of several servers, with made-up servers behind it that answer, vanish and stall."""
+"""The gateway, with fake replicas that respond, die or stall."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,163 +20,194 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from diffedit.server import Settings
 from diffedit.server.access_log import AccessLog
 from diffedit.server.auth import ApiKeys, AuthMiddleware
-from diffedit.server.gateway import Call, Full, Gateway, Lost, play
-from diffedit.server.metrics import merged
-from tests.server.kit import TEXTS, picture
+from diffedit.server.forwarding import ForwardedRequest, run_app
+from diffedit.server.gateway import Dispatch, Gateway, ReplicaLost, ReplicasBusy
+from diffedit.server.metrics import merge_metrics
+from tests.server.helpers import PROMPTS, image_bytes
 
-SETTINGS = Settings(upload_seconds=0.3, max_body_bytes=200_000)
-Carry = Callable[[Call], AsyncIterator[list[Message]]]
-
-
-def start(kind: str = "application/json", status: int = 200) -> Message:
-    headers = [(b"content-type", kind.encode())]
-    return {"type": "http.response.start", "status": status, "headers": headers}
+KEY = "k" * 20
+NEVER = 3600.0
 
 
-def body(data: bytes, more: bool = False) -> Message:
+def start_message(content_type: str = "application/json") -> Message:
+    headers = [(b"content-type", content_type.encode())]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def body_message(data: bytes, *, more: bool = False) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-async def _figures() -> str:
-    return "figures 1\n"
+async def replica_metrics() -> str:
+    return "requests 1\n"
 
 
-def door(carry: Carry, keys: ApiKeys | None = None) -> ASGIApp:
-    return AccessLog(
-        AuthMiddleware(Gateway(carry, SETTINGS, _figures), SETTINGS, keys), lambda *_: None
-    )
+def make_gateway(
+    dispatch: Dispatch, keys: ApiKeys | None = None, *, upload_seconds: float = 60.0
+) -> ASGIApp:
+    """A gateway with its middleware, as `ray_app.Ingress` builds it."""
+    settings = Settings(upload_seconds=upload_seconds, max_body_bytes=200_000)
+    gateway = Gateway(dispatch, settings, replica_metrics)
+    return AccessLog(AuthMiddleware(gateway, settings, keys), lambda *_: None)
 
 
-def ask(app: ASGIApp, method: str, path: str, **more: Any) -> httpx.Response:
-    async def call() -> httpx.Response:
+def send(app: ASGIApp, method: str, path: str, **more: Any) -> httpx.Response:
+    async def request() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **more)
 
-    return asyncio.run(call())
+    return asyncio.run(request())
 
 
-class Behind:
-    """Servers that do what is written down, one thing a call."""
+def post_edit(app: ASGIApp, **more: Any) -> httpx.Response:
+    files = {"image": image_bytes()}
+    return send(app, "POST", "/v1/images/edits", files=files, data=PROMPTS, **more)
 
-    def __init__(self, *acts: str) -> None:
-        self.acts, self.calls = list(acts), list[Call]()
 
-    async def __call__(self, call: Call) -> AsyncIterator[list[Message]]:
-        self.calls.append(call)
-        act = self.acts.pop(0)
-        if act == "full":
-            raise Full
-        if act == "stall":
-            await asyncio.sleep(60)
-        if act == "answer":
-            yield [start(), body(b"{}")]
+class FakeReplicas:
+    """A dispatch function that behaves as scripted, one action per request.
+
+    Actions: "respond", "busy", "stall"; "die", "die in stream" and "die in image" for a replica
+    that dies before or during its response.
+    """
+
+    def __init__(self, *actions: str) -> None:
+        self.actions, self.requests = list(actions), list[ForwardedRequest]()
+
+    async def __call__(self, request: ForwardedRequest) -> AsyncIterator[list[Message]]:
+        self.requests.append(request)
+        action = self.actions.pop(0)
+        if action == "busy":
+            raise ReplicasBusy
+        if action == "stall":
+            await asyncio.sleep(NEVER)
+        if action == "respond":
+            yield [start_message(), body_message(b"{}")]
             return
-        if act != "lost":
-            yield [start("text/event-stream" if act == "stream" else "image/png"), body(b"a", True)]
-        raise Lost
+        if action.startswith("die in"):
+            content_type = "text/event-stream" if action == "die in stream" else "image/png"
+            yield [start_message(content_type), body_message(b"a", more=True)]
+        raise ReplicaLost
 
 
-def edit(app: ASGIApp, **more: Any) -> httpx.Response:
-    return ask(app, "POST", "/v1/images/edits", files={"image": picture()}, data=TEXTS, **more)
+def error_code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
 
 
-def test_a_lost_call_is_carried_once_more() -> None:
-    behind = Behind("lost", "answer")
-    assert edit(door(behind)).status_code == 200
-    first, second = behind.calls
-    assert first == second and len(first.body) > 1000
+# -- lost, busy and slow replicas ------------------------------------------------------------------
 
 
-def test_a_call_lost_twice_is_told() -> None:
-    behind = Behind("lost", "lost", "answer")
-    answer = edit(door(behind))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_lost")
-    assert answer.headers["retry-after"] == "1"
-    assert len(behind.calls) == 2
+def test_request_of_a_dead_replica_is_dispatched_again() -> None:
+    replicas = FakeReplicas("die", "respond")
+    assert post_edit(make_gateway(replicas)).status_code == 200
+    first, second = replicas.requests
+    assert first == second
+    assert len(first.body) > 1000
 
 
-def test_a_stream_cut_off_ends_with_an_error() -> None:
-    behind = Behind("stream")
-    answer = edit(door(behind))
-    assert answer.text.startswith("a")
-    event, data = answer.text.removeprefix("a").strip().split("\r\n")
+def test_request_that_loses_two_replicas_gets_503() -> None:
+    replicas = FakeReplicas("die", "die", "respond")
+    response = post_edit(make_gateway(replicas))
+    assert error_code(response) == (503, "engine_lost")
+    assert response.headers["retry-after"] == "1"
+    assert len(replicas.requests) == 2
+
+
+def test_interrupted_stream_ends_with_an_error_event() -> None:
+    replicas = FakeReplicas("die in stream")
+    response = post_edit(make_gateway(replicas))
+    assert response.text.startswith("a")
+    event, data = response.text.removeprefix("a").strip().split("\r\n")
     assert event == "event: error"
     assert json.loads(data.removeprefix("data: "))["error"]["code"] == "engine_lost"
-    assert len(behind.calls) == 1, "an answer that began is not begun again"
+    assert len(replicas.requests) == 1, "a response that has begun is not repeated"
 
 
-def test_half_a_picture_is_no_answer() -> None:
-    with pytest.raises(Lost):
-        edit(door(Behind("picture")))
+def test_interrupted_image_closes_the_connection() -> None:
+    with pytest.raises(ReplicaLost):
+        post_edit(make_gateway(FakeReplicas("die in image")))
 
 
-def test_full_servers_are_told() -> None:
-    answer = edit(door(Behind("full")))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
-    assert int(answer.headers["retry-after"]) >= 1
+def test_busy_replicas_get_429() -> None:
+    response = post_edit(make_gateway(FakeReplicas("busy")))
+    assert error_code(response) == (429, "queue_full")
+    assert int(response.headers["retry-after"]) >= 1
 
 
-def test_readiness_does_not_wait_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffedit.server.gateway.READY_SECONDS", 0.1)
-    answer = ask(door(Behind("stall")), "GET", "/readyz")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+def test_readiness_probe_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffedit.server.gateway.READYZ_SECONDS", 0.1)
+    response = send(make_gateway(FakeReplicas("stall")), "GET", "/readyz")
+    assert error_code(response) == (503, "not_ready")
 
 
-def test_some_is_answered_at_the_door() -> None:
-    behind = Behind()
-    assert ask(door(behind), "GET", "/livez").json() == {"status": "live"}
-    assert ask(door(behind), "GET", "/metrics").text == "figures 1\n"
-    foreign = ask(door(behind), "GET", "/v1/models", headers={"Host": "evil.example"})
+# -- requests that no replica sees -----------------------------------------------------------------
+
+
+def test_gateway_responds_to_probes_and_invalid_requests_itself() -> None:
+    replicas = FakeReplicas()
+    app = make_gateway(replicas)
+    assert send(app, "GET", "/livez").json() == {"status": "live"}
+    assert send(app, "GET", "/metrics").text == "requests 1\n"
+    foreign = send(app, "GET", "/v1/models", headers={"Host": "evil.example"})
     assert foreign.status_code == 403
-    large = ask(door(behind), "POST", "/v1/images/edits", content=b"x" * 200_001)
+    large = send(app, "POST", "/v1/images/edits", content=b"x" * 200_001)
     assert large.status_code == 413
-    assert behind.calls == []
+    assert replicas.requests == []
 
 
-def test_keys_are_asked_for_at_the_door_and_names_go_on(tmp_path: Any) -> None:
-    (tmp_path / "keys").write_text(f"alice {'k' * 20}\n")
-    behind, keys = Behind("answer"), ApiKeys.read(tmp_path / "keys")
-    assert edit(door(behind, keys)).status_code == 401
-    headers = {"Authorization": f"Bearer {'k' * 20}", "X-Request-Id": "mine"}
-    assert edit(door(behind, keys), headers=headers).headers["x-request-id"] == "mine"
-    (call,) = behind.calls
-    assert (call.owner, call.request_id) == ("alice", "mine")
+def test_gateway_checks_keys_and_forwards_owner_and_request_id(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"alice {KEY}\n")
+    replicas, keys = FakeReplicas("respond"), ApiKeys.read(tmp_path / "keys")
+    app = make_gateway(replicas, keys)
+    assert post_edit(app).status_code == 401
+    headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "mine"}
+    assert post_edit(app, headers=headers).headers["x-request-id"] == "mine"
+    (request,) = replicas.requests
+    assert (request.owner, request.request_id) == ("alice", "mine")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    async def slow() -> AsyncIterator[bytes]:
+def test_slow_upload_times_out() -> None:
+    async def slow_body() -> AsyncIterator[bytes]:
         yield b"a"
-        await asyncio.sleep(2)
-        yield b"b"
+        await asyncio.sleep(NEVER)
 
-    behind = Behind("answer")
-    answer = ask(door(behind), "POST", "/v1/images/edits", content=slow())
-    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "upload_timeout")
-    assert behind.calls == []
-
-
-def prefers(method: str = "POST", path: str = "/v1/images/edits", **more: Any) -> str:
-    behind = Behind("answer")
-    ask(door(behind), method, path, **more)
-    return behind.calls[0].prefer
+    replicas = FakeReplicas("respond")
+    app = make_gateway(replicas, upload_seconds=0.3)
+    response = send(app, "POST", "/v1/images/edits", content=slow_body())
+    assert error_code(response) == (408, "upload_timeout")
+    assert replicas.requests == []
 
 
-def test_a_picture_is_known_by_its_bytes_alone() -> None:
-    one, other = picture(), picture(80, 80)
-    first = prefers(files={"image": one}, data=TEXTS)
-    assert first.startswith("image:")
-    assert first == prefers(files={"image[]": ("b.png", one)}, data={"prompt": "another"})
-    assert first == prefers(path="/v1/masks", files={"image": one}, data=TEXTS)
-    assert first != prefers(files={"image": other}, data=TEXTS)
-    repeated = prefers(files={"image": one}, data=TEXTS, headers={"Idempotency-Key": "a"})
-    assert repeated == first.replace("image:", "keep:")
+# -- routing keys ----------------------------------------------------------------------------------
+
+
+def routing_key(method: str = "POST", path: str = "/v1/images/edits", **more: Any) -> str:
+    replicas = FakeReplicas("respond")
+    send(make_gateway(replicas), method, path, **more)
+    return replicas.requests[0].routing_key
+
+
+def test_routing_key_of_an_edit_depends_on_the_image_only() -> None:
+    image, other = image_bytes(), image_bytes(80, 80)
+    key = routing_key(files={"image": image}, data=PROMPTS)
+    assert key.startswith("image:")
+    assert key == routing_key(files={"image[]": ("b.png", image)}, data={"prompt": "another"})
+    assert key == routing_key(path="/v1/masks", files={"image": image}, data=PROMPTS)
+    assert key != routing_key(files={"image": other}, data=PROMPTS)
+
+
+def test_idempotent_edit_is_pinned_to_its_replica() -> None:
+    files, headers = {"image": image_bytes()}, {"Idempotency-Key": "a"}
+    key = routing_key(files=files, data=PROMPTS)
+    pinned = routing_key(files=files, data=PROMPTS, headers=headers)
+    assert pinned == key.replace("image:", "pinned:")
 
 
 @pytest.mark.parametrize(
-    ("path", "more", "wanted"),
+    ("path", "more", "key"),
     [
-        ("/v1/jobs/abc123-0123456789ab/events", {}, "server:abc123"),
+        ("/v1/jobs/abc123-0123456789ab/events", {}, "replica:abc123"),
         ("/v1/jobs/abc", {}, ""),
         ("/v1/images/edits", {"content": b"no form"}, ""),
         ("/v1/images/edits", {"data": {"image": "text"}}, ""),
@@ -191,85 +223,93 @@ def test_a_picture_is_known_by_its_bytes_alone() -> None:
         ),
     ],
 )
-def test_others_go_anywhere(path: str, more: dict[str, Any], wanted: str) -> None:
-    assert prefers(path=path, **more) == wanted
+def test_routing_key_of_other_requests(path: str, more: dict[str, Any], key: str) -> None:
+    assert routing_key(path=path, **more) == key
 
 
-def test_an_answer_is_played_as_it_was_given() -> None:
+# -- running an application on a request -----------------------------------------------------------
+
+
+def test_run_app_passes_the_request_and_the_response_on() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        told = f"{request.method} {request.url.path} {request.query_params['a']} "
-        told += f"{request.state.owner} {(await request.body()).decode()}"
-        await PlainTextResponse(told)(scope, receive, send)
+        text = f"{request.method} {request.url.path} {request.query_params['a']} "
+        text += f"{request.state.owner} {(await request.body()).decode()}"
+        await PlainTextResponse(text)(scope, receive, send)
 
-    call = Call("POST", "/there", b"a=1", (), b"body", "id", "alice")
+    request = ForwardedRequest("POST", "/there", b"a=1", (), b"body", "id", "alice")
 
     async def collect() -> list[list[Message]]:
-        return [messages async for messages in play(app, call)]
+        return [messages async for messages in run_app(app, request)]
 
     (messages,) = asyncio.run(collect())
     assert messages[1]["body"] == b"POST /there 1 alice body"
 
 
-def _run(app: ASGIApp, then: Callable[[Any], Awaitable[None]]) -> None:
-    call = Call("GET", "/", b"", (), b"", "id", None)
-
-    async def whole() -> None:
-        await then(play(app, call))
-
-    asyncio.run(whole())
+Response = AsyncGenerator[list[Message], None]
 
 
-def test_to_stop_listening_is_to_leave() -> None:
-    seen = []
+def run(app: ASGIApp, client: Callable[[Response], Awaitable[None]]) -> None:
+    """Run an application and let a client consume the response."""
+    request = ForwardedRequest("GET", "/", b"", (), b"", "id", None)
+
+    async def main() -> None:
+        response = run_app(app, request)
+        assert isinstance(response, AsyncGenerator)
+        await client(response)
+
+    asyncio.run(main())
+
+
+async def disconnect_after_first_batch(response: Response) -> None:
+    await anext(response)
+    await response.aclose()
+    await asyncio.sleep(0)  # lets a cancelled application end
+
+
+def test_closing_the_response_disconnects_the_client() -> None:
+    received = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "http.request"
-        await send(start())
-        seen.append((await receive())["type"])
+        await send(start_message())
+        received.append((await receive())["type"])
 
-    async def leave(answer: Any) -> None:
-        await anext(answer)
-        await answer.aclose()
-
-    _run(app, leave)
-    assert seen == ["http.disconnect"]
+    run(app, disconnect_after_first_batch)
+    assert received == ["http.disconnect"]
 
 
-def test_who_does_not_notice_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffedit.server.gateway.LEAVE_SECONDS", 0.05)
+def test_application_that_ignores_the_disconnect_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("diffedit.server.forwarding.DISCONNECT_SECONDS", 0.05)
     ended = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start())
+        await send(start_message())
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(NEVER)
         finally:
             ended.append(True)
 
-    async def leave(answer: Any) -> None:
-        await anext(answer)
-        await answer.aclose()
-        await asyncio.sleep(0)
-
-    _run(app, leave)
+    run(app, disconnect_after_first_batch)
     assert ended == [True]
 
 
-def test_an_application_that_fails_is_not_hidden() -> None:
+def test_exception_of_the_application_is_raised() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a bug")
 
-    async def listen(answer: Any) -> None:
+    async def consume(response: Response) -> None:
         with pytest.raises(RuntimeError, match="a bug"):
-            await anext(answer)
+            await anext(response)
 
-    _run(app, listen)
+    run(app, consume)
 
 
-def test_figures_of_several_are_told_apart() -> None:
-    one = '# HELP a_total Things.\n# TYPE a_total counter\na_total{kind="x"} 1.0\n'
-    text = merged({"r1": one, "r2": one.replace("1.0", "2.0")})
-    assert 'a_total{kind="x",replica="r1"} 1.0' in text
-    assert 'a_total{kind="x",replica="r2"} 2.0' in text
-    assert text.count("# TYPE a_total counter") == 1
+def test_merged_metrics_have_a_replica_label() -> None:
+    text = '# HELP a_total Things.\n# TYPE a_total counter\na_total{kind="x"} 1.0\n'
+    merged = merge_metrics({"r1": text, "r2": text.replace("1.0", "2.0")})
+    assert 'a_total{kind="x",replica="r1"} 1.0' in merged
+    assert 'a_total{kind="x",replica="r2"} 2.0' in merged
+    assert merged.count("# TYPE a_total counter") == 1

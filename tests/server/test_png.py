@@ -1,4 +1,4 @@
-"""The server's own PNG encoder, read back by Pillow, which checks every chunk's sum."""
+"""The PNG encoder. Pillow decodes the files and verifies every checksum."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from diffedit.server import png
 SIDE = st.integers(1, 40)
 
 
-def read(data: bytes) -> Image.Image:
-    """Decoded, every chunk checked."""
+def decode(data: bytes) -> Image.Image:
+    """Decode a PNG and verify its checksums."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as checked:
         checked.verify()
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -29,28 +29,28 @@ def read(data: bytes) -> Image.Image:
 
 @settings(max_examples=60, deadline=None)
 @given(SIDE, SIDE, st.sampled_from(["L", "RGB"]), st.integers(0, 2**32 - 1))
-def test_any_picture_comes_back_equal(width: int, height: int, mode: str, seed: int) -> None:
+def test_round_trip_is_lossless(width: int, height: int, mode: str, seed: int) -> None:
     shape = (height, width, 3) if mode == "RGB" else (height, width)
     noise = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     image = Image.fromarray(noise)
-    again = read(png.encode(image))
-    assert (again.mode, again.size) == (mode, (width, height))
-    assert again.tobytes() == image.tobytes()
+    decoded = decode(png.encode(image))
+    assert (decoded.mode, decoded.size) == (mode, (width, height))
+    assert decoded.tobytes() == image.tobytes()
 
 
-def test_metadata_is_read_by_others() -> None:
-    image = read(png.encode(still_life(64, 48), "<x:xmpmeta>a pear</x:xmpmeta>"))
+def test_pillow_reads_the_metadata() -> None:
+    image = decode(png.encode(still_life(64, 48), "<x:xmpmeta>a pear</x:xmpmeta>"))
     assert isinstance(image, PngImagePlugin.PngImageFile)
     assert image.info["xmp"] == b"<x:xmpmeta>a pear</x:xmpmeta>"
 
 
-def test_a_photograph_takes_no_more_than_pillow_makes_of_it() -> None:
+def test_file_size_of_a_photograph_is_close_to_pillows() -> None:
     photo = still_life(512, 512)
     buffer = io.BytesIO()
     photo.save(buffer, "PNG", compress_level=1)
     assert len(png.encode(photo)) < 1.2 * len(buffer.getvalue())
 
 
-def test_other_modes_are_refused() -> None:
+def test_unsupported_mode_raises_key_error() -> None:
     with pytest.raises(KeyError):
         png.encode(Image.new("RGBA", (4, 4)))

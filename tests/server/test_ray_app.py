@@ -1,4 +1,8 @@
-"""Two replicas on a Ray of their own, behind one address: who serves what, and who dies when."""
+"""Two replicas with Ray Serve: routing, jobs, killed replicas, upgrades and draining.
+
+The tests share one server and run in order: the later ones kill and replace replicas, and the last
+one stops the server.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,154 +24,165 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.server.kit import FAST, ROOT, Process, encoded, served
+from tests.server.helpers import (
+    DEADLINE_SECONDS,
+    FAST,
+    ROOT,
+    SLOW,
+    ServerProcess,
+    encoded,
+    run_server,
+    wait_until,
+)
 
 pytest.importorskip("ray", reason="needs the ray extra")
 
 from demo.picture import still_life
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SLOW = {**FAST, "num_inference_steps": "200", "strength": "1"}
+EDITS, JOBS = "/v1/images/edits", "/v1/jobs"
+ACTIVE, LEFT = "diffedit_jobs_active{", 'diffedit_jobs_total{event="left"'
 
 
 @pytest.fixture(scope="module")
-def server(tiny: Path) -> Iterator[Process]:
-    with served(tiny, "--ray", "2", "--call-ms", "5") as found:
-        until(lambda: figure(found, "diffedit_ready{") == 2)  # it answers with the first
-        yield found
+def server(tiny: Path) -> Iterator[ServerProcess]:
+    linger = {"DIFFEDIT_SERVE_LINGER_SECONDS": "10"}  # keeps the draining server observable
+    with run_server(tiny, "--ray", "2", "--call-ms", "5", **linger) as server:
+        wait_until(lambda: server.metric("diffedit_ready{") == 2, "both replicas are ready")
+        yield server
 
 
-def picture(number: int) -> bytes:
-    """Pictures that differ."""
+def numbered_image(number: int) -> bytes:
+    """A different image for each number."""
     return encoded(still_life(96, 72 + 8 * number))
 
 
-def post(server: Process, path: str, number: int = 0, **data: Any) -> httpx.Response:
-    files = {"image": ("a.png", picture(number))}
-    return httpx.post(f"{server.url}{path}", files=files, data={**FAST, **data}, timeout=60)
+def post(server: ServerProcess, path: str, number: int = 0, **fields: str) -> httpx.Response:
+    return server.post(path, {**FAST, **fields}, numbered_image(number))
 
 
-def job(server: Process, number: int = 0, **data: Any) -> str:
-    answer = post(server, "/v1/jobs", number, **data)
-    assert answer.status_code == 202, answer.text
-    found: str = answer.json()["id"]
-    return found
+def submit(server: ServerProcess, number: int = 0, **fields: str) -> str:
+    """Create a job and return its id."""
+    response = post(server, JOBS, number, **fields)
+    assert response.status_code == 202, response.text
+    job_id: str = response.json()["id"]
+    return job_id
 
 
-def state(server: Process, job_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server.url}/v1/jobs/{job_id}").json()
-    return found
+def finished(server: ServerProcess, job_id: str) -> dict[str, Any]:
+    """Wait for a job and return its state."""
+
+    def state() -> dict[str, Any] | None:
+        body: dict[str, Any] = server.get(f"{JOBS}/{job_id}").json()
+        return body if body.get("data") else None
+
+    result = wait_until(state, "the job has finished")
+    assert result is not None
+    return result
 
 
-def metrics(server: Process) -> str:
-    return httpx.get(f"{server.url}/metrics").text
+def replica_pids() -> list[int]:
+    """Process ids of the replicas."""
+    done = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    prefix = "ray::ServeReplica:diffedit:replica"
+    return [int(pid) for pid, command in lines if command.startswith(prefix)]
 
 
-def figure(server: Process, name: str) -> float:
-    """The sum of a figure over the replicas."""
-    lines = metrics(server).splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+def wait_for_replicas(count: int) -> list[int]:
+    """Wait until this many replica processes exist, and return their ids."""
+    return wait_until(
+        lambda: pids if len(pids := replica_pids()) == count else [], f"{count} replicas run"
+    )
 
 
-def until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """What it returns once that is something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come to pass")
+@contextmanager
+def continuous_edits(server: ServerProcess, images: int) -> Iterator[list[httpx.Response]]:
+    """Six clients that send edits until the end of the block. Yields the growing responses."""
+    stop, responses = threading.Event(), list[httpx.Response]()
+
+    def client(number: int) -> None:
+        while not stop.is_set():
+            responses.append(post(server, EDITS, number % images, seed=str(number)))
+
+    with ThreadPoolExecutor(6) as pool:
+        clients = [pool.submit(client, number) for number in range(6)]
+        try:
+            yield responses
+        finally:
+            stop.set()
+    for future in clients:
+        future.result()
 
 
-def replicas() -> list[int]:
-    """Process numbers of the replicas that hold a model."""
-    told = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
-    lines = [line.split(maxsplit=1) for line in told.stdout.splitlines()]
-    return [
-        int(pid) for pid, name in lines if name.startswith("ray::ServeReplica:diffedit:replica")
-    ]
+# -- one API for all replicas ----------------------------------------------------------------------
 
 
-def test_the_api_is_one_servers(server: Process) -> None:
-    answer = post(server, "/v1/images/edits")
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["data"][0]["max_abs_diff_outside_mask"] == 0
-    assert answer.headers["x-request-id"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert "diffedit" in httpx.get(f"{server.url}/").text
-    assert httpx.get(f"{server.url}/livez").json() == {"status": "live"}
-    assert httpx.get(f"{server.url}/nowhere").status_code == 404
-    refused = post(server, "/v1/images/edits", strength="7")
+def test_api_is_that_of_a_single_server(server: ServerProcess) -> None:
+    response = post(server, EDITS)
+    assert response.status_code == 200, response.text
+    assert response.json()["data"][0]["max_abs_diff_outside_mask"] == 0
+    assert response.headers["x-request-id"]
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "diffedit" in server.get("/").text
+    assert server.get("/livez").json() == {"status": "live"}
+    assert server.get("/nowhere").status_code == 404
+    refused = post(server, EDITS, strength="7")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "strength")
-    foreign = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"})
-    assert foreign.status_code == 403, "the front is the door"
-    large = httpx.post(f"{server.url}/v1/images/edits", content=b"x" * 21_000_000)
+    foreign = server.get("/v1/models", headers={"Host": "evil.example"})
+    assert foreign.status_code == 403
+    large = httpx.post(f"{server.url}{EDITS}", content=b"x" * 21_000_000, timeout=DEADLINE_SECONDS)
     assert large.status_code == 413
 
 
-def finished(server: Process, job_id: str) -> dict[str, Any]:
-    """What is told of a job once it is over."""
-    found: dict[str, Any] = until(lambda: (s := state(server, job_id)).get("data") and s)
-    return found
-
-
-def test_an_edit_goes_where_its_picture_is_known(server: Process) -> None:
-    """Three edits of each picture: the second and third are spared its encoding."""
-    homes = set()
+def test_edits_of_an_image_go_to_the_replica_that_cached_it(server: ServerProcess) -> None:
+    """Three edits of each image: the second and the third skip the encoding."""
+    locations = set()
     for number in range(1, 9):
         rows = []
         for prompt in ("a red ball", "a green ball", "a blue cube"):
-            job_id = job(server, number, prompt=prompt, num_inference_steps="50")
+            job_id = submit(server, number, prompt=prompt, num_inference_steps="50")
             rows.append(finished(server, job_id)["data"][0]["rows"]["unet"])
-            homes.add((number, job_id.split("-")[0]))
-        assert rows[0] - rows[1] == rows[0] - rows[2] == 40, "the trajectory was there"
-    assert len(homes) == 8, "one home for each picture"
-    names, number = {name for _, name in homes}, 9
-    while len(names) < 2 and number < 50:  # eight pictures may all have the same home
-        names.add(job(server, number).split("-")[0])
+            locations.add((number, job_id.split("-")[0]))
+        assert rows[0] - rows[1] == rows[0] - rows[2] == 40, "the trajectory was cached"
+    assert len(locations) == 8, "one replica for each image"
+    names, number = {name for _, name in locations}, 9
+    while len(names) < 2 and number < 50:  # the first eight may all hash to one replica
+        names.add(submit(server, number).split("-")[0])
         number += 1
-    assert len(names) == 2, "both replicas serve"
-    until(lambda: figure(server, "diffedit_jobs_active{") == 0)
-    succeeded = [
-        x for x in metrics(server).splitlines() if 'diffedit_jobs_total{event="succeeded"' in x
-    ]
-    assert len(succeeded) == 2
-    assert sum(float(line.split()[-1]) for line in succeeded) >= 24
+    assert len(names) == 2, "both replicas are used"
+    wait_until(lambda: server.metric(ACTIVE) == 0, "all jobs have finished")
+    succeeded = 'diffedit_jobs_total{event="succeeded"'
+    lines = server.get("/metrics").text.splitlines()
+    assert len([line for line in lines if line.startswith(succeeded)]) == 2
+    assert server.metric(succeeded) >= 24
 
 
-def test_jobs_are_found_wherever_they_are(server: Process) -> None:
-    for job_id in [job(server, number) for number in range(6)]:
+def test_jobs_are_found_on_their_replica(server: ServerProcess) -> None:
+    for job_id in [submit(server, number) for number in range(6)]:
         assert finished(server, job_id)["state"] == "succeeded"
-        image = httpx.get(f"{server.url}/v1/jobs/{job_id}/image")
+        image = server.get(f"{JOBS}/{job_id}/image")
         assert image.headers["content-type"] == "image/png"
-        with httpx.stream("GET", f"{server.url}/v1/jobs/{job_id}/events") as events:
-            told = [line for line in events.iter_lines() if line.startswith("event: ")]
-        assert told[-1] == "event: done"
-    running = job(server, num_inference_steps="200", strength="1")
-    assert httpx.delete(f"{server.url}/v1/jobs/{running}").json()["state"] == "cancelled"
-    assert httpx.get(f"{server.url}/v1/jobs/gone1234-{'0' * 24}").status_code == 404
+        events = server.get(f"{JOBS}/{job_id}/events").text.splitlines()
+        assert [line for line in events if line.startswith("event: ")][-1] == "event: done"
+    running = server.post(JOBS, SLOW).json()["id"]
+    assert server.delete(f"{JOBS}/{running}").json()["state"] == "cancelled"
+    assert server.get(f"{JOBS}/gone1234-{'0' * 24}").status_code == 404
 
 
-def test_repeating_a_job_is_safe(server: Process) -> None:
-    names = set()
-    for _ in range(4):
-        answer = httpx.post(
-            f"{server.url}/v1/jobs",
-            files={"image": ("a.png", picture(3))},
-            data=FAST,
-            headers={"Idempotency-Key": "once"},
-        )
-        names.add(answer.json()["id"])
-    assert len(names) == 1
+def test_idempotency_key_reaches_the_same_replica(server: ServerProcess) -> None:
+    headers = {"Idempotency-Key": "once"}
+    responses = [server.post(JOBS, FAST, numbered_image(3), **headers) for _ in range(4)]
+    assert len({response.json()["id"] for response in responses}) == 1
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A replica as PictureRouter sees one."""
+class FakeReplica:
+    """A replica as `PictureRouter` sees it."""
 
     name: str
-    backlog: float | None = None
+    backlog_seconds: float | None = None
 
     @property
     def replica_id(self) -> Any:
@@ -174,142 +190,132 @@ class Loaded:
 
     @property
     def routing_stats(self) -> dict[str, float]:
-        return {} if self.backlog is None else {"backlog": self.backlog, "detour": 3.0}
+        if self.backlog_seconds is None:
+            return {}
+        return {"backlog_seconds": self.backlog_seconds, "encoding_seconds": 3.0}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, when it is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by Ray's own imports
 @pytest.mark.parametrize(
-    ("session", "backlog", "wanted"),
+    ("routing_key", "backlog_seconds", "chosen"),
     [
-        ("image:1", None, "home"),  # nothing is known of their loads yet
-        ("image:1", 3.9, "home"),  # waiting there is no longer than encoding elsewhere
+        ("image:1", None, "preferred"),  # the loads are not known yet
+        ("image:1", 3.9, "preferred"),  # waiting is faster than encoding the image again
         ("image:1", 4.1, "idle"),
-        ("keep:1", 60.0, "home"),  # a repeated order has to meet the first
-        ("server:home", 60.0, "home"),
-        ("server:idle", 0.0, "idle"),
-        ("server:gone", 0.0, "home"),  # anybody can say so
-        ("", 0.9, "home"),
+        ("pinned:1", 60.0, "preferred"),  # a repeated request must reach its first job
+        ("replica:preferred", 60.0, "preferred"),
+        ("replica:idle", 0.0, "idle"),
+        ("replica:gone", 0.0, "preferred"),  # any replica answers 404
+        ("", 0.9, "preferred"),
         ("", 1.1, "idle"),
     ],
 )
-def test_a_busy_home_is_passed_where_that_is_quicker(
-    session: str, backlog: float | None, wanted: str
+def test_busy_replica_is_skipped_if_another_is_faster(
+    routing_key: str, backlog_seconds: float | None, chosen: str
 ) -> None:
-    from diffedit.server.router import ordered
+    from diffedit.server.router import rank_replicas
 
-    home: Any = Loaded("home", backlog)
-    idle: Any = Loaded("idle", None if backlog is None else 0.0)
-    ranks = ordered(session, [[home], [idle]], [idle, home])
-    assert ranks[0][0].replica_id.unique_id == wanted
+    preferred: Any = FakeReplica("preferred", backlog_seconds)
+    idle: Any = FakeReplica("idle", None if backlog_seconds is None else 0.0)
+    ranks = rank_replicas(routing_key, [[preferred], [idle]], [idle, preferred])
+    assert ranks[0][0].replica_id.unique_id == chosen
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_client_that_leaves_stops_its_edit(server: Process, stream: str) -> None:
-    left = figure(server, 'diffedit_jobs_total{event="left"')
-    files = {"image": ("a.png", picture(0))}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{server.url}/v1/images/edits",
-            files=files,
-            data={**SLOW, "stream": stream},
-            timeout=1.0,
-        )
-    until(lambda: figure(server, "diffedit_jobs_active{") == 0, 10)
-    assert figure(server, 'diffedit_jobs_total{event="left"') == left + 1
+def test_disconnect_stops_an_edit(server: ServerProcess, stream: str) -> None:
+    wait_until(lambda: server.metric(ACTIVE) == 0, "earlier jobs have finished")
+    left = server.metric(LEFT)
+    with server.open_post(EDITS, {**SLOW, "stream": stream}):
+        wait_until(lambda: server.metric(ACTIVE) == 1, "the edit runs")
+    wait_until(lambda: server.metric(ACTIVE) == 0, "the edit has stopped")
+    assert server.metric(LEFT) == left + 1
 
 
-def test_a_replica_that_dies_takes_no_request_with_it(server: Process) -> None:
-    """Killed under load: what it held is carried to the other, and a new one comes."""
-    before = until(lambda: len(found := replicas()) == 2 and found)
-    stop, answers = threading.Event(), []
+# -- replicas that end -----------------------------------------------------------------------------
 
-    def client(number: int) -> None:
-        while not stop.is_set():
-            answers.append(post(server, "/v1/images/edits", number % 5, seed=str(number)))
 
-    with ThreadPoolExecutor(6) as pool:
-        for number in range(6):
-            pool.submit(client, number)
-        until(lambda: len(answers) >= 12)
+def test_killed_replica_loses_no_request_and_is_replaced(server: ServerProcess) -> None:
+    before = wait_for_replicas(2)
+    with continuous_edits(server, images=5) as responses:
+        wait_until(lambda: len(responses) >= 12, "12 edits before the kill")
         os.kill(before[0], signal.SIGKILL)
-        count = len(answers)
-        until(lambda: len(answers) >= count + 12)
-        stop.set()
-    failed = [a for a in answers if a.status_code != 200]
-    for answer in failed:
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_lost")
-        assert int(answer.headers["retry-after"]) >= 1
-    assert len(failed) <= 1, "an edit is carried to the other replica once"
-    assert until(lambda: len(found := replicas()) == 2 and found) != before
+        count = len(responses)
+        wait_until(lambda: len(responses) >= count + 12, "12 edits after the kill")
+    failed = [response for response in responses if response.status_code != 200]
+    for response in failed:
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_lost")
+        assert int(response.headers["retry-after"]) >= 1
+    assert len(failed) <= 1, "each edit is dispatched to the other replica once"
+    assert wait_for_replicas(2) != before
 
 
 UPGRADE = """
 import sys
 from functools import partial
 from pathlib import Path
-from diffedit.server import Settings, cluster
 from demo.fake_server import open_fake
+from diffedit.server import Settings, ray_app
 from diffedit.server.scaling import Scaling
 
 settings = Settings(port=int(sys.argv[2]), max_active=1)
-opening = partial(open_fake, Path(sys.argv[1]), call_seconds=0.005)
-cluster.start(settings)
-cluster.deploy(cluster.build(opening, "second", settings, Scaling(2, 3, cpus=0.5)))
+open_pipeline = partial(open_fake, Path(sys.argv[1]), call_seconds=0.005)
+ray_app.start(settings)
+ray_app.deploy(ray_app.build(open_pipeline, "second", settings, Scaling(2, 3, cpus=0.5)))
 """
 
 
-def test_an_upgrade_is_not_noticed_and_load_adds_a_replica(server: Process, tiny: Path) -> None:
-    """A new version replaces both replicas while edits go on, and grows to its bound: all 200."""
-    stop, answers = threading.Event(), []
-
-    def client(number: int) -> None:
-        while not stop.is_set():
-            answers.append(post(server, "/v1/images/edits", number))
+def test_upgrade_under_load_loses_no_request_and_scales_up(
+    server: ServerProcess, tiny: Path
+) -> None:
+    """A new version replaces both replicas, and the load adds a third one, its maximum."""
 
     def model() -> str:
-        return str(httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"])
+        return str(server.get("/v1/models").json()["data"][0]["id"])
 
     assert model() == "fake"
-    with ThreadPoolExecutor(6) as pool:
-        for number in range(6):
-            pool.submit(client, number)
+    with continuous_edits(server, images=6) as responses:
         done = subprocess.run(
             [sys.executable, "-c", UPGRADE, str(tiny), str(server.port)],
-            cwd=ROOT, env={**os.environ, "RAY_ADDRESS": "auto"}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**os.environ, "RAY_ADDRESS": "auto"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         assert {model() for _ in range(6)} == {"second"}
-        until(lambda: len(replicas()) == 3, 90)
-        time.sleep(2)
-        stop.set()
-    assert [a.text for a in answers if a.status_code != 200] == []
-    assert len(answers) > 20
-    assert len(replicas()) == 3, "and no more"
+        wait_for_replicas(3)
+        time.sleep(2)  # long enough for a fourth replica to start
+        count = len(responses)
+        wait_until(lambda: len(responses) >= count + 6, "edits on the new replicas")
+    assert [response.text for response in responses if response.status_code != 200] == []
+    assert len(replica_pids()) == 3
 
 
-def test_a_stream_that_loses_its_replica_is_told(server: Process) -> None:
-    files = {"image": ("a.png", picture(0))}
-    data = {**SLOW, "stream": "true", "partial_images": "3"}
-    url = f"{server.url}/v1/images/edits"
-    with httpx.stream("POST", url, files=files, data=data, timeout=60) as answer:
-        lines = answer.iter_lines()
+def test_stream_of_a_killed_replica_ends_with_an_error_event(server: ServerProcess) -> None:
+    files = {"image": ("a.png", numbered_image(0))}
+    form = {**SLOW, "stream": "true", "partial_images": "3"}
+    url = f"{server.url}{EDITS}"
+    with httpx.stream("POST", url, files=files, data=form, timeout=DEADLINE_SECONDS) as response:
+        lines = response.iter_lines()
         assert "partial_image" in next(lines)
-        for pid in replicas():
+        for pid in replica_pids():
             os.kill(pid, signal.SIGKILL)
-        told = [line for line in lines if line]
-    assert told[-2] == "event: error"
-    assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "engine_lost"
-    until(lambda: post(server, "/v1/images/edits").status_code == 200)
+        rest = [line for line in lines if line]
+    assert rest[-2] == "event: error"
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "engine_lost"
+    wait_until(lambda: post(server, EDITS).status_code == 200, "new replicas respond")
 
 
-def test_what_is_under_way_is_finished_when_it_ends(server: Process) -> None:
-    """The last test of the file: the server is told to stop while it edits."""
+def test_sigterm_finishes_running_edits(server: ServerProcess) -> None:
+    form = {**FAST, "num_inference_steps": "400", "strength": "1"}
+    wait_until(lambda: server.metric(ACTIVE) == 0, "earlier jobs have finished")
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(post, server, "/v1/images/edits", num_inference_steps="300")
-        until(lambda: figure(server, "diffedit_jobs_active{") == 1)
+        running = pool.submit(server.post, EDITS, form)
+        wait_until(lambda: server.metric(ACTIVE) == 1, "the edit runs")
         server.terminate()
-        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, 5)
-        refused = post(server, "/v1/images/edits")
+        wait_until(lambda: server.get("/readyz").status_code == 503, "the server drains")
+        refused = post(server, EDITS)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
         assert running.result().status_code == 200
-    assert server.wait(60) == 0
+    assert server.wait() == 0

@@ -1,26 +1,26 @@
 /**
- * The server: what its form takes, requests and their keys, errors in sentences, jobs.
+ * The client of the server's API: requests, API keys, errors, jobs, and the form's fields.
  *
- * Of the page this knows the fields that the server describes and the dialog that asks for a key;
- * of what is edited, and of how anything is shown, it knows nothing.
+ * This module knows the form's inputs and the key dialog. It does not know how images, masks and
+ * results are shown.
  */
 
-const BUSY = [429, 503];
-const TYPES = ["image/png", "image/jpeg", "image/webp"];
-const STAGES = {
-  queued: "Waiting", running: "Starting", mask: "Finding the place",
-  encode: "Encoding the picture", decode: "Repainting", writing: "Writing",
+const RETRY_STATUSES = [429, 503];
+const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
+const STAGE_TEXTS = {
+  queued: "Waiting", running: "Starting", mask: "Finding the mask",
+  encode: "Encoding the image", decode: "Editing the image", writing: "Saving the result",
 };
-const FINDING = [
+const MASK_OPTIONS = [
   "num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio", "mask_dilation",
 ];
-const FOUND_BY = ["prompt", "source_prompt", "num_inference_steps", "seed", ...FINDING];
+const MASK_FIELDS = ["prompt", "source_prompt", "num_inference_steps", "seed", ...MASK_OPTIONS];
 
-const [ask, options, dialog, keyInput, keyError] = [
-  "ask", "options", "keyDialog", "key", "keyError",
+const [editForm, options, keyDialog, keyInput, keyError] = [
+  "editForm", "options", "keyDialog", "key", "keyError",
 ].map((id) => document.getElementById(id));
 
-/** What went wrong, in a sentence for people; `param` names the field that is to blame. */
+/** An error with a message for the user; `param` is the name of the invalid field, or null. */
 export class Problem extends Error {
   constructor(message, { status = 0, param = null, retryAfter = 0 } = {}) {
     super(message);
@@ -28,153 +28,153 @@ export class Problem extends Error {
   }
 }
 
+/** Wait some seconds. Rejects at once if the signal is aborted. */
 async function pause(seconds, signal) {
-  await new Promise((over) => {
-    setTimeout(over, 1000 * seconds);
-    signal.onabort = over;
+  await new Promise((resolve) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal.onabort = resolve;
   });
   signal.throwIfAborted();
 }
 
 // -- requests -------------------------------------------------------------------------------------
 
-/** A successful response; everything else is raised as a Problem. Asks for the key if need be. */
-async function call(path, { headers, ...more } = {}) {
+/** Send a request and return the successful response. Throws a Problem; asks for a key on 401. */
+async function request(path, { headers, ...more } = {}) {
   const key = sessionStorage.getItem("key");
   const authorized = { ...headers, ...(key && { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...more, headers: authorized }).catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Problem("The server cannot be reached. Is it running, and are you online?");
+    throw new Problem("The server cannot be reached. Check that it is running and you are online.");
   });
   if (response.ok) return response;
   if (response.status !== 401) throw await problemOf(response);
   if (sessionStorage.getItem("key") === key) await askForKey(key !== null);
-  return call(path, { headers, ...more });
+  return request(path, { headers, ...more });
 }
 
 async function problemOf(response) {
   const { error } = await response.json().catch(() => ({}));
-  return new Problem(error?.message ?? `The server answered ${response.status}.`, {
+  return new Problem(error?.message ?? `The server responded with status ${response.status}.`, {
     status: response.status,
     param: error?.param,
     retryAfter: Number(response.headers.get("Retry-After")),
   });
 }
 
-const told = async (path) => (await call(path)).json();
+const getJson = async (path) => (await request(path)).json();
 
 /**
- * The answer to a form. What a busy server refuses is repeated, when it says so, until it is served
- * or stopped; `waits` is told the seconds that are left.
+ * Send a form and return the JSON response. If the server is busy, retry after `Retry-After` until
+ * it accepts the form or the signal is aborted. `onWait` receives the seconds left, 0 at the end.
  */
-async function post(path, fields, files, { signal, waits }) {
+async function postForm(path, fields, files, { signal, onWait }) {
   const body = new FormData();
   Object.entries(fields).forEach(([name, value]) => body.append(name, value));
   Object.entries(files).forEach(([name, file]) => body.append(name, file, name));
   const headers = { "Idempotency-Key": crypto.getRandomValues(new Uint32Array(4)).join("-") };
   for (;;) {
     try {
-      return await (await call(path, { method: "POST", body, headers, signal })).json();
+      return await (await request(path, { method: "POST", body, headers, signal })).json();
     } catch (problem) {
-      if (!BUSY.includes(problem.status) || !problem.retryAfter) throw problem;
+      if (!RETRY_STATUSES.includes(problem.status) || !problem.retryAfter) throw problem;
       for (let left = problem.retryAfter; left > 0; left--) {
-        waits(left);
+        onWait(left);
         await pause(1, signal);
       }
-      waits(0);
+      onWait(0);
     }
   }
 }
 
-let keyAsked = null;
+let keyRequest = null;
 
 export const hasKey = () => sessionStorage.getItem("key") !== null;
 
-/** Show the dialog once, whoever asks; done when a key was given, a Problem when none was. */
+/** Show the key dialog, once for concurrent requests. Throws a Problem if it is closed. */
 function askForKey(refused) {
-  keyError.textContent = refused ? "That key is not known here." : "";
-  keyAsked ??= new Promise((resolve, reject) => {
-    dialog.returnValue = keyInput.value = "";
-    dialog.showModal();
-    dialog.onclose = () => {
-      keyAsked = null;
-      if (dialog.returnValue) resolve(sessionStorage.setItem("key", keyInput.value.trim()));
-      else reject(new Problem("This server asks for a key.", { status: 401 }));
+  keyError.textContent = refused ? "The server does not know this key." : "";
+  keyRequest ??= new Promise((resolve, reject) => {
+    keyDialog.returnValue = keyInput.value = "";
+    keyDialog.showModal();
+    keyDialog.onclose = () => {
+      keyRequest = null;
+      if (keyDialog.returnValue) resolve(sessionStorage.setItem("key", keyInput.value.trim()));
+      else reject(new Problem("This server needs an API key.", { status: 401 }));
     };
   });
-  return keyAsked;
+  return keyRequest;
 }
 
-// -- places and edits -----------------------------------------------------------------------------
+// -- masks and edits ------------------------------------------------------------------------------
 
-/** Where the server would edit: its answer, how far that was grown, and the texts it is for. */
-export async function findPlace(fields, image, work) {
-  const names = FOUND_BY.filter((name) => name in fields);
-  const asked = Object.fromEntries(names.map((name) => [name, fields[name]]));
-  const answer = await post("/v1/masks", asked, { image }, work);
-  const { source_prompt: before, prompt: after, mask_dilation: dilation = 0 } = asked;
-  return { answer, dilation, texts: [before, after] };
+/** Find the mask; returns { response, dilation, prompts }, with the values it was found with. */
+export async function findMask(fields, image, work) {
+  const names = MASK_FIELDS.filter((name) => name in fields);
+  const sent = Object.fromEntries(names.map((name) => [name, fields[name]]));
+  const response = await postForm("/v1/masks", sent, { image }, work);
+  const { source_prompt: before, prompt: after, mask_dilation: dilation = 0 } = sent;
+  return { response, dilation, prompts: [before, after] };
 }
 
-/** Begin an edit, under a mask or where the server finds the place; returns the job's id. */
-export async function submit(fields, image, mask, work) {
+/** Start an edit and return the job's id. Without a mask, the server finds one. */
+export async function submitEdit(fields, image, mask, work) {
   const more = { partial_images: 3, output_format: "png", ...(mask && { mask_format: "white" }) };
   const files = { image, ...(mask && { mask }) };
-  const { id } = await post("/v1/jobs", { ...fields, ...more }, files, work);
+  const { id } = await postForm("/v1/jobs", { ...fields, ...more }, files, work);
   return id;
 }
 
-/** Stop a job. */
-export const cancel = (job) => call(`/v1/jobs/${job}`, { method: "DELETE" });
+export const cancelJob = (job) => request(`/v1/jobs/${job}`, { method: "DELETE" });
 
-/** See a job through; returns its two pictures and its figures. `heed`: see follow. */
-export async function outcome(job, signal, heed) {
+/** Wait for a job; returns { image, mask, details }. `onUpdate`: see followJob. */
+export async function waitForResult(job, signal, onUpdate) {
   const path = `/v1/jobs/${job}`;
   try {
-    const { state, error } = await follow(path, signal, heed);
-    if (state === "cancelled") throw new DOMException("Stopped.", "AbortError");
+    const { state, error } = await followJob(path, signal, onUpdate);
+    if (state === "cancelled") throw new DOMException("Cancelled.", "AbortError");
     if (error) throw new Problem(error.message, error);
-    const pictures = ["image", "mask"].map(async (name) => (await call(`${path}/${name}`)).blob());
-    const [image, mask] = await Promise.all(pictures);
-    const { data: [figures] } = await told(path);
-    return { image, mask, figures };
+    const files = ["image", "mask"].map(async (name) => (await request(`${path}/${name}`)).blob());
+    const [image, mask] = await Promise.all(files);
+    const { data: [details] } = await getJson(path);
+    return { image, mask, details };
   } catch (error) {
     if (error.status !== 404) throw error;
-    throw new Problem("The server no longer knows this edit; it may have been restarted.");
+    throw new Problem("The server no longer has this edit. It may have been restarted; try again.");
   }
 }
 
 /**
- * Hear of a job to its end, over as many connections as it takes; returns the last event's data.
- * `heed` is told what changes: { words, share, position, preview }.
+ * Read a job's events to the end, reconnecting as often as necessary; returns the last payload.
+ * `onUpdate` receives the changed values among { text, progress, position, preview }.
  */
-async function follow(path, signal, heed) {
-  for (let last = null, failures = 0; ;) {
+async function followJob(path, signal, onUpdate) {
+  for (let lastId = null, failures = 0; ;) {
     try {
-      const headers = last && { "Last-Event-ID": last };
-      const { body } = await call(`${path}/events`, { headers, signal });
-      for await (const { id, event, data } of eventsOf(body)) {
-        [last, failures] = [id, 0];
+      const headers = lastId && { "Last-Event-ID": lastId };
+      const { body } = await request(`${path}/events`, { headers, signal });
+      for await (const { id, event, data } of readEvents(body)) {
+        [lastId, failures] = [id, 0];
         if (event === "done") return data;
-        heed(NEWS[event](data));
+        onUpdate(UPDATES[event](data));
       }
     } catch (error) {
       if (error.name === "AbortError" || (error.status && error.status < 500)) throw error;
     }
     failures += 1;
-    if (failures > 1) heed({ words: "Connection lost, trying again" });
+    if (failures > 1) onUpdate({ text: "Connection lost, reconnecting" });
     await pause(Math.min(8, 2 ** failures / 4), signal);
   }
 }
 
-const NEWS = {
-  state: ({ state, position }) => ({ words: STAGES[state], position }),
-  progress: ({ stage, progress: share }) => ({ words: STAGES[stage] ?? stage, share, position: 0 }),
+const UPDATES = {
+  state: ({ state, position }) => ({ text: STAGE_TEXTS[state], position }),
+  progress: ({ stage, progress }) => ({ text: STAGE_TEXTS[stage] ?? stage, progress, position: 0 }),
   preview: ({ image }) => ({ preview: `data:image/png;base64,${image}` }),
 };
 
-/** Server-sent events of a response's body, as { id, event, data }. */
-async function* eventsOf(body) {
+/** Parse the server-sent events of a response body into { id, event, data }. */
+async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let text = ""; ;) {
     const { value, done } = await reader.read();
@@ -189,62 +189,64 @@ async function* eventsOf(body) {
   }
 }
 
-// -- what it is and takes -------------------------------------------------------------------------
+// -- the server's model, limits and fields --------------------------------------------------------
 
-let limits = {}; // of /v1/models; until they are told, the server itself refuses
+let limits = {}; // from /v1/models; until they are loaded, only the server checks them
 
-/** The model that is served. */
+/** Return the served model, and load the limits. */
 export async function servedModel() {
-  const { data: [model], limits: most } = await told("/v1/models");
-  limits = most;
-  return model;
+  const response = await getJson("/v1/models");
+  limits = response.limits;
+  return response.data[0];
 }
 
-/** A file as { blob, name, width, height }; a Problem where the server would not take it. */
-export async function pictureOf(file) {
-  const name = file.name || "picture.png";
-  const refuse = (why) => { throw new Problem(`${name} ${why}`, { param: "image" }); };
-  const measure = (size, most, unit) => {
-    const has = `has ${Number(size.toFixed(1))} ${unit}`;
-    if (size > most) refuse(`${has}, but at most ${most} ${unit} are taken; scale it down.`);
+/** Read a file as { blob, name, width, height }. Throws a Problem if the server would refuse it. */
+export async function readPhoto(file) {
+  const name = file.name || "image.png";
+  const refuse = (reason) => { throw new Problem(`${name} ${reason}`, { param: "image" }); };
+  const checkLimit = (value, limit, unit) => {
+    const size = `has ${Number(value.toFixed(1))} ${unit}`;
+    if (value > limit) refuse(`${size}, but the limit is ${limit} ${unit}; scale it down.`);
   };
-  if (!TYPES.includes(file.type)) refuse("is neither PNG, JPEG nor WebP; save it as one of them.");
-  measure(file.size / 1e6, limits.max_body_bytes / 1e6, "MB");
+  if (!IMAGE_TYPES.includes(file.type)) {
+    refuse("is neither PNG, JPEG nor WebP; convert it to one of them.");
+  }
+  checkLimit(file.size / 1e6, limits.max_body_bytes / 1e6, "MB");
   const image = Object.assign(new Image(), { src: URL.createObjectURL(file) });
   await image.decode().catch(() => refuse("is damaged; save it again."));
   const { naturalWidth: width, naturalHeight: height } = image;
-  measure((width * height) / 1e6, limits.max_pixels / 1e6, "megapixels");
-  measure(Math.max(width, height), limits.max_side, "pixels a side");
+  checkLimit((width * height) / 1e6, limits.max_pixels / 1e6, "megapixels");
+  checkLimit(Math.max(width, height), limits.max_side, "pixels per side");
   return { blob: file, name, width, height };
 }
 
-/** Defaults, ranges and sentences of the options, as the server states them. */
-export async function describeOptions() {
-  const { paths } = await told("/openapi.json");
+/** Set hints, defaults and ranges of the option inputs from the server's OpenAPI document. */
+export async function loadOptions() {
+  const { paths } = await getJson("/openapi.json");
   const { content } = paths["/v1/images/edits"].post.requestBody;
   const fields = content["multipart/form-data"].schema.properties;
   for (const input of options.querySelectorAll("input")) {
     const field = fields[input.name];
     document.getElementById(`hint-${input.name}`).textContent = field.description;
     if (input.type === "checkbox") input.defaultChecked = field.default;
-    if (input.type === "number") Object.assign(input, rangeOf(field));
+    if (input.type === "number") Object.assign(input, numberAttributes(field));
   }
 }
 
-/** What a number may be, for its input; the title says it in words. */
-function rangeOf({ type, minimum, exclusiveMinimum, maximum, default: placeholder }) {
-  const [kind, step] = type === "integer" ? ["a whole number", 1] : ["a number", "any"];
+/** Attributes of a number input; the title describes the range. */
+function numberAttributes({ type, minimum, exclusiveMinimum, maximum, default: placeholder }) {
+  const [noun, step] = type === "integer" ? ["a whole number", 1] : ["a number", "any"];
   const min = minimum ?? exclusiveMinimum;
   const max = Math.min(maximum, Number.MAX_SAFE_INTEGER);
   const range = minimum === undefined ? `above ${min} and at most ${max}` : `from ${min} to ${max}`;
-  return { min, max, step, placeholder, title: `${kind} ${range}` };
+  return { min, max, step, placeholder, title: `${noun} ${range}` };
 }
 
-/** What was written and chosen, for an edit under a given mask or a found one. */
-export function chosen(masked) {
+/** Return the form's filled fields. With a mask, the options for finding one are left out. */
+export function formFields(hasMask) {
   const fields = {};
-  for (const { name, type, value, checked, defaultChecked } of ask.elements) {
-    if (!name || (masked && FINDING.includes(name))) continue;
+  for (const { name, type, value, checked, defaultChecked } of editForm.elements) {
+    if (!name || (hasMask && MASK_OPTIONS.includes(name))) continue;
     if (type === "checkbox" && checked !== defaultChecked) fields[name] = checked;
     if (type === "number" && value) fields[name] = Number(value);
     if (type.startsWith("text") && value.trim()) fields[name] = value.trim();
@@ -252,13 +254,13 @@ export function chosen(masked) {
   return fields;
 }
 
-/** The same, or a Problem where the server would not take it. */
-export function parameters(masked) {
-  const fields = chosen(masked);
-  if (!fields.prompt) throw new Problem("Say what should be there.", { param: "prompt" });
-  const wrong = options.querySelector("input:invalid");
-  if (!wrong) return fields;
-  const [label] = wrong.labels;
-  const must = `${label.textContent} must be ${wrong.title || "a number"}.`;
-  throw new Problem(must, { param: wrong.name });
+/** Return the form's fields. Throws a Problem if one is missing or invalid. */
+export function validFormFields(hasMask) {
+  const fields = formFields(hasMask);
+  if (!fields.prompt) throw new Problem("Describe what should be there.", { param: "prompt" });
+  const invalid = options.querySelector("input:invalid");
+  if (!invalid) return fields;
+  const [label] = invalid.labels;
+  const message = `${label.textContent} must be ${invalid.title || "a number"}.`;
+  throw new Problem(message, { param: invalid.name });
 }

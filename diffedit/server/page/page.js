@@ -1,64 +1,63 @@
 /**
- * The page: one picture, two texts, the place that was found, and what became of it.
+ * The page: one image, two prompts, a mask, and the results of the edits.
  *
- * `state`, and `place` of mask.js, are everything there is to know. Whatever changes them calls
- * `render`, which brings every region of the page up to them; what a person wrote reaches it as
- * text only. How the server is spoken to, how a mask is made and drawn, where things are kept and
- * what is copied, this does not know: see api.js, mask.js, keep.js and copy.js.
+ * `state` and the `maskState` of mask.js are the whole state. Code that changes them calls `render`,
+ * which updates every region of the page. User input is inserted as text, never as HTML. Requests,
+ * the mask editor, storage and snippets are in api.js, mask.js, storage.js and snippets.js.
  */
 
 import * as api from "/api.js";
-import { LANGUAGES, copyText, figuresOf, gainOf, percent, seconds } from "/copy.js";
-import { keep, note, noted, noteForm, recall, recallForm } from "/keep.js";
 import * as mask from "/mask.js";
+import { LANGUAGES, copyText, percent, seconds, speedupOf, statsOf } from "/snippets.js";
+import { loadForm, loadItem, loadValues, storeForm, storeItem, storeValues } from "/storage.js";
 
-const { place, marked } = mask;
-const REMEDY = "lower the threshold, or paint over what should change";
+const { maskState, hasMask } = mask;
+const MASK_ADVICE = "lower the threshold, or paint over what should change";
 
 const state = {
-  picture: null, // { blob, name, width, height }
-  byHand: false, // the tools are shown although nothing was found
-  busy: false, // something is attempted, and nothing else meanwhile
-  work: null, // what is waited for; see begin
-  results: [], // { recipe, image, mask, figures }: edits of this picture
-  shown: null, // the index of the one that is looked at
-  split: 50, // percent of the picture that show it as it was
-  problem: null, // { error, again }: what went wrong, and how to try once more
+  photo: null, // { blob, name, width, height }
+  painting: false, // show the mask tools although no mask was found
+  busy: false, // a task is running; others are ignored
+  work: null, // the running task as shown over the image, see beginWork
+  edits: [], // { recipe, image, mask, details }: finished edits of this image
+  shown: null, // index of the edit that is shown, or null
+  split: 50, // position of the divider, in percent
+  problem: null, // { error, retry }: the last error, and a function to try again
   model: "",
 };
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
 
-// -- small things ---------------------------------------------------------------------------------
+// -- DOM helpers ----------------------------------------------------------------------------------
 
-/** A new element with properties and children; texts among them stay texts. */
+/** Create an element with properties and children. Strings become text nodes. */
 function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(tag), properties);
+  created.append(...children);
+  return created;
 }
 
-/** Set texts, by the elements' ids; one that stands there already is not announced again. */
-function tell(texts) {
+/** Set texts by element id. Unchanged texts are not set, so screen readers do not repeat them. */
+function setText(texts) {
   for (const [id, text] of Object.entries(texts)) {
     if (ui[id].textContent !== text) ui[id].textContent = text;
   }
 }
 
-/** Tell those who listen instead of looking. */
-const say = (words) => { ui.spoken.textContent = words; };
+/** Announce a text to screen readers. */
+const announce = (text) => { ui.announcement.textContent = text; };
 
-/** Hide elements, or show them, by their ids. */
-function hide(hidden) {
-  for (const [id, is] of Object.entries(hidden)) ui[id].hidden = Boolean(is);
+/** Hide or show elements by id. */
+function setHidden(hidden) {
+  for (const [id, value] of Object.entries(hidden)) ui[id].hidden = Boolean(value);
 }
 
-function list(id, sentences) {
+function setList(id, sentences) {
   ui[id].replaceChildren(...sentences.map((sentence) => element("li", {}, sentence)));
 }
 
-/** Show a picture; one that is shown already is not loaded again. */
-function show(image, url) {
+/** Set the source of an image, unless it is set already. */
+function setImage(image, url) {
   if (image.src !== url) image.src = url;
 }
 
@@ -68,262 +67,265 @@ function urlOf(blob) {
   return urls.get(blob);
 }
 
-const stem = () => state.picture.name.replace(/\.[^.]*$/, "");
+const stem = () => state.photo.name.replace(/\.[^.]*$/, "");
 
+/** Store parts of the state: "photo", "foundMask", "editor" and "edits". */
 function save(...names) {
-  const { threshold, strokes, found } = place;
-  const { picture, byHand, shown, results } = state;
-  const kept = { threshold, strokes, byHand, shown };
-  const all = { picture, found: found?.told, place: kept, results };
-  keep(Object.fromEntries(names.map((name) => [name, all[name]])));
+  const { threshold, strokes, found } = maskState;
+  const { photo, painting, shown, edits } = state;
+  const editor = { threshold, strokes, painting, shown };
+  const values = { photo, foundMask: found?.source, editor, edits };
+  storeValues(Object.fromEntries(names.map((name) => [name, values[name]])));
 }
 
-// -- finding and editing --------------------------------------------------------------------------
+// -- finding masks and editing --------------------------------------------------------------------
 
-/** Do something, and show what became of it; a problem leads to the field that is wrong. */
-async function attempt(again, task) {
+/** Run a task unless one is running, show its error, and move the focus to the next step. */
+async function attempt(retry, task) {
   if (state.busy) return;
   Object.assign(state, { busy: true, problem: null });
   try {
     await task();
   } catch (error) {
-    if (error.name === "AbortError") say("Stopped.");
-    else if (error instanceof api.Problem) state.problem = { error, again: state.work && again };
+    if (error.name === "AbortError") announce("Cancelled.");
+    else if (error instanceof api.Problem) state.problem = { error, retry: state.work && retry };
     else throw error;
   } finally {
-    const next = state.shown === null ? ui.go : ui.divider;
-    const goOn = state.work?.focused ? next : null;
+    const next = state.shown === null ? ui.submitButton : ui.divider;
+    const focusNext = state.work?.focused ? next : null;
     Object.assign(state, { busy: false, work: null });
     render();
-    (ui.ask.querySelector("[aria-invalid=true]") ?? goOn)?.focus();
+    (ui.editForm.querySelector("[aria-invalid=true]") ?? focusNext)?.focus();
   }
 }
 
-/** From now on something is waited for: shown over the picture, and stoppable. */
-function begin(words) {
-  const focused = ui.asked.contains(document.activeElement);
+/** Show a running task over the image, with a button to cancel it. */
+function beginWork(text) {
+  const focused = ui.editFields.contains(document.activeElement);
   const abort = new AbortController();
   const work = {
-    words, share: null, // the stage that it is in, and how much is done, where that is known
-    position: 0, wait: 0, // in the server's queue; seconds until a busy server is asked again
-    job: null, preview: null, mask: null, // a preview shows nothing outside the mask
-    focused, abort, signal: abort.signal, waits: (wait) => heed(work, { wait }),
+    text, progress: null, // the stage, and how much is done, or null if unknown
+    position: 0, wait: 0, // queue position; seconds until a busy server is asked again
+    job: null, preview: null, mask: null, // a preview is shown inside the mask only
+    focused, abort, signal: abort.signal, onWait: (wait) => updateWork(work, { wait }),
   };
   state.work = work;
   render();
   ui.frame.scrollIntoView({ block: "nearest" });
   if (focused) ui.cancel.focus();
-  say(words);
+  announce(text);
   return work;
 }
 
-function heed(work, news) {
-  const { words, wait } = work;
-  Object.assign(work, news);
-  if (words !== work.words) say(work.words);
-  if (work.wait && !wait) say("The server is busy.");
+function updateWork(work, changes) {
+  const { text, wait } = work;
+  Object.assign(work, changes);
+  if (text !== work.text) announce(work.text);
+  if (work.wait && !wait) announce("The server is busy.");
   render();
 }
 
-/** Take a file as the picture to edit, if it is one. */
-function openPicture(file) {
+/** Open a file as the image to edit. */
+function openPhoto(file) {
   return file && attempt(null, async () => {
-    const picture = await api.pictureOf(file);
-    Object.assign(state, { picture, byHand: false, results: [], shown: null });
-    await mask.start([picture.width, picture.height]);
-    save("picture", "found", "place", "results");
-    say(`${picture.name}, ${picture.width} by ${picture.height} pixels.`);
+    const photo = await api.readPhoto(file);
+    Object.assign(state, { photo, painting: false, edits: [], shown: null });
+    await mask.start([photo.width, photo.height]);
+    save("photo", "foundMask", "editor", "edits");
+    announce(`${photo.name}, ${photo.width} by ${photo.height} pixels.`);
   });
 }
 
-function find() {
-  attempt(find, async () => {
-    const parameters = api.parameters(false);
-    const found = await api.findPlace(parameters, state.picture.blob, begin("Finding the place"));
-    await mask.start(place.size, found);
-    ui.showHeat.checked = true;
-    save("found", "place");
-    say(`Found: ${percent(found.answer.mask_share)} of the picture.`);
+function findMask() {
+  attempt(findMask, async () => {
+    const fields = api.validFormFields(false);
+    const found = await api.findMask(fields, state.photo.blob, beginWork("Finding the mask"));
+    await mask.start(maskState.size, found);
+    ui.showHeatmap.checked = true;
+    save("foundMask", "editor");
+    announce(`Mask found: ${percent(found.response.mask_share)} of the image.`);
   });
 }
 
-/** Edit under the mask that is drawn, or, without one, where the server finds it. */
-function edit(masked) {
-  attempt(() => edit(masked), async () => {
-    const recipe = { parameters: api.parameters(masked), masked };
-    if (masked && !place.share) throw new api.Problem(`No place is marked; ${REMEDY}.`);
-    const work = begin("Sending");
-    const drawn = masked ? await mask.maskFile() : null;
-    const job = await api.submit(recipe.parameters, state.picture.blob, drawn, work);
-    note("job", { id: job, recipe });
-    await finish(work, job, recipe);
+/** Edit inside the current mask, or let the server find one. */
+function edit(withMask) {
+  attempt(() => edit(withMask), async () => {
+    const recipe = { fields: api.validFormFields(withMask), hasMask: withMask };
+    if (withMask && !maskState.share) throw new api.Problem(`The mask is empty; ${MASK_ADVICE}.`);
+    const work = beginWork("Sending");
+    const maskBlob = withMask ? await mask.encodeMask() : null;
+    const job = await api.submitEdit(recipe.fields, state.photo.blob, maskBlob, work);
+    storeItem("job", { id: job, recipe });
+    await finishEdit(work, job, recipe);
   });
 }
 
-/** A job that was under way when the page was left is followed on. */
-function resume() {
-  if (!noted("job")) return;
-  const { id, recipe } = noted("job");
-  attempt(() => edit(recipe.masked), () => finish(begin("Following the edit"), id, recipe));
+/** Follow the job that was running when the page was closed or reloaded. */
+function resumeJob() {
+  if (!loadItem("job")) return;
+  const { id, recipe } = loadItem("job");
+  attempt(() => edit(recipe.hasMask), () => finishEdit(beginWork("Resuming the edit"), id, recipe));
 }
 
-/** See a job through, and show what came of it. */
-async function finish(work, job, recipe) {
+/** Wait for a job and show its result. */
+async function finishEdit(work, job, recipe) {
   work.job = job;
-  if (recipe.masked) work.mask = await mask.maskFile();
+  if (recipe.hasMask) work.mask = await mask.encodeMask();
   try {
-    const result = await api.outcome(job, work.signal, (news) => heed(work, news));
-    Object.assign(state, { shown: state.results.push({ recipe, ...result }) - 1, split: 50 });
-    say(`Edited in ${seconds(result.figures.timings.total)}.`);
+    const onUpdate = (changes) => updateWork(work, changes);
+    const result = await api.waitForResult(job, work.signal, onUpdate);
+    Object.assign(state, { shown: state.edits.push({ recipe, ...result }) - 1, split: 50 });
+    announce(`Edited in ${seconds(result.details.timings.total)}.`);
   } finally {
-    note("job", undefined);
-    save("results", "place");
+    storeItem("job", undefined);
+    save("edits", "editor");
   }
 }
 
-/** Stop what is waited for: a job at the server, anything else here. */
-function cancel() {
+/** Cancel the running task: a job on the server, anything else in the browser. */
+function cancelWork() {
   const { job, abort } = state.work;
-  if (job) api.cancel(job).catch(() => abort.abort());
+  if (job) api.cancelJob(job).catch(() => abort.abort());
   else abort.abort();
 }
 
-// -- the regions ----------------------------------------------------------------------------------
+// -- rendering ------------------------------------------------------------------------------------
 
 function render() {
-  const { picture, shown, work } = state;
-  hide({ welcome: picture, workshop: !picture, other: !picture });
-  hide({ ask: shown !== null, result: shown === null });
+  const { photo, shown, work } = state;
+  setHidden({ welcome: photo, editor: !photo, newImage: !photo });
+  setHidden({ editForm: shown !== null, result: shown === null });
   renderProblem();
-  if (!picture) return;
-  ui.asked.disabled = ui.other.disabled = Boolean(work);
-  place.tool = work ? null : ui.ask.elements.tool.value;
+  if (!photo) return;
+  ui.editFields.disabled = ui.newImage.disabled = Boolean(work);
+  maskState.tool = work ? null : ui.editForm.elements.tool.value;
   renderFrame();
-  renderPlace();
-  renderCode();
+  renderMaskPanel();
+  renderSnippet();
   renderResult();
   renderHistory();
   renderWork();
 }
 
-/** A problem stands beside the field that it names, else above the form. */
+/** Show an error next to the field that it names, or else above the form. */
 function renderProblem() {
-  const { error, again } = state.problem ?? {};
-  let said = false;
+  const { error, retry } = state.problem ?? {};
+  let shownAtField = false;
   for (const slot of document.querySelectorAll("[data-error]")) {
     const name = slot.dataset.error;
-    const mine = error?.param === name && !slot.parentElement.closest("[hidden]");
-    tell({ [slot.id]: mine ? error.message : "" });
-    ui.ask.elements[name]?.setAttribute("aria-invalid", mine);
-    if (mine) slot.closest("details")?.setAttribute("open", "");
-    said ||= mine;
+    const matches = error?.param === name && !slot.parentElement.closest("[hidden]");
+    setText({ [slot.id]: matches ? error.message : "" });
+    ui.editForm.elements[name]?.setAttribute("aria-invalid", matches);
+    if (matches) slot.closest("details")?.setAttribute("open", "");
+    shownAtField ||= matches;
   }
-  hide({ notice: !error || said, again: !again });
-  tell({ noticeWords: error?.message ?? "" });
+  setHidden({ notice: !error || shownAtField, retry: !retry });
+  setText({ noticeText: error?.message ?? "" });
 }
 
 function renderFrame() {
-  const { picture, byHand, work, results, shown, split } = state;
-  const result = results[shown];
-  const over = result ? urlOf(result.image) : work?.preview;
-  const hot = Boolean(place.found && !over && ui.showHeat.checked);
-  if (ui.heat.hidden === hot) mask.draw(); // only without the heatmap the mask is filled
-  hide({ after: !over, heat: !hot, marks: over || !(marked() || byHand) });
-  hide({ divider: !result, tagBefore: !result, tagAfter: !result });
-  show(ui.before, urlOf(picture.blob));
-  if (over) show(ui.after, over);
+  const { photo, painting, work, edits, shown, split } = state;
+  const result = edits[shown];
+  const overlay = result ? urlOf(result.image) : work?.preview;
+  const showHeatmap = Boolean(maskState.found && !overlay && ui.showHeatmap.checked);
+  if (ui.heatmap.hidden === showHeatmap) mask.draw(); // the mask is filled without the heatmap only
+  const showMask = !overlay && (hasMask() || painting);
+  setHidden({ after: !overlay, heatmap: !showHeatmap, maskCanvas: !showMask });
+  setHidden({ divider: !result, tagBefore: !result, tagAfter: !result });
+  setImage(ui.before, urlOf(photo.blob));
+  if (overlay) setImage(ui.after, overlay);
   ui.after.style.maskImage = work?.mask && !result ? `url(${urlOf(work.mask)})` : "";
-  ui.before.classList.toggle("grey", hot);
-  ui.frame.classList.toggle("compares", Boolean(result));
-  ui.frame.style.setProperty("--ratio", picture.width / picture.height);
+  ui.before.classList.toggle("grey", showHeatmap);
+  ui.frame.classList.toggle("comparing", Boolean(result));
+  ui.frame.style.setProperty("--ratio", photo.width / photo.height);
   ui.frame.style.setProperty("--split", `${split}%`);
   ui.divider.ariaValueNow = Math.round(split);
   ui.divider.ariaValueText = `${Math.round(split)} % before`;
-  tell({ pictureName: picture.name, pictureSize: `${picture.width} × ${picture.height}` });
+  setText({ photoName: photo.name, photoSize: `${photo.width} × ${photo.height}` });
 }
 
-/** The place, and the form's buttons, which do what is left to do about it. */
-function renderPlace() {
-  const { found, threshold, share } = place;
-  const shown = marked() || state.byHand;
+/** The mask panel, and the form's buttons, which depend on whether there is a mask. */
+function renderMaskPanel() {
+  const { found, threshold, share } = maskState;
+  const visible = hasMask() || state.painting;
   mask.render();
-  hide({ place: !shown, byHand: shown, heatField: !found });
-  tell({
+  setHidden({ maskPanel: !visible, paintMask: visible, thresholdField: !found });
+  setText({
     thresholdValue: threshold.toFixed(2),
-    share: marked() ? `${percent(share)} of the picture` : "",
-    placeHint: hintOnPlace(),
-    go: marked() ? "Edit" : "Find the place",
-    alternative: found ? "Find again" : marked() ? "Find it" : "Edit at once",
+    maskShare: hasMask() ? `${percent(share)} of the image` : "",
+    maskHint: maskHint(),
+    submitButton: hasMask() ? "Edit" : "Find the mask",
+    secondaryButton: found ? "Find again" : hasMask() ? "Find it" : "Edit directly",
   });
-  list("foundWarnings", found?.told.answer.warnings ?? []);
+  setList("maskWarnings", found?.source.response.warnings ?? []);
 }
 
-function hintOnPlace() {
-  if (!marked()) return "Paint over what should change.";
-  if (!place.share) return `Nothing is marked; ${REMEDY}.`;
-  const { source_prompt: before, prompt: after } = api.chosen();
-  const [there, wanted] = place.found?.told.texts ?? [before, after];
-  if (before === there && after === wanted) return "";
-  return "This place was found for other texts; keep it, or find again.";
+function maskHint() {
+  if (!hasMask()) return "Paint over what should change.";
+  if (!maskState.share) return `The mask is empty; ${MASK_ADVICE}.`;
+  const { source_prompt: before, prompt: after } = api.formFields();
+  const [foundBefore, foundAfter] = maskState.found?.source.prompts ?? [before, after];
+  if (before === foundBefore && after === foundAfter) return "";
+  return "This mask was found for other texts; keep it, or find it again.";
 }
 
-/** The edit that is shown, or else the one that is being written, as text to copy. */
-function renderCode() {
-  const now = { parameters: api.chosen(marked()), masked: marked() };
-  const { parameters, masked } = state.results[state.shown]?.recipe ?? now;
+/** A snippet for the edit that is shown, or for the form. */
+function renderSnippet() {
+  const form = { fields: api.formFields(hasMask()), hasMask: hasMask() };
+  const recipe = state.edits[state.shown]?.recipe ?? form;
   const language = ui.languages.querySelector(":checked").value;
   const code = LANGUAGES[language]({
-    file: state.picture.name,
-    mask: masked ? `${stem()}.mask.png` : null,
-    fields: { prompt: "", ...parameters },
+    file: state.photo.name,
+    mask: recipe.hasMask ? `${stem()}.mask.png` : null,
+    fields: { prompt: "", ...recipe.fields },
     origin: location.origin,
-    keyed: api.hasKey(),
+    hasKey: api.hasKey(),
     model: state.model,
   });
-  tell({ code, copy: "Copy" });
+  setText({ code, copy: "Copy" });
 }
 
 function renderWork() {
   const { work } = state;
-  hide({ work: !work });
+  setHidden({ work: !work });
   if (!work) return;
-  const { words, share, position, wait } = work;
-  const known = share !== null && !wait && !position;
-  const done = known ? Math.round(100 * share) : null;
-  const waiting = position ? `Waiting, number ${position} in the queue` : words;
-  tell({
-    workWords: wait ? `The server is busy. Trying again in ${wait} s` : waiting,
-    workShare: known ? `${done} %` : "",
+  const { text, progress, position, wait } = work;
+  const known = progress !== null && !wait && !position;
+  const percentage = known ? Math.round(100 * progress) : null;
+  const stage = position ? `Waiting, number ${position} in the queue` : text;
+  setText({
+    workText: wait ? `The server is busy. Trying again in ${wait} s` : stage,
+    workPercent: known ? `${percentage} %` : "",
     cancel: wait ? "Stop" : "Cancel",
   });
   ui.track.classList.toggle("unknown", !known);
-  ui.track.ariaValueNow = done;
-  ui.filled.style.width = known ? `${100 * share}%` : "";
+  ui.track.ariaValueNow = percentage;
+  ui.trackFill.style.width = known ? `${100 * progress}%` : "";
 }
 
 function renderResult() {
-  const result = state.results[state.shown];
+  const result = state.edits[state.shown];
   if (!result) return;
-  const { recipe: { parameters }, figures } = result;
-  const rows = figuresOf(figures).map(([name, value, detail]) => element("div", {},
+  const { recipe: { fields }, details } = result;
+  const rows = statsOf(details).map(([name, value, detail]) => element("div", {},
     element("dt", {}, name),
     element("dd", {}, value, ...(detail ? [element("small", {}, detail)] : []))));
-  ui.figures.replaceChildren(...rows);
-  tell({
-    saidBefore: parameters.source_prompt ?? "",
-    saidAfter: parameters.prompt,
-    faster: gainOf(result, state.results[0]),
+  ui.stats.replaceChildren(...rows);
+  setText({
+    promptBefore: fields.source_prompt ?? "",
+    promptAfter: fields.prompt,
+    speedup: speedupOf(result, state.edits[0]),
   });
-  list("resultWarnings", figures.warnings);
+  setList("resultWarnings", details.warnings);
   Object.assign(ui.saveImage, { href: urlOf(result.image), download: `${stem()}.edited.png` });
   Object.assign(ui.saveMask, { href: urlOf(result.mask), download: `${stem()}.mask.png` });
 }
 
 function renderHistory() {
-  const { results, shown, work } = state;
-  hide({ history: !results.length });
-  if (ui.history.childElementCount !== results.length) {
-    ui.history.replaceChildren(...results.map(thumbnail));
+  const { edits, shown, work } = state;
+  setHidden({ history: !edits.length });
+  if (ui.history.childElementCount !== edits.length) {
+    ui.history.replaceChildren(...edits.map(thumbnail));
   }
   ui.history.querySelectorAll("button").forEach((button, index) => {
     button.ariaPressed = index === shown;
@@ -332,7 +334,7 @@ function renderHistory() {
 }
 
 function thumbnail({ recipe, image }, index) {
-  const title = recipe.parameters.prompt;
+  const title = recipe.fields.prompt;
   const onclick = () => {
     Object.assign(state, { shown: index, split: 50, problem: null });
     render();
@@ -341,14 +343,14 @@ function thumbnail({ recipe, image }, index) {
     element("img", { src: urlOf(image), alt: "" }), element("span", {}, title)));
 }
 
-// -- who does what --------------------------------------------------------------------------------
+// -- event handlers -------------------------------------------------------------------------------
 
-function compareAt(split) {
+function setSplit(split) {
   state.split = Math.min(100, Math.max(0, split));
   renderFrame();
 }
 
-function compareByKey(event) {
+function moveSplitByKey(event) {
   const step = event.shiftKey ? 10 : 2;
   const moves = {
     ArrowLeft: -step, ArrowDown: -step, ArrowRight: step, ArrowUp: step,
@@ -356,128 +358,132 @@ function compareByKey(event) {
   };
   if (!(event.key in moves)) return;
   event.preventDefault();
-  compareAt(state.split + moves[event.key]);
+  setSplit(state.split + moves[event.key]);
 }
 
-function compareByPointer(event) {
+function moveSplitByPointer(event) {
   if (state.shown === null || !(event.buttons & 1) || ui.work.contains(event.target)) return;
   ui.frame.setPointerCapture(event.pointerId);
   const { left, width } = ui.frame.getBoundingClientRect();
-  compareAt((100 * (event.clientX - left)) / width);
+  setSplit((100 * (event.clientX - left)) / width);
 }
 
-function tryAnotherText() {
+function tryAnotherPrompt() {
   state.shown = null;
-  save("place");
+  save("editor");
   render();
   ui.prompt.focus();
   ui.prompt.select();
 }
 
 async function continueFromResult() {
-  const { image, recipe } = state.results[state.shown];
-  await openPicture(new File([image], `${stem()}.edited.png`, { type: image.type }));
-  ui.source.value = recipe.parameters.prompt;
+  const { image, recipe } = state.edits[state.shown];
+  await openPhoto(new File([image], `${stem()}.edited.png`, { type: image.type }));
+  ui.source.value = recipe.fields.prompt;
   ui.prompt.value = "";
-  formChanged();
+  onFormChange();
   ui.prompt.focus();
 }
 
-function formChanged() {
-  noteForm(ui.ask);
+function onFormChange() {
+  storeForm(ui.editForm);
   render();
 }
 
-function wirePicture() {
-  ui.drop.onclick = ui.other.onclick = () => ui.file.click();
+function registerPhotoHandlers() {
+  ui.drop.onclick = ui.newImage.onclick = () => ui.file.click();
   ui.file.onchange = () => {
-    openPicture(ui.file.files[0]);
+    openPhoto(ui.file.files[0]);
     ui.file.value = "";
   };
-  for (const kind of ["dragover", "dragleave", "drop"]) {
-    addEventListener(kind, (event) => {
+  for (const type of ["dragover", "dragleave", "drop"]) {
+    addEventListener(type, (event) => {
       event.preventDefault();
-      const over = kind === "dragover" || event.relatedTarget !== null;
+      const over = type === "dragover" || event.relatedTarget !== null;
       document.body.classList.toggle("dragging", over);
-      if (kind === "drop") openPicture(event.dataTransfer.files[0]);
+      if (type === "drop") openPhoto(event.dataTransfer.files[0]);
     });
   }
-  addEventListener("paste", (event) => openPicture(event.clipboardData?.files[0]));
+  addEventListener("paste", (event) => openPhoto(event.clipboardData?.files[0]));
 }
 
-function wireForm() {
-  ui.ask.onsubmit = (event) => {
+function registerFormHandlers() {
+  ui.editForm.onsubmit = (event) => {
     event.preventDefault();
-    if (marked()) edit(true);
-    else find();
+    if (hasMask()) edit(true);
+    else findMask();
   };
-  ui.ask.oninput = ({ target }) => {
+  ui.editForm.oninput = ({ target }) => {
     if (state.problem?.error.param === target.name) state.problem = null;
-    formChanged();
+    onFormChange();
   };
-  ui.ask.onkeydown = (event) => {
-    const sends = event.key === "Enter" && !event.shiftKey && event.target.matches("textarea");
-    if (!sends || event.isComposing) return;
+  ui.editForm.onkeydown = (event) => {
+    const submits = event.key === "Enter" && !event.shiftKey && event.target.matches("textarea");
+    if (!submits || event.isComposing) return;
     event.preventDefault();
-    ui.ask.requestSubmit();
+    ui.editForm.requestSubmit();
   };
-  ui.alternative.onclick = () => (marked() ? find() : edit(false));
-  ui.byHand.onclick = () => {
-    state.byHand = true;
+  ui.secondaryButton.onclick = () => (hasMask() ? findMask() : edit(false));
+  ui.paintMask.onclick = () => {
+    state.painting = true;
     render();
-    ui.marks.focus();
+    ui.maskCanvas.focus();
   };
-  ui.dice.onclick = () => {
-    ui.ask.elements.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
-    formChanged();
+  ui.randomSeed.onclick = () => {
+    ui.editForm.elements.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
+    onFormChange();
   };
-  ui.marks.oninput = render;
-  ui.marks.onchange = () => {
+  ui.maskCanvas.oninput = render;
+  ui.maskCanvas.onchange = () => {
     render();
-    save("place");
+    save("editor");
   };
 }
 
-function wireRest() {
-  ui.again.onclick = () => state.problem.again();
-  ui.cancel.onclick = cancel;
-  ui.frame.onpointerdown = ui.frame.onpointermove = compareByPointer;
-  ui.divider.onkeydown = compareByKey;
-  ui.another.onclick = tryAnotherText;
-  ui.goOn.onclick = continueFromResult;
-  ui.languages.onchange = renderCode;
+function registerResultHandlers() {
+  ui.retry.onclick = () => state.problem.retry();
+  ui.cancel.onclick = cancelWork;
+  ui.frame.onpointerdown = ui.frame.onpointermove = moveSplitByPointer;
+  ui.divider.onkeydown = moveSplitByKey;
+  ui.newPrompt.onclick = tryAnotherPrompt;
+  ui.continueEditing.onclick = continueFromResult;
+  ui.languages.onchange = renderSnippet;
   ui.copy.onclick = async () => {
     const copy = await copyText(ui.code);
-    tell({ copy });
-    say(copy);
+    setText({ copy });
+    announce(copy);
   };
 }
 
-async function meetServer() {
+/** Load the options and the model from the server. */
+async function loadServerInfo() {
   try {
-    await api.describeOptions();
+    await api.loadOptions();
     const { id, backend, native_size: side } = await api.servedModel();
     state.model = id;
-    tell({ model: [id, backend, side && `sees ${side} px`].filter(Boolean).join(" · ") });
+    setText({ model: [id, backend, side && `${side} px`].filter(Boolean).join(" · ") });
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
-    tell({ model: error.message });
+    setText({ model: error.message });
   }
   render();
 }
 
 async function start() {
-  recallForm(ui.ask);
-  [wirePicture, wireForm, mask.wire, wireRest].forEach((wire) => wire());
-  const { picture, found, place: kept, results } = await recall();
-  if (picture) {
-    const { threshold, strokes, byHand, shown } = kept;
-    Object.assign(state, { picture, byHand, shown, results });
-    await mask.start([picture.width, picture.height], found, { threshold, strokes });
+  loadForm(ui.editForm);
+  registerPhotoHandlers();
+  registerFormHandlers();
+  mask.registerHandlers();
+  registerResultHandlers();
+  const { photo, foundMask, editor, edits } = await loadValues();
+  if (photo) {
+    const { threshold, strokes, painting, shown } = editor;
+    Object.assign(state, { photo, painting, shown, edits });
+    await mask.start([photo.width, photo.height], foundMask, { threshold, strokes });
   }
   render();
-  resume();
-  meetServer();
+  resumeJob();
+  loadServerInfo();
 }
 
 start();

@@ -1,21 +1,21 @@
 /**
- * The texts to copy: an edit as a command or as a program; and its figures in words.
+ * An edit as a command or a program to copy, and the statistics of a finished edit as text.
  *
- * Data in, text out: this knows neither the page nor the server. An edit is told as { file, mask,
- * fields, origin, keyed, model }: names of files, fields of the form, and where they would be sent.
+ * This module knows neither the page nor the server. An edit is { file, mask, fields, origin,
+ * hasKey, model }: file names, form fields, and the server to send them to.
  */
 
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const python = (value) =>
   typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value);
-const each = (fields, said) => Object.entries(fields).map(([name, value]) => said(name, value));
+const each = (fields, format) => Object.entries(fields).map(([name, value]) => format(name, value));
 const when = (condition, ...lines) => (condition ? lines : []);
 
-/** The same edit in other words, by their language. */
+/** Language -> function from an edit to a snippet. */
 export const LANGUAGES = {
-  curl: ({ file, mask, fields, origin, keyed }) => [
+  curl: ({ file, mask, fields, origin, hasKey }) => [
     `curl -sS ${shell(`${origin}/v1/images/edits`)}`,
-    ...when(keyed, '-H "Authorization: Bearer $DIFFEDIT_API_KEY"'),
+    ...when(hasKey, '-H "Authorization: Bearer $DIFFEDIT_API_KEY"'),
     `-F ${shell(`image=@${JSON.stringify(file)}`)}`,
     ...when(mask, `-F ${shell(`mask=@${JSON.stringify(mask)}`)}`, "-F mask_format=white"),
     ...each(fields, (name, value) => `--form-string ${shell(`${name}=${value}`)}`),
@@ -46,10 +46,10 @@ export const LANGUAGES = {
     'result.image.save("edited.png")',
   ].join("\n"),
 
-  openai: ({ file, mask, fields: { prompt, ...more }, origin, keyed, model }) => {
+  openai: ({ file, mask, fields: { prompt, ...more }, origin, hasKey, model }) => {
     const extra = { ...more, ...(mask && { mask_format: "white" }) };
     const body = each(extra, (name, value) => `"${name}": ${python(value)}`).join(", ");
-    const key = keyed ? 'os.environ["DIFFEDIT_API_KEY"]' : '"none"';
+    const key = hasKey ? 'os.environ["DIFFEDIT_API_KEY"]' : '"none"';
     return [
       "import base64, os",
       "from openai import OpenAI",
@@ -68,47 +68,47 @@ export const LANGUAGES = {
   },
 };
 
-/** Copy an element's text; returns what became of it, in words. */
+/** Copy an element's text to the clipboard; returns a message for the user. */
 export async function copyText(element) {
   try {
     await navigator.clipboard.writeText(element.textContent);
     return "Copied";
-  } catch { // no clipboard without https: then by hand
+  } catch { // without https there is no clipboard API
     getSelection().selectAllChildren(element);
     return "Selected; copy it with Ctrl+C";
   }
 }
 
-// -- figures --------------------------------------------------------------------------------------
+// -- statistics -----------------------------------------------------------------------------------
 
-const SPANS = { queue: "queue", mask: "place", encode: "encoding", decode: "repainting" };
-const ALIKE = ["num_inference_steps", "strength", "guidance_scale", "num_maps_per_mask"];
+const STAGE_NAMES = { queue: "queue", mask: "mask", encode: "encoding", decode: "editing" };
+const COST_OPTIONS = ["num_inference_steps", "strength", "guidance_scale", "num_maps_per_mask"];
 
 export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
 export const percent = (share) =>
   share > 0 && share < 0.001 ? "under 0.1 %" : `${(100 * share).toFixed(1)} %`;
 
-/** Of a finished edit, as [name, value, detail]. */
-export function figuresOf({ timings, rows, mask_share: share, seed, ...more }) {
+/** Statistics of a finished edit, as [name, value, detail]. */
+export function statsOf({ timings, rows, mask_share: share, seed, ...more }) {
   const outside = more.max_abs_diff_outside_mask;
-  const spans = Object.keys(SPANS).filter((name) => timings[name] >= 0.05);
-  const detail = spans.map((name) => `${SPANS[name]} ${seconds(timings[name])}`).join(", ");
+  const stages = Object.keys(STAGE_NAMES).filter((name) => timings[name] >= 0.05);
+  const detail = stages.map((name) => `${STAGE_NAMES[name]} ${seconds(timings[name])}`).join(", ");
   return [
     ["Time", seconds(timings.total), detail],
-    ["Rows of the UNet", String(rows.unet ?? 0)],
-    ["Repainted", percent(share)],
+    ["UNet rows", String(rows.unet ?? 0)],
+    ["Edited area", percent(share)],
     ["Pixels changed outside the mask", outside ? `by up to ${outside} of 255` : "0"],
     ["Seed", String(seed)],
   ];
 }
 
-/** How much less an edit took than the first one of this picture, where they compare. */
-export function gainOf(edit, first) {
-  const [rows, before] = [edit.figures.rows.unet, first.figures.rows.unet];
-  const compares = edit.recipe.masked === first.recipe.masked
-    && ALIKE.every((name) => edit.recipe.parameters[name] === first.recipe.parameters[name]);
-  if (!compares || !(rows < before)) return "";
-  const times = first.figures.timings.total / edit.figures.timings.total;
-  const speed = times > 1.05 ? `${times.toFixed(1)} times as fast as the first edit: ` : "";
-  return `${speed}${rows} rows instead of ${before}, for the picture was known.`;
+/** Describe how much less an edit cost than the first one of this image; "" if not comparable. */
+export function speedupOf(edit, first) {
+  const [rows, firstRows] = [edit.details.rows.unet, first.details.rows.unet];
+  const comparable = edit.recipe.hasMask === first.recipe.hasMask
+    && COST_OPTIONS.every((name) => edit.recipe.fields[name] === first.recipe.fields[name]);
+  if (!comparable || !(rows < firstRows)) return "";
+  const factor = first.details.timings.total / edit.details.timings.total;
+  const speed = factor > 1.05 ? `${factor.toFixed(1)} times as fast as the first edit: ` : "";
+  return `${speed}${rows} rows instead of ${firstRows}, because the encoded image was cached.`;
 }

@@ -1,0 +1,106 @@
+"""The text fields of a form and how to parse them. `diffedit.request` checks ranges of numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from diffedit.request import RANGES
+from diffedit.server.errors import ApiError
+
+MaskFormat = Literal["auto", "alpha", "white", "black"]
+Parser = Callable[[str, str], Any]
+"""`parser(field, text)` returns the value, or raises ApiError."""
+
+OUTPUT_FORMATS = ("png", "jpeg", "webp")
+NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
+SIZE_PATTERN = "auto|[0-9]+x[0-9]+"
+
+
+def _invalid(name: str, text: str, expected: str) -> ApiError:
+    message = f"{name} is {text[:40]!r}, but must be {expected}."
+    return ApiError(400, "invalid_value", message, name)
+
+
+def _parse_number(name: str, text: str) -> int | float:
+    if RANGES[name].whole:
+        if re.fullmatch(r"-?[0-9]{1,30}", text):
+            return int(text)
+    elif (number := finite_number(text)) is not None:
+        return number
+    raise _invalid(name, text, str(RANGES[name]))
+
+
+def finite_number(text: str) -> float | None:
+    """Parse a decimal number strictly: no underscores, "nan" or "inf". None if it is not one."""
+    try:
+        number = float(text) if re.fullmatch(NUMBER_PATTERN, text) else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _parse_bool(name: str, text: str) -> bool:
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise _invalid(name, text, "true or false")
+
+
+def _parse_text(name: str, text: str) -> str:
+    return text
+
+
+def _parse_size(name: str, text: str) -> str:
+    if re.fullmatch(SIZE_PATTERN, text):
+        return text
+    raise _invalid(name, text, "auto or the image's own size as WIDTHxHEIGHT")
+
+
+def _integer(low: int, high: int) -> Parser:
+    def parse(name: str, text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
+            return int(text)
+        raise _invalid(name, text, f"a whole number from {low} to {high}")
+
+    return parse
+
+
+def _choice(*choices: str, note: str = "") -> Parser:
+    def parse(name: str, text: str) -> str:
+        if text in choices:
+            return text
+        raise _invalid(name, text, f"{' or '.join(choices)}{note}")
+
+    return parse
+
+
+PROMPTS = ("prompt", "source_prompt", "negative_prompt")
+TEXT_FIELDS: dict[str, Parser] = {
+    **dict.fromkeys((*PROMPTS, "method"), _parse_text),
+    **dict.fromkeys(RANGES, _parse_number),
+    "composite": _parse_bool,
+    "mask_format": _choice("auto", "alpha", "white", "black"),
+    "n": _integer(1, 10),
+    "size": _parse_size,
+    "response_format": _choice("b64_json", note=", since images are not stored at URLs"),
+    "output_format": _choice(*OUTPUT_FORMATS),
+    "output_compression": _integer(0, 100),
+    "partial_images": _integer(0, 3),
+    "stream": _parse_bool,
+    "model": _parse_text,
+    "user": _parse_text,
+}
+"""The text fields of an edit, with their parsers."""
+MASK_TEXT_FIELDS = {
+    name: TEXT_FIELDS[name]
+    for name in (
+        *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
+        *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
+        *("seed", "model", "user"),
+    )
+}
+"""The text fields that affect the mask alone."""

@@ -1,0 +1,117 @@
+"""Runs one admitted job: decode the form, submit the edits, wait for the networks, encode.
+
+Image work runs in the image pool and the networks on the engine's thread; the event loop never
+blocks. The queue and the deadline are the scheduler's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from diffedit.handle import EditHandle
+from diffedit.pipeline import DiffEditPipeline
+from diffedit.server import image_codec
+from diffedit.server.engine_host import EngineHost
+from diffedit.server.errors import engine_lost
+from diffedit.server.forms import EditForm
+from diffedit.server.image_codec import DecodedForm, EncodedEdit
+from diffedit.server.jobs import Job
+from diffedit.server.progress import ProgressReporter
+from diffedit.server.settings import Settings
+
+T = TypeVar("T")
+
+ENGINE_POLL_SECONDS = 0.1
+IMAGE_THREADS = 4
+
+
+class JobRunner:
+    """Runs jobs on the pipeline of one `EngineHost`."""
+
+    def __init__(self, engine_host: EngineHost, settings: Settings) -> None:
+        self._engine_host, self._settings = engine_host, settings
+        self._pool = ThreadPoolExecutor(IMAGE_THREADS, "image")
+
+    def close(self) -> None:
+        """Stop the image pool."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def check_headers(self, form: EditForm) -> None:
+        """Check the headers of a form's images. Raises ApiError."""
+        await self._in_pool(image_codec.check_headers, form, self._settings)
+
+    async def run(self, job: Job) -> None:
+        """Run a job and store its results in `job.edits`. Errors propagate."""
+        try:
+            with _timed(job, "open"):
+                decoded = await self._in_pool(image_codec.decode_form, job.form, self._settings)
+            job.mask_read_as = decoded.mask_read_as
+            pipeline = await self._engine_host.acquire()
+            try:
+                await self._run_edits(job, decoded, pipeline)
+                with _timed(job, "encode"):
+                    await self._encode(job, decoded, pipeline.checkpoint.family.factor)
+            finally:
+                self._engine_host.release()
+        finally:
+            for handle in job.handles:
+                handle.cancel()
+            for preview in job.preview_tasks:
+                preview.cancel()
+            job.handles.clear()
+
+    async def _run_edits(self, job: Job, decoded: DecodedForm, pipeline: DiffEditPipeline) -> None:
+        """Submit the n edits and wait for their networks and previews."""
+        job.state = "running"
+        job.emit("state", state="running", position=0)
+        assert self._engine_host.cost_model is not None  # admission needs it
+        rgb_map = self._engine_host.cost_model.rgb_map
+        for index, request in enumerate(decoded.requests):
+            reporter = ProgressReporter(job, index, request, rgb_map, self._pool)
+            submit = partial(
+                pipeline.submit,
+                callback=reporter.on_progress,
+                on_preview=reporter.on_step,
+                mask_only=job.mask_only,
+            )
+            handle = await self._in_pool(submit, request)
+            reporter.handle.set_result(handle)
+            job.handles.append(handle)
+        for handle in list(job.handles):
+            await self._wait_for_networks(handle)
+        await asyncio.gather(*job.preview_tasks)
+
+    async def _wait_for_networks(self, handle: EditHandle) -> None:
+        """Wait for the networks of an edit. Raises ApiError if the engine fails meanwhile."""
+        future = asyncio.wrap_future(handle.future)
+        while not future.done():
+            await asyncio.wait([future], timeout=ENGINE_POLL_SECONDS)
+            if self._engine_host.failure_reason:
+                raise engine_lost(self._engine_host.failure_reason)
+        await future
+
+    async def _encode(self, job: Job, decoded: DecodedForm, factor: int) -> None:
+        job.stage = "writing"
+        job.emit("progress", stage="writing", progress=round(job.progress, 4))
+
+        def encode(handle: EditHandle) -> EncodedEdit:
+            return image_codec.encode_edit(decoded.photo, handle.result(), job.form, factor)
+
+        job.edits = [await self._in_pool(encode, handle) for handle in job.handles]
+
+    async def _in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+
+
+@contextlib.contextmanager
+def _timed(job: Job, stage: str) -> Iterator[None]:
+    """Store the duration of a stage in `job.timings`, unless it raises."""
+    began = time.monotonic()
+    yield
+    job.timings[stage] = time.monotonic() - began

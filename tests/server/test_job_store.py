@@ -1,0 +1,107 @@
+"""Expiry of finished jobs, and idempotency keys."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
+from diffedit.server import Settings, idempotency, job_store
+from diffedit.server.errors import ApiError
+from diffedit.server.forms import EditForm
+from diffedit.server.idempotency import IdempotencyKeys
+from diffedit.server.job_store import JobStore
+from diffedit.server.jobs import Job
+
+FORM = EditForm(b"image", None, {"prompt": "a ball"})
+
+
+def make_job(owner: str | None = None) -> Job:
+    return Job(FORM, 1.0, 0.0, mask_only=False, request_id="id", owner=owner)
+
+
+def finished_job(age_seconds: float, result_bytes: int = 0) -> Job:
+    job = make_job()
+    job.state, job.finished_at = "succeeded", time.monotonic() - age_seconds
+    job.emit("preview", image="x" * result_bytes)
+    return job
+
+
+def store_of(*jobs: Job, **limits: float) -> JobStore:
+    store = JobStore(Settings.model_validate({"result_seconds": 60.0, **limits}))
+    for job in jobs:
+        store.add(job)
+    return store
+
+
+def test_job_is_found_by_its_owner_only() -> None:
+    job = make_job(owner="alice")
+    store = store_of(job)
+    assert store.find(job.id, "alice") is job
+    for owner in ("bob", None):
+        with pytest.raises(ApiError) as error:
+            store.find(job.id, owner)
+        assert (error.value.status, error.value.code) == (404, "no_such_job")
+
+
+def test_old_results_expire() -> None:
+    old, recent, running = finished_job(61), finished_job(1), make_job()
+    store = store_of(old, recent, running)
+    store.sweep()
+    assert list(store) == [recent, running]
+
+
+def test_oldest_results_are_dropped_over_the_byte_limit() -> None:
+    first, second, third = (finished_job(age, 400) for age in (3, 2, 1))
+    store = store_of(third, second, first, result_bytes=900)
+    store.sweep()
+    assert set(store) == {second, third}
+
+
+def test_oldest_results_are_dropped_over_the_job_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_store, "MAX_JOBS", 2)
+    first, second, running = finished_job(2), finished_job(1), make_job()
+    store = store_of(first, second, running)
+    store.sweep()
+    assert list(store) == [second, running]
+
+
+def test_idempotency_keys_belong_to_an_owner() -> None:
+    keys = IdempotencyKeys()
+    keys.record("alice", "k", "job-1", FORM)
+    submission = keys.find("alice", "k")
+    assert submission is not None
+    assert submission.job_id == "job-1"
+    assert keys.find("bob", "k") is None
+
+
+def test_empty_idempotency_key_is_not_recorded() -> None:
+    keys = IdempotencyKeys()
+    keys.record(None, "", "job-1", FORM)
+    assert keys.find(None, "") is None
+
+
+def test_oldest_idempotency_keys_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEYS", 2)
+    keys = IdempotencyKeys()
+    for key in ("a", "b", "c"):
+        keys.record(None, key, f"job-{key}", FORM)
+    assert keys.find(None, "a") is None
+    assert keys.find(None, "c") is not None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EditForm(b"image", None, {"prompt": "a cube"}),
+        EditForm(b"other image", None, {"prompt": "a ball"}),
+        EditForm(b"image", b"mask", {"prompt": "a ball"}),
+        EditForm(b"image", None, {"prompt": "a ball"}, n=2),
+    ],
+)
+def test_form_digest_covers_every_field(other: EditForm) -> None:
+    same = EditForm(b"image", None, {"prompt": "a ball"})
+    assert idempotency.form_digest(FORM) == idempotency.form_digest(same)
+    assert idempotency.form_digest(FORM) != idempotency.form_digest(other)
