@@ -20,7 +20,7 @@ from tests.cli.conftest import Cli
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = cast(Any, typer.main.get_command(app))
 ENGINES = PROGRAM.commands["engines"]
-COMMANDS = {
+COMMANDS: dict[tuple[str, ...], Any] = {
     **{(name,): command for name, command in PROGRAM.commands.items() if name != "engines"},
     **{("engines", name): command for name, command in ENGINES.commands.items()},
 }
