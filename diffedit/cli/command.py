@@ -7,6 +7,7 @@ dataclass, and receives the parsed values as one object.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
@@ -55,14 +56,24 @@ def _expanded(
 ) -> Iterator[inspect.Parameter]:
     """Yield keyword parameters: a plain option as it is, a group as its fields."""
     for name, parameter in parameters.items():
-        if name not in groups:
+        if name in groups:
+            yield from _group_parameters(groups[name])
+        else:
             yield _keyword(name, parameter.default, hints[name])
-            continue
-        field_hints = get_type_hints(groups[name], include_extras=True)
-        for field in dataclasses.fields(groups[name]):
-            required = field.default is dataclasses.MISSING
-            default = inspect.Parameter.empty if required else field.default
-            yield _keyword(field.name, default, field_hints[field.name])
+
+
+@functools.cache
+def _group_parameters(group: Any) -> tuple[inspect.Parameter, ...]:
+    """Return the fields of an option group as keyword parameters."""
+    hints = get_type_hints(group, include_extras=True)
+    return tuple(
+        _keyword(
+            field.name,
+            inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            hints[field.name],
+        )
+        for field in dataclasses.fields(group)
+    )
 
 
 def _keyword(name: str, default: object, annotation: object) -> inspect.Parameter:

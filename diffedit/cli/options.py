@@ -6,8 +6,7 @@ Options are named as in the Python API, and some have a short second name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -219,15 +218,6 @@ class ModelOptions:
         """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
         size = _parsed_size(self.size) if self.size is not None else None
         return {**asdict(self), "size": size}
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> ModelOptions:
-        """Return the group for a command that lists its options one by one."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
-
-
-# `serve` lists the model options one by one.
-Model = Annotated[str | None, _MODEL_OPTION]
 
 
 # -- output ---------------------------------------------------------------------------------------

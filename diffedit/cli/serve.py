@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffedit.cli import options as o
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.options import ModelOptions
 
@@ -56,7 +55,7 @@ JsonLog = Annotated[bool, _option("Log JSON lines.", "--json-log")]
 
 
 def serve(
-    model: o.Model = None,
+    *,
     host: Host = None,
     port: Port = None,
     api_keys: ApiKeys = None,
@@ -69,15 +68,7 @@ def serve(
     ray: Ray = False,
     replicas: Replicas = None,
     json_log: JsonLog = False,
-    variant: o.Variant = None,
-    revision: o.Revision = None,
-    engines: o.Engines = None,
-    backend: o.Backend = "auto",
-    dtype: o.DType = None,
-    device: o.Device = None,
-    size: o.NetSize = None,
-    compile: o.Compile = False,
-    pin_batch_size: o.Pin = None,
+    model_options: ModelOptions,
 ) -> None:
     """Serve edits over HTTP, in the format of OpenAI's API, with a web page.
 
@@ -98,20 +89,23 @@ def serve(
         values["idle_unload_seconds"] = parse_duration(idle_unload)
     settings = make_settings(values)
     check_binding(settings)
-    options = ModelOptions.of(given)
-    name, open_pipeline = served_name(options.model), partial(_open_pipeline, options)
+    name, open_pipeline = served_name(model_options.model), partial(_open_pipeline, model_options)
     log_to_stderr(as_json=json_log)
     if not json_log:
-        say(f"Loading {options.model}. The page is at http://{settings.host}:{settings.port}/")
+        say(
+            f"Loading {model_options.model}. The page is at http://{settings.host}:{settings.port}/"
+        )
     if not ray:
         sys.exit(run(create_app(open_pipeline, name, settings), settings))
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
         from engine.hub import find_checkpoint
-    scaling = Scaling.for_this_machine(replicas, device)
+    scaling = Scaling.for_this_machine(replicas, model_options.device)
     # A missing model is reported here, not by every replica.
-    find_checkpoint(options.model, variant=variant, revision=revision)
+    find_checkpoint(
+        model_options.model, variant=model_options.variant, revision=model_options.revision
+    )
     application = ray_app.build(open_pipeline, name, settings, scaling, json_log=json_log)
     sys.exit(ray_app.run(application, settings))
 
@@ -124,7 +118,7 @@ def _extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"This command needs the package {error.name}; install the extra: "
-            f"pip install 'diffedit-trt[{name}]'"
+            f"pip install -e '.[{name}]' -c constraints.txt, in a clone of this project."
         ) from None
 
 

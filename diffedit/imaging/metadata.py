@@ -3,13 +3,12 @@
 They are stored as JSON in one iTXt chunk. Decoding EXIF and ICC profiles of input pictures is done
 by `diffedit.imaging.decode` and `diffedit.imaging.color`.
 
-PIL is imported inside the functions: `diffedit-trt --help` imports this module and must be fast.
+PIL, hashlib and base64 are imported inside the functions: `diffedit-trt --help` imports this module
+and must be fast.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass
@@ -80,12 +79,16 @@ def read_record(path: Path) -> EditRecord:
 
 def pixel_digest(image: Image) -> str:
     """Return the sha256 of mode, size and pixels: equal for all lossless copies of a picture."""
+    import hashlib
+
     header = f"{image.mode} {image.width}x{image.height} ".encode()
     return hashlib.sha256(header + image.tobytes()).hexdigest()
 
 
 def mask_to_text(mask: Image) -> str:
     """Encode a black and white mask as a base64 PNG with one bit per pixel."""
+    import base64
+
     buffer = io.BytesIO()
     mask.point([0] * 128 + [255] * 128, mode="1").save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -93,6 +96,8 @@ def mask_to_text(mask: Image) -> str:
 
 def mask_from_text(text: str) -> bytes:
     """Return the PNG file that `mask_to_text` encoded; raises InvalidRequest if it is damaged."""
+    import base64
+
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
