@@ -23,8 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from demo.drawing import Pixels
-from demo.scenes import COLOURS, KINDS
+from demo.scenes import COLOURS, KINDS, Pixels
 
 FOLDER = Path(__file__).parent / "judge"
 """Where the judge that belongs to this version of the scenes lies."""
