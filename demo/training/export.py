@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,9 @@ from demo.training.files import atomic_folder
 from demo.training.networks import SIZE_LIMIT, Denoiser, count_parameters
 
 RUNS = "training.json"
-"""The file of a checkpoint that records its training runs."""
+"""The file of a checkpoint that records its training runs: the figures that the card states."""
 
 _CARD = Path(__file__).with_name("model_card.md")
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """The figures of one training run, as `training.json` and the model card state them."""
-
-    size: int
-    scenes: int
-    seed: int
-    hardware: str
-    vae_steps: int
-    vae_batch: int
-    vae_minutes: float
-    vae_loss: float
-    psnr: float
-    unet_steps: int
-    unet_batch: int
-    unet_minutes: float
-    unet_loss: float
-    held_out: float
 
 
 def export(
@@ -142,8 +121,3 @@ def model_card(runs: list[dict[str, Any]], parameters: dict[str, int]) -> str:
         continued=continued,
         rows=rows,
     )
-
-
-def record(**figures: Any) -> dict[str, Any]:
-    """Return a checked record of one run as a dict."""
-    return asdict(RunRecord(**figures))

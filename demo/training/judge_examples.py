@@ -20,8 +20,8 @@ from demo.judge import NOTHING, crops, to_shares
 from demo.scenes import COLOURS, KINDS, Pixels, Scene, render
 
 SHIFT, STRETCH = 0.15, 1.3
-"""The largest shift of a box in its sides, and its largest scale: a model draws a new object at
-another place and in another size than the old one."""
+"""The largest shift of a box in sides, and its largest scale: a model may draw the new object with
+another position and size than the old one."""
 
 
 class Examples(NamedTuple):
@@ -180,9 +180,9 @@ def augmented(examples: Examples, generator: torch.Generator) -> Tensor:
     middle = (first + last) / 2 + spread(SHIFT, 2) * (last - first)
     half = (last - first) / 2 * (STRETCH ** spread(1.0, 1))
     boxes, blur = torch.cat([middle - half, middle + half], 1), (0.6 + spread(0.6)) * size / 64
-    seen = crops(to_shares(examples.pictures), boxes, blur)
-    noise = (0.01 + spread(0.01, 1, 1, 1)) * torch.randn(seen.shape, generator=generator)
+    pixels = crops(to_shares(examples.pictures), boxes, blur)
+    noise = (0.01 + spread(0.01, 1, 1, 1)) * torch.randn(pixels.shape, generator=generator)
     contrast, light = 1 + spread(0.08, 1, 1, 1), 1 + spread(0.08, 1, 1, 1)
     gain = 1 + spread(0.04, 3, 1, 1)
-    mean = seen.mean((1, 2, 3), keepdim=True)
-    return (((seen - mean) * contrast + mean) * (light * gain) + noise).clamp(0, 1)
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    return (((pixels - mean) * contrast + mean) * (light * gain) + noise).clamp(0, 1)

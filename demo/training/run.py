@@ -23,7 +23,7 @@ from demo.scenes import Pixels
 from demo.training import TrainingError, vae
 from demo.training.data import HELD_OUT, caption_tokenizer, draw_scenes, tokenize
 from demo.training.denoiser import LatentPairs, noise_loss
-from demo.training.export import digest, export, read_runs, read_weights, record, refuse_foreign
+from demo.training.export import digest, export, read_runs, read_weights, refuse_foreign
 from demo.training.files import atomic_folder
 from demo.training.hardware import Hardware
 from demo.training.interrupts import Interrupts
@@ -78,7 +78,7 @@ class Run:
     def train(self) -> None:
         """Train both stages and export; raises Interrupted or TrainingError."""
         refuse_foreign(self.settings.out)
-        self._check_work_folder()
+        self._check_work_folder(resume=self.settings.resume)
         if not self.latents.exists():
             if self.settings.start is None:
                 autoencoder, figures = self._train_vae()
@@ -104,40 +104,31 @@ class Run:
             raise TrainingError(
                 f"{self.work} has no checkpoint of the UNet yet; continue training with --resume"
             )
-        self._check_identity()
+        self._check_work_folder(resume=True)
         self._export(self._denoiser_trainer())
 
-    def _check_work_folder(self) -> None:
-        if self.settings.resume:
-            self._check_identity()
-        elif (self.work / "run.json").exists():
+    def _check_work_folder(self, *, resume: bool) -> None:
+        """Refuse the work folder of another run, and of any run unless `resume`."""
+        path, settings = self.work / "run.json", self.settings
+        options: dict[str, Any] = {
+            "size": settings.size,
+            "seed": settings.seed,
+            "pool": settings.pool,
+            "start": digest(settings.start) if settings.start else None,
+        }
+        started = self.latents.exists() or any(self.work.glob("*/checkpoint-*"))
+        if started and not resume:
             raise TrainingError(
                 f"{self.work} has a run already; continue it with --resume, or name another --work"
             )
-        write_json(self.work / "run.json", self._identity())
-
-    def _identity(self) -> dict[str, Any]:
-        """Return what must not change when a run is resumed."""
-        settings = self.settings
-        start = digest(settings.start) if settings.start else None
-        return {
-            "size": settings.size, "seed": settings.seed, "pool": settings.pool, "start": start,
-        }  # fmt: skip
-
-    def _check_identity(self) -> None:
-        path = self.work / "run.json"
-        if not path.exists():
-            return
-        try:
-            saved = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise TrainingError(f"{path} is damaged; name another --work folder") from error
-        for key, value in self._identity().items():
+        saved = _read_json(path) if started else options
+        for key, value in options.items():
             if saved.get(key) != value:
                 raise TrainingError(
                     f"{self.work} belongs to a run with {key} {saved.get(key)}, not {value}; "
                     "use the same options, or name another --work folder"
                 )
+        write_json(path, options)
 
     def _plan(self, stage: str, learning_rate: float, minutes: float) -> Plan:
         settings, index = self.settings, ("vae", "unet").index(stage)
@@ -216,7 +207,7 @@ class Run:
         if start is not None and not checkpoints(self.work / "unet"):
             read_weights(start, "unet", model.unet)
             read_weights(start, "text_encoder", model.text_encoder)
-        figures = json.loads((self.latents / "figures.json").read_text())
+        figures = _read_json(self.latents / "figures.json")
         minutes = max(0.0, share * settings.minutes - figures["seconds"] / 60)
         return self._trainer(self._plan("unet", rate, minutes), model)
 
@@ -246,8 +237,8 @@ class Run:
         )
         with trainer.ema_weights() as model:
             held_out = pairs.mean_loss(model, self.hardware.device, bf16=self.hardware.bf16)
-            run = record(
-                **json.loads((self.latents / "figures.json").read_text())["vae"],
+            run = dict(
+                **_read_json(self.latents / "figures.json")["vae"],
                 size=settings.size,
                 scenes=settings.pool,
                 seed=settings.seed,
@@ -265,6 +256,13 @@ class Run:
             f"wrote {settings.out} ({size / 1e6:.2f} MB): PSNR {run['psnr']:.2f} dB, "
             f"held-out loss {held_out:.4f}"
         )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path} is missing or damaged; name another --work folder") from error
 
 
 def _vae_figures(start: Path) -> dict[str, Any]:

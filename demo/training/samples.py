@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 from diffusers.utils import make_image_grid
 from PIL import Image
 
-from demo.random_checkpoint import SD_SCHEDULER
+from demo.random_checkpoint import SD_SCHEDULER, quiet
 from demo.training import TrainingError
 from demo.training.networks import Denoiser
 from demo.training.trainer import generator
@@ -41,6 +41,8 @@ def sample(
     denoiser: Denoiser, vae: Any, tokenizer: Any, captions: Sequence[str], steps: int
 ) -> list[Image.Image]:
     """Draw one picture for each caption from fixed noise with diffusers' pipeline."""
+    with quiet():  # the import warns that torchvision is missing; it is not needed here
+        from diffusers import StableDiffusionPipeline
     pipeline: Any = StableDiffusionPipeline(
         vae,
         denoiser.text_encoder,

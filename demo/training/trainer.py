@@ -120,38 +120,32 @@ class Trainer:
 
         Raises Interrupted, after a checkpoint was saved, if a signal arrives.
         """
+        plan, progress = self.plan, self.progress
+        batches = iter(DataLoader(_Batches(draw, plan, progress.step), batch_size=None))
+        start = time.perf_counter() - progress.seconds
+        saved = sampled = progress.seconds
         try:
-            self._train(draw, loss, interrupts, sample)
+            while self.fraction_done < 1:
+                with interrupts.deferred():
+                    self._step(loss, next(batches))
+                    progress.seconds = time.perf_counter() - start
+                    self.scheduler.step()
+                    if progress.seconds - progress.logged_seconds >= plan.log_seconds:
+                        self._log()
+                    if progress.seconds - saved >= plan.save_minutes * 60:
+                        self.save()
+                        saved = progress.seconds
+                if progress.seconds - sampled >= plan.sample_minutes * 60:
+                    sample()
+                    sampled = progress.seconds
+            with interrupts.deferred():
+                self._log()
+                self.save()
+            sample()
         except Interrupted:
             with contextlib.suppress(Interrupted), interrupts.deferred():
                 self.save()
             raise
-
-    def _train(
-        self, draw: Draw, loss: Loss, interrupts: Interrupts, sample: Callable[[], None]
-    ) -> None:
-        plan, progress = self.plan, self.progress
-        start = time.perf_counter() - progress.seconds
-        saved = sampled = progress.seconds
-        for batch in DataLoader(_Batches(draw, plan, progress.step), batch_size=None):
-            if self.fraction_done >= 1:
-                break
-            with interrupts.deferred():
-                self._step(loss, batch)
-                progress.seconds = time.perf_counter() - start
-                self.scheduler.step()
-                if progress.seconds - progress.logged_seconds >= plan.log_seconds:
-                    self._log()
-                if progress.seconds - saved >= plan.save_minutes * 60:
-                    self.save()
-                    saved = progress.seconds
-            if progress.seconds - sampled >= plan.sample_minutes * 60:
-                sample()
-                sampled = progress.seconds
-        with interrupts.deferred():
-            self._log()
-            self.save()
-        sample()
 
     def _step(self, loss: Loss, batch: Any) -> None:
         with self.accelerator.autocast():
@@ -198,10 +192,8 @@ class Trainer:
         """Write a checkpoint completely or not at all, then delete older ones."""
         if self.folder is None:
             return
-        older = checkpoints(self.folder)
         checkpoint = self.folder / f"checkpoint-{self.progress.step:07}"
-        if checkpoint in older:
-            return
+        older = [folder for folder in checkpoints(self.folder) if folder != checkpoint]
         with atomic_folder(checkpoint) as new:
             self.accelerator.save_state(str(new))
             state = {"ema": self.ema.state_dict(), "progress": vars(self.progress)}
@@ -211,19 +203,20 @@ class Trainer:
 
     def resume(self) -> bool:
         """Load the newest checkpoint; return whether there was one."""
-        found = checkpoints(self.folder) if self.folder else []
-        if not found:
+        saved = checkpoints(self.folder) if self.folder else []
+        if not saved:
             return False
+        newest = saved[-1]
         try:
-            self.accelerator.load_state(str(found[-1]))
+            self.accelerator.load_state(str(newest))
             state = torch.load(
-                found[-1] / "trainer.pt", map_location=self.accelerator.device, weights_only=True
+                newest / "trainer.pt", map_location=self.accelerator.device, weights_only=True
             )
             self.ema.load_state_dict(state["ema"])
             self.progress = Progress(**state["progress"])
         except Exception as error:  # accelerate, safetensors and torch raise many types
             raise TrainingError(
-                f"{found[-1]} is not a complete checkpoint of this program; delete it"
+                f"{newest} is not a complete checkpoint of this program; delete it"
             ) from error
         return True
 

@@ -1,4 +1,4 @@
-"""The judge: what it is shown, what it answers, what it is trained on, and its files."""
+"""The judge: its crops, its answers, its training examples and its files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CPU = Hardware(torch.device("cpu"), bf16=False)
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A smoke run's folder, and every seed it drew."""
+    """The folder of a smoke run, and every seed it drew."""
     folder, drawn, scene = tmp_path_factory.mktemp("judge") / "made", list[int](), scenes.scene
 
     def watched(seed: int, size: int) -> scenes.Scene:
@@ -54,7 +54,7 @@ def pool() -> Pool:
 
 @pytest.fixture
 def blank(tmp_path: Path) -> Path:
-    """A folder with a judge that has learnt nothing."""
+    """A folder with an untrained judge."""
     untrained(0).save(tmp_path / "blank")
     return tmp_path / "blank"
 
@@ -65,7 +65,7 @@ def untrained(seed: int) -> Judge:
 
 
 def seen_by_pillow(image: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The enlarged box, resized by Pillow from a picture whose edge goes on all around."""
+    """The enlarged box, resized by Pillow from a picture with repeated borders."""
     side = len(image)
     wide = Image.fromarray(np.pad(image, ((2 * side,) * 2, (2 * side,) * 2, (0, 0)), "edge"))
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * ENLARGED
@@ -102,11 +102,9 @@ def test_blur_is_a_gaussian() -> None:
     assert float((soft.sum(0) * far).sum()) == pytest.approx(1.2**2, rel=0.01)
 
 
-def test_answers_depend_on_neither_order_nor_batch(
-    smoke: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judge, "_PIXELS", 7 * 64 * 64)  # in sevens
-    looker, order = Judge.open(smoke[0]), np.random.default_rng(1).permutation(25)
+def test_answers_depend_on_neither_order_nor_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_BATCH_PIXELS", 7 * 64 * 64)  # in sevens
+    looker, order = Judge.open(), np.random.default_rng(1).permutation(25)
     images, _ = scenes.batch(range(25))
     boxes = np.array([scenes.scene(seed).objects[0].box for seed in range(25)])
     seen, mixed = looker.look(images, boxes), looker.look(images[order], boxes[order])
@@ -138,10 +136,10 @@ def test_what_the_network_says_is_what_is_answered(kind: int) -> None:
     ("shape", "boxes", "sentence"),
     [
         ((2, 64, 48, 3), [[0, 0, 1, 1]] * 2, "images are uint8"),
-        ((2, 8, 8, 3), [[0, 0, 1, 1]] * 2, "16 or more"),
+        ((2, 8, 8, 3), [[0, 0, 1, 1]] * 2, "at least 16"),
         ((2, 64, 64, 3), [[0, 0, 1, 1]], "2 images need boxes"),
         ((1, 64, 64, 3), [[0, 0, 1, float("nan")]], "left, top, right, bottom"),
-        ((1, 64, 64, 3), [[0, 0, 64, 64]], "shares of the side"),
+        ((1, 64, 64, 3), [[0, 0, 64, 64]], "fractions of the side"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(shape: Any, boxes: Any, sentence: str) -> None:
@@ -248,6 +246,7 @@ def test_augmented_crops_are_near_the_plain_ones_and_fresh(pool: Pool) -> None:
     assert float((one.mean((2, 3)) - plain.mean((2, 3))).abs().mean()) < 0.06
 
 
+@pytest.mark.slow
 def test_a_smoke_run_learns(smoke: Run) -> None:
     """Guessing is right on an eighth of the colours and on one in 64 of both."""
     looker = Judge.open(smoke[0])
@@ -259,10 +258,14 @@ def test_a_smoke_run_learns(smoke: Run) -> None:
     assert set(facts["evaluation"]) == set(found) and "PyTorch" in facts["hardware"]
 
 
+@pytest.mark.slow
 def test_training_draws_no_seed_that_is_measured_on(smoke: Run) -> None:
     during, after = smoke[1][:300], smoke[1][300:]
     assert max(during) < TRAINING_END < min(HELD_OUT) < max(HELD_OUT) < EVALUATION
     assert after == [*HELD_OUT[:40], *range(EVALUATION, EVALUATION + 40)]
+
+
+def test_the_seeds_to_measure_on_are_refused_for_training() -> None:
     with pytest.raises(AssertionError):
         train_judge.learn(
             range(TRAINING_END, TRAINING_END + 3), Plan("judge", 1e-3, 8, 1.0), CPU, Interrupts()

@@ -1,4 +1,4 @@
-"""The model that ships: it loads, draws, and edits scenes nothing was trained or measured on."""
+"""The shipped model: it loads, draws, and edits scenes outside of training and evaluation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_its_card_states_the_figures_of_its_training() -> None:
 
 
 def test_no_reserved_scene_was_trained_on() -> None:
-    """By the facts of its runs: the pool begins at seed 0."""
+    """The record of each run has the size of its pool, which begins at seed 0."""
     assert all(run["scenes"] <= DEV for run in read_runs(MODEL))
 
 
@@ -87,7 +87,7 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Columns:
 
 @pytest.mark.slow
 def test_it_finds_what_to_edit_and_edits_it(edits: Columns) -> None:
-    """Wide of what `make quality` measures, so that another processor's rounding passes."""
+    """Bounds are wider than the figures of `make quality`, since processors round differently."""
     assert edits["recall"].mean() > 0.8
     assert edits["iou"].mean() > 0.4
     assert edits["success"].mean() >= 0.5

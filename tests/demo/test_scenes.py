@@ -1,4 +1,4 @@
-"""Scenes, captions, masks and edits: that the three agree, and keep agreeing at any size."""
+"""Scenes: pictures, captions, masks and edits agree with each other at any size."""
 
 from __future__ import annotations
 

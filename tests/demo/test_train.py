@@ -1,4 +1,4 @@
-"""The demo's training: exact resumption, saved or refused whole, and a smoke run to the edit."""
+"""The demo's training: exact resumption, complete checkpoints, and a smoke run with its export."""
 
 from __future__ import annotations
 
@@ -188,13 +188,16 @@ def test_the_work_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         settings = Settings(tmp_path / "out", tmp_path, device="cpu", size=size, resume=True)
         return Run(settings, Interrupts())
 
-    run(64)._check_work_folder()
-    run(64)._check_work_folder()
+    run(64)._check_work_folder(resume=False)
+    (tmp_path / "vae" / "checkpoint-0000007").mkdir(parents=True)
+    run(64)._check_work_folder(resume=True)
+    with pytest.raises(TrainingError, match="has a run already"):
+        run(64)._check_work_folder(resume=False)
     with pytest.raises(TrainingError, match="size 64, not 32"):
-        run(32)._check_work_folder()
+        run(32)._check_work_folder(resume=True)
     (tmp_path / "run.json").write_text("half a fi")
     with pytest.raises(TrainingError, match="damaged"):
-        run(64)._check_work_folder()
+        run(64)._check_work_folder(resume=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "trainer.pt"])
@@ -252,8 +255,7 @@ def test_what_cannot_be_done_is_said_before_any_work(
     assert "is no checkpoint" in capsys.readouterr().err
     assert train.main(["--out", str(tmp_path / "new"), "--export-only", *work]) == 1
     assert "has no checkpoint of the UNet yet" in capsys.readouterr().err
-    (tmp_path / "work").mkdir(exist_ok=True)
-    (tmp_path / "work" / "run.json").write_text("{}")
+    (tmp_path / "work" / "vae" / "checkpoint-0000007").mkdir(parents=True)
     assert train.main(["--out", str(tmp_path / "new"), *work]) == 1
     assert "--resume" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -270,7 +272,7 @@ def smoke(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
-    """The folder; what a run said that was terminated in the UNet's stage; what its rest said."""
+    """The folder, the output of a run terminated in the UNet stage, and that of its resumption."""
     folder = tmp_path_factory.mktemp("train")
     first = smoke(folder)
     assert first.stdout is not None
