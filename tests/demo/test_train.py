@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from demo import scenes, train
 from demo.random_checkpoint import WORDS, make_tokenizer
-from demo.training import TrainingError, data, networks
+from demo.training import TrainingError, data, networks, trainer
 from demo.training.export import read_runs, read_weights
 from demo.training.files import atomic_folder
 from demo.training.hardware import Hardware
@@ -174,11 +176,17 @@ def test_a_stop_while_samples_are_drawn_saves_as_well(tmp_path: Path) -> None:
     assert again.resume() and again.progress.step == 1
 
 
-def test_the_minutes_end_the_run_with_a_low_rate(tmp_path: Path) -> None:
-    this = toy(tmp_path, steps=None, minutes=0.003)
+def test_the_minutes_end_the_run_with_a_low_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()  # a step takes a millisecond
+    fake = SimpleNamespace(perf_counter=lambda: next(clock) / 1000)
+    monkeypatch.setattr(trainer, "time", fake)
+    this = toy(tmp_path, steps=None, minutes=0.005)
     this.run(draw, toy_loss, Interrupts())
     progress = this.progress
-    assert progress.seconds == pytest.approx(0.18, abs=0.1) and progress.step > 10
+    assert progress.seconds == pytest.approx(0.3, abs=0.002)
+    assert progress.step == pytest.approx(300, abs=2)
     assert this.optimizer.param_groups[0]["lr"] < 0.02 * this.plan.learning_rate
     assert progress.history[-1][2] < 0.5 * progress.history[0][2]
 
