@@ -71,7 +71,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	fi; \
 	touch $@
 
-demo: $(READY)  ## Compile the model that ships, edit with it, write pictures
+demo: $(READY)  ## Compile the demo model, edit six pictures with it, and write example images
 	@mkdir -p $(DEMO)
 	$(PY) -m demo.gallery --inputs $(DEMO)
 	$(PY) -m export --model demo/model --out $(DEMO)/engines --precision fp32 --target auto \
@@ -83,12 +83,12 @@ demo: $(READY)  ## Compile the model that ships, edit with it, write pictures
 	    -o $(DEMO)/edited.png --panel $(DEMO)/panel.png --force
 	$(PY) -m demo.gallery $(DEMO)/gallery.png --model demo/model --engines $(DEMO)/engines \
 	    --backend $(DEMO_BACKEND)
-	@echo "Look at $(DEMO)/panel.png (that edit: input, heatmap, mask, result) and $(DEMO)/gallery.png (six more)"
+	@echo "Wrote $(DEMO)/panel.png (input, heatmap, mask, result of one edit) and $(DEMO)/gallery.png (six more edits)"
 
-train-demo: $(READY)  ## Train the demo's model (hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
+train-demo: $(READY)  ## Train the demo model (hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
 	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
 
-train-judge: $(READY)  ## Train the judge of the demo's edits (minutes): [OUT=folder ARGS="--minutes 5"]
+train-judge: $(READY)  ## Train the judge of the demo model's edits (minutes): [OUT=folder ARGS="--minutes 5"]
 	$(PY) -m demo.train_judge --out "$${OUT:-build/train/judge}" $(ARGS)
 
 quality: $(READY)  ## Measure masks and edits against the truth, draw curves and sheets: [ARGS="--resume"]

@@ -1,1 +1,1 @@
-"""The small model that ships with the project, and makers of random ones of any size."""
+"""The small model that ships with the project, its scenes, its training and its judge."""

@@ -1,9 +1,9 @@
-"""What the demo's model draws from words alone, through diffusers' own pipeline.
+"""Draw pictures from captions with the demo's model, through diffusers' own pipeline.
 
     python -m demo.captions OUT.png [--model demo/model] [--guidance 4] [--steps 50]
 
-Four captions, four seeds each, none chosen by their looks. It shows that the checkpoint is one like
-any other: nothing of this project takes part but its weights.
+The sheet has four captions with four seeds each, which are fixed. Of this project only the weights
+are used: the checkpoint works in diffusers like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -27,26 +26,28 @@ CAPTIONS = (
 SEEDS = (0, 1, 2, 3)
 
 
-def draw(model: Path, guidance: float, steps: int) -> list[list[Image.Image]]:
-    """A line of pictures for each caption."""
+def draw(model: Path, guidance: float, steps: int) -> list[Image.Image]:
+    """Return a row of pictures for each caption."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers.utils import make_image_grid
 
     pipe: Any = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    return [
-        pipe(
+    rows: list[Image.Image] = []
+    for caption in CAPTIONS:
+        images = pipe(
             [caption] * len(SEEDS),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         ).images
-        for caption in CAPTIONS
-    ]
+        rows.append(make_image_grid(images, rows=1, cols=len(SEEDS)))
+    return rows
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, help="the sheet, a PNG file")
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
@@ -54,13 +55,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
     try:
-        lines = draw(args.model, args.guidance, args.steps)
-        rows = [Image.fromarray(np.concatenate([np.asarray(p) for p in line], 1)) for line in lines]
+        rows = draw(args.model, args.guidance, args.steps)
         args.file.parent.mkdir(parents=True, exist_ok=True)
         stacked(rows, CAPTIONS).save(args.file, optimize=True)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{len(CAPTIONS)} captions: {args.file}")
+    print(f"wrote {args.file} ({len(CAPTIONS)} captions)")
 
 
 if __name__ == "__main__":

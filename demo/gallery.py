@@ -1,11 +1,11 @@
-"""Edits of the demo's own scenes, side by side: input, heatmap, mask, result.
+"""Show edits of the demo's scenes: input, heatmap, mask, result.
 
     python -m demo.gallery OUT.png [--model demo/model] [--engines FOLDER] [--backend auto]
     python -m demo.gallery --inputs FOLDER
 
-The first form edits the scenes in `SHOWN` and draws one line for each; all of them share the
-network's calls. The second only writes the scenes as PNG files, named by their number, with
-`edits.jsonl` for `diffedit-trt batch`. It is a reader of the Python API like any other.
+The first form edits the scenes in `SHOWN` in one batch and draws one row for each, through the
+Python API. The second writes the scenes as PNG files, named by their number, with `edits.jsonl` for
+`diffedit-trt batch`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from PIL import Image, ImageDraw, ImageFont
 from demo.scenes import Edit, Scene, scene
 
 SHOWN = tuple(range(970_000, 970_006))
-"""Seeds of the scenes that are shown: none that the model was trained or is measured on."""
+"""Seeds of the scenes; neither training nor evaluation uses them."""
 
 SIZE = 128
-"""Side of the scenes in pixels: what the demo's model was trained for."""
+"""Side of the scenes in pixels, as in the training of the demo's model."""
 
 GUIDANCE = 4.0
-"""A small model wants less than Stable Diffusion: at 7.5 its colours burn out."""
+"""Lower than Stable Diffusion's 7.5, at which the colours of a small model saturate."""
 
 _LINE = 30
 
 
 def picks(seeds: Sequence[int] = SHOWN) -> list[tuple[Scene, Edit]]:
-    """A scene and one edit of it for each seed; recolourings and replacements by turns."""
+    """Return a scene and one of its edits for each seed, recolourings and replacements."""
     scenes = [scene(seed, SIZE) for seed in seeds]
     return [(s, s.edits()[s.seed % len(s.edits())]) for s in scenes]
 
 
 def write_inputs(folder: Path) -> None:
-    """The scenes as PNG files, and their edits as lines for `diffedit-trt batch`."""
+    """Write the scenes as PNG files, and their edits as lines for `diffedit-trt batch`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, (one, edit) in enumerate(picks(), 1):
@@ -57,7 +57,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def gallery(pipe: Any, chosen: Sequence[tuple[Scene, Edit]]) -> Image.Image:
-    """Every edit as a panel under its two texts."""
+    """Return a page with a panel for every edit under its two texts."""
     from diffedit import EditRequest
     from diffedit.imaging import compose, geometry
 
@@ -76,7 +76,7 @@ def gallery(pipe: Any, chosen: Sequence[tuple[Scene, Edit]]) -> Image.Image:
 
 
 def stacked(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
-    """Pictures one under the other, each below its title."""
+    """Stack pictures vertically, each below its title."""
     width = max(panel.width for panel in panels)
     height = sum(panel.height + _LINE for panel in panels)
     page = Image.new("RGB", (width, height), (250, 250, 248))
@@ -89,7 +89,7 @@ def stacked(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, nargs="?", help="the gallery, a PNG file")
     parser.add_argument("--inputs", type=Path, help="write the scenes into this folder instead")
@@ -98,10 +98,10 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     args = parser.parse_args()
     if (args.file is None) == (args.inputs is None):
-        parser.error("name either a PNG file or --inputs FOLDER")
+        parser.error("name a PNG file or --inputs FOLDER, not both")
     if args.inputs is not None:
         write_inputs(args.inputs)
-        print(f"drew {len(SHOWN)} scenes into {args.inputs}")
+        print(f"wrote {len(SHOWN)} scenes into {args.inputs}")
         return
     from diffedit import DiffEditPipeline
     from engine.errors import DiffEditError
@@ -115,7 +115,7 @@ def main() -> None:
         page.reduce(2).save(args.file, optimize=True)
     except (DiffEditError, OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{len(SHOWN)} edits: {args.file}")
+    print(f"wrote {args.file} ({len(SHOWN)} edits)")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Draw the demo's input picture, a still life in code: a red ball and a green cube on a table.
+"""Draw a test picture: a red ball and a green cube on a table.
 
     python -m demo.picture FILE [--size 512]
 
-It is drawn four times too large and scaled down, which is all the anti-aliasing there is, and it is
-the same to the bit every time. It knows nothing of models or edits.
+The picture is drawn at four times its size and reduced, for anti-aliasing. It is deterministic.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _HORIZON = 0.60
 
 
 def still_life(width: int = 512, height: int = 512) -> Image.Image:
-    """The picture as PIL RGB of `width` x `height` pixels, deterministic."""
+    """Return the picture in RGB, `width` x `height` pixels."""
     w, h = width * _SCALE, height * _SCALE
     picture = _room(w, h)
     side, middle = min(w, h), w / 2
@@ -40,7 +39,7 @@ def still_life(width: int = 512, height: int = 512) -> Image.Image:
 
 
 def _room(w: int, h: int) -> Image.Image:
-    """A wall lit from the upper left above a table whose wood runs from side to side."""
+    """Draw a wall, lit from the upper left, above a wooden table."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     y, x = y / h, x / w
     light = np.clip(1.05 - 0.35 * np.hypot(x - 0.2, y - 0.1), 0, 1)[..., None]
@@ -54,7 +53,7 @@ def _room(w: int, h: int) -> Image.Image:
 
 
 def _shadow(picture: Image.Image, centre: Point, rx: float, ry: float) -> Image.Image:
-    """A soft dark ellipse on the table."""
+    """Draw a soft dark ellipse on the table."""
     alpha = Image.new("L", picture.size, 0)
     box = (centre[0] - rx, centre[1] - ry, centre[0] + rx, centre[1] + ry)
     ImageDraw.Draw(alpha).ellipse(box, fill=150)
@@ -63,7 +62,7 @@ def _shadow(picture: Image.Image, centre: Point, rx: float, ry: float) -> Image.
 
 
 def _ball(picture: Image.Image, centre: Point, radius: float) -> None:
-    """A shaded sphere: diffuse light, a little bounce from the table, one highlight."""
+    """Draw a shaded sphere: diffuse light, reflected light from the table, one highlight."""
     box = [math.floor(centre[0] - radius), math.floor(centre[1] - radius)]
     size = 2 * math.ceil(radius) + 2
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
@@ -86,7 +85,7 @@ def _paste(
 
 
 def _cube(picture: Image.Image, bottom: Point, side: float) -> None:
-    """A cube seen corner on: a light top and two faces; `bottom` is its nearest corner."""
+    """Draw a cube with a light top and two faces; `bottom` is its nearest corner."""
     x, y = bottom
     right, back, up = 1.08 * side, 0.42 * side, 1.28 * side
     left_edge, right_edge = (x - 0.72 * side, y - 0.30 * side), (x + right, y - back)
@@ -106,14 +105,14 @@ def _cube(picture: Image.Image, bottom: Point, side: float) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--size", type=int, default=512, help="side in pixels")
     args = parser.parse_args()
     args.file.parent.mkdir(parents=True, exist_ok=True)
     still_life(args.size, args.size).save(args.file)
-    print(f"drew {args.file} ({args.size} x {args.size})")
+    print(f"wrote {args.file} ({args.size} x {args.size})")
 
 
 if __name__ == "__main__":

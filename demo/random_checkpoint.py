@@ -1,13 +1,11 @@
-"""Make a Stable Diffusion checkpoint with random weights, in diffusers' own folder format.
+"""Make a Stable Diffusion checkpoint with random weights, in diffusers' folder format.
 
     python -m demo.random_checkpoint FOLDER --kind tiny|demo|sd15|sd21 [--seed 0] [--dtype fp16]
 
-"tiny" has every kind of layer of the real networks at a thousandth of the size (for tests), "demo"
-is what `make demo` edits with, "sd15" and "sd21" have the published dimensions of Stable Diffusion
-1.5 and 2.1 (860 M parameters in the UNet), for measuring speed and memory where no download is
-possible. A random model edits at random: only shapes, speed and exactness mean anything. In the
-last two the text's weights are made larger (`HEARD`), so that two texts differ by more than
-rounding does, and a mask is the same mask in every precision.
+"tiny" has every type of layer of the real networks at a thousandth of the size, for tests. "demo"
+is small enough to edit with on a CPU. "sd15" and "sd21" have the published dimensions of Stable
+Diffusion 1.5 and 2.1 (860 M parameters in the UNet), to measure speed and memory without a
+download. The edits of a random model have no meaning; shapes, speed and exactness do.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ WORDS = (
     "cup pear apple bowl table grass wood wooden wall sky sea road rocket astronaut coffee tea "
     "small large big tiny old young man woman person background plain striped"
 ).split()
-"""The words that get a token of their own; all others are spelt letter by letter."""
+"""The words that are one token; all others are split into letters."""
 
 SD_SCHEDULER: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
@@ -42,105 +40,85 @@ SD_SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
     "trained_betas": None,
 }
-"""Stable Diffusion 1.x's schedule."""
-
-_TINY: dict[str, Any] = {
-    "unet": {
-        "sample_size": 16,
-        "block_out_channels": (32, 64),
-        "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 32,
-        "attention_head_dim": 4,
-        "norm_num_groups": 8,
-    },
-    "vae": {
-        "block_out_channels": (16, 32, 32),
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "sample_size": 64,
-    },
-    "text": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "projection_dim": 32,
-    },
-    "scheduler": {},
-}
-_DEMO: dict[str, Any] = {
-    "unet": {
-        "sample_size": 32,
-        "block_out_channels": (64, 128, 128),
-        "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 64,
-        "attention_head_dim": 4,
-    },
-    "vae": {"block_out_channels": (32, 32, 64), "layers_per_block": 1, "sample_size": 128},
-    "text": {
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "projection_dim": 64,
-    },
-    "scheduler": {},
-}
-_SD15: dict[str, Any] = {
-    "unet": {
-        "sample_size": 64,
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
-        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "vae": {
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-        "sample_size": 512,
-    },
-    "text": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "projection_dim": 768,
-        "vocab_size": 49408,
-    },
-    "scheduler": {},
-}
-_SD21: dict[str, Any] = {
-    "unet": {
-        **_SD15["unet"],
-        "sample_size": 96,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-        "upcast_attention": True,
-    },
-    "vae": {**_SD15["vae"], "sample_size": 768},
-    "text": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 23,
-        "num_attention_heads": 16,
-        "projection_dim": 512,
-        "vocab_size": 49408,
-        "hidden_act": "gelu",
-    },
-    "scheduler": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
-}
-KINDS: dict[str, dict[str, Any]] = {"tiny": _TINY, "demo": _DEMO, "sd15": _SD15, "sd21": _SD21}
+"""The scheduler configuration of Stable Diffusion 1.x."""
 
 
-HEARD = {"sd15": 8.0, "sd21": 8.0}
-"""Kind -> what the weights behind cross-attention's values are multiplied by."""
+def _unet(channels: tuple[int, ...], attention: tuple[bool, ...], **config: Any) -> dict[str, Any]:
+    """Return a UNet's config; `attention` says which levels have cross-attention, finest first."""
+    return {
+        "block_out_channels": channels,
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]],
+        **config,
+    }
+
+
+def _vae(channels: tuple[int, ...], sample_size: int, **config: Any) -> dict[str, Any]:
+    return {"block_out_channels": channels, "sample_size": sample_size, **config}
+
+
+def _text(width: int, intermediate: int, layers: int, heads: int, **config: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "projection_dim": width,
+        **config,
+    }
+
+
+_SD_ATTENTION, _SD_CHANNELS = (True, True, True, False), (320, 640, 1280, 1280)
+
+KINDS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "unet": _unet(
+            (32, 64), (True, False), sample_size=16, layers_per_block=1, cross_attention_dim=32,
+            attention_head_dim=4, norm_num_groups=8,
+        ),
+        "vae": _vae((16, 32, 32), 64, layers_per_block=1, norm_num_groups=8),
+        "text": _text(32, 64, 2, 4),
+        "scheduler": {},
+    },
+    "demo": {
+        "unet": _unet(
+            (64, 128, 128), (True, True, False), sample_size=32, layers_per_block=1,
+            cross_attention_dim=64, attention_head_dim=4,
+        ),
+        "vae": _vae((32, 32, 64), 128, layers_per_block=1),
+        "text": _text(64, 256, 2, 4),
+        "scheduler": {},
+    },
+    "sd15": {
+        "unet": _unet(
+            _SD_CHANNELS, _SD_ATTENTION, sample_size=64, layers_per_block=2,
+            cross_attention_dim=768, attention_head_dim=8,
+        ),
+        "vae": _vae((128, 256, 512, 512), 512, layers_per_block=2),
+        "text": _text(768, 3072, 12, 12, vocab_size=49408),
+        "scheduler": {},
+    },
+    "sd21": {
+        "unet": _unet(
+            _SD_CHANNELS, _SD_ATTENTION, sample_size=96, layers_per_block=2,
+            cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20),
+            use_linear_projection=True, upcast_attention=True,
+        ),
+        "vae": _vae((128, 256, 512, 512), 768, layers_per_block=2),
+        "text": {
+            **_text(1024, 4096, 23, 16, vocab_size=49408, hidden_act="gelu"), "projection_dim": 512,
+        },
+        "scheduler": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+    },
+}  # fmt: skip
+"""The configs of each kind's networks, and what its scheduler changes in `SD_SCHEDULER`."""
+
+TEXT_GAIN = {"sd15": 8.0, "sd21": 8.0}
+"""Factor on the value and output weights of cross-attention, by kind (1 for the others).
+
+With random weights two texts would differ by little more than rounding. The factor makes the mask
+the same in every precision.
+"""
 
 
 def make(
@@ -154,51 +132,51 @@ def make(
     """Write a checkpoint and return its folder.
 
     Args:
-        folder: must not exist yet, or be empty.
-        kind: a key of `KINDS`.
-        seed: of the weights.
-        dtype: "fp32", "fp16" or "bf16": the type the weights are stored in.
-        scheduler: overrides of the scheduler's config, e.g. `{"prediction_type": "v_prediction"}`.
+        folder: A folder that is empty or does not exist.
+        kind: A key of `KINDS`.
+        seed: The seed of the weights.
+        dtype: The dtype of the stored weights: "fp32", "fp16" or "bf16".
+        scheduler: Changes to the scheduler's config, e.g. `{"prediction_type": "v_prediction"}`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder.")
-    sizes = KINDS[kind]
+    configs = KINDS[kind]
     tokens = make_tokenizer(folder / "tokenizer")
     with quiet():
-        _write_networks(folder, sizes, tokens, seed, dtype, HEARD.get(kind, 1.0))
-    config = {**SD_SCHEDULER, **sizes["scheduler"], **(scheduler or {})}
+        _write_networks(folder, configs, tokens, seed, dtype, TEXT_GAIN.get(kind, 1.0))
+    config = {**SD_SCHEDULER, **configs["scheduler"], **(scheduler or {})}
     write_json(folder / "scheduler" / "scheduler_config.json", config)
     write_index(folder, str(config["_class_name"]))
     return folder
 
 
 def _write_networks(
-    folder: Path, sizes: dict[str, Any], tokens: int, seed: int, dtype: str, heard: float
+    folder: Path, configs: dict[str, Any], tokens: int, seed: int, dtype: str, text_gain: float
 ) -> None:
-    """UNet, VAE and text encoder with weights drawn from `seed`, each in its own subfolder."""
+    """Write the UNet, the VAE and the text encoder with random weights."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    blocks = len(sizes["vae"]["block_out_channels"])
-    text = {"vocab_size": tokens, "max_position_embeddings": 77, **sizes["text"]}
+    blocks = len(configs["vae"]["block_out_channels"])
+    text = {"vocab_size": tokens, "max_position_embeddings": 77, **configs["text"]}
     ids = {"bos_token_id": tokens - 2, "eos_token_id": tokens - 1, "pad_token_id": tokens - 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**sizes["unet"])
+        unet = UNet2DConditionModel(**configs["unet"])
         for name, weight in unet.named_parameters():
-            if heard != 1 and name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
-                weight.data.mul_(heard)
+            if text_gain != 1 and name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
+                weight.data.mul_(text_gain)
         unet.to(torch_dtype).save_pretrained(folder / "unet", max_shard_size="20GB")
         del unet
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * blocks,
             up_block_types=("UpDecoderBlock2D",) * blocks,
             latent_channels=4,
-            **sizes["vae"],
+            **configs["vae"],
         )
         vae.to(torch_dtype).save_pretrained(folder / "vae")
         encoder = CLIPTextModel(CLIPTextConfig(**{**text, **ids}))
@@ -207,7 +185,7 @@ def _write_networks(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' bars and hints say nothing that a user of this command needs."""
+    """Silence the warnings and progress bars of diffusers and transformers in the block."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -224,16 +202,18 @@ def quiet() -> Iterator[None]:
 
 
 def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
-    """Write a CLIP tokenizer that knows every byte, and each of `words` (lower case) as one token;
-    returns its vocabulary's size."""
+    """Write a CLIP tokenizer with a token for every byte and one for each of `words` (lower case).
+
+    Returns the size of the vocabulary.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
     vocab = [*letters, *(letter + "</w>" for letter in letters)]
     merges: dict[tuple[str, str], int] = {}
     for word in words:
-        # Join only what the merges so far leave apart: a merge learnt from another word ("an" in
-        # "orange") comes first in byte-pair encoding, wherever in the word it stands.
+        # Byte-pair encoding applies earlier merges first, also those of other words ("an" in
+        # "orange"), so add merges only for the pieces that are still separate.
         while len(pieces := _merged([*word[:-1], word[-1] + "</w>"], merges)) > 1:
             merges[pieces[0], pieces[1]] = len(merges)
             if pieces[0] + pieces[1] not in vocab:
@@ -251,9 +231,9 @@ def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
 
 
 def _merged(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding: of the pairs that have a merge, the earliest learnt is joined first."""
-    while known := [pair for pair in pairwise(pieces) if pair in merges]:
-        first, at = min(known, key=merges.__getitem__), 0
+    """Apply byte-pair encoding: repeatedly join the pair with the earliest merge."""
+    while pairs := [pair for pair in pairwise(pieces) if pair in merges]:
+        first, at = min(pairs, key=merges.__getitem__), 0
         while at < len(pieces) - 1:
             if (pieces[at], pieces[at + 1]) == first:
                 pieces = [*pieces[:at], first[0] + first[1], *pieces[at + 2 :]]
@@ -262,7 +242,7 @@ def _merged(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
 
 
 def write_index(folder: Path, scheduler: str) -> None:
-    """Write `model_index.json`, which names the parts' classes."""
+    """Write `model_index.json`, which lists the classes of the parts."""
     index = {
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": [None, None],
@@ -278,13 +258,13 @@ def write_index(folder: Path, scheduler: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write one config file as json, with its folder."""
+    """Write a JSON file and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
-    """The command line: make beside, then rename, so that no half checkpoint is left."""
+    """Run the command line; write the checkpoint completely or not at all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=sorted(KINDS), default="tiny")

@@ -1,10 +1,10 @@
-"""Train the demo's model on the scenes the project draws, and write it as a checkpoint.
+"""Train the demo's model on synthetic scenes and write it as a checkpoint.
 
     python -m demo.train --out FOLDER [--work build/train] [--minutes 140] [--resume]
 
-First the VAE (a fifth of the time), then text encoder and UNet together. Ctrl-C or SIGTERM saves
-and ends the run; `--resume` goes on with it. The work folder has the states and, every ten minutes,
-a sheet of samples; `--export-only` writes the checkpoint of what has been learnt so far.
+A fifth of the time trains the VAE, the rest trains the text encoder and the UNet. Ctrl-C or SIGTERM
+saves the state and ends the run; `--resume` continues it. The work folder has the checkpoints and,
+every ten minutes, a sheet of samples. `--export-only` writes the model from the newest checkpoints.
 """
 
 from __future__ import annotations
@@ -14,45 +14,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Nothing heavy is imported here: the processes that draw scenes import this module again.
+# The worker processes that draw scenes import this module, so heavy imports are in `main`.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, 1, or 128 and the signal's number."""
-    args = _parser().parse_args(argv)
+    """Run the command line; return the exit status: 0, 1, or 128 + the signal's number."""
+    parser = _parser()
+    args = parser.parse_args(argv)
     size = args.size or (32 if args.smoke else 128)
     if size < 32 or size % 32:
-        _parser().error(f"--size {size}: a multiple of 32 from 32 up")
+        parser.error(f"--size {size}: it must be a multiple of 32, at least 32")
     if not args.minutes > 0:
-        _parser().error(f"--minutes {args.minutes}: more than 0")
+        parser.error(f"--minutes {args.minutes}: it must be more than 0")
 
-    from demo.train_loop import Stopped, TrainingError, stoppable
-    from demo.train_run import Run, Settings
+    from demo.training import TrainingError
+    from demo.training.interrupts import Interrupted, interruptible
+    from demo.training.run import Run, Settings
 
+    smoke = {"pool": 256, "steps": (20, 24), "batch_sizes": (4, 8), "log_seconds": 0.2}
     settings = Settings(
-        out=args.out,
-        work=args.work,
-        minutes=args.minutes,
-        device=args.device,
-        size=size,
-        seed=args.seed,
-        pool=256 if args.smoke else args.pool,
-        resume=args.resume,
-        steps=(20, 24) if args.smoke else None,
-        batches=(4, 8) if args.smoke else None,
-        line_seconds=0.2 if args.smoke else 20.0,
-        start=args.start,
-    )
+        args.out, args.work, minutes=args.minutes, device=args.device, size=size, seed=args.seed,
+        resume=args.resume, start=args.start, **(smoke if args.smoke else {"pool": args.pool}),
+    )  # fmt: skip
     try:
-        with stoppable() as stop:
-            run = Run(settings, stop)
+        with interruptible() as interrupts:
+            run = Run(settings, interrupts)
             if args.export_only:
                 run.export_only()
             else:
                 run.train()
-    except Stopped as stopped:
-        print(f"{stopped}; go on with --resume", file=sys.stderr)
-        return 128 + stopped.number
+    except Interrupted as interrupted:
+        print(f"{interrupted}; continue with --resume", file=sys.stderr)
+        return interrupted.exit_status
     except (TrainingError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
@@ -61,22 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("demo.train", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--work", type=Path, default=Path("build/train"), help="states and sheets")
-    parser.add_argument("--minutes", type=float, default=140.0, help="for both stages")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--size", type=int, help="side of a picture in pixels (128)")
-    parser.add_argument("--pool", type=int, default=65_536, help="how many scenes to train on")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --work")
-    parser.add_argument(
-        "--from",
-        dest="start",
-        type=Path,
-        help="keep this checkpoint's VAE and let its text encoder and UNet learn on",
-    )
-    parser.add_argument("--export-only", action="store_true", help="write what --work has now")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of everything, a minute")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the checkpoint")
+    add("--work", type=Path, default=Path("build/train"), help="folder of the states and sheets")
+    add("--minutes", type=float, default=140.0, help="time for both stages")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--size", type=int, help="side of a picture in pixels (128)")
+    add("--pool", type=int, default=65_536, help="number of training scenes")
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="continue the run in --work")
+    add("--from", dest="start", type=Path, metavar="CHECKPOINT",
+        help="keep this checkpoint's VAE; train its text encoder and UNet further")  # fmt: skip
+    add("--export-only", action="store_true", help="write the model from the newest states")
+    add("--smoke", action="store_true", help="run a few steps of everything in a minute")
     return parser
 
 

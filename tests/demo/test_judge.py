@@ -1,4 +1,4 @@
-"""The judge: what it is shown, what it answers, what it is trained on, and its files."""
+"""The judge: its crops, its answers, its training examples and its files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from demo import judge, networks, scenes, train_judge
+from demo import judge, scenes, train_judge
 from demo.judge import CROP, ENLARGED, FACTS, NOTHING, WEIGHTS, Judge, JudgeError, Network
 from demo.scenes import COLOURS, EVALUATION, KINDS
-from demo.train_judge import HELD_OUT, UNSEEN, Examples, Pool
-from demo.train_loop import Plan, Stop, generator
-from demo.train_vae import round_trip
+from demo.train_judge import HELD_OUT, TRAINING_END
+from demo.training.hardware import Hardware
+from demo.training.interrupts import Interrupts
+from demo.training.judge_examples import Examples, Pool, augmented, overlap
+from demo.training.networks import make_vae
+from demo.training.trainer import Plan, generator
+from demo.training.vae import load_vae, round_trip
 
 Run = tuple[Path, list[int]]
-CPU = torch.device("cpu")
+CPU = Hardware(torch.device("cpu"), bf16=False)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A smoke run's folder, and every seed it drew."""
+    """The folder of a smoke run, and every seed it drew."""
     folder, drawn, scene = tmp_path_factory.mktemp("judge") / "made", list[int](), scenes.scene
 
     def watched(seed: int, size: int) -> scenes.Scene:
@@ -50,7 +54,7 @@ def pool() -> Pool:
 
 @pytest.fixture
 def blank(tmp_path: Path) -> Path:
-    """A folder with a judge that has learnt nothing."""
+    """A folder with an untrained judge."""
     untrained(0).save(tmp_path / "blank")
     return tmp_path / "blank"
 
@@ -61,7 +65,7 @@ def untrained(seed: int) -> Judge:
 
 
 def seen_by_pillow(image: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The enlarged box, resized by Pillow from a picture whose edge goes on all around."""
+    """The enlarged box, resized by Pillow from a picture with repeated borders."""
     side = len(image)
     wide = Image.fromarray(np.pad(image, ((2 * side,) * 2, (2 * side,) * 2, (0, 0)), "edge"))
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * ENLARGED
@@ -98,11 +102,9 @@ def test_blur_is_a_gaussian() -> None:
     assert float((soft.sum(0) * far).sum()) == pytest.approx(1.2**2, rel=0.01)
 
 
-def test_answers_depend_on_neither_order_nor_batch(
-    smoke: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judge, "_PIXELS", 7 * 64 * 64)  # in sevens
-    looker, order = Judge.open(smoke[0]), np.random.default_rng(1).permutation(25)
+def test_answers_depend_on_neither_order_nor_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_BATCH_PIXELS", 7 * 64 * 64)  # in sevens
+    looker, order = Judge.open(), np.random.default_rng(1).permutation(25)
     images, _ = scenes.batch(range(25))
     boxes = np.array([scenes.scene(seed).objects[0].box for seed in range(25)])
     seen, mixed = looker.look(images, boxes), looker.look(images[order], boxes[order])
@@ -134,10 +136,10 @@ def test_what_the_network_says_is_what_is_answered(kind: int) -> None:
     ("shape", "boxes", "sentence"),
     [
         ((2, 64, 48, 3), [[0, 0, 1, 1]] * 2, "images are uint8"),
-        ((2, 8, 8, 3), [[0, 0, 1, 1]] * 2, "16 or more"),
+        ((2, 8, 8, 3), [[0, 0, 1, 1]] * 2, "at least 16"),
         ((2, 64, 64, 3), [[0, 0, 1, 1]], "2 images need boxes"),
         ((1, 64, 64, 3), [[0, 0, 1, float("nan")]], "left, top, right, bottom"),
-        ((1, 64, 64, 3), [[0, 0, 64, 64]], "shares of the side"),
+        ((1, 64, 64, 3), [[0, 0, 64, 64]], "fractions of the side"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(shape: Any, boxes: Any, sentence: str) -> None:
@@ -196,11 +198,11 @@ def rows(examples: Examples) -> list[tuple[Any, ...]]:
 
 def test_whole_objects_and_lost_ones_are_those_of_the_scenes(pool: Pool) -> None:
     objects = [(s, o) for s in map(scenes.scene, HELD_OUT[:90]) for o in s.objects]
-    shown = rows(train_judge.whole(pool, torch.arange(len(pool.objects))))
+    shown = rows(pool.whole(torch.arange(len(pool.objects))))
     for (picture, box, kind, colour), (scene, thing) in zip(shown, objects, strict=True):
         assert np.array_equal(picture, scene.image) and box == pytest.approx(thing.box)
         assert (KINDS[kind], COLOURS[colour]) == (thing.kind, thing.colour)
-    lost = rows(train_judge.gone(pool, torch.arange(90)))
+    lost = rows(pool.gone(torch.arange(90)))
     assert len(lost) == 30
     for picture, box, kind, colour in lost:
         ((scene, thing),) = ((s, o) for s, o in objects if box == pytest.approx(o.box))
@@ -210,18 +212,18 @@ def test_whole_objects_and_lost_ones_are_those_of_the_scenes(pool: Pool) -> None
 
 def test_empty_boxes_hold_no_object(pool: Pool) -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2], [1, 0, 3, 2], [2, 2, 3, 3]])
-    assert train_judge.overlap(boxes[0], boxes).tolist() == pytest.approx([1, 1 / 3, 0])
-    shown = rows(train_judge.empty(pool, torch.arange(90), generator(0, "test", 0)))
+    assert overlap(boxes[0], boxes).tolist() == pytest.approx([1, 1 / 3, 0])
+    shown = rows(pool.empty(torch.arange(90), generator(0, "test", 0)))
     scene_of = {s.image.tobytes(): s for s in map(scenes.scene, HELD_OUT[:90])}
     assert len(shown) > 45
     for picture, box, kind, colour in shown:
         assert (kind, colour) == (NOTHING, -1) and box.min() >= 0 and box.max() <= 1
         taken = torch.tensor([thing.box for thing in scene_of[picture.tobytes()].objects])
-        assert train_judge.overlap(torch.from_numpy(box), taken).max() < 0.1
+        assert overlap(torch.from_numpy(box), taken).max() < 0.1
 
 
 def test_half_done_edits_are_both_before_and_after(pool: Pool) -> None:
-    shown = rows(train_judge.half_done(pool, torch.arange(90), generator(0, "test", 0)))
+    shown = rows(pool.half_done(torch.arange(90), generator(0, "test", 0)))
     assert len(shown) > 15
     for picture, box, kind, colour in shown:
         n = int((pool.boxes.numpy() == box).all(2).any(1).argmax())
@@ -234,9 +236,9 @@ def test_half_done_edits_are_both_before_and_after(pool: Pool) -> None:
 
 
 def test_augmented_crops_are_near_the_plain_ones_and_fresh(pool: Pool) -> None:
-    shown = train_judge.batch(pool, 64, generator(0, "test", 0))
+    shown = pool.batch(64, generator(0, "test", 0))
     draws = (generator(0, "test", step) for step in (1, 1, 2))
-    one, again, other = (train_judge.augmented(shown, draw, CPU) for draw in draws)
+    one, again, other = (augmented(shown, draw) for draw in draws)
     assert torch.equal(one, again) and not torch.allclose(one, other, atol=0.05)
     assert float(one.min()) >= 0 and float(one.max()) <= 1
     plain = judge.crops(judge.to_shares(shown.pictures), shown.boxes)
@@ -244,6 +246,7 @@ def test_augmented_crops_are_near_the_plain_ones_and_fresh(pool: Pool) -> None:
     assert float((one.mean((2, 3)) - plain.mean((2, 3))).abs().mean()) < 0.06
 
 
+@pytest.mark.slow
 def test_a_smoke_run_learns(smoke: Run) -> None:
     """Guessing is right on an eighth of the colours and on one in 64 of both."""
     looker = Judge.open(smoke[0])
@@ -255,24 +258,30 @@ def test_a_smoke_run_learns(smoke: Run) -> None:
     assert set(facts["evaluation"]) == set(found) and "PyTorch" in facts["hardware"]
 
 
+@pytest.mark.slow
 def test_training_draws_no_seed_that_is_measured_on(smoke: Run) -> None:
     during, after = smoke[1][:300], smoke[1][300:]
-    assert max(during) < UNSEEN < min(HELD_OUT) < max(HELD_OUT) < EVALUATION
+    assert max(during) < TRAINING_END < min(HELD_OUT) < max(HELD_OUT) < EVALUATION
     assert after == [*HELD_OUT[:40], *range(EVALUATION, EVALUATION + 40)]
+
+
+def test_the_seeds_to_measure_on_are_refused_for_training() -> None:
     with pytest.raises(AssertionError):
-        train_judge.learn(range(UNSEEN, UNSEEN + 3), Plan("judge", 1e-3, 8, 1.0), CPU, Stop())
+        train_judge.learn(
+            range(TRAINING_END, TRAINING_END + 3), Plan("judge", 1e-3, 8, 1.0), CPU, Interrupts()
+        )
 
 
 def test_a_stopped_run_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch = train_judge.batch
+    batch = Pool.batch
 
     def stopped(*arguments: Any) -> Examples:
         os.kill(os.getpid(), signal.SIGTERM)
         return batch(*arguments)
 
-    monkeypatch.setattr(train_judge, "batch", stopped)
+    monkeypatch.setattr(Pool, "batch", stopped)
     assert train_judge.main(["--out", str(tmp_path / "made"), "--smoke", "--device", "cpu"]) == 143
     assert "nothing was written" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
@@ -287,9 +296,9 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_pictures_go_through_a_checkpoints_vae(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    networks.make_vae(64).half().save_pretrained(tmp_path / "vae")
+    make_vae(64).half().save_pretrained(tmp_path / "vae")
     images, _ = scenes.batch(range(2))
-    again = round_trip(tmp_path, CPU)(images)
+    again = round_trip(load_vae(tmp_path, CPU.device))(images)
     assert again.shape == images.shape and again.dtype == np.uint8
     assert not np.array_equal(again, images)
 

@@ -1,4 +1,4 @@
-"""The model that ships: it loads, draws, and edits scenes nothing was trained or measured on."""
+"""The shipped model: it loads, draws, and edits scenes outside of training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.configuration import Configuration
 from benchmarks.quality.cases import DEV
 from benchmarks.quality.settings import Setting
 from benchmarks.quality.work import Columns, measure
 from demo import gallery
-from demo.networks import LIMIT
-from demo.train_export import read_facts
+from demo.training.export import model_card, read_runs
+from demo.training.networks import SIZE_LIMIT
 from diffedit import DiffEditPipeline
 from engine.checkpoint import Checkpoint
 
@@ -25,19 +26,27 @@ MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
 
 def test_it_is_small_whole_and_says_what_it_is() -> None:
     files = [f for f in MODEL.rglob("*") if f.is_file()]
-    assert sum(f.stat().st_size for f in files) <= LIMIT
+    assert sum(f.stat().st_size for f in files) <= SIZE_LIMIT
     assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt", ".md"}
     checkpoint = Checkpoint.open(MODEL)
     assert (checkpoint.family.native_size, checkpoint.family.factor) == (128, 4)
-    runs = read_facts(MODEL)
+    runs = read_runs(MODEL)
     assert runs and all(run["size"] == 128 for run in runs)
     text = (MODEL / "README.md").read_text()
     assert "Apache-2.0" in text and runs[-1]["hardware"] in text
 
 
+def test_its_card_states_the_figures_of_its_training() -> None:
+    parameters = {}
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (MODEL / part).glob("*.safetensors")
+        parameters[part] = sum(tensor.numel() for tensor in load_file(file).values())
+    assert (MODEL / "README.md").read_text() == model_card(read_runs(MODEL), parameters)
+
+
 def test_no_reserved_scene_was_trained_on() -> None:
-    """By the facts of its runs: the pool begins at seed 0."""
-    assert all(run["scenes"] <= DEV for run in read_facts(MODEL))
+    """The record of each run has the size of its pool, which begins at seed 0."""
+    assert all(run["scenes"] <= DEV for run in read_runs(MODEL))
 
 
 @pytest.mark.slow
@@ -79,7 +88,7 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Columns:
 
 @pytest.mark.slow
 def test_it_finds_what_to_edit_and_edits_it(edits: Columns) -> None:
-    """Wide of what `make quality` measures, so that another processor's rounding passes."""
+    """Bounds are wider than the figures of `make quality`, since processors round differently."""
     assert edits["recall"].mean() > 0.8
     assert edits["iou"].mean() > 0.4
     assert edits["success"].mean() >= 0.5

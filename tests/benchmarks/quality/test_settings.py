@@ -10,7 +10,7 @@ from benchmarks.quality import cases, settings
 from benchmarks.quality.editors import request_of, texts
 from benchmarks.quality.work import part_path
 from demo import scenes
-from demo.train_data import HELD_OUT
+from demo.training.data import HELD_OUT
 
 
 def every() -> list[settings.Setting]:

@@ -1,10 +1,10 @@
-"""The eight backgrounds: where the objects stand. Each paints the whole picture before them.
+"""The eight backgrounds. Each function paints the whole picture before the objects are drawn.
 
-A painter gets pixel centres `x` [1, w] and `y` [h, 1] in 0..1 (down), a pixel's side in the same
-units, and eight random numbers in 0..1 that make one table differ from the next. It returns
-[h, w, 3] or something that broadcasts to it, in 0..1. Colours are muted and of middle brightness so
-that white and black objects both stand out. Arithmetic as in `drawing_kinds`: the same to the bit
-on every machine. It knows nothing of objects.
+A painter takes the pixel centres `x` [1, w] and `y` [h, 1] in 0..1 (`y` runs down), the side of a
+pixel in the same units, and eight random numbers in 0..1 that vary the background. It returns an
+array in 0..1 that broadcasts to [h, w, 3]. The colours are muted and of middle brightness, so that
+white and black objects both contrast with them. The arithmetic follows the rules of
+`demo.scenes.shapes`: results are identical on every machine.
 """
 
 from __future__ import annotations
@@ -13,45 +13,44 @@ from collections.abc import Callable
 
 import numpy as np
 
-from demo.drawing_kinds import Field
+from demo.scenes.shapes import Field
 
 Numbers = tuple[float, ...]
 Painter = Callable[[Field, Field, float, Numbers], Field]
 
 _NOISE: Field = np.random.Generator(np.random.PCG64(1)).random((64, 64)).astype(np.float32) - 0.5
 
-
-_EYE = 0.40  # the table's vanishing line is this far above its edge: seen from well above
+_EYE = 0.40  # distance of the vanishing line above the table's edge: a high viewpoint
 
 
 def _mix(a: tuple[float, ...], b: tuple[float, ...], share: Field | float) -> Field:
-    """From colour `a` to colour `b`; `share` without a channel axis."""
+    """Interpolate from colour `a` to colour `b`; `share` has no channel axis."""
     start, end = np.array(a, np.float32) / 255, np.array(b, np.float32) / 255
     return start + (end - start) * np.asarray(share, np.float32)[..., None]
 
 
 def _step(value: Field, width: Field | float) -> Field:
-    """0 below zero, 1 above, and a ramp of `width` between."""
+    """Return 0 below zero, 1 above, and a linear ramp of `width` around zero."""
     ramp: Field = np.clip(value / width + 0.5, 0.0, 1.0)
     return ramp
 
 
 def _wave(phase: Field) -> Field:
-    """A sine of period 1 made of parabolas, -1..1."""
+    """Approximate a sine of period 1 by parabolas, -1..1."""
     t = 2 * (phase - np.floor(phase)) - 1
     arcs: Field = 4 * t * (np.abs(t) - 1)
     return arcs
 
 
 def _bands(phase: Field, width: Field | float) -> Field:
-    """0 and 1 by turns, period 1, edges `width` wide."""
+    """Alternate between 0 and 1 with period 1 and edges of `width`."""
     t = phase - np.floor(phase)
     bands: Field = np.clip((0.25 - np.abs(t - 0.5)) / width + 0.5, 0.0, 1.0)
     return bands
 
 
 def _noise(x: Field, y: Field) -> Field:
-    """Smooth random hills of about +-0.4, one a unit, repeating after 64."""
+    """Return smooth value noise of about +-0.4 with a grid of 1, periodic after 64."""
     x0, y0 = np.floor(x), np.floor(y)
     fx, fy = x - x0, y - y0
     fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
@@ -64,19 +63,19 @@ def _noise(x: Field, y: Field) -> Field:
 
 
 def _wall(y: Field, r: Numbers) -> Field:
-    """A painted wall that darkens a little towards the table."""
+    """A painted wall, slightly darker towards the table."""
     warm, cool = (208, 194, 172), (168, 186, 198)
     return _mix(warm, cool, r[7]) * (1.02 - 0.22 * y)[..., None]
 
 
 def _depth(y: Field, horizon: float) -> Field:
-    """How far off a point of the table is: 1 at the lower edge, more above."""
+    """Return the relative distance of a table point: 1 at the lower border, more above."""
     depth: Field = (1 - horizon + _EYE) / np.maximum(y - horizon + _EYE, 0.05)
     return depth
 
 
 def _table(x: Field, y: Field, pixel: float, r: Numbers, cloth: Field, horizon: float) -> Field:
-    """`cloth` below the horizon, a wall above it, and the dark line where they meet."""
+    """`cloth` below the horizon, a wall above it, and a dark line between them."""
     edge = _step(y - horizon, pixel)[..., None]
     shade = 1 - 0.16 * np.clip(1 - np.abs(y - horizon) / 0.06, 0, 1)[..., None]
     wall = _wall(y, r)
@@ -93,7 +92,7 @@ def _pink(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _studio(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """A seamless backdrop: deep teal above, bright where the lamp falls on it."""
+    """A teal backdrop with a bright spot of light."""
     spot = (x - 0.3 - 0.4 * r[0]) ** 2 + 1.3 * (y - 0.8) ** 2
     glow = 1 / (1 + 4.0 * spot)
     deep = (60 + 30 * r[1], 112 + 16 * r[1], 128 + 12 * r[2])
@@ -101,7 +100,7 @@ def _studio(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _stripes(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """A cloth whose stripes run away from the viewer."""
+    """A striped cloth in perspective; the stripes run away from the viewer."""
     horizon = 0.26 + 0.10 * r[0]
     depth = _depth(y, horizon)
     count = 4.0 + 2.0 * r[1]
@@ -112,7 +111,7 @@ def _stripes(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _checks(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """A tablecloth: where two bands cross it is darkest."""
+    """A checked tablecloth, darkest where two bands cross."""
     horizon = 0.26 + 0.10 * r[0]
     depth = _depth(y, horizon)
     count = 3.6 + 1.4 * r[1]
@@ -124,7 +123,7 @@ def _checks(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _wood(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """Boards from side to side, each of its own tone, with a grain."""
+    """Horizontal boards with wood grain; each has its own brightness."""
     horizon = 0.28 + 0.12 * r[0]
     depth = _depth(y, horizon)
     row = (1 - 1 / depth) * (4.2 + r[1]) + r[2]
@@ -140,7 +139,7 @@ def _wood(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _grass(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """A lawn under a pale sky, blades finer with distance."""
+    """A lawn under a pale sky; blades are finer in the distance."""
     horizon = 0.24 + 0.12 * r[0]
     hill = horizon + 0.015 * _wave(x * 1.3 + r[1])
     depth = _depth(y, horizon)
@@ -157,7 +156,7 @@ def _grass(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
 
 
 def _beach(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
-    """Sand, a strip of sea and the sky."""
+    """Sand, a strip of sea, and the sky."""
     shore = 0.34 + 0.10 * r[0]
     horizon = shore - 0.10 - 0.06 * r[1]
     line = shore + 0.012 * _wave(x * 0.9 + r[2]) + 0.006 * _wave(x * 2.3 + r[3])
@@ -172,7 +171,7 @@ def _beach(x: Field, y: Field, pixel: float, r: Numbers) -> Field:
     return ground + (0.96 - ground) * 0.75 * foam
 
 
-PLACES: dict[str, Painter] = {
+PAINTERS: dict[str, Painter] = {
     "grey": _grey,
     "pink": _pink,
     "studio": _studio,

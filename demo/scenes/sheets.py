@@ -1,4 +1,4 @@
-"""Contact sheets of scenes, to be looked at: pictures and captions, or edits and their truth."""
+"""Contact sheets of scenes: pictures with captions, or edits with their true masks and results."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from demo.scenes import scene
 
 Cell = tuple[Sequence[Image.Image], str]
 
-_SIDE = 192  # small pictures are enlarged to at least this, pixel by pixel
+_MIN_SIDE = 192  # smaller pictures are enlarged without interpolation
 _GAP, _LINE = 8, 14
 
 
-def sheet(seeds: Iterable[int], size: int) -> Image.Image:
-    """Every scene with its caption."""
+def scene_sheet(seeds: Iterable[int], size: int) -> Image.Image:
+    """Draw every scene with its caption."""
     scenes = [scene(seed, size) for seed in seeds]
-    return _grid([([_shown(s.image)], f"{s.seed}: {s.caption}") for s in scenes], 8)
+    return _grid([([_enlarged(s.image)], f"{s.seed}: {s.caption}") for s in scenes], 8)
 
 
 def edit_sheet(seeds: Iterable[int], size: int) -> Image.Image:
-    """Of every scene one edit: the scene, the true mask, the ideal result; kinds by turns."""
+    """Draw one edit of every scene: the scene, the true mask and the ideal result."""
     cells: list[Cell] = []
     for n, seed in enumerate(seeds):
         source = scene(seed, size)
         edit = source.edits()[n % (2 * len(source.objects))]
         pictures = (source.image, edit.mask, source.edited(edit).image)
-        cells.append(([_shown(p) for p in pictures], f"{seed}: {edit.source}  ->  {edit.target}"))
+        text = f"{seed}: {edit.source}  ->  {edit.target}"
+        cells.append(([_enlarged(p) for p in pictures], text))
     return _grid(cells, 3)
 
 
-def _shown(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.bool_]]) -> Image.Image:
+def _enlarged(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.bool_]]) -> Image.Image:
     pixels = picture * np.uint8(255) if picture.dtype == np.bool_ else picture
-    side = len(picture) * -(-_SIDE // len(picture))
+    side = len(picture) * -(-_MIN_SIDE // len(picture))
     return Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
 def _grid(cells: Sequence[Cell], columns: int) -> Image.Image:
-    """Rows of cells on white, each a row of pictures over up to three lines of text."""
+    """Arrange cells on a white page; each has a row of pictures and up to three lines of text."""
     pictures, side = len(cells[0][0]), cells[0][0][0].width
     width, height = pictures * (side + 2) + _GAP, side + 3 * _LINE + _GAP
     columns = min(columns, len(cells))
