@@ -1,8 +1,4 @@
-"""`DiffEditPipeline`: a checkpoint, a backend and a batcher behind the Python API.
-
-It submits the flows of requests and waits for them. `diffedit.preprocessor` turns pictures into
-tensors, `diffedit.algorithm.edit` is the algorithm, `engine` is the runtime.
-"""
+"""`DiffEditPipeline`: a checkpoint, a backend and a batcher behind the Python API."""
 
 from __future__ import annotations
 
@@ -34,7 +30,6 @@ from engine.netspec import Precision, Size
 from engine.rows import Flow
 
 log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
@@ -101,8 +96,8 @@ class DiffEditPipeline:
                 is safe on the device.
             size: (height, width) in pixels of the networks' canvas; by default the compiled size
                 with the least padding, or for torch one of the photograph's aspect.
-            compile: torch backend only: compile the U-Net and the VAE at their first calls, which
-                then take minutes. On a CPU this needs a C++ compiler.
+            compile: torch backend only: compile the denoiser and the VAE at their first calls,
+                which then take minutes. On a CPU this needs a C++ compiler.
             pin_batch_size: fix the batch size of every call, so that results do not depend on
                 other requests in the batch.
             revision, variant, cache_dir, local_files_only: as in diffusers.
@@ -134,8 +129,6 @@ class DiffEditPipeline:
     def describe(self) -> str:
         """One line: the backend in use, and why it was chosen."""
         return self.networks.describe() + (f" ({self._reason})" if self._reason else "")
-
-    # -- editing --------------------------------------------------------------------------------
 
     def __call__(
         self,
@@ -263,8 +256,7 @@ class DiffEditPipeline:
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
         request = _request(image, "-", "", "", options)
         prepared = self._preprocessor.prepare(request)
-        known_levels = self._known_levels(prepared)
-        plan = EditPlan.for_inversion(request, prepared.schedule, known_levels)
+        plan = EditPlan.for_inversion(request, prepared.schedule, self._known_levels(prepared))
         flow = flows.encode_only(prepared.inputs, plan, self._caches)
         return wait(self._start(flow, plan, prepared, callback)).cpu()
 
@@ -300,9 +292,6 @@ class DiffEditPipeline:
 def _request(
     image: Any, prompt: str, source: str, negative: str, options: dict[str, Any]
 ) -> EditRequest:
-    return EditRequest.from_parameters(
-        image,
-        {k: v for k, v in options.items() if k != "mask_image"}
-        | {"prompt": prompt, "source_prompt": source, "negative_prompt": negative},
-        mask_image=options.get("mask_image"),
-    )
+    mask_image = options.pop("mask_image", None)
+    texts = {"prompt": prompt, "source_prompt": source, "negative_prompt": negative}
+    return EditRequest.from_parameters(image, options | texts, mask_image=mask_image)
