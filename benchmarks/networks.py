@@ -72,12 +72,12 @@ def weight_count(checkpoint: Checkpoint, net: str) -> int:
 def _meta_module(checkpoint: Checkpoint, net: str) -> torch.nn.Module:
     """The network's module without its weights."""
     part = checkpoint.part(checkpoint.network(net).part)
-    module_class = getattr(importlib.import_module(part.library), part.class_name)
+    module_class = getattr(importlib.import_module(part.package), part.class_name)
     config: Any = checkpoint.family.configs[part.name]
-    if part.library == "transformers":
+    if part.package == "transformers":
         config = module_class.config_class.from_dict(config)
     with torch.device("meta"):
-        make = module_class if part.library == "transformers" else module_class.from_config
+        make = module_class if part.package == "transformers" else module_class.from_config
         module: torch.nn.Module = make(config)
     return module.eval()
 

@@ -53,7 +53,7 @@ def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.
 
 def _class(checkpoint: Checkpoint, part: str) -> Any:
     described = checkpoint.part(part)
-    return getattr(importlib.import_module(described.library), described.class_name)
+    return getattr(importlib.import_module(described.package), described.class_name)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ class Reference:
 
 @torch.inference_mode()
 def edit(
-    unet: Any,
+    denoiser: Any,
     vae: Any,
     text_encoder: Any,
     schedule: Schedule,
@@ -60,7 +60,7 @@ def edit(
 
     def eps(x: Tensor, i: int, t: int, c: Tensor) -> Tensor:
         """The noise in x at level i, predicted at timestep t under the text c."""
-        out: Tensor = unet(x, torch.tensor([t]), c).sample
+        out: Tensor = denoiser(x, torch.tensor([t]), c).sample
         if schedule.prediction_type == "v_prediction":
             return sqrt(abar[i]) * out + sqrt(1 - abar[i]) * x
         if schedule.prediction_type == "sample":
@@ -95,8 +95,7 @@ def edit(
     # Step 3: decode under the mask
     y = trajectory[d]
     for i in range(d, 0, -1):
-        e_negative = eps(y, i, times[i], text["negative"])
-        e_target = eps(y, i, times[i], text["target"])
+        e_negative, e_target = (eps(y, i, times[i], text[name]) for name in ("negative", "target"))
         e = e_negative + request.guidance_scale * (e_target - e_negative)
         y = torch.where(mask, ddim(y, e, i, i - 1), trajectory[i - 1])
     decoded = vae.decode(y / vae.config.scaling_factor).sample

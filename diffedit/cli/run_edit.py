@@ -196,8 +196,8 @@ def _print_outcome(
     rows, calls = result.stats.rows.get(denoiser, 0), result.stats.calls.get(denoiser, 0)
     names = ", ".join(str(path) for path in paths.files) or "standard output"
     say(
-        f"wrote {names}: {white_share(result.mask):.1%} of the picture edited, {rows} UNet rows in "
-        f"{calls} calls, {result.stats.seconds['total']:.1f} s"
+        f"wrote {names}: {white_share(result.mask):.1%} of the picture edited, {rows} denoiser "
+        f"rows in {calls} calls, {result.stats.seconds['total']:.1f} s"
     )
     if paths.out != STDOUT and Path(paths.out).suffix.lower() != ".png":
         say("note: only PNG stores the parameters that `replay` needs.")

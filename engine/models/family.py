@@ -23,12 +23,12 @@ class Part:
 
     Attributes:
         name: the subfolder, such as "unet".
-        library, class_name: the class that loads it, such as "diffusers", "UNet2DConditionModel".
+        package, class_name: the class that loads it, such as "diffusers", "UNet2DConditionModel".
         convolutional: whether it is made of 2D convolutions, so that channels_last pays.
     """
 
     name: str
-    library: str
+    package: str
     class_name: str
     convolutional: bool = False
 

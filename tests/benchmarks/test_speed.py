@@ -51,6 +51,7 @@ def test_fewer_than_three_repeats_are_refused() -> None:
     assert len(timing.repeat(lambda: None, 3)) == 3
 
 
+@pytest.mark.slow
 def test_latency_counts_rows_and_calls(tiny: Path) -> None:
     result = latency.latency(tiny, dtype="fp32", cold_starts=0, **SHORT)
     total = result.find("edit", picture="new picture", stage="total")
@@ -72,6 +73,7 @@ def test_a_cold_start_runs_in_new_processes(tiny: Path) -> None:
     assert first.low is not None and opened.low is not None and first.low > opened.low > 0
 
 
+@pytest.mark.slow
 def test_clients_share_calls(tiny: Path) -> None:
     result = throughput.throughput(
         tiny, dtype="fp32", clients=(1, 4), edits=6, load=50, guidance=2, **SHORT
@@ -146,6 +148,7 @@ def test_a_profile_names_every_kind_of_operation(tiny: Path) -> None:
         profile.profile(tiny, backend="onnxruntime")
 
 
+@pytest.mark.slow
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:
     plot = tmp_path / "ladder.png"
     rungs = (1, 2, 4, 5, 7, 8, 9, 10, 14, 15)

@@ -52,6 +52,7 @@ def inputs(spec: NetSpec, rows: int) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, tiny: Path) -> None:
     eager = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32")
     assert networks.describe() == f"{eager.describe()}, compiled"

@@ -418,7 +418,7 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     assert changed.any()
     assert not changed[~mask].any()
     assert statistic(page, "Pixels changed outside the mask") == "0"
-    assert statistic(page, "UNet rows") == "120"
+    assert statistic(page, "Denoiser rows") == "120"
     assert re.match(r"[\d.]+ s", statistic(page, "Time"))
     assert statistic(page, "Edited area") == f"{100 * mask.mean():.1f} %"
     assert page.locator("#saveImage").get_attribute("download") == "table.edited.png"

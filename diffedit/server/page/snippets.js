@@ -95,7 +95,7 @@ export function statsOf({ timings, rows, mask_share: share, seed, ...more }) {
   const detail = stages.map((name) => `${STAGE_NAMES[name]} ${seconds(timings[name])}`).join(", ");
   return [
     ["Time", seconds(timings.total), detail],
-    ["UNet rows", String(rows.unet ?? 0)],
+    ["Denoiser rows", String(rows.unet ?? 0)],
     ["Edited area", percent(share)],
     ["Pixels changed outside the mask", outside ? `by up to ${outside} of 255` : "0"],
     ["Seed", String(seed)],

@@ -42,6 +42,7 @@ def table(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result,
     return run(tiny, out, parts=("table",), count=6, steps=4, show=(1000004, 1000001)), out
 
 
+@pytest.mark.slow
 def test_the_table_has_every_editor_and_its_references(table: tuple[Result, Path]) -> None:
     result, out = table
     rows = [row for row in result.measurements if row.labels["part"] == "table"]
@@ -57,6 +58,7 @@ def test_the_table_has_every_editor_and_its_references(table: tuple[Result, Path
     assert "| SDEdit | " in page and re.search("MISSED +edit success", page)
 
 
+@pytest.mark.slow
 def test_compositing_keeps_every_pixel_outside_the_mask(table: tuple[Result, Path]) -> None:
     changed = {
         name: value(table[0], name, "changed_outside_mask")
@@ -67,11 +69,13 @@ def test_compositing_keeps_every_pixel_outside_the_mask(table: tuple[Result, Pat
     assert value(table[0], "diffusers, its defaults", "changed_outside_mask") > 0
 
 
+@pytest.mark.slow
 def test_the_true_mask_has_an_iou_of_one(table: tuple[Result, Path]) -> None:
     assert value(table[0], "DiffEdit, true mask", "iou") == 1
     assert value(table[0], "DiffEdit", "iou") < 0.9  # random weights find nothing
 
 
+@pytest.mark.slow
 def test_every_target_is_checked_and_random_weights_miss(table: tuple[Result, Path]) -> None:
     checks = table[0].checks
     assert len(checks) == 8 and {check.met for check in checks} == {True, False}
@@ -79,6 +83,7 @@ def test_every_target_is_checked_and_random_weights_miss(table: tuple[Result, Pa
     assert [check.met for check in checks if "changed outside" in check.text] == [True]
 
 
+@pytest.mark.slow
 def test_sheets_are_drawn(table: tuple[Result, Path]) -> None:
     from PIL import Image
 
@@ -93,6 +98,7 @@ def test_sheets_are_drawn(table: tuple[Result, Path]) -> None:
         sheets.chosen({"seed": np.array([1_000_000, 1_000_001])}, [1_000_001, 7], table[1])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_what_is_there(table: tuple[Result, Path], tiny: Path) -> None:
     found, out = table
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
@@ -105,6 +111,7 @@ def test_a_resumed_run_keeps_what_is_there(table: tuple[Result, Path], tiny: Pat
     assert {p for p in after if after[p] != before[p]} == {first}
 
 
+@pytest.mark.slow
 def test_curves_and_sweeps_are_drawn(tiny: Path, tmp_path: Path) -> None:
     result = run(tiny, tmp_path, parts=("curves", "sweeps"), count=2, curve_steps=2)
     rows = {(row.labels["part"], row.labels["setting"]) for row in result.measurements}
