@@ -6,7 +6,6 @@ and one VAE encode by passing latents instead of the picture.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from engine.loader import quiet
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,7 @@ class DiffusersBaseline:
         picture: Any = image
         if self.tuned:
             invert, picture = {"prompt": "", "guidance_scale": 1.0}, self._latents(image)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             mask = self._pipe.generate_mask(
                 image=picture,
                 source_prompt=source,
@@ -121,23 +121,16 @@ class DiffusersBaseline:
 def _open(model: Path, device: str, dtype: torch.dtype) -> Any:
     """diffusers' pipeline without a safety checker and without progress bars."""
     from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEditPipeline
-    from diffusers.utils import logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the pipeline is marked as deprecated
-            pipe: Any = StableDiffusionDiffEditPipeline.from_pretrained(
-                model,
-                torch_dtype=dtype,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-                inverse_scheduler=None,
-            )
-    finally:
-        logging.set_verbosity(level)
+    with quiet():  # the pipeline is marked as deprecated
+        pipe: Any = StableDiffusionDiffEditPipeline.from_pretrained(
+            model,
+            torch_dtype=dtype,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            inverse_scheduler=None,
+        )
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.inverse_scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)

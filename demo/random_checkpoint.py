@@ -11,11 +11,10 @@ download. The edits of a random model have no meaning; shapes, speed and exactne
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -138,6 +137,8 @@ def make(
         dtype: The dtype of the stored weights: "fp32", "fp16" or "bf16".
         scheduler: Changes to the scheduler's config, e.g. `{"prediction_type": "v_prediction"}`.
     """
+    from engine.loader import quiet
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -160,7 +161,9 @@ def _write_networks(
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    from engine.dtypes import TORCH_DTYPES
+
+    torch_dtype = TORCH_DTYPES[dtype]
     blocks = len(configs["vae"]["block_out_channels"])
     text = {"vocab_size": tokens, "max_position_embeddings": 77, **configs["text"]}
     ids = {"bos_token_id": tokens - 2, "eos_token_id": tokens - 1, "pad_token_id": tokens - 1}
@@ -181,24 +184,6 @@ def _write_networks(
         vae.to(torch_dtype).save_pretrained(folder / "vae")
         encoder = CLIPTextModel(CLIPTextConfig(**{**text, **ids}))
         encoder.to(torch_dtype).save_pretrained(folder / "text_encoder")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warnings and progress bars of diffusers and transformers in the block."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [library.get_verbosity() for library in (diffusers_logging, transformers_logging)]
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip((diffusers_logging, transformers_logging), levels, strict=True):
-            library.set_verbosity(level)
-            library.enable_progress_bar()
 
 
 def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:

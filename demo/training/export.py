@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from demo.random_checkpoint import SD_SCHEDULER, quiet, write_index, write_json
+from demo.random_checkpoint import SD_SCHEDULER, write_index, write_json
 from demo.training import TrainingError
 from demo.training.files import atomic_folder
 from demo.training.networks import SIZE_LIMIT, Denoiser, count_parameters
+from engine.loader import quiet
 
 RUNS = "training.json"
 """The file of a checkpoint that records its training runs: the figures that the card states."""

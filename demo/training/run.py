@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from demo import scenes
-from demo.random_checkpoint import quiet, write_json
+from demo.random_checkpoint import write_json
 from demo.scenes import Pixels
 from demo.training import TrainingError, vae
 from demo.training.data import HELD_OUT, caption_tokenizer, draw_scenes, tokenize
@@ -30,6 +30,7 @@ from demo.training.interrupts import Interrupts
 from demo.training.networks import Denoiser, make_vae, use_plain_attention
 from demo.training.samples import SAMPLE_CAPTIONS, sample, write_sheet
 from demo.training.trainer import Plan, Trainer, checkpoints
+from engine.loader import quiet
 
 VAE_SHARE = 0.2
 """The VAE's share of the minutes: 28 of 140."""

@@ -11,10 +11,11 @@ from diffusers import DDIMScheduler
 from diffusers.utils import make_image_grid
 from PIL import Image
 
-from demo.random_checkpoint import SD_SCHEDULER, quiet
+from demo.random_checkpoint import SD_SCHEDULER
 from demo.training import TrainingError
 from demo.training.networks import Denoiser
 from demo.training.trainer import generator
+from engine.loader import quiet
 
 SAMPLE_CAPTIONS = (
     "a red ball on a wooden table",

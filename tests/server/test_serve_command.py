@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from PIL.Image import Image
 
+from diffedit import DiffEditPipeline
 from diffedit.cli import main
 from diffedit.cli.errors import UsageError
 from diffedit.cli.serve import make_settings, parse_duration, served_name
@@ -82,6 +84,19 @@ def test_options_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert make_settings({}).port == 1234
     assert make_settings({}).api_keys == Path("keys")
     assert make_settings({"port": 1}).port == 1
+
+
+def test_model_options_reach_the_pipeline(
+    tiny: Path, photo: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openers: list[Callable[[], DiffEditPipeline]] = []
+    monkeypatch.setattr("diffedit.server.create_app", lambda opener, *_: openers.append(opener))
+    monkeypatch.setattr(run, "run", lambda *_: 0)
+    with pytest.raises(SystemExit):
+        main(["serve", "--model", str(tiny), "--size", "64x32", "--dtype", "fp32"])
+    with openers[0]() as pipeline:
+        assert "fp32" in pipeline.describe()
+        assert pipeline.invert(photo, 2).shape[-2:] == (16, 8)
 
 
 def test_served_name_is_the_folder_or_the_hub_id(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from benchmarks.quality.perceptual import INCEPTION, Perceptual
 from demo.picture import still_life
-from demo.random_checkpoint import make_tokenizer, quiet
+from demo.random_checkpoint import make_tokenizer
 from diffedit.request import InvalidRequest
+from engine.loader import quiet
 
 lpip = pytest.importorskip("torchmetrics.image.lpip", reason="the measures are torchmetrics'")
 lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
