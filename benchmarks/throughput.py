@@ -7,6 +7,7 @@ client per slot). Open: edits arrive by a Poisson process at `load` times the ra
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 import threading
@@ -21,7 +22,6 @@ from benchmarks import options
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.networks import DENOISER, CountingNetworks
-from benchmarks.power import Meter
 from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, Result
 from benchmarks.timing import percentiles
@@ -64,21 +64,15 @@ def throughput(
     run = _Run(pipe, counting, mixed(work, edits), repeats)
     with pipe:
         pipe.submit(run.requests[0]).result()  # warm up
-        rows = run.measure("one at a time", lambda requests: _closed(pipe, 1, requests))
+        rows = [run.measure("one at a time", functools.partial(_closed, pipe, 1))]
         alone = rows[0].value or 1.0
         for count in clients:
-            rows += run.measure(
-                f"{count} clients",
-                lambda requests, n=count: _closed(pipe, n, requests),  # type: ignore[misc]
-            )
-        rows += run.measure(
-            f"Poisson, {load:g} times that rate",
-            lambda requests: _poisson(pipe, load * alone, requests),
-        )
+            rows.append(run.measure(f"{count} clients", functools.partial(_closed, pipe, count)))
+        open_loop = functools.partial(_poisson, pipe, load * alone)
+        rows.append(run.measure(f"Poisson, {load:g} times that rate", open_loop))
         description = pipe.describe()
     for one in rows:
-        if one.unit == "edits/s":
-            one.extras["gain"] = round((one.value or 0) / alone, 3)
+        one.extras["gain"] = round((one.value or 0) / alone, 3)
     settings = {**work.settings(), "edits": edits, "load": load}
     return Result(
         "throughput", machine(), settings, {"backend": description}, work.facts(), tuple(rows)
@@ -124,9 +118,7 @@ class _Run:
     requests: Sequence[EditRequest]
     repeats: int
 
-    def measure(
-        self, clients: str, send: Callable[[Sequence[EditRequest]], _Waits]
-    ) -> list[Measurement]:
+    def measure(self, clients: str, send: Callable[[Sequence[EditRequest]], _Waits]) -> Measurement:
         """Send all requests several times to a pipeline with an empty cache."""
         every = [self._once(send) for _ in range(self.repeats)]
         waits = [second for one in every for second in one["waits"]]
@@ -134,14 +126,9 @@ class _Run:
         extras = percentiles(waits, 50, 95, 99) | {
             name: round(statistics.median(one[name] for one in every), 4) for name in counts
         }
-        labels = {"clients": clients}
         rates = [len(self.requests) / one["seconds"] for one in every]
-        found = [Measurement.of("throughput", rates, "edits/s", labels, **extras)]
-        joules = [one["joules"] / len(self.requests) for one in every if one["joules"] is not None]
-        if joules:
-            found.append(Measurement.of("energy", joules, "J an edit", labels))
-        for one in found:
-            progress(row(one))
+        found = Measurement.of("throughput", rates, "edits/s", {"clients": clients}, **extras)
+        progress(row(found))
         return found
 
     def _once(self, send: Callable[[Sequence[EditRequest]], _Waits]) -> dict[str, Any]:
@@ -150,16 +137,14 @@ class _Run:
         self.counting.clear()
         before = self.pipe.batcher.padded_rows(DENOISER)
         began = time.perf_counter()
-        with Meter() as meter:
-            waits = send(self.requests)
-            taken = time.perf_counter() - began
+        waits = send(self.requests)
+        taken = time.perf_counter() - began
         sizes = self.counting.calls[DENOISER].sizes
         padding = self.pipe.batcher.padded_rows(DENOISER) - before
         asked, run = waits.rows[DENOISER], sum(sizes) - padding
         return {
             "waits": waits.seconds,
             "seconds": taken,
-            "joules": meter.joules,
             "rows_per_second": asked / taken,
             "rows_shared": asked - run,
             "rows_per_call": run / len(sizes),
