@@ -12,8 +12,8 @@ from benchmarks import options
 from benchmarks.configuration import Configuration
 from benchmarks.networks import DENOISER
 from benchmarks.options import option
-from benchmarks.quality.edit_set_run import SetOptions
-from benchmarks.quality.edit_set_run import run as run_edit_set
+from benchmarks.quality.edit_set import SetOptions
+from benchmarks.quality.edit_set import run as run_edit_set
 from benchmarks.quality.scenes_run import PARTS, SceneOptions
 from benchmarks.quality.scenes_run import run as run_scenes
 from benchmarks.quality.settings import Fixed
@@ -44,7 +44,7 @@ Workers = Annotated[
     int | None, option(SCENES, "Processes. [default: one a core for small networks on a CPU]")
 ]
 Edits = Annotated[
-    Path | None, option(SET, "One json object a line: image, prompt, source, mask, seed, name.")
+    Path | None, option(SET, "A file of `diffedit-trt batch`; mask_image is the true mask.")
 ]
 Strengths = Annotated[Any, options.number_list(SET, "One table row each.", float)]
 Method = Annotated[str, option(SET, "diffedit, encode-decode, masked-sdedit or sdedit.")]
