@@ -52,10 +52,6 @@ Source = Annotated[bool, option(SET, "Use the source texts.", "--source/--no-sou
 Save = Annotated[Path | None, option(SET, "Folder for the edited pictures.")]
 Clip = Annotated[str | None, option(SET, "CLIP score with this model: a folder or hub id.")]
 Lpips = Annotated[str | None, option(SET, "LPIPS with this network: alex, vgg or squeeze.")]
-Fid = Annotated[bool, option(SET, "Measure FID.", "--fid")]
-FidReference = Annotated[
-    Path | None, option(SET, "Folder of real pictures for FID. [default: the set's inputs]")
-]
 
 
 def quality(
@@ -83,8 +79,6 @@ def quality(
     save: Save = None,
     clip: Clip = None,
     lpips: Lpips = None,
-    fid: Fid = False,
-    fid_reference: FidReference = None,
 ) -> Result:
     """Measure masks and edits against the ground truth of the demo's scenes, or an edit set.
 
@@ -99,9 +93,7 @@ def quality(
     configuration = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
     fixed = Fixed(steps, guidance, strength, ratio, noise)
     if edits is not None:
-        chosen = SetOptions(
-            edits, fixed, strengths, method, source, save, clip, lpips, fid, fid_reference
-        )
+        chosen = SetOptions(edits, fixed, strengths, method, source, save, clip, lpips)
         return run_edit_set(model, configuration, chosen)
     if workers is None:
         workers = workers_for(Checkpoint.open(model), device)

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.quality.measures import Bools, mask_figures, picture_figures
-from benchmarks.quality.perceptual import Perceptual
+from benchmarks.quality.perceptual import Measure, open_measures
 from benchmarks.quality.settings import Fixed
 from benchmarks.quality.summary import Estimate, estimate, measurements, summarise, text_table
 from benchmarks.report import progress
@@ -35,7 +35,6 @@ IN_FLIGHT = 8
 FIGURES = {
     "lpips": ".3f",
     "clip": ".2f",
-    "fid": ".1f",
     "background_db": ".1f",
     "equal": ".2f",
     "mask_share": ".2f",
@@ -56,8 +55,6 @@ class SetOptions:
     save: Path | None = None
     clip: str | None = None
     lpips: str | None = None
-    fid: bool = False
-    fid_reference: Path | None = None
 
     def request(self, strength: float) -> dict[str, Any]:
         """Options of `EditRequest`."""
@@ -119,17 +116,13 @@ def run(model: Path, configuration: Configuration, options: SetOptions) -> Resul
     failed: dict[int, str] = {}
     pipe, _ = open_pipeline(model, configuration)
     with pipe:
-        learned = Perceptual.open(
-            options.lpips, options.clip, options.fid, options.fid_reference, pipe.networks.device
-        )
+        learned, missing = open_measures(options.lpips, options.clip, pipe.networks.device)
         for strength in options.strengths:
-            learned.clear()
             progress(f"quality: {len(entries)} edits at strength {strength:g}")
             one = _Strength(pipe, learned, options, strength)
             measured[f"strength {strength:g}"] = one.measure(entries, failed)
-    missing = [f"{name}: not measured: {reason}" for name, reason in learned.missing.items()]
-    for sentence in [*failed.values(), *missing, *learned.warnings]:
-        print(sentence)
+    unmeasured = [f"{name}: not measured: {reason}" for name, reason in missing.items()]
+    print("\n".join([*failed.values(), *unmeasured]))
     done = len(entries) - len(failed)
     if not done:
         raise DiffEditError(f"No edit of {options.edits} was made; the lines above give reasons.")
@@ -153,7 +146,7 @@ class _Strength:
     """One pass over the set."""
 
     pipe: DiffEditPipeline
-    learned: Perceptual
+    learned: dict[str, Measure]
     options: SetOptions
     strength: float
 
@@ -188,9 +181,8 @@ class _Strength:
                 name = f"{entry.line}-{entry.image.stem[:40]}-{self.strength:g}.png"
                 result.image.save(self.options.save / name)
         values = {name: np.array(column) for name, column in columns.items()}
-        whole = {name: Estimate(v, v, v) for name, v in self.learned.result().items()}
-        extra = {n: estimate(values[n]) for n in ("lpips", "clip", "mask_share") if n in values}
-        return extra | whole | summarise(values)
+        extra = {n: estimate(values[n]) for n in (*self.learned, "mask_share") if n in values}
+        return extra | summarise(values)
 
     def _request(self, entry: Entry, photo: Image) -> EditRequest:
         """The edit at this strength; the options of the run replace those of the line."""
@@ -210,4 +202,5 @@ class _Strength:
             rows, columns = result.latent_mask.shape
             cell = max(1, round(max(mask.shape[0] / rows, mask.shape[1] / columns)))
             found |= mask_figures(mask, truth, cell)
-        return found | self.learned.add(photo, result.image, entry.request.prompt)
+        pictures = photo, result.image, entry.request.prompt
+        return found | {name: measure(*pictures) for name, measure in self.learned.items()}

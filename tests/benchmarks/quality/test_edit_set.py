@@ -148,7 +148,7 @@ def test_a_missing_picture_fails_its_line_only(
     assert names == {f"{n}-table-{s}.png" for n in (1, 3) for s in ("0.5", "0.8")}
     printed = capsys.readouterr().out
     assert "2 of 3 edits" in printed and "Line 2" in printed
-    for name in ("lpips", "clip", "fid"):
+    for name in ("lpips", "clip"):
         assert f"{name}: not measured: " in printed
 
 
