@@ -32,7 +32,7 @@ from engine.errors import DiffEditError
 
 FP32 = "ours, fp32"
 
-Rungs = Annotated[Any, options.number_list(options.WORK, "Only these, e.g. 1,2,5.")]
+Rungs = Annotated[Any, options.values(options.WORK, "Only these, e.g. 1,2,5.")]
 Together = Annotated[int, options.option(options.WORK, "Edits that share calls.", min=1)]
 
 

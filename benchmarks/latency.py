@@ -5,11 +5,9 @@ MLPerf calls this SingleStream; these figures are unofficial.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import resource
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated, Any
@@ -62,19 +60,16 @@ def latency(
     pipe, _ = open_pipeline(load.model, chosen, load.size)
     with pipe:
         first = _edit(pipe, load, fresh=True)  # warms up
-        memory = _Memory()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         progress(f"latency: {repeats} edits of a new picture")
         fresh = [_edit(pipe, load, fresh=True) for _ in range(repeats)]
         progress(f"latency: {repeats} next edits of the same picture")
         following = [_edit(pipe, load, fresh=False) for _ in range(repeats)]
-        with _host_waits() as waits:
-            _edit(pipe, load, fresh=True)
-        description = pipe.describe()
+        memory, description = _peak_memory(), pipe.describe()
     quality = _compared(load, first) if check else {}
     rows += [*_stages("new picture", fresh, quality), *_stages("same picture", following, {})]
-    rows.append(Measurement("peak memory", memory.peak(), "GiB", statistic="maximum"))
-    if waits:
-        rows.append(Measurement("host waits for the GPU in an edit", waits[0], statistic="count"))
+    rows.append(Measurement("peak memory", memory, "GiB", statistic="maximum"))
     return Result(
         "latency", machine(), load.settings(), {"backend": description}, load.facts(), tuple(rows)
     )
@@ -141,33 +136,8 @@ def _cold_start(load: Workload, chosen: Configuration) -> tuple[float, float]:
         return opened, time.perf_counter() - began
 
 
-class _Memory:
-    """The most memory in use: of the GPU since now, or of the process since its start."""
-
-    def __init__(self) -> None:
-        self._cuda = torch.cuda.is_available()
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-
-    def peak(self) -> float:
-        """GiB."""
-        if self._cuda:
-            return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-
-
-@contextlib.contextmanager
-def _host_waits() -> Iterator[list[int]]:
-    """How often the host waited for the GPU, as PyTorch reports it; empty on a CPU."""
-    count: list[int] = []
-    if not torch.cuda.is_available():
-        yield count
-        return
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield count
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    count.append(sum("called a synchronizing" in str(w.message) for w in caught))
+def _peak_memory() -> float:
+    """The most memory that the GPU, or this process, has used: GiB."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

@@ -42,34 +42,17 @@ SIDES = {"cpu": (2048, 4096), "cuda": (4096, 8192)}
 COPIED = {"cpu": 2**28, "cuda": 2**31}
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt", "openvino")
 
-Backends = Annotated[
-    Any,
-    options.option(
-        options.BACKEND,
-        f"Backends to compare, of {','.join(BACKENDS)}.",
-        parser=options.one_of(*BACKENDS),
-        metavar="LIST",
-    ),
-]
+Backends = Annotated[Any, options.choices(options.BACKEND, "Backends to compare", BACKENDS)]
 DTypes = Annotated[
     Any,
-    options.option(
+    options.values(
         options.BACKEND,
         "torch: precisions to compare, e.g. bf16,fp32. [default: the fastest one that is safe]",
-        parser=options.items(str),
-        metavar="LIST",
+        str,
         show_default=False,
     ),
 ]
-NetworkNames = Annotated[
-    Any,
-    options.option(
-        options.WORK,
-        f"Networks to measure, of {','.join(NETWORKS)}.",
-        parser=options.one_of(*NETWORKS),
-        metavar="LIST",
-    ),
-]
+NetworkNames = Annotated[Any, options.choices(options.WORK, "Networks to measure", NETWORKS)]
 
 
 def roofline(

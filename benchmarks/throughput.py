@@ -30,7 +30,7 @@ from diffedit import DiffEditPipeline, EditRequest
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
 
-Clients = Annotated[Any, options.number_list(options.WORK, "Numbers of clients.")]
+Clients = Annotated[Any, options.values(options.WORK, "Numbers of clients.")]
 Edits = Annotated[int, options.option(options.WORK, "Edits in one timing.", min=1)]
 Load = Annotated[
     float, options.option(options.WORK, "Poisson arrivals: multiple of one client's rate.")

@@ -33,20 +33,17 @@ Out = Annotated[Path, option(options.OUTPUT, "Folder for tables, plots, sheets a
 Resume = Annotated[
     bool, option(options.OUTPUT, "Keep the finished parts of an interrupted run.", "--resume")
 ]
-Parts = Annotated[
-    Any,
-    option(SCENES, f"Of {','.join(PARTS)}.", parser=options.one_of(*PARTS), metavar="LIST"),
-]
+Parts = Annotated[Any, options.choices(SCENES, "Parts to run", PARTS)]
 Count = Annotated[int, option(SCENES, "Number of edits.")]
 CurveSteps = Annotated[int, option(SCENES, "N of curves and sweeps.", min=1)]
-Show = Annotated[Any, options.number_list(SCENES, "Seeds of edits to draw into shown.png.")]
+Show = Annotated[Any, options.values(SCENES, "Seeds of edits to draw into shown.png.")]
 Workers = Annotated[
     int | None, option(SCENES, "Processes. [default: one a core for small networks on a CPU]")
 ]
 Edits = Annotated[
     Path | None, option(SET, "A file of `diffedit-trt batch`; mask_image is the true mask.")
 ]
-Strengths = Annotated[Any, options.number_list(SET, "One table row each.", float)]
+Strengths = Annotated[Any, options.values(SET, "One table row each.", float)]
 Method = Annotated[str, option(SET, "diffedit, encode-decode, masked-sdedit or sdedit.")]
 Source = Annotated[bool, option(SET, "Use the source texts.", "--source/--no-source")]
 Save = Annotated[Path | None, option(SET, "Folder for the edited pictures.")]

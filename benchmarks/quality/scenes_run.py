@@ -194,7 +194,7 @@ class _Runner:
         self.rows += measurements(part, measured, self.options.count)
 
     def _check(self, checks: Sequence[Check]) -> None:
-        self._say(*(f"{'reached' if check.met else 'MISSED '}  {check.text}" for check in checks))
+        self._say(*map(str, checks))
         self.checks += checks
 
     def _measure(self, chosen: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Columns]:

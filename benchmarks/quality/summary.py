@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.measures import decibel
+from benchmarks.report import aligned
 from benchmarks.schema import Measurement
 
 RESAMPLES = 2000
@@ -91,16 +92,7 @@ Rows = Sequence[tuple[str, Mapping[str, Estimate]]]
 
 def text_table(rows: Rows, figures: Mapping[str, str]) -> str:
     """Lines of aligned columns; `figures` maps each figure to its format."""
-    lines = _cells(rows, figures)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-    return "\n".join(line.rstrip() for line in aligned)
+    return "\n".join(aligned(_cells(rows, figures), right=True))
 
 
 def markdown_table(rows: Rows, figures: Mapping[str, str]) -> str:
