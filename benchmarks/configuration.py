@@ -62,12 +62,11 @@ class Configuration:
 
 def open_pipeline(
     model: Path, configuration: Configuration, size: Size | None = None
-) -> tuple[DiffEditPipeline, CountingNetworks]:
-    """Our pipeline on its own networks, which count their calls."""
+) -> DiffEditPipeline:
+    """Our pipeline on its own networks, which are `CountingNetworks`."""
     checkpoint = Checkpoint.open(model)
     networks, reason = configuration.open(checkpoint)
-    counting = CountingNetworks(networks)
-    return DiffEditPipeline(checkpoint, counting, size=size, reason=reason), counting
+    return DiffEditPipeline(checkpoint, CountingNetworks(networks), size=size, reason=reason)
 
 
 class NetworkCache:

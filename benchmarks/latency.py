@@ -57,7 +57,7 @@ def latency(
     load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
     chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
     rows = cold(load, chosen, cold_starts)
-    pipe, _ = open_pipeline(load.model, chosen, load.size)
+    pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:
         first = _edit(pipe, load, fresh=True)  # warms up
         if torch.cuda.is_available():
@@ -100,7 +100,7 @@ def _stages(
 def _compared(load: Workload, result: EditResult) -> dict[str, float]:
     """The mask and the latents against those of PyTorch in fp32."""
     progress("latency: the same edit in fp32, for comparison")
-    pipe, _ = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
+    pipe = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
     with pipe:
         exact = pipe.submit(load.request()).result()
     return {
@@ -129,7 +129,7 @@ def cold(load: Workload, chosen: Configuration, processes: int) -> list[Measurem
 def _cold_start(load: Workload, chosen: Configuration) -> tuple[float, float]:
     """Seconds until the model is open, and until the first picture."""
     began = time.perf_counter()
-    pipe, _ = open_pipeline(load.model, chosen, load.size)
+    pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:
         opened = time.perf_counter() - began
         pipe.submit(load.request()).result()

@@ -60,8 +60,8 @@ def throughput(
     """
     work = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
     chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
-    pipe, counting = open_pipeline(work.model, chosen, work.size)
-    run = _Run(pipe, counting, mixed(work, edits), repeats)
+    pipe = open_pipeline(work.model, chosen, work.size)
+    run = _Run(pipe, mixed(work, edits), repeats)
     with pipe:
         pipe.submit(run.requests[0]).result()  # warm up
         rows = [run.measure("one at a time", functools.partial(_closed, pipe, 1))]
@@ -114,7 +114,6 @@ class _Run:
     """The same requests, sent by different clients."""
 
     pipe: DiffEditPipeline
-    counting: CountingNetworks
     requests: Sequence[EditRequest]
     repeats: int
 
@@ -134,12 +133,13 @@ class _Run:
     def _once(self, send: Callable[[Sequence[EditRequest]], _Waits]) -> dict[str, Any]:
         """One timing. Edits of one picture share rows, so fewer rows run than are asked for."""
         self.pipe.cache_clear()
-        self.counting.clear()
+        assert isinstance(self.pipe.networks, CountingNetworks)
+        sizes = self.pipe.networks.calls[DENOISER]
+        sizes.clear()
         before = self.pipe.batcher.padded_rows(DENOISER)
         began = time.perf_counter()
         waits = send(self.requests)
         taken = time.perf_counter() - began
-        sizes = self.counting.calls[DENOISER].sizes
         padding = self.pipe.batcher.padded_rows(DENOISER) - before
         asked, run = waits.rows[DENOISER], sum(sizes) - padding
         return {

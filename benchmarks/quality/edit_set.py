@@ -114,7 +114,7 @@ def run(model: Path, configuration: Configuration, options: SetOptions) -> Resul
         options.save.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, Estimate]] = {}
     failed: dict[int, str] = {}
-    pipe, _ = open_pipeline(model, configuration)
+    pipe = open_pipeline(model, configuration)
     with pipe:
         learned, missing = open_measures(options.lpips, options.clip, pipe.networks.device)
         for strength in options.strengths:
