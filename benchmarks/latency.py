@@ -14,8 +14,7 @@ from typing import Annotated, Any
 
 import torch
 
-from benchmarks import options
-from benchmarks.accuracy import mask_iou, relative_error
+from benchmarks import accuracy, options
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.report import progress
@@ -103,10 +102,7 @@ def _compared(load: Workload, result: EditResult) -> dict[str, float]:
     pipe = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
     with pipe:
         exact = pipe.submit(load.request()).result()
-    return {
-        "mask_iou": round(mask_iou(result.latent_mask, exact.latent_mask), 4),
-        "latents_relative_error": round(relative_error(result.latents, exact.latents), 5),
-    }
+    return accuracy.quality(result.latent_mask, result.latents, exact.latent_mask, exact.latents)
 
 
 def cold(load: Workload, chosen: Configuration, processes: int) -> list[Measurement]:
