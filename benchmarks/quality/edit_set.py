@@ -128,7 +128,7 @@ def run(model: Path, configuration: Configuration, options: SetOptions) -> Resul
         raise DiffEditError(f"No edit of {options.edits} was made; the lines above give reasons.")
     print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
     shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
-    print(text_table(list(measured.items()), shown))
+    print(text_table(measured, shown))
     settings = {key: value for key, value in options.request(0).items() if key != "strength"}
     return Result(
         "quality",

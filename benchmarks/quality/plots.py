@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import pyplot, save
 from benchmarks.quality.settings import METHODS, STRENGTHS, SWEPT, Fixed, curve_name, ratios
-from benchmarks.quality.summary import Estimate
-
-Measured = Mapping[str, Mapping[str, Estimate]]
+from benchmarks.quality.summary import Estimate, Measured
 
 COLOURS = {
     "diffedit": "#0b6e4f",

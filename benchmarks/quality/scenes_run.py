@@ -15,8 +15,7 @@ from benchmarks.quality import plots, settings, sheets
 from benchmarks.quality.cases import DEV, case
 from benchmarks.quality.settings import STRENGTHS, Fixed, Setting, curve_name
 from benchmarks.quality.summary import (
-    Estimate,
-    Rows,
+    Measured,
     difference,
     estimate,
     markdown_table,
@@ -30,8 +29,6 @@ from benchmarks.workload import model_facts
 from demo import scenes
 from demo.judge import Judge, JudgeError
 from engine.errors import DiffEditError
-
-Measured = Mapping[str, Mapping[str, Estimate]]
 
 PARTS = ("table", "curves", "sweeps")
 OURS, DIFFUSERS = "DiffEdit", "diffusers, its defaults"
@@ -113,12 +110,10 @@ class _Runner:
         """All editors at one setting."""
         options = self.options
         chosen = settings.table(options.fixed)
-        columns = self._measure(chosen, scenes.evaluation_seeds(options.count))
-        measured = {name: summarise(found) for name, found in columns.items()}
+        columns, measured = self._measure(chosen, scenes.evaluation_seeds(options.count))
         self._say(f"{options.count} edits of scenes for measuring; {options.fixed}")
         for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}):
-            rows = [(n, m) for n, m in measured.items() if set(figures) & set(m)]
-            self._show(rows, figures)
+            self._show({n: m for n, m in measured.items() if set(figures) & set(m)}, figures)
         self._keep("table", measured)
         self._groups(columns[OURS])
         ahead = {
@@ -142,7 +137,7 @@ class _Runner:
             for name, where in groups.items()
             if where.any()
         }
-        self._show(list(found.items()), dict.fromkeys(("success", "iou", "recall"), ""))
+        self._show(found, dict.fromkeys(("success", "iou", "recall"), ""))
         self._keep("groups", found)
 
     def _sheets(self, columns: Mapping[str, Columns]) -> None:
@@ -157,13 +152,12 @@ class _Runner:
     def curves(self) -> None:
         """Every method at every strength: figures 4 and 6 of the paper."""
         chosen = settings.curves(self.quick)
-        columns = self._measure(chosen, scenes.evaluation_seeds(self.options.count))
-        measured = {name: summarise(found) for name, found in columns.items()}
+        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.options.count))
         plots.trade_off(measured, self.quick, self.options.out / "trade-off.png")
-        edits = [(n, m) for n, m in measured.items() if not n.startswith("reconstruct")]
+        edits = {n: m for n, m in measured.items() if not n.startswith("reconstruct")}
         self._say(f"At other strengths, without compositing; {self.quick}")
         self._show(edits, {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"})
-        again = [(n, m) for n, m in measured.items() if n.startswith("reconstruct")]
+        again = {n: m for n, m in measured.items() if n not in edits}
         self._say("Encode-decode with the source text and no guidance: the loss of a round trip")
         self._show(again, {"picture_db": ".1f"})
         self._keep("curves", measured)
@@ -172,12 +166,11 @@ class _Runner:
     def sweeps(self) -> None:
         """One option at a time, on the scenes for choosing settings."""
         count = self.options.count
-        columns = self._measure(settings.sweeps(self.quick), range(DEV, DEV + count))
-        measured = {name: summarise(found) for name, found in columns.items()}
+        _, measured = self._measure(settings.sweeps(self.quick), range(DEV, DEV + count))
         plots.sweeps(measured, self.options.out / "sweeps.png")
         self._say(f"One option at a time, on {count} other scenes, around {self.quick}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
-        self._show(list(measured.items()), figures)
+        self._show(measured, figures)
         self._keep("sweeps", measured)
 
     def _say(self, *lines: str) -> None:
@@ -185,7 +178,7 @@ class _Runner:
         print("\n" + "\n".join(lines))
         self.page.append("\n".join(f"- {line}" for line in lines) if lines[1:] else lines[0])
 
-    def _show(self, rows: Rows, figures: Mapping[str, str]) -> None:
+    def _show(self, rows: Measured, figures: Mapping[str, str]) -> None:
         """Print a table, and add it to the page."""
         print("\n" + text_table(rows, figures))
         self.page.append(markdown_table(rows, figures))
@@ -197,17 +190,19 @@ class _Runner:
         self._say(*map(str, checks))
         self.checks += checks
 
-    def _measure(self, chosen: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Columns]:
-        resume, self._resume = self._resume, True  # parts of this run share a folder
-        return measure(
-            self.model,
-            self.configuration,
-            chosen,
-            seeds,
-            root=self.options.out / "parts",
-            workers=self.options.workers,
-            resume=resume,
+    def _measure(
+        self, chosen: Sequence[Setting], seeds: Sequence[int]
+    ) -> tuple[dict[str, Columns], Measured]:
+        """The values of every case, and their means, by the settings' names."""
+        root, workers = self.options.out / "parts", self.options.workers
+        columns = measure(
+            *(self.model, self.configuration, chosen, seeds),
+            root=root,
+            workers=workers,
+            resume=self._resume,
         )
+        self._resume = True  # parts of this run share a folder
+        return columns, {name: summarise(found) for name, found in columns.items()}
 
 
 def targets(measured: Measured, columns: Mapping[str, Columns]) -> list[Check]:
@@ -217,23 +212,20 @@ def targets(measured: Measured, columns: Mapping[str, Columns]) -> list[Check]:
     outside, false = bare["outside_mask_db"], ours["false_area"]
     near = vae["background_db"].mean - bare["background_db"].mean
     changed = int(columns[OURS]["changed_outside_mask"].sum())
-    rows: list[tuple[str, Any]] = [
-        (f"mask IoU {ours['iou']} (0.75 or more)", ours["iou"].mean >= 0.75),
-        (f"mask recall {ours['recall']} (0.9 or more)", ours["recall"].mean >= 0.9),
-        (f"share of the picture falsely masked {false:.3f} (0.02 or less)", false.mean <= 0.02),
-        (f"edit success {ours['success']} (0.80 or more)", ours["success"].mean >= 0.8),
-        (
-            f"diffusers at its defaults {baseline['success']} (below, intervals apart)",
-            ours["success"].low > baseline["success"].high,
+    apart = ours["success"].low > baseline["success"].high
+    rows: dict[str, Any] = {
+        f"mask IoU {ours['iou']} (0.75 or more)": ours["iou"].mean >= 0.75,
+        f"mask recall {ours['recall']} (0.9 or more)": ours["recall"].mean >= 0.9,
+        f"share of the picture falsely masked {false:.3f} (0.02 or less)": false.mean <= 0.02,
+        f"edit success {ours['success']} (0.80 or more)": ours["success"].mean >= 0.8,
+        f"diffusers at its defaults {baseline['success']} (below, intervals apart)": apart,
+        f"pixels changed outside the mask {changed} (none)": changed == 0,
+        f"background outside the mask, no compositing, {outside:.1f} dB (33 or more)": (
+            outside.mean >= 33
         ),
-        (f"pixels changed outside the mask {changed} (none)", changed == 0),
-        (
-            f"background outside the mask, no compositing, {outside:.1f} dB (33 or more)",
-            outside.mean >= 33,
-        ),
-        (f"background behind the VAE's own round trip by {near:.1f} dB (at most 1)", near <= 1),
-    ]
-    return [Check(text, bool(met)) for text, met in rows]
+        f"background behind the VAE's own round trip by {near:.1f} dB (at most 1)": near <= 1,
+    }
+    return [Check(text, bool(met)) for text, met in rows.items()]
 
 
 def above(measured: Measured, fixed: Fixed) -> list[Check]:

@@ -6,7 +6,7 @@ takes the same cases under every setting, so differences between settings are pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,33 +87,32 @@ def difference(first: Columns, second: Columns, figure: str) -> Estimate:
     return estimate(first[figure].astype(np.float64) - second[figure])
 
 
-Rows = Sequence[tuple[str, Mapping[str, Estimate]]]
+Measured = Mapping[str, Mapping[str, Estimate]]
+"""Setting -> figure -> estimate; the rows of a table."""
 
 
-def text_table(rows: Rows, figures: Mapping[str, str]) -> str:
+def text_table(rows: Measured, figures: Mapping[str, str]) -> str:
     """Lines of aligned columns; `figures` maps each figure to its format."""
     return "\n".join(aligned(_cells(rows, figures), right=True))
 
 
-def markdown_table(rows: Rows, figures: Mapping[str, str]) -> str:
+def markdown_table(rows: Measured, figures: Mapping[str, str]) -> str:
     """The same table as Markdown."""
     head, *body = _cells(rows, figures)
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(rows: Rows, figures: Mapping[str, str]) -> list[list[str]]:
+def _cells(rows: Measured, figures: Mapping[str, str]) -> list[list[str]]:
     """The heading and every line, as text."""
     body = [
         [name, *(f"{found[f]:{spec}}" if f in found else "-" for f, spec in figures.items())]
-        for name, found in rows
+        for name, found in rows.items()
     ]
     return [["", *figures], *body]
 
 
-def measurements(
-    part: str, rows: Mapping[str, Mapping[str, Estimate]], count: int
-) -> list[Measurement]:
+def measurements(part: str, rows: Measured, count: int) -> list[Measurement]:
     """Every figure of every row of a table."""
     return [
         estimate.measurement(figure, {"part": part, "setting": name}, count)
