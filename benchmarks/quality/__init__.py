@@ -12,10 +12,8 @@ from benchmarks import options
 from benchmarks.configuration import Configuration
 from benchmarks.networks import DENOISER
 from benchmarks.options import option
-from benchmarks.quality.edit_set import SetOptions
-from benchmarks.quality.edit_set import run as run_edit_set
-from benchmarks.quality.scenes_run import PARTS, SceneOptions
-from benchmarks.quality.scenes_run import run as run_scenes
+from benchmarks.quality.edit_set import SetRun
+from benchmarks.quality.scenes_run import PARTS, SceneRun
 from benchmarks.quality.settings import Fixed
 from benchmarks.schema import Result
 from engine.checkpoint import Checkpoint
@@ -87,18 +85,17 @@ def quality(
 
     python -m benchmarks quality --edits edits.jsonl --model CHECKPOINT --strengths 0.5,0.7,0.9
     """
-    configuration = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
+    chosen = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
     fixed = Fixed(steps, guidance, strength, ratio, noise)
     if edits is not None:
-        chosen = SetOptions(edits, fixed, strengths, method, source, save, clip, lpips)
-        return run_edit_set(model, configuration, chosen)
+        return SetRun(
+            model, chosen, edits, fixed, strengths, method, source, save, clip, lpips
+        ).run()
     if workers is None:
         workers = workers_for(Checkpoint.open(model), device)
-    return run_scenes(
-        model,
-        configuration,
-        SceneOptions(parts, count, curve_steps, fixed, tuple(show), workers, out, resume),
-    )
+    return SceneRun(
+        model, chosen, parts, count, curve_steps, fixed, show, workers, out, resume
+    ).run()
 
 
 def workers_for(checkpoint: Checkpoint, device: str | None) -> int:

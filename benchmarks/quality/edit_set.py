@@ -43,31 +43,6 @@ FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class SetOptions:
-    """The options of a run; of `fixed`, the strength is not used."""
-
-    edits: Path
-    fixed: Fixed
-    strengths: Sequence[float]
-    method: str = "diffedit"
-    source: bool = True
-    save: Path | None = None
-    clip: str | None = None
-    lpips: str | None = None
-
-    def request(self, strength: float) -> dict[str, Any]:
-        """Options of `EditRequest`."""
-        return {
-            "num_inference_steps": self.fixed.steps,
-            "guidance_scale": self.fixed.guidance,
-            "mask_thresholding_ratio": self.fixed.ratio,
-            "mask_encode_strength": self.fixed.noise,
-            "method": self.method,
-            "strength": strength,
-        }
-
-
 @dataclass(frozen=True, eq=False)
 class Entry:
     """A checked line; its pictures have not been opened.
@@ -105,57 +80,75 @@ def read_set(path: Path) -> list[Entry]:
     return entries
 
 
-def run(model: Path, configuration: Configuration, options: SetOptions) -> Result:
-    """Run every entry at every strength, and print the table."""
-    entries = read_set(options.edits)
-    for strength in options.strengths:  # refuses bad options before a model is loaded
-        EditRequest(b"", "-", **options.request(strength))
-    if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-    measured: dict[str, dict[str, Estimate]] = {}
-    failed: dict[int, str] = {}
-    pipe = open_pipeline(model, configuration)
-    with pipe:
-        learned, missing = open_measures(options.lpips, options.clip, pipe.networks.device)
-        for strength in options.strengths:
-            progress(f"quality: {len(entries)} edits at strength {strength:g}")
-            one = _Strength(pipe, learned, options, strength)
-            measured[f"strength {strength:g}"] = one.measure(entries, failed)
-    unmeasured = [f"{name}: not measured: {reason}" for name, reason in missing.items()]
-    print("\n".join([*failed.values(), *unmeasured]))
-    done = len(entries) - len(failed)
-    if not done:
-        raise DiffEditError(f"No edit of {options.edits} was made; the lines above give reasons.")
-    print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
-    shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
-    print(text_table(measured, shown))
-    settings = {key: value for key, value in options.request(0).items() if key != "strength"}
-    return Result(
-        "quality",
-        machine(),
-        {"edits": len(entries), **settings, "source": options.source},
-        {"backend": configuration.backend, "dtype": configuration.dtype},
-        model_facts(model),
-        tuple(measurements("edit set", measured, done)),
-        not_run=tuple(NotRun(f"line {line}", reason) for line, reason in failed.items()),
-    )
+@dataclass(frozen=True)
+class SetRun:
+    """The options of a run; of `fixed`, the strength is not used."""
 
+    model: Path
+    configuration: Configuration
+    edits: Path
+    fixed: Fixed
+    strengths: Sequence[float]
+    method: str
+    source: bool
+    save: Path | None
+    clip: str | None
+    lpips: str | None
 
-@dataclass
-class _Strength:
-    """One pass over the set."""
+    def run(self) -> Result:
+        """Run every entry at every strength, and print the table."""
+        entries = read_set(self.edits)
+        for strength in self.strengths:  # refuses bad options before a model is loaded
+            EditRequest(b"", "-", **self._options(strength))
+        if self.save is not None:
+            self.save.mkdir(parents=True, exist_ok=True)
+        failed: dict[int, str] = {}
+        pipe = open_pipeline(self.model, self.configuration)
+        with pipe:
+            learned, missing = open_measures(self.lpips, self.clip, pipe.networks.device)
+            measured = {
+                f"strength {strength:g}": self._measure(pipe, learned, entries, strength, failed)
+                for strength in self.strengths
+            }
+        print(
+            "\n".join([*failed.values(), *(f"{n}: not measured: {r}" for n, r in missing.items())])
+        )
+        done = len(entries) - len(failed)
+        if not done:
+            raise DiffEditError(f"No edit of {self.edits} was made; the lines above give reasons.")
+        print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
+        shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
+        print(text_table(measured, shown))
+        settings = {key: value for key, value in self._options(0).items() if key != "strength"}
+        return Result(
+            "quality",
+            machine(),
+            {"edits": len(entries), **settings, "source": self.source},
+            {"backend": self.configuration.backend, "dtype": self.configuration.dtype},
+            model_facts(self.model),
+            tuple(measurements("edit set", measured, done)),
+            not_run=tuple(NotRun(f"line {line}", reason) for line, reason in failed.items()),
+        )
 
-    pipe: DiffEditPipeline
-    learned: dict[str, Measure]
-    options: SetOptions
-    strength: float
+    def _options(self, strength: float) -> dict[str, Any]:
+        """Options of `EditRequest`."""
+        return replace(self.fixed, strength=strength).options(self.method)
 
-    def measure(self, entries: Sequence[Entry], failed: dict[int, str]) -> dict[str, Estimate]:
-        """Every figure of the set; adds the lines that fail to `failed`."""
+    def _measure(
+        self,
+        pipe: DiffEditPipeline,
+        learned: dict[str, Measure],
+        entries: Sequence[Entry],
+        strength: float,
+        failed: dict[int, str],
+    ) -> dict[str, Estimate]:
+        """Every figure of the set at one strength; adds the lines that fail to `failed`."""
+        progress(f"quality: {len(entries)} edits at strength {strength:g}")
         columns: dict[str, list[float]] = {}
         running: deque[tuple[Entry, Image, Bools | None]] = deque()
 
         def requests() -> Iterator[EditRequest]:
+            chosen = self._options(strength) | ({} if self.source else {"source_prompt": ""})
             for entry in entries:
                 try:
                     photo, truth = entry.load()
@@ -163,11 +156,9 @@ class _Strength:
                     failed[entry.line] = f"Line {entry.line}: {error}"
                     continue
                 running.append((entry, photo, truth))
-                yield self._request(entry, photo)
+                yield replace(entry.request, image=photo, **chosen)
 
-        results: Iterator[Any] = self.pipe.edit_many(
-            requests(), in_flight=IN_FLIGHT, return_errors=True
-        )
+        results: Iterator[Any] = pipe.edit_many(requests(), in_flight=IN_FLIGHT, return_errors=True)
         for result in results:
             entry, photo, truth = running.popleft()
             if isinstance(result, DiffEditError):
@@ -175,32 +166,27 @@ class _Strength:
                 continue
             if isinstance(result, Exception):
                 raise result
-            for name, value in self._figures(entry, photo, truth, result).items():
+            found = _figures(photo, truth, result)
+            for name, measure in learned.items():
+                found[name] = measure(photo, result.image, entry.request.prompt)
+            for name, value in found.items():
                 columns.setdefault(name, []).append(value)
-            if self.options.save is not None:
-                name = f"{entry.line}-{entry.image.stem[:40]}-{self.strength:g}.png"
-                result.image.save(self.options.save / name)
+            if self.save is not None:
+                name = f"{entry.line}-{entry.image.stem[:40]}-{strength:g}.png"
+                result.image.save(self.save / name)
         values = {name: np.array(column) for name, column in columns.items()}
-        extra = {n: estimate(values[n]) for n in (*self.learned, "mask_share") if n in values}
+        extra = {n: estimate(values[n]) for n in (*learned, "mask_share") if n in values}
         return extra | summarise(values)
 
-    def _request(self, entry: Entry, photo: Image) -> EditRequest:
-        """The edit at this strength; the options of the run replace those of the line."""
-        source = entry.request.source_prompt if self.options.source else ""
-        options = self.options.request(self.strength)
-        return replace(entry.request, image=photo, source_prompt=source, **options)
 
-    def _figures(
-        self, entry: Entry, photo: Image, truth: Bools | None, result: EditResult
-    ) -> dict[str, float]:
-        """What was kept, the agreement with a true mask, LPIPS and CLIP score where available."""
-        mask = np.asarray(result.mask) > 0
-        outside = ~mask if truth is None else ~truth
-        found = picture_figures(np.asarray(photo), np.asarray(result.image), mask, outside)
-        found["mask_share"] = float(mask.mean())
-        if truth is not None:
-            rows, columns = result.latent_mask.shape
-            cell = max(1, round(max(mask.shape[0] / rows, mask.shape[1] / columns)))
-            found |= mask_figures(mask, truth, cell)
-        pictures = photo, result.image, entry.request.prompt
-        return found | {name: measure(*pictures) for name, measure in self.learned.items()}
+def _figures(photo: Image, truth: Bools | None, result: EditResult) -> dict[str, float]:
+    """What was kept, and the agreement with a true mask."""
+    mask = np.asarray(result.mask) > 0
+    outside = ~mask if truth is None else ~truth
+    found = picture_figures(np.asarray(photo), np.asarray(result.image), mask, outside)
+    found["mask_share"] = float(mask.mean())
+    if truth is not None:
+        rows, columns = result.latent_mask.shape
+        cell = max(1, round(max(mask.shape[0] / rows, mask.shape[1] / columns)))
+        found |= mask_figures(mask, truth, cell)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,22 @@ BACKGROUNDS = {
 MASKS = dict.fromkeys(("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio"), ".2f")
 
 
-@dataclass(frozen=True)
-class SceneOptions:
-    """The options of a run; `fixed` holds those of the edits."""
+@dataclass
+class SceneRun:
+    """One run: its options, the measurements so far, and the tables as Markdown.
 
+    Attributes:
+        parts: of `PARTS`.
+        count: the number of edits.
+        curve_steps: N of curves and sweeps.
+        fixed: the options of the edits.
+        show: seeds of edits to draw.
+        out: the folder for everything that is written.
+        resume: whether to keep the finished parts of an earlier run.
+    """
+
+    model: Path
+    configuration: Configuration
     parts: Sequence[str]
     count: int
     curve_steps: int
@@ -54,50 +66,43 @@ class SceneOptions:
     workers: int
     out: Path
     resume: bool
+    rows: list[Measurement] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    page: list[str] = field(default_factory=list)
 
+    def run(self) -> Result:
+        """Run the parts; the result and the tables are written to `out` after each."""
+        if self.count < 2:
+            raise DiffEditError(f"--count is {self.count}, but an interval needs 2 edits or more.")
+        try:
+            Judge.open()
+        except JudgeError as error:
+            raise DiffEditError(f"{error}.") from None
+        self.out.mkdir(parents=True, exist_ok=True)
+        for part in self.parts:
+            getattr(self, part)()
+            save(self.out / f"{part}.json", [self.result()])
+            (self.out / "tables.md").write_text("\n\n".join(self.page) + "\n")
+        print(f"\nplots, sheets and tables: {self.out}")
+        return self.result()
 
-def run(model: Path, configuration: Configuration, options: SceneOptions) -> Result:
-    """Run the parts; the result and the tables are written to `out` after each."""
-    if options.count < 2:
-        raise DiffEditError(f"--count is {options.count}, but an interval needs 2 edits or more.")
-    try:
-        Judge.open()
-    except JudgeError as error:
-        raise DiffEditError(f"{error}.") from None
-    runner = _Runner(model, configuration, options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for part in options.parts:
-        getattr(runner, part)()
-        save(options.out / f"{part}.json", [runner.result()])
-        (options.out / "tables.md").write_text("\n\n".join(runner.page) + "\n")
-    print(f"\nplots, sheets and tables: {options.out}")
-    return runner.result()
-
-
-class _Runner:
-    """One run: its options, the measurements so far, and the tables as Markdown."""
-
-    def __init__(self, model: Path, configuration: Configuration, options: SceneOptions) -> None:
-        self.model, self.configuration, self.options = model, configuration, options
-        self.quick = replace(options.fixed, steps=options.curve_steps)
-        self.rows: list[Measurement] = []
-        self.checks: list[Check] = []
-        self.page: list[str] = []
-        self._resume = options.resume
+    @property
+    def quick(self) -> Fixed:
+        """The options of curves and sweeps."""
+        return replace(self.fixed, steps=self.curve_steps)
 
     def result(self) -> Result:
         """The result so far."""
-        options = self.options
-        chosen = options.fixed.options()
+        chosen = self.fixed.options()
         del chosen["method"], chosen["num_inference_steps"]
-        first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in options.parts}
+        first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in self.parts}
         return Result(
             "quality",
             machine(),
             {
-                "seeds": {part: [seed, options.count] for part, seed in first.items()},
-                "steps": options.fixed.steps,
-                "curve_steps": options.curve_steps,
+                "seeds": {part: [seed, self.count] for part, seed in first.items()},
+                "steps": self.fixed.steps,
+                "curve_steps": self.curve_steps,
                 **chosen,
             },
             {"backend": self.configuration.backend, "dtype": self.configuration.dtype},
@@ -108,10 +113,9 @@ class _Runner:
 
     def table(self) -> None:
         """All editors at one setting."""
-        options = self.options
-        chosen = settings.table(options.fixed)
-        columns, measured = self._measure(chosen, scenes.evaluation_seeds(options.count))
-        self._say(f"{options.count} edits of scenes for measuring; {options.fixed}")
+        chosen = settings.table(self.fixed)
+        columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        self._say(f"{self.count} edits of scenes for measuring; {self.fixed}")
         for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}):
             self._show({n: m for n, m in measured.items() if set(figures) & set(m)}, figures)
         self._keep("table", measured)
@@ -141,19 +145,18 @@ class _Runner:
         self._keep("groups", found)
 
     def _sheets(self, columns: Mapping[str, Columns]) -> None:
-        out, show = self.options.out, self.options.show
-        sheets.best_and_worst(columns[OURS], out / "best-and-worst.png")
+        sheets.best_and_worst(columns[OURS], self.out / "best-and-worst.png")
         both = {name: columns[name] for name in (OURS, DIFFUSERS)}
-        first = range(min(16, self.options.count))
-        sheets.side_by_side(both, first, out / "side-by-side.png")
-        if show:
-            sheets.chosen(columns[OURS], show, out / "shown.png")
+        first = range(min(16, self.count))
+        sheets.side_by_side(both, first, self.out / "side-by-side.png")
+        if self.show:
+            sheets.chosen(columns[OURS], self.show, self.out / "shown.png")
 
     def curves(self) -> None:
         """Every method at every strength: figures 4 and 6 of the paper."""
         chosen = settings.curves(self.quick)
-        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.options.count))
-        plots.trade_off(measured, self.quick, self.options.out / "trade-off.png")
+        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        plots.trade_off(measured, self.quick, self.out / "trade-off.png")
         edits = {n: m for n, m in measured.items() if not n.startswith("reconstruct")}
         self._say(f"At other strengths, without compositing; {self.quick}")
         self._show(edits, {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"})
@@ -165,10 +168,9 @@ class _Runner:
 
     def sweeps(self) -> None:
         """One option at a time, on the scenes for choosing settings."""
-        count = self.options.count
-        _, measured = self._measure(settings.sweeps(self.quick), range(DEV, DEV + count))
-        plots.sweeps(measured, self.options.out / "sweeps.png")
-        self._say(f"One option at a time, on {count} other scenes, around {self.quick}")
+        _, measured = self._measure(settings.sweeps(self.quick), range(DEV, DEV + self.count))
+        plots.sweeps(measured, self.out / "sweeps.png")
+        self._say(f"One option at a time, on {self.count} other scenes, around {self.quick}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
         self._show(measured, figures)
         self._keep("sweeps", measured)
@@ -184,7 +186,7 @@ class _Runner:
         self.page.append(markdown_table(rows, figures))
 
     def _keep(self, part: str, measured: Measured) -> None:
-        self.rows += measurements(part, measured, self.options.count)
+        self.rows += measurements(part, measured, self.count)
 
     def _check(self, checks: Sequence[Check]) -> None:
         self._say(*map(str, checks))
@@ -194,14 +196,14 @@ class _Runner:
         self, chosen: Sequence[Setting], seeds: Sequence[int]
     ) -> tuple[dict[str, Columns], Measured]:
         """The values of every case, and their means, by the settings' names."""
-        root, workers = self.options.out / "parts", self.options.workers
+        root, workers = self.out / "parts", self.workers
         columns = measure(
             *(self.model, self.configuration, chosen, seeds),
             root=root,
             workers=workers,
-            resume=self._resume,
+            resume=self.resume,
         )
-        self._resume = True  # parts of this run share a folder
+        self.resume = True  # parts of this run share a folder
         return columns, {name: summarise(found) for name, found in columns.items()}
 
 
