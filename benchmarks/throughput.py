@@ -10,12 +10,10 @@ from __future__ import annotations
 import functools
 import random
 import statistics
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from benchmarks import options
@@ -93,20 +91,15 @@ def mixed(work: Workload, count: int) -> list[EditRequest]:
     return found
 
 
-@dataclass
-class _Waits:
-    """The waiting time of every finished edit, and the rows they asked for."""
+Answers = list[tuple[float, int]]
+"""Of every edit: the seconds from when it was due, and the denoiser's rows that it needs."""
+Send = Callable[[Sequence[EditRequest]], Answers]
 
-    seconds: list[float] = field(default_factory=list)
-    rows: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def edit(self, pipe: DiffEditPipeline, request: EditRequest, since: float) -> None:
-        """One edit, timed since `since`."""
-        result = pipe.submit(request).result()
-        with self.lock:
-            self.seconds.append(time.perf_counter() - since)
-            self.rows.update(result.stats.rows)
+def _edit(pipe: DiffEditPipeline, request: EditRequest, due: float) -> tuple[float, int]:
+    """One edit; returns its entry in `Answers`."""
+    result = pipe.submit(request).result()
+    return time.perf_counter() - due, result.stats.rows[DENOISER]
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class _Run:
     requests: Sequence[EditRequest]
     repeats: int
 
-    def measure(self, clients: str, send: Callable[[Sequence[EditRequest]], _Waits]) -> Measurement:
+    def measure(self, clients: str, send: Send) -> Measurement:
         """Send all requests several times to a pipeline with an empty cache."""
         every = [self._once(send) for _ in range(self.repeats)]
         waits = [second for one in every for second in one["waits"]]
@@ -130,7 +123,7 @@ class _Run:
         progress(row(found))
         return found
 
-    def _once(self, send: Callable[[Sequence[EditRequest]], _Waits]) -> dict[str, Any]:
+    def _once(self, send: Send) -> dict[str, Any]:
         """One timing. Edits of one picture share rows, so fewer rows run than are asked for."""
         self.pipe.cache_clear()
         assert isinstance(self.pipe.networks, CountingNetworks)
@@ -138,12 +131,12 @@ class _Run:
         sizes.clear()
         before = self.pipe.batcher.padded_rows(DENOISER)
         began = time.perf_counter()
-        waits = send(self.requests)
+        answers = send(self.requests)
         taken = time.perf_counter() - began
         padding = self.pipe.batcher.padded_rows(DENOISER) - before
-        asked, run = waits.rows[DENOISER], sum(sizes) - padding
+        asked, run = sum(rows for _, rows in answers), sum(sizes) - padding
         return {
-            "waits": waits.seconds,
+            "waits": [seconds for seconds, _ in answers],
             "seconds": taken,
             "rows_per_second": asked / taken,
             "rows_shared": asked - run,
@@ -152,27 +145,18 @@ class _Run:
         }
 
 
-def _closed(pipe: DiffEditPipeline, clients: int, requests: Sequence[EditRequest]) -> _Waits:
+def _closed(pipe: DiffEditPipeline, clients: int, requests: Sequence[EditRequest]) -> Answers:
     """Each client waits for its answer before it sends the next edit."""
-    waits = _Waits()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda request: waits.edit(pipe, request, time.perf_counter()), requests))
-    return waits
+        return list(pool.map(lambda one: _edit(pipe, one, time.perf_counter()), requests))
 
 
-def _poisson(pipe: DiffEditPipeline, rate: float, requests: Sequence[EditRequest]) -> _Waits:
+def _poisson(pipe: DiffEditPipeline, rate: float, requests: Sequence[EditRequest]) -> Answers:
     """Edits arrive at `rate` a second on average; each is timed from when it was due."""
-    draw, waits = random.Random(1), _Waits()
-
-    def arrivals() -> Iterator[tuple[EditRequest, float]]:
-        due = time.perf_counter()
+    draw, due, sent = random.Random(1), time.perf_counter(), []
+    with ThreadPoolExecutor(len(requests)) as pool:
         for request in requests:
             due += draw.expovariate(rate)
             time.sleep(max(0.0, due - time.perf_counter()))
-            yield request, due
-
-    with ThreadPoolExecutor(len(requests)) as pool:
-        sent = [pool.submit(waits.edit, pipe, request, due) for request, due in arrivals()]
-        for future in sent:
-            future.result()
-    return waits
+            sent.append(pool.submit(_edit, pipe, request, due))
+        return [future.result() for future in sent]
