@@ -1,4 +1,4 @@
-"""How far a result is from a reference: two figures of arrays."""
+"""How far a result is from a reference: figures of arrays."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ def mask_iou(mask: Any, reference: Any) -> float:
     a, b = np.asarray(mask, bool), np.asarray(reference, bool)
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def quality(mask: Any, latents: Any, exact_mask: Any, exact_latents: Any) -> dict[str, float]:
+    """Both figures of an edit against the exact one; without latents the first only."""
+    found = {"mask_iou": round(mask_iou(mask, exact_mask), 4)}
+    if latents is not None:
+        found["latents_relative_error"] = round(relative_error(latents, exact_latents), 6)
+    return found

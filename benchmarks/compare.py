@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import options, plots
+from benchmarks.report import aligned
 from benchmarks.schema import Result, ResultError, load
 
 Files = Annotated[list[Path], typer.Argument(help="Two or more result files.")]
@@ -26,12 +27,11 @@ def compare(files: Files, plot: options.Plot = None) -> None:
     Example: python -m benchmarks compare benchmarks/results/a.json b.json --plot speed.png
     """
     names, rows = compared(files)
-    width = max(map(len, rows))
-    print(f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in names))
-    for title, values in rows.items():
-        cells = (f"{values[n]:.5g}" if n in values else "-" for n in names)
-        padded = (f"{cell:>{max(12, len(n))}}" for cell, n in zip(cells, names, strict=True))
-        print(f"{title:{width}}  {'  '.join(padded)}")
+    lines = [
+        [title, *(f"{values[name]:.5g}" if name in values else "-" for name in names)]
+        for title, values in rows.items()
+    ]
+    print("\n".join(aligned([["", *names], *lines], right=True)))
     if plot is not None:
         plots.devices(rows, names, plot)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,40 +35,26 @@ class Configuration:
     def open(self, checkpoint: Checkpoint) -> tuple[Networks, str]:
         """Load the networks; returns them and why this backend was taken."""
         plain = self.cuda_graphs and self.channels_last and self.kernels == tuple(KERNELS)
-        if self.backend == "torch" and not plain:
-            return self._open_torch(checkpoint), "asked for"
-        return open_backend(
-            checkpoint,
-            backend=self.backend,
-            engines=self.engines,
-            device=self.device,
-            dtype=self.dtype,
-            compile=self.compile,
-        )
-
-    def _open_torch(self, checkpoint: Checkpoint) -> Networks:
+        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        options["compile"] = self.compile
+        if self.backend != "torch" or plain:
+            return open_backend(checkpoint, backend=self.backend, engines=self.engines, **options)
         networks = TorchNetworks.open(
-            checkpoint,
-            device=self.device,
-            dtype=self.dtype,
-            kernels=self.kernels,
-            compile=self.compile,
-            cuda_graphs=self.cuda_graphs,
+            checkpoint, kernels=self.kernels, cuda_graphs=self.cuda_graphs, **options
         )
         if not self.channels_last:
             for part in (part.name for part in checkpoint.family.parts if part.convolutional):
                 networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return networks
+        return networks, "requested"
 
 
 def open_pipeline(
     model: Path, configuration: Configuration, size: Size | None = None
-) -> tuple[DiffEditPipeline, CountingNetworks]:
-    """Our pipeline on its own networks, which count their calls."""
+) -> DiffEditPipeline:
+    """Our pipeline on its own networks, which are `CountingNetworks`."""
     checkpoint = Checkpoint.open(model)
     networks, reason = configuration.open(checkpoint)
-    counting = CountingNetworks(networks)
-    return DiffEditPipeline(checkpoint, counting, size=size, reason=reason), counting
+    return DiffEditPipeline(checkpoint, CountingNetworks(networks), size=size, reason=reason)
 
 
 class NetworkCache:

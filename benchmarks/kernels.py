@@ -37,12 +37,7 @@ TILE = 256
 
 Call = Callable[[], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-Only = Annotated[
-    Any,
-    options.option(
-        options.WORK, "attention or convolution.", parser=options.one_of(*ONLY), metavar="LIST"
-    ),
-]
+Only = Annotated[Any, options.choices(options.WORK, "Kernels to measure", ONLY)]
 Rows = Annotated[int, options.option(options.WORK, "Rows of a call.", min=1)]
 Flex = Annotated[
     bool, options.option(options.WORK, "flex_attention as well (compiles, minutes).", "--flex")

@@ -7,23 +7,22 @@ in fp32; diffusers draws other noise, so its mask is compared but need not agree
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 
-from benchmarks import options, plots
-from benchmarks.accuracy import mask_iou, relative_error
+from benchmarks import accuracy, options, plots
 from benchmarks.configuration import Configuration, NetworkCache
 from benchmarks.diffusers_baseline import DiffusersBaseline, EditOptions
 from benchmarks.machine import machine
 from benchmarks.networks import DENOISER
 from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, NotRun, Result
-from benchmarks.timing import synchronize
+from benchmarks.timing import repeat
 from benchmarks.workload import PROMPT, SOURCE, Workload
 from diffedit import DiffEditPipeline
 from engine.backends.torch.networks import KERNELS, TorchNetworks, default_precision
@@ -32,7 +31,7 @@ from engine.errors import DiffEditError
 
 FP32 = "ours, fp32"
 
-Rungs = Annotated[Any, options.number_list(options.WORK, "Only these, e.g. 1,2,5.")]
+Rungs = Annotated[Any, options.values(options.WORK, "Only these, e.g. 1,2,5.")]
 Together = Annotated[int, options.option(options.WORK, "Edits that share calls.", min=1)]
 
 
@@ -46,6 +45,7 @@ class Edited:
 
 
 Edit = Callable[[Workload], Edited]
+Opened = AbstractContextManager[Edit]
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Rung:
     """One configuration of the edit.
 
     Attributes:
-        open: opens it, a context with the edit; None where it cannot run here.
-        reason: why it cannot.
+        open: opens it, a context with the edit.
+        reason: why it cannot run here; empty where it can.
         edits: how many edits one timing makes; the figure is for one of them.
         warm_up_maps: noises of the edit that warms up; None for the whole edit.
     """
 
     name: str
-    open: Callable[[], AbstractContextManager[Edit]] | None = None
+    open: Callable[[], Opened]
     reason: str = ""
     edits: int = 1
     warm_up_maps: int | None = 1
@@ -104,14 +104,17 @@ def ladder(
             not_run.append(NotRun(rung.name, str(error).split("\n")[0]))
             continue
         exact = edited if rung.name == FP32 else exact
-        extras = {"rung": number, "rows": edited.rows, "quality": _quality(edited, exact)}
-        rows.append(Measurement.of("edit", seconds, "s", {"rung": rung.name}, **extras))
-        rows[-1].extras["times_as_fast"] = round((rows[0].value or 0) / (rows[-1].value or 1), 2)
-        progress(row(rows[-1]))
+        quality = {}
+        if exact is not None:
+            quality = accuracy.quality(edited.mask, edited.latents, exact.mask, exact.latents)
+        extras = {"rung": number, "rows": edited.rows, "quality": quality}
+        found = Measurement.of("edit", seconds, "s", {"rung": rung.name}, **extras)
+        rows.append(found)
+        found.extras["times_as_fast"] = round((rows[0].value or 0) / (found.value or 1), 2)
+        progress(row(found))
     cache.clear()
-    settings = load.settings()
     result = Result(
-        "ladder", machine(), settings, {}, load.facts(), tuple(rows), (), tuple(not_run)
+        "ladder", machine(), load.settings(), {}, load.facts(), tuple(rows), (), tuple(not_run)
     )
     if plot is not None and rows:
         plots.ladder(result, plot)
@@ -122,107 +125,72 @@ def _time(
     rung: Rung, load: Workload, repeats: int, device: torch.device
 ) -> tuple[list[float], Edited]:
     """Seconds an edit of each repeat, and the last edit."""
-    if rung.open is None:
+    if rung.reason:
         raise DiffEditError(rung.reason)
+    every: list[Edited] = []
     with rung.open() as edit:
         maps = rung.warm_up_maps
         edit(load if maps is None else replace(load, steps=2, maps=maps))
-        taken = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            edited = edit(load)
-            synchronize(device)
-            taken.append((time.perf_counter() - began) / rung.edits)
+        taken = repeat(lambda: every.append(edit(load)), repeats, device=device, warm_ups=0)
     gc.collect()
-    return taken, edited
-
-
-def _quality(edited: Edited, exact: Edited | None) -> dict[str, float]:
-    """Mask and latents against those of fp32, once that rung has run."""
-    if exact is None:
-        return {}
-    quality = {"mask_iou": round(mask_iou(edited.mask, exact.mask), 4)}
-    if edited.latents is not None:
-        error = relative_error(edited.latents, exact.latents)
-        quality["latents_relative_error"] = round(error, 6)
-    return quality
+    return [seconds / rung.edits for seconds in taken], every[-1]
 
 
 def all_rungs(
     load: Workload, cache: NetworkCache, device: torch.device, engines: Any, together: int
 ) -> Iterator[Rung]:
     """All rungs, slowest first; a rung has the same number on every machine."""
+    ours = partial(_ours, load, cache)
     yield from _baselines(load, device)
-    yield Rung("ours, plain loops in fp32", lambda: _reference(load, device))
-    yield from _precisions(load, cache, device)
+    yield Rung("ours, plain loops in fp32", partial(_reference, load, device))
+    yield from _precisions(ours, device)
     cuda = device.type == "cuda"
-    half = default_precision(device)
-    full = Configuration(device=str(device), dtype=half)
+    full = Configuration(device=str(device), dtype=default_precision(device))
     compiled = replace(full, compile=True)
     # Compiling and capturing happen at the first call of each batch size; a CPU has two sizes.
     maps = load.maps if cuda else 1
-    graphs = (lambda: _ours(load, cache, full)) if cuda else None
-    yield Rung("+ CUDA graphs", graphs, "no NVIDIA GPU is here", warm_up_maps=maps)
-    yield Rung("+ torch.compile", lambda: _ours(load, cache, compiled), warm_up_maps=maps)
-    yield Rung(
-        f"{together} edits sharing calls, each",
-        lambda: _ours(load, cache, compiled, edits=together),
-        edits=together,
-        warm_up_maps=maps,
-    )
-    yield Rung(
-        "the next edit of the same picture",
-        lambda: _ours(load, cache, compiled, remember=True),
-        warm_up_maps=None,
-    )
-    for backend in ("onnxruntime", "tensorrt"):
-        reason = "" if engines else "no --engines folder was given"
-        if backend == "tensorrt" and not cuda:
-            reason = "no NVIDIA GPU is here"
+    no_gpu = "" if cuda else "no NVIDIA GPU is here"
+    yield Rung("+ CUDA graphs", partial(ours, full), no_gpu, warm_up_maps=maps)
+    yield Rung("+ torch.compile", partial(ours, compiled), warm_up_maps=maps)
+    shared = partial(ours, compiled, edits=together)
+    yield Rung(f"{together} edits sharing calls, each", shared, edits=together, warm_up_maps=maps)
+    again = partial(ours, compiled, remember=True)
+    yield Rung("the next edit of the same picture", again, warm_up_maps=None)
+    no_engines = "" if engines else "no --engines folder was given"
+    for backend, reason in (("onnxruntime", no_engines), ("tensorrt", no_gpu or no_engines)):
         chosen = Configuration(backend, engines)
-        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)
-        yield Rung(f"{backend}, one edit", run, reason, warm_up_maps=maps)
+        yield Rung(f"{backend}, one edit", partial(ours, chosen), reason, warm_up_maps=maps)
 
 
 def _baselines(load: Workload, device: torch.device) -> Iterator[Rung]:
     """diffusers' pipeline at its defaults, tuned, and compiled as well."""
     half = default_precision(device)
     usual = "fp16" if device.type == "cuda" else "fp32"
-    yield Rung(
-        f"diffusers, its defaults ({usual})", lambda: _diffusers(load, device, TORCH_DTYPES[usual])
-    )
-    yield Rung(
-        f"diffusers, tuned: {half}, channels_last, plain inversion, one encode",
-        lambda: _diffusers(load, device, TORCH_DTYPES[half], tuned=True),
-    )
-    yield Rung(
-        "diffusers, tuned and compiled",
-        lambda: _diffusers(load, device, TORCH_DTYPES[half], tuned=True, compile=True),
-        warm_up_maps=load.maps,
-    )
+    plain = partial(_diffusers, load, device, TORCH_DTYPES[usual])
+    tuned = partial(_diffusers, load, device, TORCH_DTYPES[half], tuned=True)
+    yield Rung(f"diffusers, its defaults ({usual})", plain)
+    yield Rung(f"diffusers, tuned: {half}, channels_last, plain inversion, one encode", tuned)
+    compiled = partial(tuned, compile=True)
+    yield Rung("diffusers, tuned and compiled", compiled, warm_up_maps=load.maps)
 
 
-def _precisions(load: Workload, cache: NetworkCache, device: torch.device) -> Iterator[Rung]:
+def _precisions(ours: Callable[..., Opened], device: torch.device) -> Iterator[Rung]:
     """Our networks uncompiled: fp32, reduced precision, memory layout, kernels."""
     half = default_precision(device)
     eager = Configuration(device=str(device), dtype=half, cuda_graphs=False, kernels=())
-    fp32 = replace(eager, dtype="fp32")
-    yield Rung(FP32, lambda: _ours(load, cache, fp32))
+    yield Rung(FP32, partial(ours, replace(eager, dtype="fp32")))
     reason = "this processor has no instructions for bf16" if half == "fp32" else ""
-    plain = replace(eager, channels_last=False)
-    yield Rung(f"+ {half}", None if reason else lambda: _ours(load, cache, plain), reason)
-    yield Rung("+ channels_last", None if reason else lambda: _ours(load, cache, eager), reason)
+    yield Rung(f"+ {half}", partial(ours, replace(eager, channels_last=False)), reason)
+    yield Rung("+ channels_last", partial(ours, eager), reason)
     kernels: tuple[str, ...] = ()
     for name, kernel in KERNELS.items():
         kernels += (name,)
-        chosen = replace(eager, kernels=kernels)
         reason = "it is not available, or slower than PyTorch's here"
         if device.type == "cuda":
             reason = "it is for CPUs; CUDA has its own"
         elif half == "bf16" and kernel.usable():
             reason = ""
-        run = None if reason else lambda chosen=chosen: _ours(load, cache, chosen)
-        yield Rung(f"+ {name} kernel", run, reason)
+        yield Rung(f"+ {name} kernel", partial(ours, replace(eager, kernels=kernels)), reason)
 
 
 @contextmanager

@@ -5,19 +5,16 @@ MLPerf calls this SingleStream; these figures are unofficial.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import resource
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated, Any
 
 import torch
 
-from benchmarks import options
-from benchmarks.accuracy import mask_iou, relative_error
+from benchmarks import accuracy, options
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.report import progress
@@ -59,22 +56,19 @@ def latency(
     load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
     chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
     rows = cold(load, chosen, cold_starts)
-    pipe, _ = open_pipeline(load.model, chosen, load.size)
+    pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:
         first = _edit(pipe, load, fresh=True)  # warms up
-        memory = _Memory()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         progress(f"latency: {repeats} edits of a new picture")
         fresh = [_edit(pipe, load, fresh=True) for _ in range(repeats)]
         progress(f"latency: {repeats} next edits of the same picture")
         following = [_edit(pipe, load, fresh=False) for _ in range(repeats)]
-        with _host_waits() as waits:
-            _edit(pipe, load, fresh=True)
-        description = pipe.describe()
+        memory, description = _peak_memory(), pipe.describe()
     quality = _compared(load, first) if check else {}
     rows += [*_stages("new picture", fresh, quality), *_stages("same picture", following, {})]
-    rows.append(Measurement("peak memory", memory.peak(), "GiB", statistic="maximum"))
-    if waits:
-        rows.append(Measurement("host waits for the GPU in an edit", waits[0], statistic="count"))
+    rows.append(Measurement("peak memory", memory, "GiB", statistic="maximum"))
     return Result(
         "latency", machine(), load.settings(), {"backend": description}, load.facts(), tuple(rows)
     )
@@ -105,13 +99,10 @@ def _stages(
 def _compared(load: Workload, result: EditResult) -> dict[str, float]:
     """The mask and the latents against those of PyTorch in fp32."""
     progress("latency: the same edit in fp32, for comparison")
-    pipe, _ = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
+    pipe = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
     with pipe:
         exact = pipe.submit(load.request()).result()
-    return {
-        "mask_iou": round(mask_iou(result.latent_mask, exact.latent_mask), 4),
-        "latents_relative_error": round(relative_error(result.latents, exact.latents), 5),
-    }
+    return accuracy.quality(result.latent_mask, result.latents, exact.latent_mask, exact.latents)
 
 
 def cold(load: Workload, chosen: Configuration, processes: int) -> list[Measurement]:
@@ -134,40 +125,15 @@ def cold(load: Workload, chosen: Configuration, processes: int) -> list[Measurem
 def _cold_start(load: Workload, chosen: Configuration) -> tuple[float, float]:
     """Seconds until the model is open, and until the first picture."""
     began = time.perf_counter()
-    pipe, _ = open_pipeline(load.model, chosen, load.size)
+    pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:
         opened = time.perf_counter() - began
         pipe.submit(load.request()).result()
         return opened, time.perf_counter() - began
 
 
-class _Memory:
-    """The most memory in use: of the GPU since now, or of the process since its start."""
-
-    def __init__(self) -> None:
-        self._cuda = torch.cuda.is_available()
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-
-    def peak(self) -> float:
-        """GiB."""
-        if self._cuda:
-            return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-
-
-@contextlib.contextmanager
-def _host_waits() -> Iterator[list[int]]:
-    """How often the host waited for the GPU, as PyTorch reports it; empty on a CPU."""
-    count: list[int] = []
-    if not torch.cuda.is_available():
-        yield count
-        return
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield count
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    count.append(sum("called a synchronizing" in str(w.message) for w in caught))
+def _peak_memory() -> float:
+    """The most memory that the GPU, or this process, has used: GiB."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,7 +24,7 @@ NVIDIA = "driver_version clocks.sm clocks.mem clocks.max.sm power.draw power.lim
 def machine() -> Machine:
     """This machine, as far as it can be described."""
     cuda = torch.cuda.is_available()
-    commit, dirty = _commit()
+    commit = _output(["git", "describe", "--always", "--dirty"])
     return Machine(
         device=device_name(),
         gpu=torch.cuda.get_device_name() if cuda else None,
@@ -32,14 +32,14 @@ def machine() -> Machine:
         nvidia=_nvidia() if cuda else None,
         cpu=_cpu(),
         cores=os.cpu_count(),
-        memory_gib=_memory_gib(),
+        memory_gib=_gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
         versions=_versions(),
-        commit=commit,
-        dirty=dirty,
+        commit=commit.removesuffix("-dirty") or None,
+        dirty=commit.endswith("-dirty") if commit else None,
     )
 
 
@@ -58,31 +58,20 @@ def slug(name: str) -> str:
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def _nvidia() -> dict[str, str]:
     """Driver, clocks and power at this moment; empty without nvidia-smi."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {}
-    out = _output([tool, f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader", "--id=0"])
+    query = f"--query-gpu={','.join(NVIDIA)}"
+    out = _output(["nvidia-smi", query, "--format=csv,noheader", "--id=0"])
     return dict(zip(NVIDIA, out.split(", "), strict=False)) if out else {}
 
 
 def _gib(size: int) -> float:
     return round(size / 2**30, 1)
-
-
-def _memory_gib() -> float | None:
-    try:
-        return _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _cpu() -> str:
@@ -95,14 +84,6 @@ def _cpu() -> str:
     wide = ", ".join(flag for flag in INSTRUCTIONS if flag in flags)
     name = facts.get("model name") or platform.processor() or platform.machine()
     return f"{name} ({wide or 'no SIMD'})"
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of this repository, and whether files were changed since."""
-    described = _output(["git", "describe", "--always", "--dirty"])
-    if not described:
-        return None, None
-    return described.removesuffix("-dirty"), described.endswith("-dirty")
 
 
 def _output(command: list[str]) -> str:

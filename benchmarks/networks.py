@@ -7,9 +7,8 @@ else in this package (`openvino.py` and `overhead.py`, which implement a backend
 from __future__ import annotations
 
 import importlib
-import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -83,51 +82,34 @@ def _meta_module(checkpoint: Checkpoint, net: str) -> torch.nn.Module:
 
 
 @dataclass
-class Calls:
-    """The calls of one network: the batch size of each, and its seconds (on CUDA: to queue it)."""
-
-    sizes: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
 class _CountingBackend:
-    def __init__(self, backend: Backend, calls: Calls) -> None:
-        self.spec, self.device = backend.spec, backend.device
-        self._backend, self._calls = backend, calls
+    """A backend that appends the rows of each call to `sizes`."""
+
+    spec: NetSpec
+    device: torch.device
+    call: Backend
+    sizes: list[int]
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> Any:
-        began = time.perf_counter()
-        output = self._backend(batch)
-        self._calls.seconds.append(time.perf_counter() - began)
-        self._calls.sizes.append(len(next(iter(batch.values()))))
-        return output
+        self.sizes.append(len(next(iter(batch.values()))))
+        return self.call(batch)
 
 
 class CountingNetworks:
-    """Networks that count their calls: `calls[net]` holds those since `clear`.
+    """Networks that count their calls: `calls[net]` holds the rows of each.
 
     With `keep_open`, `close` does nothing, so that several pipelines can use the same networks.
     """
 
     def __init__(self, networks: Networks, *, keep_open: bool = False) -> None:
         self._networks, self._keep_open = networks, keep_open
-        self._backends: dict[tuple[str, tuple[int, ...]], Backend] = {}
         self.name, self.sizes = networks.name, networks.sizes
         self.device: torch.device = networks.device
-        self.calls: defaultdict[str, Calls] = defaultdict(Calls)
+        self.calls: defaultdict[str, list[int]] = defaultdict(list)
 
     def find(self, net: str, shape: tuple[int, ...]) -> Backend:
-        key = (net, shape)
-        if key not in self._backends:
-            backend = self._networks.find(net, shape)
-            self._backends[key] = _CountingBackend(backend, self.calls[net])
-        return self._backends[key]
-
-    def clear(self) -> None:
-        """Forget the calls so far."""
-        for calls in self.calls.values():
-            calls.sizes.clear()
-            calls.seconds.clear()
+        backend = self._networks.find(net, shape)
+        return _CountingBackend(backend.spec, backend.device, backend, self.calls[net])
 
     def describe(self) -> str:
         return self._networks.describe()

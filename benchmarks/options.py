@@ -6,16 +6,15 @@ values from Python. Lists are comma-separated on the command line and tuples in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.timing import MINIMUM_REPEATS
 from engine.netspec import parse_size
 
-Item = TypeVar("Item")
 WORK, BACKEND, OUTPUT = "What to run", "Backend", "Output"
 DEMO = Path("demo/model")
 
@@ -25,8 +24,31 @@ def option(panel: str, text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
-def items(kind: Callable[[str], Item]) -> Callable[[Any], Any]:
-    """A parser of "1,2,4"; each item is converted by `kind`."""
+def choices(panel: str, text: str, allowed: Iterable[str]) -> Any:
+    """A comma-separated list whose items must be among `allowed`."""
+    allowed = tuple(allowed)
+
+    def parse(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        chosen = tuple(text.split(","))
+        if not set(chosen) <= set(allowed):
+            raise typer.BadParameter(f"{text!r}: choose from {','.join(allowed)}.")
+        return chosen
+
+    names = ",".join(allowed)
+    return option(panel, f"{text}, of {names}.", parser=parse, metavar="LIST")
+
+
+def _size(text: Any) -> Any:
+    try:
+        return parse_size(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from None
+
+
+def values(panel: str, text: str, kind: Callable[[str], Any] = int, **more: Any) -> Any:
+    """A comma-separated list; each item is converted by `kind`."""
 
     def parse(text: Any) -> Any:
         if not isinstance(text, str):
@@ -38,33 +60,7 @@ def items(kind: Callable[[str], Item]) -> Callable[[Any], Any]:
                 f"{text!r} is not a comma-separated list of values like {kind('1')!r}."
             ) from None
 
-    return parse
-
-
-def one_of(*allowed: str) -> Callable[[Any], Any]:
-    """A parser of a comma-separated list whose items must be among `allowed`."""
-
-    def parse(text: Any) -> Any:
-        if not isinstance(text, str):
-            return text
-        chosen = tuple(text.split(","))
-        if not set(chosen) <= set(allowed):
-            raise typer.BadParameter(f"{text!r}: choose from {','.join(allowed)}.")
-        return chosen
-
-    return parse
-
-
-def _size(text: Any) -> Any:
-    try:
-        return parse_size(text) if isinstance(text, str) else text
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.") from None
-
-
-def number_list(panel: str, text: str, kind: Callable[[str], Any] = int) -> Any:
-    """A comma-separated list of numbers."""
-    return option(panel, text, parser=items(kind), metavar="LIST")
+    return option(panel, text, parser=parse, metavar="LIST", **more)
 
 
 Model = Annotated[Path, option(WORK, "A checkpoint folder in diffusers' format.")]
@@ -85,7 +81,7 @@ Maps = Annotated[int, option(WORK, "Noises that the mask is averaged over.", min
 Repeats = Annotated[
     int, option(WORK, "Timings of each figure; the median is reported.", min=MINIMUM_REPEATS)
 ]
-Batches = Annotated[Any, number_list(WORK, "Rows in a call of the denoiser.")]
+Batches = Annotated[Any, values(WORK, "Rows in a call of the denoiser.")]
 
 Device = Annotated[
     str | None, option(BACKEND, "cpu, cuda or cuda:N. [default: a GPU if there is one]")

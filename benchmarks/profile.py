@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch.profiler import ProfilerActivity
@@ -19,18 +20,12 @@ from torch.profiler import profile as torch_profile
 from benchmarks import options
 from benchmarks.configuration import Configuration
 from benchmarks.machine import machine
-from benchmarks.networks import (
-    DENOISER,
-    first_shape,
-    operations_by_kind,
-    random_inputs,
-)
-from benchmarks.roofline import matrix_limit
+from benchmarks.networks import DENOISER, first_shape, operations_by_kind, random_inputs
+from benchmarks.roofline import matrix_rates
 from benchmarks.schema import Measurement, Result, rounded
 from benchmarks.timing import repeat, synchronize
 from benchmarks.workload import model_facts
 from engine.backends import Backend
-from engine.backends.torch.networks import KERNELS
 from engine.checkpoint import Checkpoint
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
@@ -69,20 +64,14 @@ def profile(
         raise DiffEditError("PyTorch's profiler measures the torch backend only.")
     checkpoint = Checkpoint.open(model)
     picture = size or (checkpoint.family.native_size,) * 2
-    own = tuple(KERNELS) if kernels else ()
-    chosen = Configuration(
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]
-        compile=compile,
-        kernels=own,
-    )
-    networks, _ = chosen.open(checkpoint)
+    chosen = Configuration(device=device, dtype=dtype, compile=compile)  # type: ignore[arg-type]
+    networks, _ = (chosen if kernels else replace(chosen, kernels=())).open(checkpoint)
     denoiser = networks.find(DENOISER, first_shape(checkpoint, DENOISER, picture))
     inputs = random_inputs(denoiser, rows)
     with torch.inference_mode():
         seconds = repeat(lambda: denoiser(inputs), repeats, device=denoiser.device)
         spent = [_spent(denoiser, inputs) for _ in range(repeats)]
-    peak = matrix_limit(denoiser.device, TORCH_DTYPES[denoiser.spec.precision])
+    peak = max(matrix_rates(denoiser.device, TORCH_DTYPES[denoiser.spec.precision]))
     flops: Counter[str] = Counter()
     for name, count in operations_by_kind(checkpoint, denoiser.spec).items():
         # On the meta device attention is two batched products; nothing else in a UNet is one.
@@ -129,12 +118,13 @@ def kinds(
     for kind in {kind: None for shares in spent for kind in shares}:
         shares = [one.get(kind, 0.0) for one in spent]
         line = Measurement.of("part", [s * seconds for s in shares], "s", {"kind": kind})
-        extras: dict[str, Any] = {"share": round(statistics.median(shares), 4)}
+        line.extras["share"] = round(statistics.median(shares), 4)
         if flops[kind] and line.value:
             rate = flops[kind] / line.value
-            extras["gflop"] = round(flops[kind] / 1e9, 1)
-            extras["tflops"] = round(rate / 1e12, 3)
-            extras["share_of_limit"] = round(rate / peak, 3)
-        line.extras.update(extras)
+            line.extras.update(
+                gflop=round(flops[kind] / 1e9, 1),
+                tflops=round(rate / 1e12, 3),
+                share_of_limit=round(rate / peak, 3),
+            )
         found.append(line)
     return sorted(found, key=lambda line: -(line.value or 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.schema import Measurement, Result
@@ -24,20 +24,25 @@ def table(result: Result) -> str:
 
 def row(measurement: Measurement) -> str:
     """One measurement in one line."""
-    cells = _cells(measurement)
-    return "  ".join(cell for cell in cells if cell)
+    return "  ".join(cell for cell in _cells(measurement) if cell)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: bool = False) -> Iterator[str]:
+    """Rows of cells as lines; with `right`, all columns but the first are aligned on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        padded = (
+            cell.rjust(width) if right and column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        yield "  ".join(padded).rstrip()
 
 
 def _lines(result: Result) -> Iterator[str]:
     for key, value in result.configuration.items():
         yield f"{key}: {value}"
-    rows = [_cells(one) for one in result.measurements]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        yield "  ".join(padded).rstrip()
-    for check in result.checks:
-        yield f"{'reached' if check.met else 'MISSED '}  {check.text}"
+    yield from aligned([_cells(one) for one in result.measurements])
+    yield from (str(check) for check in result.checks)
     for part in result.not_run:
         yield f"not run: {part.name}: {part.reason}"
 

@@ -32,7 +32,7 @@ from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, NotRun, Result
 from benchmarks.timing import repeat
 from benchmarks.workload import model_facts
-from engine.backends import Networks
+from engine.backends import Backend, Networks
 from engine.checkpoint import Checkpoint
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
@@ -42,34 +42,17 @@ SIDES = {"cpu": (2048, 4096), "cuda": (4096, 8192)}
 COPIED = {"cpu": 2**28, "cuda": 2**31}
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt", "openvino")
 
-Backends = Annotated[
-    Any,
-    options.option(
-        options.BACKEND,
-        f"Backends to compare, of {','.join(BACKENDS)}.",
-        parser=options.one_of(*BACKENDS),
-        metavar="LIST",
-    ),
-]
+Backends = Annotated[Any, options.choices(options.BACKEND, "Backends to compare", BACKENDS)]
 DTypes = Annotated[
     Any,
-    options.option(
+    options.values(
         options.BACKEND,
         "torch: precisions to compare, e.g. bf16,fp32. [default: the fastest one that is safe]",
-        parser=options.items(str),
-        metavar="LIST",
+        str,
         show_default=False,
     ),
 ]
-NetworkNames = Annotated[
-    Any,
-    options.option(
-        options.WORK,
-        f"Networks to measure, of {','.join(NETWORKS)}.",
-        parser=options.one_of(*NETWORKS),
-        metavar="LIST",
-    ),
-]
+NetworkNames = Annotated[Any, options.choices(options.WORK, "Networks to measure", NETWORKS)]
 
 
 def roofline(
@@ -107,13 +90,13 @@ def roofline(
                 raise
             not_run.append(NotRun(label, str(error)))
             continue
-        calls = _Calls(checkpoint, picture, opened, label, repeats)
-        for found in calls.measure(networks, batches):
+        backend = _Backend(checkpoint, picture, opened, label, repeats)
+        for found in backend.measure(networks, batches):
             if isinstance(found, NotRun):
                 not_run.append(found)
-                continue
-            rows.append(found)
-            progress(row(found))
+            else:
+                rows.append(found)
+                progress(row(found))
         descriptions.append(opened.describe())
         opened.close()
         gc.collect()  # ONNX Runtime takes the profiles that free memory allows
@@ -157,8 +140,8 @@ def _open(checkpoint: Checkpoint, label: str, configuration: Configuration) -> N
 
 
 @dataclass(frozen=True)
-class _Calls:
-    """The calls of one backend."""
+class _Backend:
+    """The networks of one backend at one picture size."""
 
     checkpoint: Checkpoint
     size: Size
@@ -170,12 +153,11 @@ class _Calls:
         self, nets: tuple[str, ...], batches: tuple[int, ...]
     ) -> Iterator[Measurement | NotRun]:
         """The two limits, then every network; the denoiser at every batch size that it has."""
-        shape = first_shape(self.checkpoint, nets[0], self.size)
-        precision = self.networks.find(nets[0], shape).spec.precision
-        if DENOISER in nets:
-            shape = first_shape(self.checkpoint, DENOISER, self.size)
-            precision = self.networks.find(DENOISER, shape).spec.precision
-        peak, copied = self._limits(precision)
+        precision = self._find(DENOISER if DENOISER in nets else nets[0]).spec.precision
+        device, labels = self.networks.device, {"backend": self.label}
+        flops = [rate / 1e12 for rate in matrix_rates(device, TORCH_DTYPES[precision])]
+        peak = limit("matrix product", flops, "TFLOP/s", {**labels, "precision": precision})
+        copied = limit("copy", [rate / 1e9 for rate in copy_rates(device)], "GB/s", labels)
         yield peak
         yield copied
         limits = (peak.value or 0) * 1e12, (copied.value or 0) * 1e9
@@ -183,30 +165,24 @@ class _Calls:
             for batch in batches if net == DENOISER else (1,):
                 yield self._call(net, batch, *limits)
 
-    def _limits(self, precision: str) -> tuple[Measurement, Measurement]:
-        labels = {"backend": self.label, "precision": precision}
-        rates = matrix_rates(self.networks.device, TORCH_DTYPES[precision])
-        peak = limit("matrix product", [r / 1e12 for r in rates], "TFLOP/s", labels)
-        rates = copy_rates(self.networks.device)
-        copied = limit("copy", [r / 1e9 for r in rates], "GB/s", {"backend": self.label})
-        return peak, copied
+    def _find(self, net: str) -> Backend:
+        return self.networks.find(net, first_shape(self.checkpoint, net, self.size))
 
     def _call(
         self, net: str, batch: int, flops_limit: float, bytes_limit: float
     ) -> Measurement | NotRun:
         """One network at one batch size, or the reason why it cannot run."""
         labels = {"network": net, "rows": batch, "backend": self.label}
-        backend = self.networks.find(net, first_shape(self.checkpoint, net, self.size))
+        backend, title = self._find(net), f"{self.label}, {net}, {batch} rows"
         if batch not in backend.spec.batch_sizes:
-            return NotRun(f"{self.label}, {net}, {batch} rows", "it has no such batch profile")
+            return NotRun(title, "it has no such batch profile")
         inputs = random_inputs(backend, batch)
         try:
             with torch.inference_mode():
-                seconds = repeat(lambda: backend(inputs), self.repeats, device=self.networks.device)
+                seconds = repeat(lambda: backend(inputs), self.repeats, device=backend.device)
         except ValueError as error:  # more than memory holds
-            return NotRun(f"{self.label}, {net}, {batch} rows", str(error))
-        spec = self.checkpoint.spec(net, self.size)
-        flops = batch * operations(self.checkpoint, spec)
+            return NotRun(title, str(error))
+        flops = batch * operations(self.checkpoint, self.checkpoint.spec(net, self.size))
         read = weight_count(self.checkpoint, net) * BYTES[backend.spec.precision]
         found = Measurement.of("call", [1e3 * s for s in seconds], "ms", labels)
         taken = (found.value or 0) / 1e3
@@ -233,11 +209,6 @@ def matrix_rates(device: torch.device, dtype: torch.dtype) -> list[float]:
         seconds = repeat(lambda a=a, b=b: a @ b, 5, device=device)  # type: ignore[misc]
         every.append([2 * side**3 / taken for taken in seconds])
     return max(every, key=max)
-
-
-def matrix_limit(device: torch.device, dtype: torch.dtype) -> float:
-    """The best of `matrix_rates`."""
-    return max(matrix_rates(device, dtype))
 
 
 def copy_rates(device: torch.device) -> list[float]:

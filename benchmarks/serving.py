@@ -7,18 +7,19 @@ A server runs in a process of its own, on fake networks whose calls take `--call
 from __future__ import annotations
 
 import csv
-import io
+import functools
+import itertools
 import os
 import signal
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from benchmarks import options
 from benchmarks.machine import machine
 from benchmarks.report import progress, row
 from benchmarks.schema import Check, Measurement, NotRun, Result, rounded
-from benchmarks.serving_client import Server, edit, http, photo, post, start, start_server, state
+from benchmarks.serving_client import Server, photo, start_server
 from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
 
@@ -89,9 +90,8 @@ def serving(
     """
     load = Load(locust, seconds, repeats)
     rows: list[Measurement] = []
-    for part, fake_ms, faults in _parts(load, real, call_ms, soak):
-        arguments = ["--model", str(model)] if real else None
-        with start_server(model, 0.0 if real else fake_ms, faults, arguments) as server:
+    for part, ms, *faults in _parts(load, real, call_ms, soak):
+        with start_server(model, None if real else ms, faults) as server:
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
@@ -110,37 +110,34 @@ def serving(
     )
 
 
-Part = Callable[[Server], Iterator[Measurement]]
-
-
-def _parts(
-    load: Load, real: bool, call_ms: float, soak: float
-) -> Iterator[tuple[Part, float, Sequence[str]]]:
+def _parts(load: Load, real: bool, call_ms: float, soak: float) -> Iterator[tuple[Any, ...]]:
     """Each part, the duration of its server's fake calls, and the faults of its server."""
     if not real:
-        yield request_cost, 0.0, ()
-    yield cancelling, call_ms, ()
+        yield request_cost, 0.0
+    yield functools.partial(cancelling, call_ms=0.0 if real else call_ms), call_ms
     if not real:
-        yield failing, 1.0, ("--fault", "nan")
+        yield failing, 1.0, "--fault", "nan"
     if load.locust.exists():
-        yield (lambda server: loaded(server, load)), call_ms, ()
-    for _ in range(load.repeats):
-        yield stopping, call_ms, ()
+        yield functools.partial(loaded, load=load), call_ms
+    yield from [(stopping, call_ms)] * load.repeats
     if soak:
-        yield (lambda server: soaked(server, soak)), 0.0, ()
+        yield functools.partial(soaked, seconds=soak), 0.0
 
 
 def merged(rows: Sequence[Measurement]) -> Iterator[Measurement]:
     """The rows of parts that ran several times, each as one row with median and spread."""
-    for title in dict.fromkeys(one.title for one in rows):
-        same = [one for one in rows if one.title == title]
-        if len(same) == 1:
-            yield same[0]
-            continue
-        values = [one.value or 0.0 for one in same]
-        median = Measurement.of(same[0].name, values, same[0].unit, same[0].labels)
-        largest = same[0].statistic == "maximum"
-        yield replace(median, value=max(values), statistic="maximum") if largest else median
+    groups: dict[str, list[Measurement]] = {}
+    for one in rows:
+        groups.setdefault(one.title, []).append(one)
+    for first, *others in groups.values():
+        values = [one.value or 0.0 for one in (first, *others)]
+        median = Measurement.of(first.name, values, first.unit, first.labels)
+        if not others:
+            yield first
+        elif first.statistic == "maximum":
+            yield replace(median, value=median.high, statistic="maximum")
+        else:
+            yield median
 
 
 def check(one: Measurement) -> Iterator[Check]:
@@ -158,26 +155,25 @@ def request_cost(server: Server) -> Iterator[Measurement]:
         waited = []
         for seed in range(REQUESTS + WARM_UPS):
             began = time.perf_counter()
-            edit(server, image, seed=str(seed), output_format=form, **SHORT)
+            server.edit(image, {**SHORT, "seed": str(seed), "output_format": form})
             waited.append(1000 * (time.perf_counter() - began))
-        median = Measurement.of(
-            REQUEST, waited[WARM_UPS:], "ms", {"format": form, "percentile": 50}
-        )
+        waited = waited[WARM_UPS:]
+        median = Measurement.of(REQUEST, waited, "ms", {"format": form, "percentile": 50})
         yield median
-        p99 = rounded(float(np.percentile(waited[WARM_UPS:], 99)))
+        p99 = rounded(float(np.percentile(waited, 99)))
         yield replace(median, value=p99, statistic="p99", labels={"format": form, "percentile": 99})
 
 
-def cancelling(server: Server) -> Iterator[Measurement]:
+def cancelling(server: Server, call_ms: float) -> Iterator[Measurement]:
     """A hundred long jobs, each ended by DELETE, and the time until its slot is free."""
     image, ended, late = photo(128, "png"), 0, []
     for seed in range(JOBS):
-        job = start(server, image, seed=str(seed), **LONG)
-        while state(server, job)["state"] == "queued":
+        job = server.post(image, {**LONG, "seed": str(seed)}, "jobs").json()["id"]
+        while server.http.get(f"/v1/jobs/{job}").json()["state"] == "queued":
             time.sleep(0.001)
         began = time.perf_counter()
-        answer = http().request("DELETE", f"{server.url}/v1/jobs/{job}").json()
-        late.append(1000 * (time.perf_counter() - began - server.call_seconds))
+        answer = server.http.delete(f"/v1/jobs/{job}").json()
+        late.append(1000 * (time.perf_counter() - began) - call_ms)
         ended += answer["state"] == "cancelled"
     yield Measurement(CANCELLED, ended, repeats=JOBS, statistic="count")
     slot = Measurement.of(SLOT, late, "ms")
@@ -190,11 +186,11 @@ def failing(server: Server) -> Iterator[Measurement]:
     form = {**FORM, "num_inference_steps": "10"}
 
     def picture(seed: int) -> str:
-        return str(edit(server, image, seed=str(seed), **form)["data"][0]["b64_json"])
+        return str(server.edit(image, {**form, "seed": str(seed)})["data"][0]["b64_json"])
 
     alone = [picture(seed) for seed in range(7)]
     with ThreadPoolExecutor(8) as pool:
-        bad = pool.submit(post, server, image, {**form, "prompt": "poison"})
+        bad = pool.submit(server.post, image, {**form, "prompt": "poison"})
         together = list(pool.map(picture, range(7)))
     if bad.result().status_code != 422:
         raise DiffEditError(f"The failing edit was answered {bad.result().status_code}, not 422.")
@@ -232,7 +228,7 @@ def _drive(server: Server, load: Load, *, users: int, rate: float) -> dict[str, 
         table = Path(folder) / "out_stats.csv"
         if not table.exists():
             raise DiffEditError(f"locust failed: {done.stderr.strip().splitlines()[-1]}")
-        rows = {row["Name"]: row for row in csv.DictReader(io.StringIO(table.read_text()))}
+        rows = {row["Name"]: row for row in csv.DictReader(table.read_text().splitlines())}
     figures = {"failures": float(rows["Aggregated"]["Failure Count"])}
     for name in ("served", "refused"):
         if name in rows:
@@ -245,11 +241,11 @@ def stopping(server: Server) -> Iterator[Measurement]:
     """SIGTERM during an edit."""
     with ThreadPoolExecutor(1) as pool:
         form = {**FORM, "num_inference_steps": "50"}
-        under_way = pool.submit(post, server, photo(128, "png"), form)
+        under_way = pool.submit(server.post, photo(128, "png"), form)
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
         began = time.perf_counter()
-        while http().get(f"{server.url}/readyz").status_code == 200:
+        while server.http.get("/readyz").status_code == 200:
             time.sleep(0.002)
         late = 1000 * (time.perf_counter() - began)
         status = under_way.result().status_code
@@ -266,10 +262,10 @@ def soaked(server: Server, seconds: float) -> Iterator[Measurement]:
     began, samples = time.monotonic(), []
 
     def client(number: int) -> None:
-        seed = number
-        while time.monotonic() - began < seconds:
-            edit(server, pictures[seed % 64], seed=str(seed), **SHORT)
-            seed += 4
+        for seed in itertools.count(number, 4):
+            if time.monotonic() - began > seconds:
+                return
+            server.edit(pictures[seed % 64], {**SHORT, "seed": str(seed)})
 
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(client, number) for number in range(4)]

@@ -1,4 +1,4 @@
-"""A server in its own process, and an HTTP client for it."""
+"""A server in its own process, with an HTTP client for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,23 +17,33 @@ from typing import Any
 from demo.picture import still_life
 from engine.errors import DiffEditError
 
-_LOCAL = threading.local()
-_CLIENTS: list[Any] = []
+LIMITS = {"DIFFEDIT_SERVE_MAX_QUEUE_SECONDS": "2", "DIFFEDIT_SERVE_MAX_UPLOADS": "64"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server."""
+    """A running server; threads may share its client."""
 
     url: str
     process: subprocess.Popen[bytes]
-    call_seconds: float
+    http: Any
 
     @property
     def memory_mib(self) -> float:
         """Resident memory of its process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def post(self, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
+        """One request; returns the response of any status."""
+        return self.http.post(f"/v1/{path}", files={"image": ("a", image)}, data=form)
+
+    def edit(self, image: bytes, form: dict[str, str]) -> Any:
+        """One edit. Raises DiffEditError unless it succeeds."""
+        answer = self.post(image, form)
+        if answer.status_code != 200:
+            raise DiffEditError(f"An edit was answered {answer.status_code}: {answer.text[:200]}")
+        return answer.json()
 
 
 def photo(side: int, form: str) -> bytes:
@@ -44,68 +53,40 @@ def photo(side: int, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def http() -> Any:
-    """The HTTP client of this thread."""
-    import httpx2
-
-    client = getattr(_LOCAL, "client", None)
-    if client is None or client.is_closed:
-        client = _LOCAL.client = httpx2.Client(timeout=120)
-        _CLIENTS.append(client)
-    return client
-
-
-def post(server: Server, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
-    """One request; returns the response of any status."""
-    return http().post(f"{server.url}/v1/{path}", files={"image": ("a", image)}, data=form)
-
-
-def edit(server: Server, image: bytes, **form: str) -> Any:
-    """One edit. Raises DiffEditError unless it succeeds."""
-    answer = post(server, image, form)
-    if answer.status_code != 200:
-        raise DiffEditError(f"An edit was answered {answer.status_code}: {answer.text[:200]}")
-    return answer.json()
-
-
-def start(server: Server, image: bytes, **form: str) -> str:
-    """Start a job; returns its id."""
-    job: str = post(server, image, form, "jobs").json()["id"]
-    return job
-
-
-def state(server: Server, job: str) -> Any:
-    """The state of a job."""
-    return http().get(f"{server.url}/v1/jobs/{job}").json()
-
-
 @contextmanager
 def start_server(
-    model: Path, call_ms: float, faults: Sequence[str], real: list[str] | None
+    model: Path, call_ms: float | None, faults: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """A server that is ready, on fake networks or with the options in `real`; killed at the end."""
+    """A server that is ready; killed at the end.
+
+    Args:
+        model: the checkpoint's folder.
+        call_ms: duration of a call of the fake networks; None runs the model.
+        faults: more options of `demo.fake_server`.
+    """
+    import httpx2
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "diffedit.cli", "serve", *(real or ())]
-    if real is None:
-        command = [sys.executable, "-m", "demo.fake_server", "--model", str(model)]
-        command += ["--call-ms", str(call_ms), *faults]
-    limits = {"DIFFEDIT_SERVE_MAX_QUEUE_SECONDS": "2", "DIFFEDIT_SERVE_MAX_UPLOADS": "64"}
+    if call_ms is None:
+        module, environment = ["diffedit.cli", "serve"], {}
+    else:
+        module = ["demo.fake_server", "--call-ms", str(call_ms), *faults]
+        environment = {**LIMITS, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *module, "--model", str(model), "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        env={**os.environ, **limits, "OMP_NUM_THREADS": "1"} if real is None else None,
-        stderr=subprocess.DEVNULL,
+        command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
     )
-    server = Server(f"http://127.0.0.1:{port}", process, call_ms / 1000)
+    url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(server)
-        yield server
+        with httpx2.Client(base_url=url, timeout=120) as http:
+            server = Server(url, process, http)
+            _wait_until_ready(server)
+            yield server
     finally:
         process.kill()
         process.wait()
-        while _CLIENTS:
-            _CLIENTS.pop().close()
 
 
 def _wait_until_ready(server: Server) -> None:
@@ -116,7 +97,7 @@ def _wait_until_ready(server: Server) -> None:
         if server.process.poll() is not None:
             raise DiffEditError(f"The server ended with {server.process.returncode} at its start.")
         try:
-            if http().get(f"{server.url}/readyz").status_code == 200:
+            if server.http.get("/readyz").status_code == 200:
                 return
         except httpx2.TransportError:
             pass

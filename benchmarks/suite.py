@@ -6,6 +6,7 @@ A benchmark that fails is named and the others continue; the file is written aft
 from __future__ import annotations
 
 import datetime
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,17 +29,7 @@ ORDER: dict[str, Callable[..., Result]] = {
     "latency": latency,
     "throughput": throughput,
 }
-PLOTTED = ("roofline", "ladder")
-
-Only = Annotated[
-    Any,
-    options.option(
-        options.WORK,
-        f"Benchmarks to run, of {','.join(ORDER)}.",
-        parser=options.one_of(*ORDER),
-        metavar="LIST",
-    ),
-]
+Only = Annotated[Any, options.choices(options.WORK, "Benchmarks to run", ORDER)]
 SuiteSteps = Annotated[
     int | None, options.option(options.WORK, "N. [default: each benchmark's own]", "--steps")
 ]
@@ -67,9 +58,13 @@ def suite(
     done: list[Result] = []
     for name in only:
         progress(f"suite: {name}")
-        chosen = _options(name, model, size, steps, engines, path)
+        plot = path.with_name(f"{path.stem}-{name}.png")
+        shared: dict[str, Any] = {"model": model, "size": size, "plot": plot}
+        shared |= {"steps": steps} if steps is not None else {}
+        shared |= {"engines": engines} if name == "ladder" else {}
+        taken = inspect.signature(ORDER[name]).parameters
         try:
-            result = ORDER[name](**chosen)
+            result = ORDER[name](**{key: shared[key] for key in shared.keys() & taken.keys()})
         except (DiffEditError, RuntimeError) as error:
             progress(f"{name} failed: {str(error).splitlines()[0]}")
             continue
@@ -80,19 +75,3 @@ def suite(
         raise DiffEditError("No benchmark could run; the lines above give the reasons.")
     progress(f"suite: results are in {path}")
     return done
-
-
-def _options(
-    name: str, model: Path, size: Any, steps: int | None, engines: Path | None, path: Path
-) -> dict[str, Any]:
-    """The options of the suite that one benchmark takes."""
-    if name == "overhead":
-        return {}
-    chosen: dict[str, Any] = {"model": model, "size": size}
-    if steps is not None and name != "roofline":
-        chosen["steps"] = steps
-    if name == "ladder":
-        chosen["engines"] = engines
-    if name in PLOTTED:
-        chosen["plot"] = path.with_name(f"{path.stem}-{name}.png")
-    return chosen

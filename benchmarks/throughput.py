@@ -7,21 +7,19 @@ client per slot). Open: edits arrive by a Poisson process at `load` times the ra
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from benchmarks import options
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.networks import DENOISER, CountingNetworks
-from benchmarks.power import Meter
 from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, Result
 from benchmarks.timing import percentiles
@@ -30,7 +28,7 @@ from diffedit import DiffEditPipeline, EditRequest
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
 
-Clients = Annotated[Any, options.number_list(options.WORK, "Numbers of clients.")]
+Clients = Annotated[Any, options.values(options.WORK, "Numbers of clients.")]
 Edits = Annotated[int, options.option(options.WORK, "Edits in one timing.", min=1)]
 Load = Annotated[
     float, options.option(options.WORK, "Poisson arrivals: multiple of one client's rate.")
@@ -60,25 +58,19 @@ def throughput(
     """
     work = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
     chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
-    pipe, counting = open_pipeline(work.model, chosen, work.size)
-    run = _Run(pipe, counting, mixed(work, edits), repeats)
+    pipe = open_pipeline(work.model, chosen, work.size)
+    run = _Run(pipe, mixed(work, edits), repeats)
     with pipe:
         pipe.submit(run.requests[0]).result()  # warm up
-        rows = run.measure("one at a time", lambda requests: _closed(pipe, 1, requests))
+        rows = [run.measure("one at a time", functools.partial(_closed, pipe, 1))]
         alone = rows[0].value or 1.0
         for count in clients:
-            rows += run.measure(
-                f"{count} clients",
-                lambda requests, n=count: _closed(pipe, n, requests),  # type: ignore[misc]
-            )
-        rows += run.measure(
-            f"Poisson, {load:g} times that rate",
-            lambda requests: _poisson(pipe, load * alone, requests),
-        )
+            rows.append(run.measure(f"{count} clients", functools.partial(_closed, pipe, count)))
+        open_loop = functools.partial(_poisson, pipe, load * alone)
+        rows.append(run.measure(f"Poisson, {load:g} times that rate", open_loop))
         description = pipe.describe()
     for one in rows:
-        if one.unit == "edits/s":
-            one.extras["gain"] = round((one.value or 0) / alone, 3)
+        one.extras["gain"] = round((one.value or 0) / alone, 3)
     settings = {**work.settings(), "edits": edits, "load": load}
     return Result(
         "throughput", machine(), settings, {"backend": description}, work.facts(), tuple(rows)
@@ -99,20 +91,15 @@ def mixed(work: Workload, count: int) -> list[EditRequest]:
     return found
 
 
-@dataclass
-class _Waits:
-    """The waiting time of every finished edit, and the rows they asked for."""
+Answers = list[tuple[float, int]]
+"""Of every edit: the seconds from when it was due, and the denoiser's rows that it needs."""
+Send = Callable[[Sequence[EditRequest]], Answers]
 
-    seconds: list[float] = field(default_factory=list)
-    rows: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def edit(self, pipe: DiffEditPipeline, request: EditRequest, since: float) -> None:
-        """One edit, timed since `since`."""
-        result = pipe.submit(request).result()
-        with self.lock:
-            self.seconds.append(time.perf_counter() - since)
-            self.rows.update(result.stats.rows)
+def _edit(pipe: DiffEditPipeline, request: EditRequest, due: float) -> tuple[float, int]:
+    """One edit; returns its entry in `Answers`."""
+    result = pipe.submit(request).result()
+    return time.perf_counter() - due, result.stats.rows[DENOISER]
 
 
 @dataclass(frozen=True)
@@ -120,13 +107,10 @@ class _Run:
     """The same requests, sent by different clients."""
 
     pipe: DiffEditPipeline
-    counting: CountingNetworks
     requests: Sequence[EditRequest]
     repeats: int
 
-    def measure(
-        self, clients: str, send: Callable[[Sequence[EditRequest]], _Waits]
-    ) -> list[Measurement]:
+    def measure(self, clients: str, send: Send) -> Measurement:
         """Send all requests several times to a pipeline with an empty cache."""
         every = [self._once(send) for _ in range(self.repeats)]
         waits = [second for one in every for second in one["waits"]]
@@ -134,32 +118,26 @@ class _Run:
         extras = percentiles(waits, 50, 95, 99) | {
             name: round(statistics.median(one[name] for one in every), 4) for name in counts
         }
-        labels = {"clients": clients}
         rates = [len(self.requests) / one["seconds"] for one in every]
-        found = [Measurement.of("throughput", rates, "edits/s", labels, **extras)]
-        joules = [one["joules"] / len(self.requests) for one in every if one["joules"] is not None]
-        if joules:
-            found.append(Measurement.of("energy", joules, "J an edit", labels))
-        for one in found:
-            progress(row(one))
+        found = Measurement.of("throughput", rates, "edits/s", {"clients": clients}, **extras)
+        progress(row(found))
         return found
 
-    def _once(self, send: Callable[[Sequence[EditRequest]], _Waits]) -> dict[str, Any]:
+    def _once(self, send: Send) -> dict[str, Any]:
         """One timing. Edits of one picture share rows, so fewer rows run than are asked for."""
         self.pipe.cache_clear()
-        self.counting.clear()
+        assert isinstance(self.pipe.networks, CountingNetworks)
+        sizes = self.pipe.networks.calls[DENOISER]
+        sizes.clear()
         before = self.pipe.batcher.padded_rows(DENOISER)
         began = time.perf_counter()
-        with Meter() as meter:
-            waits = send(self.requests)
-            taken = time.perf_counter() - began
-        sizes = self.counting.calls[DENOISER].sizes
+        answers = send(self.requests)
+        taken = time.perf_counter() - began
         padding = self.pipe.batcher.padded_rows(DENOISER) - before
-        asked, run = waits.rows[DENOISER], sum(sizes) - padding
+        asked, run = sum(rows for _, rows in answers), sum(sizes) - padding
         return {
-            "waits": waits.seconds,
+            "waits": [seconds for seconds, _ in answers],
             "seconds": taken,
-            "joules": meter.joules,
             "rows_per_second": asked / taken,
             "rows_shared": asked - run,
             "rows_per_call": run / len(sizes),
@@ -167,27 +145,18 @@ class _Run:
         }
 
 
-def _closed(pipe: DiffEditPipeline, clients: int, requests: Sequence[EditRequest]) -> _Waits:
+def _closed(pipe: DiffEditPipeline, clients: int, requests: Sequence[EditRequest]) -> Answers:
     """Each client waits for its answer before it sends the next edit."""
-    waits = _Waits()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda request: waits.edit(pipe, request, time.perf_counter()), requests))
-    return waits
+        return list(pool.map(lambda one: _edit(pipe, one, time.perf_counter()), requests))
 
 
-def _poisson(pipe: DiffEditPipeline, rate: float, requests: Sequence[EditRequest]) -> _Waits:
+def _poisson(pipe: DiffEditPipeline, rate: float, requests: Sequence[EditRequest]) -> Answers:
     """Edits arrive at `rate` a second on average; each is timed from when it was due."""
-    draw, waits = random.Random(1), _Waits()
-
-    def arrivals() -> Iterator[tuple[EditRequest, float]]:
-        due = time.perf_counter()
+    draw, due, sent = random.Random(1), time.perf_counter(), []
+    with ThreadPoolExecutor(len(requests)) as pool:
         for request in requests:
             due += draw.expovariate(rate)
             time.sleep(max(0.0, due - time.perf_counter()))
-            yield request, due
-
-    with ThreadPoolExecutor(len(requests)) as pool:
-        sent = [pool.submit(waits.edit, pipe, request, due) for request, due in arrivals()]
-        for future in sent:
-            future.result()
-    return waits
+            sent.append(pool.submit(_edit, pipe, request, due))
+        return [future.result() for future in sent]

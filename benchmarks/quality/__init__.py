@@ -12,10 +12,8 @@ from benchmarks import options
 from benchmarks.configuration import Configuration
 from benchmarks.networks import DENOISER
 from benchmarks.options import option
-from benchmarks.quality.edit_set_run import SetOptions
-from benchmarks.quality.edit_set_run import run as run_edit_set
-from benchmarks.quality.scenes_run import PARTS, SceneOptions
-from benchmarks.quality.scenes_run import run as run_scenes
+from benchmarks.quality.edit_set import SetRun
+from benchmarks.quality.scenes_run import PARTS, SceneRun
 from benchmarks.quality.settings import Fixed
 from benchmarks.schema import Result
 from engine.checkpoint import Checkpoint
@@ -33,29 +31,22 @@ Out = Annotated[Path, option(options.OUTPUT, "Folder for tables, plots, sheets a
 Resume = Annotated[
     bool, option(options.OUTPUT, "Keep the finished parts of an interrupted run.", "--resume")
 ]
-Parts = Annotated[
-    Any,
-    option(SCENES, f"Of {','.join(PARTS)}.", parser=options.one_of(*PARTS), metavar="LIST"),
-]
+Parts = Annotated[Any, options.choices(SCENES, "Parts to run", PARTS)]
 Count = Annotated[int, option(SCENES, "Number of edits.")]
 CurveSteps = Annotated[int, option(SCENES, "N of curves and sweeps.", min=1)]
-Show = Annotated[Any, options.number_list(SCENES, "Seeds of edits to draw into shown.png.")]
+Show = Annotated[Any, options.values(SCENES, "Seeds of edits to draw into shown.png.")]
 Workers = Annotated[
     int | None, option(SCENES, "Processes. [default: one a core for small networks on a CPU]")
 ]
 Edits = Annotated[
-    Path | None, option(SET, "One json object a line: image, prompt, source, mask, seed, name.")
+    Path | None, option(SET, "A file of `diffedit-trt batch`; mask_image is the true mask.")
 ]
-Strengths = Annotated[Any, options.number_list(SET, "One table row each.", float)]
+Strengths = Annotated[Any, options.values(SET, "One table row each.", float)]
 Method = Annotated[str, option(SET, "diffedit, encode-decode, masked-sdedit or sdedit.")]
 Source = Annotated[bool, option(SET, "Use the source texts.", "--source/--no-source")]
 Save = Annotated[Path | None, option(SET, "Folder for the edited pictures.")]
 Clip = Annotated[str | None, option(SET, "CLIP score with this model: a folder or hub id.")]
 Lpips = Annotated[str | None, option(SET, "LPIPS with this network: alex, vgg or squeeze.")]
-Fid = Annotated[bool, option(SET, "Measure FID.", "--fid")]
-FidReference = Annotated[
-    Path | None, option(SET, "Folder of real pictures for FID. [default: the set's inputs]")
-]
 
 
 def quality(
@@ -83,8 +74,6 @@ def quality(
     save: Save = None,
     clip: Clip = None,
     lpips: Lpips = None,
-    fid: Fid = False,
-    fid_reference: FidReference = None,
 ) -> Result:
     """Measure masks and edits against the ground truth of the demo's scenes, or an edit set.
 
@@ -96,20 +85,17 @@ def quality(
 
     python -m benchmarks quality --edits edits.jsonl --model CHECKPOINT --strengths 0.5,0.7,0.9
     """
-    configuration = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
+    chosen = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
     fixed = Fixed(steps, guidance, strength, ratio, noise)
     if edits is not None:
-        chosen = SetOptions(
-            edits, fixed, strengths, method, source, save, clip, lpips, fid, fid_reference
-        )
-        return run_edit_set(model, configuration, chosen)
+        return SetRun(
+            model, chosen, edits, fixed, strengths, method, source, save, clip, lpips
+        ).run()
     if workers is None:
         workers = workers_for(Checkpoint.open(model), device)
-    return run_scenes(
-        model,
-        configuration,
-        SceneOptions(parts, count, curve_steps, fixed, tuple(show), workers, out, resume),
-    )
+    return SceneRun(
+        model, chosen, parts, count, curve_steps, fixed, show, workers, out, resume
+    ).run()
 
 
 def workers_for(checkpoint: Checkpoint, device: str | None) -> int:

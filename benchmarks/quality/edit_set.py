@@ -1,197 +1,192 @@
-"""An edit set: a file with one json object a line, and the pictures that it names.
+"""The run on edits of your own, with any checkpoint: the protocols of the paper.
 
-    {"image": "cats/1.jpg", "prompt": "a dog", "source": "a cat", "mask": "cats/1.png", "seed": 3}
-
-The whole file is checked before the first edit. Pictures are opened one by one; one that cannot be
-read fails its own edit only.
+The edits are a file of `diffedit-trt batch`. A line's `mask_image` is the true mask, which results
+are compared with; `out` is not used. The table has one row for each strength. A picture that
+cannot be read fails its own edit only.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from reprlib import repr as short  # keeps messages short
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Image
 
+from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.machine import machine
+from benchmarks.quality.measures import Bools, mask_figures, picture_figures
+from benchmarks.quality.perceptual import Measure, open_measures
+from benchmarks.quality.settings import Fixed
+from benchmarks.quality.summary import Estimate, estimate, measurements, summarise, text_table
+from benchmarks.report import progress
+from benchmarks.schema import NotRun, Result
+from benchmarks.workload import model_facts
+from diffedit import DiffEditPipeline, EditRequest, EditResult
+from diffedit.cli.batch import read_lines
 from diffedit.imaging import decode
-from diffedit.request import EditRequest, InvalidRequest
+from diffedit.request import InvalidRequest
+from engine.errors import DiffEditError
 
-KEYS = ("image", "prompt", "source", "mask", "seed", "name")
-"""The keys of a line; the first two are required. null counts as left out."""
-LONGEST_NAME = 200
-"""Bytes of a name in UTF-8; file systems take 255, extension included."""
+IN_FLIGHT = 8
+FIGURES = {
+    "lpips": ".3f",
+    "clip": ".2f",
+    "background_db": ".1f",
+    "equal": ".2f",
+    "mask_share": ".2f",
+    "iou": ".2f",
+    "recall": ".2f",
+}
 
 
-class SetError(InvalidRequest):
-    """The file cannot be used; the message names the line and the reason."""
-
-
-class EntryError(InvalidRequest):
-    """A picture of one line cannot be used; the other lines can."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """One line, checked except for its pictures.
+    """A checked line; its pictures have not been opened.
 
     Attributes:
         line: its number in the file, from 1.
-        name: unique, and valid as a file name.
-        image: the photograph; relative paths start from the set's folder.
-        source: R, the source text; empty for the unconditional text.
-        prompt: Q, the target text.
-        mask: the true mask, white where the edit belongs, or None.
-        seed: of all noise.
+        request: the edit, without its photograph.
+        mask: the file of the true mask, or None.
     """
 
     line: int
-    name: str
+    request: EditRequest
     image: Path
-    source: str
-    prompt: str
     mask: Path | None
-    seed: int
+
+    def load(self) -> tuple[Image, Bools | None]:
+        """The photograph as RGB, and its true mask, bool [H, W]. Raises InvalidRequest."""
+        photo = decode.load(self.image)
+        if self.mask is None:
+            return photo, None
+        return photo, np.asarray(decode.load_mask(self.mask, photo.size)) > 0
 
 
-def read_set(path: str | Path) -> list[Entry]:
-    """Read every line that is not blank. Raises SetError; opens no picture."""
-    path = Path(path)
-    try:
-        rows = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise SetError(
-            f"{path} cannot be read ({error.strerror}); name a file of json lines."
-        ) from None
-    # Not splitlines(): json may hold U+2028 and others of its separators inside a text.
-    entries = [_entry(row, n, path) for n, row in enumerate(rows, 1) if row.strip()]
-    if not entries:
-        raise SetError(f"{path} holds no edits; write one json object a line.")
-    lines: dict[str, int] = {}
-    for entry in entries:
-        first = lines.setdefault(entry.name, entry.line)
-        if first != entry.line:
-            raise SetError(
-                f"Line {entry.line} of {path} has the name {entry.name!r} of line {first}; give "
-                "each its own."
-            )
+def read_set(path: Path) -> list[Entry]:
+    """Check every line of a batch file. Raises InvalidRequest, which names the line."""
+    entries = []
+    for line in read_lines(str(path)):
+        try:
+            image, mask = line.path("image"), line.path("mask_image")
+            if image is None:
+                raise InvalidRequest("it has no image; add the path of a file.")
+            entries.append(Entry(line.number, line.request(), image, mask))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"Line {line.number} of {path}: {error}") from None
     return entries
 
 
-def load(entry: Entry) -> tuple[Image, NDArray[np.bool_] | None]:
-    """The photograph as upright RGB, and its true mask, bool [H, W] at the photograph's size.
+@dataclass(frozen=True)
+class SetRun:
+    """The options of a run; of `fixed`, the strength is not used."""
 
-    Raises EntryError where one is missing or damaged, or where their aspect ratios differ.
-    """
-    try:
-        photo = decode.load(entry.image)
-        if entry.mask is None:
-            return photo, None
-        return photo, np.asarray(decode.load_mask(entry.mask, photo.size)) > 0
-    except InvalidRequest as error:
-        raise EntryError(f"Line {entry.line}: {error}") from None
+    model: Path
+    configuration: Configuration
+    edits: Path
+    fixed: Fixed
+    strengths: Sequence[float]
+    method: str
+    source: bool
+    save: Path | None
+    clip: str | None
+    lpips: str | None
 
-
-def _entry(row: bytes, number: int, path: Path) -> Entry:
-    """Parse one line. Raises SetError."""
-    where = f"Line {number} of {path}"
-    parsed = _parsed(row, where)
-    for key in parsed:
-        if key not in KEYS:
-            raise SetError(f"{where} has the unknown key {short(key)}; {_nearest(key)}")
-    fields = {key: value for key, value in parsed.items() if value is not None}
-    for key in ("image", "prompt"):
-        if key not in fields:
-            raise SetError(f"{where} has no {key}; every line needs an image and a prompt.")
-    image = _path("image", fields, where)
-    mask = _path("mask", fields, where) if "mask" in fields else None
-    wanted = _request(fields, where)
-    name = _name(fields["name"], where) if "name" in fields else _default_name(image, number)
-    return Entry(
-        number,
-        name,
-        path.parent / image,
-        wanted.source_prompt,
-        wanted.prompt,
-        path.parent / mask if mask is not None else None,
-        wanted.seed,
-    )
-
-
-def _parsed(row: bytes, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(row.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise SetError(f"{where} is no UTF-8 text; save the file as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise SetError(
-            f"{where} is no json ({error.msg}, column {error.colno}); write {{...}} on one line."
-        ) from None
-    except (ValueError, RecursionError):  # thousands of digits, or of brackets
-        raise SetError(
-            f"{where} holds a number or a nesting beyond all use; write {{...}} on one line."
-        ) from None
-    if not isinstance(fields, dict):
-        raise SetError(f"{where} is no json object; write {{...}} on one line.")
-    return fields
-
-
-def _request(fields: dict[str, Any], where: str) -> EditRequest:
-    """Check the texts and the seed as `EditRequest` does."""
-    try:
-        return EditRequest(
-            b"",
-            fields["prompt"],
-            source_prompt=fields.get("source", ""),
-            seed=fields.get("seed", 0),
+    def run(self) -> Result:
+        """Run every entry at every strength, and print the table."""
+        entries = read_set(self.edits)
+        for strength in self.strengths:  # refuses bad options before a model is loaded
+            EditRequest(b"", "-", **self._options(strength))
+        if self.save is not None:
+            self.save.mkdir(parents=True, exist_ok=True)
+        failed: dict[int, str] = {}
+        pipe = open_pipeline(self.model, self.configuration)
+        with pipe:
+            learned, missing = open_measures(self.lpips, self.clip, pipe.networks.device)
+            measured = {
+                f"strength {strength:g}": self._measure(pipe, learned, entries, strength, failed)
+                for strength in self.strengths
+            }
+        print(
+            "\n".join([*failed.values(), *(f"{n}: not measured: {r}" for n, r in missing.items())])
         )
-    except InvalidRequest as error:
-        said = str(error)
-        if said.startswith("source_prompt"):  # the key is called source here
-            said = "source" + said.removeprefix("source_prompt")
-        raise SetError(f"{where}: {said}") from None
-
-
-def _path(key: str, fields: dict[str, Any], where: str) -> Path:
-    value = fields[key]
-    if not isinstance(value, str) or not value.strip() or not _is_text(value):
-        raise SetError(f"{where} has the {key} {short(value)}, but it must be a path; name a file.")
-    return Path(value)
-
-
-def _name(value: object, where: str) -> str:
-    """A name that is safe as a file name."""
-    if not isinstance(value, str) or not value.strip():
-        raise SetError(f"{where} has the name {short(value)}, but it must be text; or leave it.")
-    if value != _safe(value) or len(value.encode()) > LONGEST_NAME:
-        raise SetError(
-            f"{where} has the name {short(value)}, but files are called by it; take letters, "
-            f"digits and dashes, at most {LONGEST_NAME} bytes."
+        done = len(entries) - len(failed)
+        if not done:
+            raise DiffEditError(f"No edit of {self.edits} was made; the lines above give reasons.")
+        print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
+        shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
+        print(text_table(measured, shown))
+        settings = {key: value for key, value in self._options(0).items() if key != "strength"}
+        return Result(
+            "quality",
+            machine(),
+            {"edits": len(entries), **settings, "source": self.source},
+            {"backend": self.configuration.backend, "dtype": self.configuration.dtype},
+            model_facts(self.model),
+            tuple(measurements("edit set", measured, done)),
+            not_run=tuple(NotRun(f"line {line}", reason) for line, reason in failed.items()),
         )
-    return value
+
+    def _options(self, strength: float) -> dict[str, Any]:
+        """Options of `EditRequest`."""
+        return replace(self.fixed, strength=strength).options(self.method)
+
+    def _measure(
+        self,
+        pipe: DiffEditPipeline,
+        learned: dict[str, Measure],
+        entries: Sequence[Entry],
+        strength: float,
+        failed: dict[int, str],
+    ) -> dict[str, Estimate]:
+        """Every figure of the set at one strength; adds the lines that fail to `failed`."""
+        progress(f"quality: {len(entries)} edits at strength {strength:g}")
+        columns: dict[str, list[float]] = {}
+        running: deque[tuple[Entry, Image, Bools | None]] = deque()
+
+        def requests() -> Iterator[EditRequest]:
+            chosen = self._options(strength) | ({} if self.source else {"source_prompt": ""})
+            for entry in entries:
+                try:
+                    photo, truth = entry.load()
+                except InvalidRequest as error:
+                    failed[entry.line] = f"Line {entry.line}: {error}"
+                    continue
+                running.append((entry, photo, truth))
+                yield replace(entry.request, image=photo, **chosen)
+
+        results: Iterator[Any] = pipe.edit_many(requests(), in_flight=IN_FLIGHT, return_errors=True)
+        for result in results:
+            entry, photo, truth = running.popleft()
+            if isinstance(result, DiffEditError):
+                failed[entry.line] = f"Line {entry.line}: {result}"
+                continue
+            if isinstance(result, Exception):
+                raise result
+            found = _figures(photo, truth, result)
+            for name, measure in learned.items():
+                found[name] = measure(photo, result.image, entry.request.prompt)
+            for name, value in found.items():
+                columns.setdefault(name, []).append(value)
+            if self.save is not None:
+                name = f"{entry.line}-{entry.image.stem[:40]}-{strength:g}.png"
+                result.image.save(self.save / name)
+        values = {name: np.array(column) for name, column in columns.items()}
+        extra = {n: estimate(values[n]) for n in (*learned, "mask_share") if n in values}
+        return extra | summarise(values)
 
 
-def _default_name(image: Path, number: int) -> str:
-    return f"{_safe(image.stem)[:40] or 'edit'}-{number}"
-
-
-def _safe(name: str) -> str:
-    """The name with characters that a file name must not have replaced."""
-    return "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name).lstrip(".")
-
-
-def _is_text(value: str) -> bool:
-    """Whether a path can hold it: no NUL, no surrogates."""
-    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _nearest(key: str) -> str:
-    """A suggestion for an unknown key; a key that begins like a known one comes first."""
-    begins = [known for known in KEYS if key.startswith(known)]
-    close = begins or difflib.get_close_matches(key, KEYS, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(KEYS)}."
+def _figures(photo: Image, truth: Bools | None, result: EditResult) -> dict[str, float]:
+    """What was kept, and the agreement with a true mask."""
+    mask = np.asarray(result.mask) > 0
+    outside = ~mask if truth is None else ~truth
+    found = picture_figures(np.asarray(photo), np.asarray(result.image), mask, outside)
+    found["mask_share"] = float(mask.mean())
+    if truth is not None:
+        rows, columns = result.latent_mask.shape
+        cell = max(1, round(max(mask.shape[0] / rows, mask.shape[1] / columns)))
+        found |= mask_figures(mask, truth, cell)
+    return found

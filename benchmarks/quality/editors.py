@@ -63,7 +63,7 @@ class Editors:
 
     @cached_property
     def pipeline(self) -> DiffEditPipeline:
-        return open_pipeline(self.model, self.configuration)[0]
+        return open_pipeline(self.model, self.configuration)
 
     @cached_property
     def baseline(self) -> DiffusersBaseline:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy import mask_iou
+
 Bools = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
 Figures = dict[str, float]
@@ -23,12 +25,6 @@ def dilate(mask: Bools, reach: int) -> Bools:
     return grown
 
 
-def iou(mask: Bools, region: Bools) -> float:
-    """Intersection over union; 1 where both masks are empty."""
-    union = np.count_nonzero(mask | region)
-    return np.count_nonzero(mask & region) / union if union else 1.0
-
-
 def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
     """The agreement of a mask with the true region, both [H, W].
 
@@ -44,8 +40,8 @@ def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
     grown = dilate(region, cell)
     both, found, true = (int(np.count_nonzero(m)) for m in (mask & region, mask, region))
     return {
-        "iou": iou(mask, region),
-        "iou_dilated": iou(mask, grown),
+        "iou": mask_iou(mask, region),
+        "iou_dilated": mask_iou(mask, grown),
         "recall": both / max(1, true),
         "precision": both / max(1, found),
         "area_ratio": found / max(1, true),

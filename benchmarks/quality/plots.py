@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import pyplot, save
 from benchmarks.quality.settings import METHODS, STRENGTHS, SWEPT, Fixed, curve_name, ratios
-from benchmarks.quality.summary import Estimate
-
-Measured = Mapping[str, Mapping[str, Estimate]]
+from benchmarks.quality.summary import Estimate, Measured
 
 COLOURS = {
     "diffedit": "#0b6e4f",
@@ -40,11 +38,11 @@ def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for method in METHODS:
         names = [curve_name(method, s, fixed.ratio) for s in STRENGTHS]
-        _curve(left, measured, names, LABELS[method], COLOURS[method], annotate=True)
+        _curve(left, measured, names, LABELS[method], COLOURS[method])
     for ratio, dashes in zip(ratios(fixed), (":", "-", "--", "-."), strict=False):
         names = [curve_name("diffedit", s, ratio) for s in STRENGTHS]
         label = f"clip ratio {ratio:g}"
-        _curve(right, measured, names, label, COLOURS["diffedit"], style=dashes, annotate=True)
+        _curve(right, measured, names, label, COLOURS["diffedit"], dashes)
     left.set_title("Methods, at strengths 0.3 to 1")
     right.set_title("Mask thresholds: DiffEdit at other clip ratios")
     for axes in (left, right):
@@ -66,19 +64,18 @@ def sweeps(measured: Measured, path: Path) -> None:
         for figure_name, label, colour in lines:
             _line(panel, values, [p[figure_name] for p in points], label, colour)
         panel.set_xlabel(SWEEP_LABELS[name])
-        panel.grid(alpha=0.25)
-        panel.legend(frameon=False, fontsize=8)
-    ratios = SWEPT["mask_thresholding_ratio"]
+    name = "mask_thresholding_ratio"
     panel = axes.flat[len(SWEPT)]
     for suffix, label, colour in (
         ("", "with the source text", "#0b6e4f"),
         (", no source text", "without", "#888888"),
     ):
-        points = [measured[f"mask_thresholding_ratio={value:g}{suffix}"] for value in ratios]
-        _line(panel, ratios, [p["iou"] for p in points], f"mask IoU {label}", colour)
-    panel.set_xlabel("clip ratio of the mask")
-    panel.grid(alpha=0.25)
-    panel.legend(frameon=False, fontsize=8)
+        found = [measured[f"{name}={value:g}{suffix}"]["iou"] for value in SWEPT[name]]
+        _line(panel, SWEPT[name], found, f"mask IoU {label}", colour)
+    panel.set_xlabel(SWEEP_LABELS[name])
+    for panel in axes.flat:
+        panel.grid(alpha=0.25)
+        panel.legend(frameon=False, fontsize=8)
     save(figure, path)
 
 
@@ -88,9 +85,7 @@ def _curve(
     names: Sequence[str],
     label: str,
     colour: str,
-    *,
     style: str = "-",
-    annotate: bool = False,
 ) -> None:
     kept = [measured[name]["background_db"] for name in names]
     done = [measured[name]["success"] for name in names]
@@ -98,11 +93,10 @@ def _curve(
     bars = [[e.mean - e.low for e in done], [e.high - e.mean for e in done]]
     axes.errorbar(xs, ys, yerr=bars, color=colour, alpha=0.25, fmt="none")
     axes.plot(xs, ys, style, color=colour, marker="o", markersize=4, label=label)
-    if annotate:
-        for i in (0, len(names) - 1):
-            axes.annotate(
-                f"{STRENGTHS[i]:g}", (xs[i], ys[i]), (4, 4), textcoords="offset points", fontsize=7
-            )
+    for i in (0, len(names) - 1):
+        axes.annotate(
+            f"{STRENGTHS[i]:g}", (xs[i], ys[i]), (4, 4), textcoords="offset points", fontsize=7
+        )
 
 
 def _line(

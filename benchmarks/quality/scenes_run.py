@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from benchmarks.quality import plots, settings, sheets
 from benchmarks.quality.cases import DEV, case
 from benchmarks.quality.settings import STRENGTHS, Fixed, Setting, curve_name
 from benchmarks.quality.summary import (
-    Estimate,
-    Rows,
+    Measured,
     difference,
     estimate,
     markdown_table,
@@ -31,8 +30,6 @@ from demo import scenes
 from demo.judge import Judge, JudgeError
 from engine.errors import DiffEditError
 
-Measured = Mapping[str, Mapping[str, Estimate]]
-
 PARTS = ("table", "curves", "sweeps")
 OURS, DIFFUSERS = "DiffEdit", "diffusers, its defaults"
 EDITS = dict.fromkeys(("success", "kind_right", "colour_right", "others_right"), ".2f")
@@ -45,10 +42,22 @@ BACKGROUNDS = {
 MASKS = dict.fromkeys(("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio"), ".2f")
 
 
-@dataclass(frozen=True)
-class SceneOptions:
-    """The options of a run; `fixed` holds those of the edits."""
+@dataclass
+class SceneRun:
+    """One run: its options, the measurements so far, and the tables as Markdown.
 
+    Attributes:
+        parts: of `PARTS`.
+        count: the number of edits.
+        curve_steps: N of curves and sweeps.
+        fixed: the options of the edits.
+        show: seeds of edits to draw.
+        out: the folder for everything that is written.
+        resume: whether to keep the finished parts of an earlier run.
+    """
+
+    model: Path
+    configuration: Configuration
     parts: Sequence[str]
     count: int
     curve_steps: int
@@ -57,50 +66,43 @@ class SceneOptions:
     workers: int
     out: Path
     resume: bool
+    rows: list[Measurement] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    page: list[str] = field(default_factory=list)
 
+    def run(self) -> Result:
+        """Run the parts; the result and the tables are written to `out` after each."""
+        if self.count < 2:
+            raise DiffEditError(f"--count is {self.count}, but an interval needs 2 edits or more.")
+        try:
+            Judge.open()
+        except JudgeError as error:
+            raise DiffEditError(f"{error}.") from None
+        self.out.mkdir(parents=True, exist_ok=True)
+        for part in self.parts:
+            getattr(self, part)()
+            save(self.out / f"{part}.json", [self.result()])
+            (self.out / "tables.md").write_text("\n\n".join(self.page) + "\n")
+        print(f"\nplots, sheets and tables: {self.out}")
+        return self.result()
 
-def run(model: Path, configuration: Configuration, options: SceneOptions) -> Result:
-    """Run the parts; the result and the tables are written to `out` after each."""
-    if options.count < 2:
-        raise DiffEditError(f"--count is {options.count}, but an interval needs 2 edits or more.")
-    try:
-        Judge.open()
-    except JudgeError as error:
-        raise DiffEditError(f"{error}.") from None
-    runner = _Runner(model, configuration, options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for part in options.parts:
-        getattr(runner, part)()
-        save(options.out / f"{part}.json", [runner.result()])
-        (options.out / "tables.md").write_text("\n\n".join(runner.page) + "\n")
-    print(f"\nplots, sheets and tables: {options.out}")
-    return runner.result()
-
-
-class _Runner:
-    """One run: its options, the measurements so far, and the tables as Markdown."""
-
-    def __init__(self, model: Path, configuration: Configuration, options: SceneOptions) -> None:
-        self.model, self.configuration, self.options = model, configuration, options
-        self.quick = replace(options.fixed, steps=options.curve_steps)
-        self.rows: list[Measurement] = []
-        self.checks: list[Check] = []
-        self.page: list[str] = []
-        self._resume = options.resume
+    @property
+    def quick(self) -> Fixed:
+        """The options of curves and sweeps."""
+        return replace(self.fixed, steps=self.curve_steps)
 
     def result(self) -> Result:
         """The result so far."""
-        options = self.options
-        chosen = options.fixed.options()
+        chosen = self.fixed.options()
         del chosen["method"], chosen["num_inference_steps"]
-        first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in options.parts}
+        first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in self.parts}
         return Result(
             "quality",
             machine(),
             {
-                "seeds": {part: [seed, options.count] for part, seed in first.items()},
-                "steps": options.fixed.steps,
-                "curve_steps": options.curve_steps,
+                "seeds": {part: [seed, self.count] for part, seed in first.items()},
+                "steps": self.fixed.steps,
+                "curve_steps": self.curve_steps,
                 **chosen,
             },
             {"backend": self.configuration.backend, "dtype": self.configuration.dtype},
@@ -111,14 +113,11 @@ class _Runner:
 
     def table(self) -> None:
         """All editors at one setting."""
-        options = self.options
-        chosen = settings.table(options.fixed)
-        columns = self._measure(chosen, scenes.evaluation_seeds(options.count))
-        measured = {name: summarise(found) for name, found in columns.items()}
-        self._say(f"{options.count} edits of scenes for measuring; {options.fixed}")
+        chosen = settings.table(self.fixed)
+        columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        self._say(f"{self.count} edits of scenes for measuring; {self.fixed}")
         for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}):
-            rows = [(n, m) for n, m in measured.items() if set(figures) & set(m)]
-            self._show(rows, figures)
+            self._show({n: m for n, m in measured.items() if set(figures) & set(m)}, figures)
         self._keep("table", measured)
         self._groups(columns[OURS])
         ahead = {
@@ -142,28 +141,26 @@ class _Runner:
             for name, where in groups.items()
             if where.any()
         }
-        self._show(list(found.items()), dict.fromkeys(("success", "iou", "recall"), ""))
+        self._show(found, dict.fromkeys(("success", "iou", "recall"), ""))
         self._keep("groups", found)
 
     def _sheets(self, columns: Mapping[str, Columns]) -> None:
-        out, show = self.options.out, self.options.show
-        sheets.best_and_worst(columns[OURS], out / "best-and-worst.png")
+        sheets.best_and_worst(columns[OURS], self.out / "best-and-worst.png")
         both = {name: columns[name] for name in (OURS, DIFFUSERS)}
-        first = range(min(16, self.options.count))
-        sheets.side_by_side(both, first, out / "side-by-side.png")
-        if show:
-            sheets.chosen(columns[OURS], show, out / "shown.png")
+        first = range(min(16, self.count))
+        sheets.side_by_side(both, first, self.out / "side-by-side.png")
+        if self.show:
+            sheets.chosen(columns[OURS], self.show, self.out / "shown.png")
 
     def curves(self) -> None:
         """Every method at every strength: figures 4 and 6 of the paper."""
         chosen = settings.curves(self.quick)
-        columns = self._measure(chosen, scenes.evaluation_seeds(self.options.count))
-        measured = {name: summarise(found) for name, found in columns.items()}
-        plots.trade_off(measured, self.quick, self.options.out / "trade-off.png")
-        edits = [(n, m) for n, m in measured.items() if not n.startswith("reconstruct")]
+        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        plots.trade_off(measured, self.quick, self.out / "trade-off.png")
+        edits = {n: m for n, m in measured.items() if not n.startswith("reconstruct")}
         self._say(f"At other strengths, without compositing; {self.quick}")
         self._show(edits, {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"})
-        again = [(n, m) for n, m in measured.items() if n.startswith("reconstruct")]
+        again = {n: m for n, m in measured.items() if n not in edits}
         self._say("Encode-decode with the source text and no guidance: the loss of a round trip")
         self._show(again, {"picture_db": ".1f"})
         self._keep("curves", measured)
@@ -171,13 +168,11 @@ class _Runner:
 
     def sweeps(self) -> None:
         """One option at a time, on the scenes for choosing settings."""
-        count = self.options.count
-        columns = self._measure(settings.sweeps(self.quick), range(DEV, DEV + count))
-        measured = {name: summarise(found) for name, found in columns.items()}
-        plots.sweeps(measured, self.options.out / "sweeps.png")
-        self._say(f"One option at a time, on {count} other scenes, around {self.quick}")
+        _, measured = self._measure(settings.sweeps(self.quick), range(DEV, DEV + self.count))
+        plots.sweeps(measured, self.out / "sweeps.png")
+        self._say(f"One option at a time, on {self.count} other scenes, around {self.quick}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
-        self._show(list(measured.items()), figures)
+        self._show(measured, figures)
         self._keep("sweeps", measured)
 
     def _say(self, *lines: str) -> None:
@@ -185,29 +180,31 @@ class _Runner:
         print("\n" + "\n".join(lines))
         self.page.append("\n".join(f"- {line}" for line in lines) if lines[1:] else lines[0])
 
-    def _show(self, rows: Rows, figures: Mapping[str, str]) -> None:
+    def _show(self, rows: Measured, figures: Mapping[str, str]) -> None:
         """Print a table, and add it to the page."""
         print("\n" + text_table(rows, figures))
         self.page.append(markdown_table(rows, figures))
 
     def _keep(self, part: str, measured: Measured) -> None:
-        self.rows += measurements(part, measured, self.options.count)
+        self.rows += measurements(part, measured, self.count)
 
     def _check(self, checks: Sequence[Check]) -> None:
-        self._say(*(f"{'reached' if check.met else 'MISSED '}  {check.text}" for check in checks))
+        self._say(*map(str, checks))
         self.checks += checks
 
-    def _measure(self, chosen: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Columns]:
-        resume, self._resume = self._resume, True  # parts of this run share a folder
-        return measure(
-            self.model,
-            self.configuration,
-            chosen,
-            seeds,
-            root=self.options.out / "parts",
-            workers=self.options.workers,
-            resume=resume,
+    def _measure(
+        self, chosen: Sequence[Setting], seeds: Sequence[int]
+    ) -> tuple[dict[str, Columns], Measured]:
+        """The values of every case, and their means, by the settings' names."""
+        root, workers = self.out / "parts", self.workers
+        columns = measure(
+            *(self.model, self.configuration, chosen, seeds),
+            root=root,
+            workers=workers,
+            resume=self.resume,
         )
+        self.resume = True  # parts of this run share a folder
+        return columns, {name: summarise(found) for name, found in columns.items()}
 
 
 def targets(measured: Measured, columns: Mapping[str, Columns]) -> list[Check]:
@@ -217,23 +214,20 @@ def targets(measured: Measured, columns: Mapping[str, Columns]) -> list[Check]:
     outside, false = bare["outside_mask_db"], ours["false_area"]
     near = vae["background_db"].mean - bare["background_db"].mean
     changed = int(columns[OURS]["changed_outside_mask"].sum())
-    rows: list[tuple[str, Any]] = [
-        (f"mask IoU {ours['iou']} (0.75 or more)", ours["iou"].mean >= 0.75),
-        (f"mask recall {ours['recall']} (0.9 or more)", ours["recall"].mean >= 0.9),
-        (f"share of the picture falsely masked {false:.3f} (0.02 or less)", false.mean <= 0.02),
-        (f"edit success {ours['success']} (0.80 or more)", ours["success"].mean >= 0.8),
-        (
-            f"diffusers at its defaults {baseline['success']} (below, intervals apart)",
-            ours["success"].low > baseline["success"].high,
+    apart = ours["success"].low > baseline["success"].high
+    rows: dict[str, Any] = {
+        f"mask IoU {ours['iou']} (0.75 or more)": ours["iou"].mean >= 0.75,
+        f"mask recall {ours['recall']} (0.9 or more)": ours["recall"].mean >= 0.9,
+        f"share of the picture falsely masked {false:.3f} (0.02 or less)": false.mean <= 0.02,
+        f"edit success {ours['success']} (0.80 or more)": ours["success"].mean >= 0.8,
+        f"diffusers at its defaults {baseline['success']} (below, intervals apart)": apart,
+        f"pixels changed outside the mask {changed} (none)": changed == 0,
+        f"background outside the mask, no compositing, {outside:.1f} dB (33 or more)": (
+            outside.mean >= 33
         ),
-        (f"pixels changed outside the mask {changed} (none)", changed == 0),
-        (
-            f"background outside the mask, no compositing, {outside:.1f} dB (33 or more)",
-            outside.mean >= 33,
-        ),
-        (f"background behind the VAE's own round trip by {near:.1f} dB (at most 1)", near <= 1),
-    ]
-    return [Check(text, bool(met)) for text, met in rows]
+        f"background behind the VAE's own round trip by {near:.1f} dB (at most 1)": near <= 1,
+    }
+    return [Check(text, bool(met)) for text, met in rows.items()]
 
 
 def above(measured: Measured, fixed: Fixed) -> list[Check]:

@@ -17,6 +17,8 @@ from diffedit.imaging.geometry import Placement
 from engine.errors import DiffEditError
 
 Columns = Mapping[str, NDArray[Any]]
+Line = tuple[list[Image.Image], list[str]]
+"""The pictures of one edit, and the text beside them."""
 
 _TILE, _GAP, _TEXT = 128, 4, 330
 _LINE = _TILE + _GAP
@@ -33,13 +35,11 @@ def ranked(columns: Columns) -> NDArray[np.intp]:
 def best_and_worst(columns: Columns, path: Path, count: int = 8) -> None:
     """The `count` best edits on the left, the worst on the right."""
     order = ranked(columns)
-    halves = [order[:count], order[::-1][:count]]
-    titles = [f"the {count} best of {len(order)}", f"the {count} worst"]
-    strips = [strip(columns, half, title) for half, title in zip(halves, titles, strict=True)]
-    width, height = sum(s.width for s in strips) + 24, max(s.height for s in strips)
-    page = Image.new("RGB", (width, height), "white")
-    page.paste(strips[0], (0, 0))
-    page.paste(strips[1], (strips[0].width + 24, 0))
+    best = _strip(columns, order[:count], f"the {count} best of {len(order)}")
+    worst = _strip(columns, order[::-1][:count], f"the {count} worst")
+    page = Image.new("RGB", (best.width + 24 + worst.width, best.height), "white")
+    page.paste(best, (0, 0))
+    page.paste(worst, (best.width + 24, 0))
     save(page, path)
 
 
@@ -52,48 +52,50 @@ def chosen(columns: Columns, seeds: Sequence[int], path: Path) -> None:
             f"--show has seed {missing[0]}, but the edits measured are those of "
             f"{min(known)} to {max(known)}."
         )
-    save(strip(columns, [known[seed] for seed in seeds], ""), path)
-
-
-def strip(columns: Columns, which: Sequence[int] | NDArray[np.intp], title: str) -> Image.Image:
-    """One edit a line: four pictures and the texts."""
-    small = ImageFont.load_default(13)
-    head = 30 if title else 0
-    page = Image.new("RGB", (4 * _LINE + _TEXT, len(which) * _LINE + head), "white")
-    draw = ImageDraw.Draw(page)
-    draw.text((4, 6), title, fill="black", font=ImageFont.load_default(16))
-    for row, i in enumerate(which):
-        top = head + row * _LINE
-        one = case(int(columns["seed"][i]), columns["after"].shape[1])
-        for column, tile in enumerate(_tiles(one.image, columns, int(i))):
-            page.paste(tile, (column * _LINE, top))
-        failed = [word for name, word in _JUDGED.items() if not columns[name][i]]
-        lines = [*_texts(one), "", f"wrong: {', '.join(failed)}" if failed else "right"]
-        if "iou" in columns:
-            lines.append(f"mask IoU {columns['iou'][i]:.2f}")
-        draw.multiline_text(
-            (4 * _LINE + 6, top), "\n".join(lines), fill="black", font=small, spacing=2
-        )
-    return page
+    save(_strip(columns, [known[seed] for seed in seeds]), path)
 
 
 def side_by_side(settings: Mapping[str, Columns], which: Sequence[int], path: Path) -> None:
     """The same edits by several editors: the input, then one column an editor."""
-    font = ImageFont.load_default(13)
-    width = (1 + len(settings)) * _LINE + _TEXT
-    page = Image.new("RGB", (width, len(which) * _LINE + 24), "white")
-    draw = ImageDraw.Draw(page)
-    for column, title in enumerate(["input", *settings]):
-        draw.text((column * _LINE, 6), title[:20], fill="black", font=font)
     first = next(iter(settings.values()))
-    for row, i in enumerate(which):
-        top = 24 + row * _LINE
-        one = case(int(first["seed"][i]), first["after"].shape[1])
-        pictures = [one.image, *(columns["after"][i] for columns in settings.values())]
-        for column, picture in enumerate(pictures):
-            page.paste(_tile(Image.fromarray(picture)), (column * _LINE, top))
-        draw.multiline_text((len(pictures) * _LINE + 6, top), "\n".join(_texts(one)), "black", font)
-    save(page, path)
+    lines: list[Line] = []
+    for i in which:
+        one = _case(first, i)
+        results = [Image.fromarray(columns["after"][i]) for columns in settings.values()]
+        lines.append(([Image.fromarray(one.image), *results], _texts(one)))
+    save(_page(lines, ["input", *settings]), path)
+
+
+def _strip(
+    columns: Columns, which: Sequence[int] | NDArray[np.intp], title: str = ""
+) -> Image.Image:
+    """One edit a line: input, heatmap, mask, result, and the texts with the judge's opinion."""
+    lines: list[Line] = []
+    for i in which:
+        one = _case(columns, i)
+        failed = [word for name, word in _JUDGED.items() if not columns[name][i]]
+        texts = [*_texts(one), "", f"wrong: {', '.join(failed)}" if failed else "right"]
+        if "iou" in columns:
+            texts.append(f"mask IoU {columns['iou'][i]:.2f}")
+        lines.append((_tiles(one.image, columns, int(i)), texts))
+    return _page(lines, [title] if title else [])
+
+
+def _page(lines: Sequence[Line], titles: Sequence[str]) -> Image.Image:
+    """Tiles and texts, one line below the other; the titles stand over the first columns."""
+    font, head = ImageFont.load_default(13), 24 if titles else 0
+    left = max(len(tiles) for tiles, _ in lines) * _LINE
+    page = Image.new("RGB", (left + _TEXT, len(lines) * _LINE + head), "white")
+    draw = ImageDraw.Draw(page)
+    for column, title in enumerate(titles):
+        draw.text((column * _LINE, 6), title[:20], fill="black", font=font)
+    for row, (tiles, texts) in enumerate(lines):
+        top = head + row * _LINE
+        for column, tile in enumerate(tiles):
+            small = tile.convert("RGB").resize((_TILE, _TILE), Image.Resampling.NEAREST)
+            page.paste(small, (column * _LINE, top))
+        draw.multiline_text((left + 6, top), "\n".join(texts), "black", font, spacing=2)
+    return page
 
 
 def save(page: Image.Image, path: Path) -> None:
@@ -102,6 +104,10 @@ def save(page: Image.Image, path: Path) -> None:
     part = path.with_suffix(".part.png")
     page.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)
     part.replace(path)
+
+
+def _case(columns: Columns, i: int | np.intp) -> Case:
+    return case(int(columns["seed"][i]), columns["after"].shape[1])
 
 
 def _texts(one: Case) -> list[str]:
@@ -117,9 +123,4 @@ def _tiles(image: NDArray[np.uint8], columns: Columns, i: int) -> list[Image.Ima
         heat = columns["heatmap"][i].astype(np.float32)
         placement = Placement(size, size, size, 0, 0)
         tiles.append(compose.heatmap_overlay(photo, heat, placement, size[0] // len(heat)))
-    tiles += [Image.fromarray(columns["mask"][i]), Image.fromarray(columns["after"][i])]
-    return [_tile(tile) for tile in tiles]
-
-
-def _tile(picture: Image.Image) -> Image.Image:
-    return picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.NEAREST)
+    return [*tiles, Image.fromarray(columns["mask"][i]), Image.fromarray(columns["after"][i])]

@@ -6,7 +6,7 @@ takes the same cases under every setting, so differences between settings are pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.measures import decibel
+from benchmarks.report import aligned
 from benchmarks.schema import Measurement
 
 RESAMPLES = 2000
@@ -86,42 +87,32 @@ def difference(first: Columns, second: Columns, figure: str) -> Estimate:
     return estimate(first[figure].astype(np.float64) - second[figure])
 
 
-Rows = Sequence[tuple[str, Mapping[str, Estimate]]]
+Measured = Mapping[str, Mapping[str, Estimate]]
+"""Setting -> figure -> estimate; the rows of a table."""
 
 
-def text_table(rows: Rows, figures: Mapping[str, str]) -> str:
+def text_table(rows: Measured, figures: Mapping[str, str]) -> str:
     """Lines of aligned columns; `figures` maps each figure to its format."""
-    lines = _cells(rows, figures)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-    return "\n".join(line.rstrip() for line in aligned)
+    return "\n".join(aligned(_cells(rows, figures), right=True))
 
 
-def markdown_table(rows: Rows, figures: Mapping[str, str]) -> str:
+def markdown_table(rows: Measured, figures: Mapping[str, str]) -> str:
     """The same table as Markdown."""
     head, *body = _cells(rows, figures)
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(rows: Rows, figures: Mapping[str, str]) -> list[list[str]]:
+def _cells(rows: Measured, figures: Mapping[str, str]) -> list[list[str]]:
     """The heading and every line, as text."""
     body = [
         [name, *(f"{found[f]:{spec}}" if f in found else "-" for f, spec in figures.items())]
-        for name, found in rows
+        for name, found in rows.items()
     ]
     return [["", *figures], *body]
 
 
-def measurements(
-    part: str, rows: Mapping[str, Mapping[str, Estimate]], count: int
-) -> list[Measurement]:
+def measurements(part: str, rows: Measured, count: int) -> list[Measurement]:
     """Every figure of every row of a table."""
     return [
         estimate.measurement(figure, {"part": part, "setting": name}, count)

@@ -55,14 +55,28 @@ class Line:
     fields: dict[str, Any] | None
     folder: Path
 
+    def checked(self) -> dict[str, Any]:
+        """Return the JSON object; raises UsageError if the line is not one."""
+        if self.fields is None:
+            raise UsageError(
+                f"Line {self.number} is not a JSON object; write {{...}} on a single line."
+            )
+        return self.fields
+
     def path(self, name: str) -> Path | None:
         """Return the path in a field, or None; raises UsageError if it is not a string."""
-        value = (self.fields or {}).get(name)
+        value = self.checked().get(name)
         if value is None:
             return None
         if not isinstance(value, str) or not value:
             raise UsageError(f"{name} must be a path, not {value!r}; fix line {self.number}.")
         return self.folder / value
+
+    def request(self) -> EditRequest:
+        """Return the request without its pictures; raises InvalidRequest for a wrong option."""
+        paths = ("image", "out", "mask_image")
+        values = {name: value for name, value in self.checked().items() if name not in paths}
+        return EditRequest.from_parameters(b"", values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +191,6 @@ def prepare(line: Line, line_of_output: dict[Path, int]) -> BatchEdit:
     Raises:
         InvalidRequest: the line, an option or a picture is invalid.
     """
-    if line.fields is None:
-        raise UsageError(
-            f"Line {line.number} is not a JSON object; write {{...}} on a single line."
-        )
     out, image, mask = line.path("out"), line.path("image"), line.path("mask_image")
     if out is None or image is None:
         missing = "image" if image is None else "out"
@@ -193,9 +203,7 @@ def prepare(line: Line, line_of_output: dict[Path, int]) -> BatchEdit:
     first = line_of_output.setdefault(out.resolve(), line.number)
     if first != line.number:
         raise UsageError(f"{out} is also the output of line {first}; use different names.")
-    paths = ("image", "out", "mask_image")
-    values = {name: value for name, value in line.fields.items() if name not in paths}
-    request = EditRequest.from_parameters(b"", values)
+    request = line.request()
     photo = read_photo(str(image))
     if mask is not None:
         request = replace(request, mask_image=read_mask(str(mask), photo))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.accuracy import mask_iou
 from benchmarks.quality import measures
 
 
@@ -17,11 +18,11 @@ def square(top: int, left: int, side: int, size: int = 16) -> measures.Bools:
 
 
 def test_iou_of_shifted_squares() -> None:
-    assert measures.iou(square(0, 0, 4), square(0, 0, 4)) == 1
-    assert measures.iou(square(0, 0, 4), square(0, 2, 4)) == pytest.approx(8 / 24)
-    assert measures.iou(square(0, 0, 4), square(8, 8, 4)) == 0
+    assert mask_iou(square(0, 0, 4), square(0, 0, 4)) == 1
+    assert mask_iou(square(0, 0, 4), square(0, 2, 4)) == pytest.approx(8 / 24)
+    assert mask_iou(square(0, 0, 4), square(8, 8, 4)) == 0
     empty = np.zeros((16, 16), np.bool_)
-    assert measures.iou(empty, empty) == 1 and measures.iou(empty, square(0, 0, 1)) == 0
+    assert mask_iou(empty, empty) == 1 and mask_iou(empty, square(0, 0, 1)) == 0
 
 
 @given(st.integers(0, 3), st.integers(0, 2**32 - 1))

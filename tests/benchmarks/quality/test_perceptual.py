@@ -1,5 +1,5 @@
-"""LPIPS, CLIP score and FID equal their formulas, worked out by hand on small random networks; a
-measure that cannot be taken says what it needs."""
+"""LPIPS and CLIP score equal their formulas, worked out by hand on small random networks; a missing
+measure says what it needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from benchmarks.quality.perceptual import INCEPTION, Perceptual
+from benchmarks.quality.perceptual import Measure, open_measures
 from demo.picture import still_life
 from demo.random_checkpoint import make_tokenizer
 from diffedit.request import InvalidRequest
@@ -30,9 +29,10 @@ lpip = pytest.importorskip("torchmetrics.image.lpip", reason="the measures are t
 lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
 
 
-def opened(**wanted: Any) -> Perceptual:
-    nothing = {"lpips": None, "clip": None, "fid": False, "reference": None, "device": "cpu"}
-    return Perceptual.open(**{**nothing, **wanted})
+def opened(
+    lpips: str | None = None, clip: Path | None = None
+) -> tuple[dict[str, Measure], dict[str, str]]:
+    return open_measures(lpips, str(clip) if clip else None, torch.device("cpu"))
 
 
 def noise(seed: int, width: int = 96, height: int = 72) -> Image.Image:
@@ -77,108 +77,24 @@ def cosine(folder: Path, picture: Image.Image, text: str) -> float:
 
 def test_clip_score_is_the_cosine_of_result_and_prompt(clip: Path) -> None:
     """The last text is too long: it is cut before its end token, at which CLIP reads it."""
-    measure, after = opened(clip=str(clip)), noise(1)
+    (measures, missing), after = opened(clip=clip), noise(1)
     texts = ["a cat on a table", "two pears", "grass and sky", "a red ball " * 10]
     wanted = [cosine(clip, after, text) for text in texts]
     assert wanted[0] < -5 and min(wanted[1:]) > 5  # not everything is cut off at 0
-    found = [measure.add(still_life(96, 72), after, text) for text in texts]
-    assert found == [{"clip": pytest.approx(max(0, figure), abs=1e-3)} for figure in wanted]
-    assert measure.result() == {} and "clip" not in measure.missing
+    found = [measures["clip"](still_life(96, 72), after, text) for text in texts]
+    assert found == [pytest.approx(max(0, figure), abs=1e-3) for figure in wanted]
+    assert set(measures) == {"clip"} and set(missing) == {"lpips"}
 
 
 def test_half_a_clip_is_not_measured_with(clip: Path, tmp_path: Path) -> None:
     """A text encoder alone, say, whose other half transformers would leave random."""
-    sentences = [opened(clip=str(f)).missing["clip"] for f in (tmp_path / "none", tmp_path)]
+    sentences = [opened(clip=f)[1]["clip"] for f in (tmp_path / "none", tmp_path)]
     shutil.copytree(clip, tmp_path, dirs_exist_ok=True)
     kept = {k: v for k, v in load_file(clip / "model.safetensors").items() if "vision" not in k}
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    sentences.append(opened(clip=str(tmp_path)).missing["clip"])
+    sentences.append(opened(clip=tmp_path)[1]["clip"])
     for sentence, words in zip(sentences, ["no folder", "no CLIP model", "lacks"], strict=True):
         assert words in sentence and sentence.endswith(".") and "\n" not in sentence
-
-
-class Colours(nn.Module):
-    """Six features: the means and the spreads of the three colours."""
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        assert pictures.dtype == torch.uint8
-        values = pictures.flatten(2).float() / 255
-        return torch.cat((values.mean(2), values.std(2)), 1)
-
-
-def frechet(one: list[Image.Image], other: list[Image.Image]) -> float:
-    """|m - n|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2)), Dowson and Landau 1982."""
-
-    def statistics(pictures: list[Image.Image]) -> tuple[NDArray[Any], NDArray[Any]]:
-        values = [np.asarray(picture).reshape(-1, 3) / 255 for picture in pictures]
-        rows = np.stack([np.concatenate((v.mean(0), v.std(0, ddof=1))) for v in values])
-        return rows.mean(0), np.cov(rows.T)
-
-    def root(matrix: NDArray[Any]) -> NDArray[Any]:
-        values, vectors = np.linalg.eigh(matrix)
-        return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
-
-    (m, a), (n, b) = statistics(one), statistics(other)
-    return float(((m - n) ** 2).sum() + np.trace(a + b - 2 * root(root(a) @ b @ root(a))))
-
-
-def tinted(seed: int, low: int) -> Image.Image:
-    """A plain picture with some noise, of its own size, ground and spread."""
-    random = np.random.default_rng(seed)
-    ground, spread = random.integers(low, 200, 3), random.integers(1, 50, 3)
-    pixels = ground + random.normal(size=(40 + seed % 7, 50, 3)) * spread
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def test_fid_of_results_and_inputs_is_frechets_distance() -> None:
-    measure = opened(fid=True, feature=Colours())
-    befores, afters = ([tinted(i, low) for i in range(40)] for low in (0, 120))
-    for before, after in zip(befores, afters, strict=True):
-        assert measure.add(before, after, "any") == {}
-    wanted = frechet(befores, afters)
-    assert wanted > 0.05 and measure.result() == {"fid": pytest.approx(wanted, rel=1e-3)}
-    assert measure.warnings == [] and "fid" not in measure.missing
-
-
-def test_fid_of_results_and_a_reference_leaves_the_inputs_out(tmp_path: Path) -> None:
-    others = [tinted(100 + i, 60) for i in range(20)]
-    (tmp_path / "class").mkdir()
-    for i, picture in enumerate(others):
-        picture.save(tmp_path / ("class" if i % 2 else ".") / f"{i}.PNG")
-    measure = opened(fid=True, feature=Colours(), reference=tmp_path)
-    afters = [tinted(i, 0) for i in range(20)]
-    for after in afters:
-        measure.add(noise(0, *after.size), after, "any")
-    expected = {"fid": pytest.approx(frechet(others, afters), rel=1e-3)}
-    assert measure.result() == expected
-    measure.clear()
-    assert measure.result() == {} and "fid" in measure.missing
-    measure.clear()
-    for after in afters:
-        measure.add(after, after, "any")
-    assert measure.result() == expected
-
-
-def test_fid_of_few_pictures_warns_and_of_one_is_missing() -> None:
-    measure = opened(fid=True, feature=Colours())
-    measure.add(tinted(9, 0), tinted(9, 120), "any")
-    assert measure.result() == {} and "at least two pictures" in measure.missing["fid"]
-    for seed in range(4):
-        measure.add(tinted(seed, 0), tinted(seed, 120), "any")
-    assert set(measure.result()) == set(measure.result()) == {"fid"}
-    (warning,) = measure.warnings
-    assert "6 features" in warning and "here are 5" in warning and "fid" not in measure.missing
-
-
-def test_a_reference_that_cannot_serve_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="add --fid"):
-        opened(reference=tmp_path)
-    with pytest.raises(InvalidRequest, match="holds 0 pictures"):
-        opened(fid=True, feature=Colours(), reference=tmp_path / "none")
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    noise(0).save(tmp_path / "b.png")
-    with pytest.raises(InvalidRequest, match=r"a\.png is not in a supported format"):
-        opened(fid=True, feature=Colours(), reference=tmp_path)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
@@ -234,67 +150,43 @@ def by_hand(network: nn.Sequential, one: Image.Image, other: Image.Image) -> flo
 
 
 def test_lpips_is_the_weighted_distance_of_features(torchvision: nn.Sequential) -> None:
-    measure = opened(lpips="alex")
+    measure = opened(lpips="alex")[0]["lpips"]
     before, after = still_life(96, 72), noise(3)
     wanted = by_hand(torchvision, before, after)
     assert wanted > 0.01
     for there, figure in ((after, wanted), (before, 0)):  # the second does not remember the first
-        assert measure.add(before, there, "any") == {"lpips": pytest.approx(figure, abs=1e-5)}
-    assert measure.add(before.crop((0, 0, 96, 20)), noise(0, 96, 20), "any") == {}
-    assert ["under 32 pixels" in warning for warning in measure.warnings] == [True]
+        assert measure(before, there, "any") == pytest.approx(figure, abs=1e-5)
+    assert np.isnan(measure(before.crop((0, 0, 96, 20)), noise(0, 96, 20), "any"))
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_weights_that_are_not_at_hand_are_named_not_fetched(tmp_path: Path) -> None:
+def test_weights_that_are_missing_are_named_not_downloaded(tmp_path: Path) -> None:
     (file,) = (tmp_path / "checkpoints").iterdir()
-    file.write_bytes(b"wrong")
-    assert f"{file} is damaged" in opened(lpips="alex").missing["lpips"]
     file.unlink()
-    assert f"download https://host/{file.name} to {file}." in opened(lpips="alex").missing["lpips"]
+    assert f"download https://host/{file.name} to {file}." in opened(lpips="alex")[1]["lpips"]
 
 
-def test_inceptions_weights_are_named_not_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    install(monkeypatch, INCEPTION.split(".")[0])
-    install(monkeypatch, INCEPTION, URL_INCEPTION_V3="https://host/inception-1234.pth")
-    wanted = (
-        f"download https://host/inception-1234.pth to {tmp_path}/checkpoints/inception-1234.pth."
-    )
-    assert opened(fid=True).missing["fid"].endswith(wanted)
-
-
-@pytest.mark.parametrize(
-    ("blocked", "wanted", "name", "package"),
-    [
-        ("torchvision.models", {"lpips": "alex"}, "lpips", "torchvision"),
-        (INCEPTION, {"fid": True}, "fid", "torch-fidelity and torchvision"),
-        ("torchmetrics.image.fid", {"fid": True, "feature": Colours()}, "fid", "torchmetrics"),
-        ("torchmetrics.multimodal.clip_score", {"clip": "any/id"}, "clip", "torchmetrics"),
-    ],
-)
+@pytest.mark.parametrize("blocked", ["torchvision", "torchmetrics.image.lpip"])
 def test_a_missing_package_is_one_sentence_and_no_end(
-    monkeypatch: pytest.MonkeyPatch, blocked: str, wanted: Any, name: str, package: str
+    monkeypatch: pytest.MonkeyPatch, blocked: str
 ) -> None:
     monkeypatch.setitem(sys.modules, blocked, None)
-    measure = opened(**wanted)
-    assert measure.missing[name].startswith(f"{package} does not load (")
-    assert f"); install {package}" in measure.missing[name]
-    assert measure.add(noise(0), noise(1), "any") == measure.result() == {}
+    measures, missing = opened(lpips="alex")
+    assert not measures and "does not load (" in missing["lpips"]
+    assert "install torchmetrics, and the torchvision that fits" in missing["lpips"]
 
 
 def test_lpips_is_measured_or_says_why_not() -> None:
-    measure = opened(lpips="squeeze")
-    distance = measure.add(noise(0), noise(1), "any").get("lpips", 0)
-    why = measure.missing.get("lpips", "")
-    assert distance > 0 or "install torchvision" in why or "download http" in why
-
-
-def test_a_measure_has_to_be_asked_for_by_a_name_it_has() -> None:
-    missing = opened().missing
-    assert len(missing) == 3 and all(
-        "not asked for; add --" in sentence for sentence in missing.values()
+    measures, missing = opened(lpips="squeeze")
+    why = missing.get("lpips", "")
+    assert (
+        "install" in why
+        or "download http" in why
+        or (measures["lpips"](noise(0), noise(1), "any") > 0)
     )
+
+
+def test_a_measure_has_to_be_requested_by_a_name_it_has() -> None:
+    assert opened() == ({}, {n: f"it was not requested; add --{n}." for n in ("lpips", "clip")})
     with pytest.raises(InvalidRequest, match="no network 'resnet'; take one of alex, vgg, squeeze"):
         opened(lpips="resnet")

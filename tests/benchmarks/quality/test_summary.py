@@ -53,10 +53,10 @@ def test_differences_are_paired() -> None:
 
 
 def test_the_table_lines_up_and_shows_what_is_missing() -> None:
-    rows = [
-        ("one", {"success": estimate(np.array([1.0, 1.0]))}),
-        ("another", {"iou": estimate(np.array([0.5, 0.5]))}),
-    ]
+    rows = {
+        "one": {"success": estimate(np.array([1.0, 1.0]))},
+        "another": {"iou": estimate(np.array([0.5, 0.5]))},
+    }
     lines = text_table(rows, {"success": ".2f", "iou": ".1f"}).split("\n")
     assert lines[1].startswith("one ") and "1.00 [1.00, 1.00]" in lines[1]
     assert lines[1].endswith("-") and lines[2].endswith("0.5 [0.5, 0.5]")
@@ -64,7 +64,7 @@ def test_the_table_lines_up_and_shows_what_is_missing() -> None:
 
 
 def test_the_table_as_markdown() -> None:
-    rows = [("one", {"iou": estimate(np.array([0.5, 0.5]))}), ("two", {})]
+    rows = {"one": {"iou": estimate(np.array([0.5, 0.5]))}, "two": {}}
     lines = markdown_table(rows, {"iou": ".1f"}).split("\n")
     assert lines == ["|  | iou |", "| --- | --- |", "| one | 0.5 [0.5, 0.5] |", "| two | - |"]
 
