@@ -124,7 +124,7 @@ class _Run:
         return found
 
     def _once(self, send: Send) -> dict[str, Any]:
-        """One timing. Edits of one picture share rows, so fewer rows run than are asked for."""
+        """One timing. Edits of one picture share rows, so fewer rows run than the edits need."""
         self.pipe.cache_clear()
         assert isinstance(self.pipe.networks, CountingNetworks)
         sizes = self.pipe.networks.calls[DENOISER]
@@ -134,12 +134,12 @@ class _Run:
         answers = send(self.requests)
         taken = time.perf_counter() - began
         padding = self.pipe.batcher.padded_rows(DENOISER) - before
-        asked, run = sum(rows for _, rows in answers), sum(sizes) - padding
+        needed, run = sum(rows for _, rows in answers), sum(sizes) - padding
         return {
             "waits": [seconds for seconds, _ in answers],
             "seconds": taken,
-            "rows_per_second": asked / taken,
-            "rows_shared": asked - run,
+            "rows_per_second": needed / taken,
+            "rows_shared": needed - run,
             "rows_per_call": run / len(sizes),
             "padding": padding / sum(sizes),
         }

@@ -196,11 +196,13 @@ class SceneRun:
         self, chosen: Sequence[Setting], seeds: Sequence[int]
     ) -> tuple[dict[str, Columns], Measured]:
         """The values of every case, and their means, by the settings' names."""
-        root, workers = self.out / "parts", self.workers
         columns = measure(
-            *(self.model, self.configuration, chosen, seeds),
-            root=root,
-            workers=workers,
+            self.model,
+            self.configuration,
+            chosen,
+            seeds,
+            root=self.out / "parts",
+            workers=self.workers,
             resume=self.resume,
         )
         self.resume = True  # parts of this run share a folder
