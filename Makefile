@@ -117,7 +117,8 @@ test: $(READY)  ## Run the quick tests, in parallel
 	$(PY) -m pytest -q -m "not gpu and not slow" -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-slow: $(READY)  ## Run the rest: Ray, contract, training, browser and many-process tests
-	$(PY) -m pytest -q -m "slow and not gpu" $(ARGS)
+	$(PY) -m pytest -q -m "slow and not gpu" -n $(WORKERS) --dist loadgroup --ignore tests/server $(ARGS)
+	$(PY) -m pytest -q -m "slow and not gpu" tests/server $(ARGS)  # alone: servers have deadlines
 
 contract: $(READY)  ## Check the server against its OpenAPI with random requests: [CASES=10000 SEED=0]
 	DIFFEDIT_CONTRACT_CASES=$(or $(CASES),10000) DIFFEDIT_CONTRACT_SEED=$(or $(SEED),0) \

@@ -60,7 +60,7 @@ def test_a_run_ends_in_one_json_line_which_json_writes_as_well(
 
 
 def test_overhead_is_within_its_bounds_and_grows_with_rows() -> None:
-    """Three times the bounds, so that a busy machine passes and an extra copy does not."""
+    """Three times the bounds: a slow processor passes, an extra copy does not."""
     result = overhead.overhead(turns=60, repeats=3)
     row, call = result.find("a row"), result.find("a call")
     assert row.value is not None and 0 < row.value < 3 * overhead.BOUND_ROW
