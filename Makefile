@@ -7,7 +7,7 @@
 #            index gives the CUDA build of PyTorch (several GB) to machines without a GPU as well;
 #            pytorch.org, "Get started", names the index with the small CPU build.
 # PY         an interpreter that has every package already; `setup` is then skipped
-# WORKERS    how many processes run the quick tests                    (default: one per processor)
+# WORKERS    how many processes run the tests                          (default: one per processor)
 # ARGS       more options for `edit`, `engines`, `train-*`, `quality`, `test`, `audit` and `bench`
 
 SHELL := /bin/bash

@@ -154,5 +154,5 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
         return dict(header)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
         raise damaged from None

@@ -197,7 +197,7 @@ class Manifest:
                 f"{folder} has no engines ({MANIFEST_NAME} is missing); "
                 f"build them with: diffedit-trt build MODEL --out {folder}"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise EngineMismatch(f"{path} cannot be read ({error}); build again.") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise EngineMismatch(_other_schema(path, data))

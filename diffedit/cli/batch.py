@@ -140,7 +140,7 @@ def read_lines(name: str) -> list[Line]:
         if line.strip():
             try:
                 fields = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):  # RecursionError: nested too deep
                 fields = None
             lines.append(Line(number, fields if isinstance(fields, dict) else None, folder))
     if not lines:

@@ -71,7 +71,7 @@ def read_record(path: Path) -> EditRecord:
         )
     try:
         return _parse(json.loads(text))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise InvalidRequest(
             f"The parameters in {path} are damaged; pass an unmodified PNG that `edit` wrote."
         ) from None

@@ -29,7 +29,7 @@ def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
         data = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: {otherwise}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): {otherwise}.") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object: {otherwise}.")

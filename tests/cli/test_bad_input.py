@@ -175,6 +175,10 @@ def _truncate(folder: Path) -> None:
 
 MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no checkpoint": (lambda f: (f / "model_index.json").unlink(), "not a diffusers checkpoint"),
+    "nested too deep": (
+        lambda f: (f / "model_index.json").write_text("[" * 100_000),
+        "cannot be read",
+    ),
     "pickle": (_pickle, "pickle weights"),
     "missing part": (lambda f: shutil.rmtree(f / "vae"), "checkpoint's vae is missing"),
     "another architecture": (

@@ -85,6 +85,7 @@ def test_a_failed_line_does_not_stop_the_others(work: Path, edits: Path, cli: Cl
     bad: list[tuple[dict[str, Any] | str, str]] = [
         ("{not json", "is not a JSON object"),
         ("[1]", "is not a JSON object"),
+        ("[" * 100_000, "is not a JSON object"),
         (EDIT, "has no out"),
         ({"prompt": "x", "out": "o.png"}, "has no image"),
         (EDIT | {"out": "a.png", "prompt": " "}, "prompt is blank"),

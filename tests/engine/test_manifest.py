@@ -79,3 +79,9 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, change: object, word
     with pytest.raises(EngineMismatch, match=words) as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value) and "build again" in str(caught.value)
+
+
+def test_a_manifest_that_is_nested_too_deep_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(EngineMismatch, match="build again"):
+        Manifest.load(tmp_path)

@@ -75,9 +75,10 @@ def test_damaged_records_are_refused(values: Any, tmp_path: Path) -> None:
         read_record(path)
 
 
-def test_text_that_is_not_json_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"parameters": ', "[" * 100_000])
+def test_text_that_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidRequest, match="are damaged"):
-        read_record(write_png(tmp_path / "a.png", '{"parameters": '))
+        read_record(write_png(tmp_path / "a.png", text))
 
 
 def test_files_without_a_record_are_refused(tmp_path: Path) -> None:
