@@ -103,7 +103,7 @@ class Check:
         batch: rows in the call.
         status: "passed"; "too imprecise" (or not finite); "failed" (the runtime raised an error);
             "not run".
-        max_abs, relative: the largest absolute error, and ||got - want|| / ||want||.
+        max_abs, relative: the largest absolute error, and ||output - reference|| / ||reference||.
         reason: why it did not pass; empty if it did.
     """
 

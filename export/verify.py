@@ -81,9 +81,10 @@ def check_torch(
 def check_entry(
     folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Outputs, report: Report
 ) -> tuple[Check, ...]:
-    """Check every profile of `entry`, whose files are in `folder`, against `want`.
+    """Compare every profile of `entry` with the outputs `want` of PyTorch in fp32.
 
-    Writes a manifest of this entry alone into `folder`, which should be a temporary one.
+    `folder` contains the entry's files. It should be temporary, since a manifest of this entry
+    alone is written into it.
 
     A profile that cannot run here (no such backend, no kernel for bf16, too little memory) is "not
     run"; one whose runtime raises an error "failed".

@@ -41,8 +41,8 @@ class Settings:
     """The options of a run.
 
     `steps` and `batch_sizes` are for (VAE, UNet); with `steps` the run is a smoke test and
-    `minutes` are not used. `start` is a checkpoint whose VAE is kept and whose text encoder and
-    UNet are trained further.
+    `minutes` are not used. `start` is a checkpoint: its VAE is kept, its text encoder and UNet
+    are trained further.
     """
 
     out: Path

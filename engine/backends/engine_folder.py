@@ -134,9 +134,9 @@ class EngineFolder:
             )
 
     def entry(self, net: str, shape: tuple[int, ...]) -> Entry:
-        """The entry for rows of `net` whose first input has `shape`, its spec pinned if asked.
+        """Return the entry of `net` for first inputs of `shape`, with pinned batch sizes if set.
 
-        Raises EngineMismatch, which says what the folder has and how to build the rest.
+        Raises EngineMismatch. Its message says what the folder has and how to build the rest.
         """
         for entry in self.entries:
             if entry.spec.kind == (net, tuple(shape)):

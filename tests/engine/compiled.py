@@ -65,7 +65,7 @@ def entry(
     data: str | None = None,
     **built_with: Any,
 ) -> Entry:
-    """An entry whose file lies in `folder`: `content`, or what is there already where None."""
+    """Write `content` into a file of `folder` (None: the file exists) and return its entry."""
     side = "x".join(map(str, net.inputs[0].shape))
     names = [f"{net.name}-{side}.{kind}"]
     if content is not None:

@@ -1,7 +1,8 @@
 """One suite over every backend: what `engine.backends.Backend` and `Networks` promise.
 
-Each network of each backend is asked for every batch size. Tolerances are relative errors of a
-whole output, ||got - want|| / ||want||; random weights, so they are wider than a trained model's.
+Each network of each backend runs at every batch size. A tolerance is the relative error of a whole
+output, ||output - reference|| / ||reference||. It is wider than for a trained model, since the
+weights are random.
 """
 
 from __future__ import annotations

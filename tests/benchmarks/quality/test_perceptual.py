@@ -113,7 +113,7 @@ def alexnet() -> nn.Sequential:
 
 @pytest.fixture
 def torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
-    """A stand-in with a random AlexNet whose weights are at hand; returns the network."""
+    """Install a fake torchvision that has an AlexNet with random weights; return the network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = alexnet()
