@@ -2,6 +2,6 @@
 
 import os
 
-# The networks here are tiny and the processors are shared by parallel workers. Threads of OpenMP that
-# wait by spinning then cost ten times the test's own time.
+# The networks here are tiny and parallel workers share the processors. OpenMP threads that wait by
+# spinning cost ten times the test's own time there.
 os.environ["OMP_WAIT_POLICY"] = "passive"
