@@ -529,7 +529,7 @@ def test_server_error_is_shown(visit: OpenPage, fast: str) -> None:
     upload(page, scene_image())
     fill_prompts(page, after="poison")
     click(page, "Find the mask")
-    expect(page.locator("#notice")).to_contain_text("gave NaN or infinite values")
+    expect(page.locator("#notice")).to_contain_text("returned NaN or infinite values")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
     visited.expect_failed_request(422)
     fill_prompts(page)
