@@ -179,7 +179,7 @@ def estimate_mask(
     t = timestep_tensors(schedule, x0.device)[m]
     noisy = schedule.noise(x0, noise.draw(request.num_maps_per_mask), m).unbind(0)
     out = yield [Row(inputs.networks.denoiser, (x, t, c)) for x in noisy for c in pair]
-    predicted = [schedule.eps(p, noisy[k // 2], m) for k, p in enumerate(out)]
+    predicted = [schedule.split(p, noisy[k // 2], m)[1] for k, p in enumerate(out)]
     difference = masks.difference_map(predicted[1::2], predicted[0::2])
     return masks.heatmap(difference, inputs.region, request.mask_thresholding_ratio)
 
@@ -203,7 +203,7 @@ def nothing_to_edit(
 
 
 def invert(inputs: EditInputs, trajectory: Trajectory, empty: Tensor, plan: EditPlan) -> Flow[None]:
-    """Step 2, section 3.2 "encoding": DDIM upwards from x_0, unconditional, without guidance.
+    """Step 2, section 3.2 "encoding": steps upwards from x_0, unconditional, without guidance.
 
     Level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses on its way back.
     Extends the trajectory until `trajectory[i]` = x_i, float32 [C, h, w], exists up to the plan's
@@ -217,8 +217,7 @@ def invert(inputs: EditInputs, trajectory: Trajectory, empty: Tensor, plan: Edit
         key: Hashable = (inputs.image_key, schedule, i)
         (out,) = yield [Row(inputs.networks.denoiser, (trajectory[i], times[i + 1], empty), key)]
         if len(trajectory) == i + 1:
-            eps = schedule.eps(out, trajectory[i], i)
-            trajectory.append(schedule.step(trajectory[i], eps, i, i + 1))
+            trajectory.append(schedule.step(out, trajectory[i], i, i + 1))
 
 
 def denoise(
@@ -229,7 +228,7 @@ def denoise(
     pair: tuple[Tensor, Tensor],
     plan: EditPlan,
 ) -> Flow[Tensor]:
-    """Step 3, section 3.2 "decoding with mask guidance": DDIM downwards under Q.
+    """Step 3, section 3.2 "decoding with mask guidance": steps downwards under Q.
 
     After every step the background is restored from the trajectory *at the same level*, so the
     result equals x_0 outside the mask. `pair` is the embeddings of the negative text and of Q.
@@ -240,12 +239,11 @@ def denoise(
     texts = pair if plan.guided else pair[1:]
     for i in range(plan.depth, 0, -1):
         out = yield [Row(inputs.networks.denoiser, (y, times[i], c)) for c in texts]
-        eps = [schedule.eps(p, y, i) for p in out]
-        e = eps[0] + g * (eps[1] - eps[0]) if plan.guided else eps[0]
+        prediction = out[0] + g * (out[1] - out[0]) if plan.guided else out[0]
+        clean, eps = schedule.split(prediction, y, i)
         if inputs.on_preview is not None:
-            clean = torch.where(mask, schedule.clean(y, e, i), background(0))
-            inputs.on_preview(clean, background(0))
-        y = torch.where(mask, schedule.step(y, e, i, i - 1), background(i - 1))
+            inputs.on_preview(torch.where(mask, clean, background(0)), background(0))
+        y = torch.where(mask, schedule.noise(clean, eps, i - 1), background(i - 1))
     return y
 
 

@@ -7,7 +7,6 @@ paper, one example at a time, in fp32. Every faster way is tested against it, en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
@@ -54,31 +53,33 @@ def edit(
     `ids` are "source", "target", "negative" and "empty", each int64 [1, 77]; `region` is bool
     [h, w], the latent cells that show the photograph; the modules are in fp32.
     """
-    abar, times = schedule.abar, schedule.timesteps
+    alpha, sigma, times = schedule.alphas, schedule.sigmas, schedule.timesteps
     text = {name: text_encoder(tokens)[0] for name, tokens in ids.items()}
     generator = torch.Generator("cpu").manual_seed(request.seed)
 
-    def eps(x: Tensor, i: int, t: int, c: Tensor) -> Tensor:
+    def predict(x: Tensor, i: int, t: float, c: Tensor) -> Tensor:
         """The noise in x at level i, predicted at timestep t under the text c."""
         out: Tensor = denoiser(x, torch.tensor([t]), c).sample
         if schedule.prediction_type == "v_prediction":
-            return sqrt(abar[i]) * out + sqrt(1 - abar[i]) * x
+            return alpha[i] * out + sigma[i] * x
+        if schedule.prediction_type == "flow":
+            return x + (1 - sigma[i]) * out
         if schedule.prediction_type == "sample":
-            i = i if abar[i] < 1 else i + 1
-            return (x - sqrt(abar[i]) * out) / sqrt(1 - abar[i])
+            i = i if sigma[i] > 0 else i + 1
+            return (x - alpha[i] * out) / sigma[i]
         return out
 
-    def ddim(x: Tensor, e: Tensor, i: int, j: int) -> Tensor:
-        predicted_x0 = (x - sqrt(1 - abar[i]) * e) / sqrt(abar[i])
-        return sqrt(abar[j]) * predicted_x0 + sqrt(1 - abar[j]) * e
+    def step(x: Tensor, eps: Tensor, i: int, j: int) -> Tensor:
+        predicted_x0 = (x - sigma[i] * eps) / alpha[i]
+        return alpha[j] * predicted_x0 + sigma[j] * eps
 
     # Step 1: where do the two texts disagree?
     x0 = vae.encode(image).latent_dist.mode() * vae.config.scaling_factor
     m = max(1, round(schedule.steps * request.mask_encode_strength))
     differences = []
     for z in torch.randn((request.num_maps_per_mask, *x0.shape[1:]), generator=generator):
-        x = sqrt(abar[m]) * x0 + sqrt(1 - abar[m]) * z
-        e_source, e_target = (eps(x, m, times[m], text[name]) for name in ("source", "target"))
+        x = alpha[m] * x0 + sigma[m] * z
+        e_source, e_target = (predict(x, m, times[m], text[name]) for name in ("source", "target"))
         differences.append((e_target - e_source).abs().mean((0, 1)))
     difference = torch.stack(differences).mean(0) * region
     clip = request.mask_thresholding_ratio * difference[region].mean()
@@ -89,14 +90,16 @@ def edit(
     d = max(1, round(schedule.steps * request.strength))
     trajectory = [x0]
     for i in range(d):
-        e = eps(trajectory[i], i, times[i + 1], text["empty"])
-        trajectory.append(ddim(trajectory[i], e, i, i + 1))
+        eps = predict(trajectory[i], i, times[i + 1], text["empty"])
+        trajectory.append(step(trajectory[i], eps, i, i + 1))
 
     # Step 3: decode under the mask
     y = trajectory[d]
     for i in range(d, 0, -1):
-        e_negative, e_target = (eps(y, i, times[i], text[name]) for name in ("negative", "target"))
-        e = e_negative + request.guidance_scale * (e_target - e_negative)
-        y = torch.where(mask, ddim(y, e, i, i - 1), trajectory[i - 1])
+        e_negative, e_target = (
+            predict(y, i, times[i], text[name]) for name in ("negative", "target")
+        )
+        eps = e_negative + request.guidance_scale * (e_target - e_negative)
+        y = torch.where(mask, step(y, eps, i, i - 1), trajectory[i - 1])
     decoded = vae.decode(y / vae.config.scaling_factor).sample
     return Reference(x0, heat, mask, trajectory, y, decoded)

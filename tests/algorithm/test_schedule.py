@@ -30,12 +30,28 @@ ZERO_SNR = {
     "set_alpha_to_one": True,
 }
 CONFIGS = {"sd15": SD15, "sd21": SD21, "zero-snr": ZERO_SNR}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+SD3 = {**FLOW, "shift": 3.0}
+FLUX = {
+    **FLOW,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
+ALL = CONFIGS | {"sample": {**SD15, "prediction_type": "sample"}, "flow": SD3, "flux": FLUX}
 
 
 def oracle(config: dict[str, Any], steps: int) -> DDIMScheduler:
     scheduler = DDIMScheduler(**config, clip_sample=False)
     scheduler.set_timesteps(steps)
     return scheduler
+
+
+def abar(schedule: Schedule) -> torch.Tensor:
+    return torch.tensor(schedule.alphas, dtype=torch.float64).square().float()
 
 
 def latent(seed: int = 0) -> torch.Tensor:
@@ -46,7 +62,7 @@ def test_the_grid_of_stable_diffusion_is_the_published_one() -> None:
     schedule = Schedule.from_config(SD15, 50)
     assert schedule.timesteps[1:4] == (1, 21, 41)
     assert schedule.timesteps[25] == 481 and schedule.timesteps[50] == 981
-    assert schedule.abar[25] == pytest.approx(0.3023, abs=1e-4)
+    assert schedule.alphas[25] ** 2 == pytest.approx(0.3023, abs=1e-4)
     assert schedule.steps == 50 and schedule.level(0.5) == 25 and schedule.level(0.8) == 40
 
 
@@ -55,9 +71,9 @@ def test_the_grid_of_stable_diffusion_is_the_published_one() -> None:
 def test_the_table_equals_diffusers(name: str, steps: int) -> None:
     schedule, scheduler = Schedule.from_config(CONFIGS[name], steps), oracle(CONFIGS[name], steps)
     assert list(schedule.timesteps[1:]) == sorted(scheduler.timesteps.tolist())
-    theirs = scheduler.alphas_cumprod[list(schedule.timesteps[1:])]
-    torch.testing.assert_close(torch.tensor(schedule.abar[1:]), theirs, atol=1e-6, rtol=0)
-    assert schedule.abar[0] == pytest.approx(float(scheduler.final_alpha_cumprod), abs=1e-6)
+    theirs = scheduler.alphas_cumprod[torch.tensor(schedule.timesteps[1:]).long()]
+    torch.testing.assert_close(abar(schedule)[1:], theirs, atol=1e-6, rtol=0)
+    assert abar(schedule)[0] == pytest.approx(float(scheduler.final_alpha_cumprod), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -65,11 +81,9 @@ def test_decoding_steps_equal_diffusers(name: str) -> None:
     schedule, scheduler = Schedule.from_config(CONFIGS[name], 10), oracle(CONFIGS[name], 10)
     for i in range(10, 0, -1):
         x, out = latent(i), latent(100 + i)
-        theirs = scheduler.step(out, schedule.timesteps[i], x).prev_sample
-        ours = schedule.step(x, schedule.eps(out, x, i), i, i - 1)
-        # at zero terminal SNR eps no longer determines x_0; float32 keeps 1e-3 of it there
-        near = 2e-3 if schedule.abar[i] == SMALLEST_ABAR else 2e-6
-        torch.testing.assert_close(ours, theirs, atol=near, rtol=near)
+        theirs = scheduler.step(out, int(schedule.timesteps[i]), x).prev_sample
+        ours = schedule.step(out, x, i, i - 1)
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd21"])
@@ -79,53 +93,52 @@ def test_encoding_steps_equal_diffusers(name: str) -> None:
     inverse.set_timesteps(10)
     for i in range(10):
         x, out = latent(i), latent(100 + i)
-        theirs = inverse.step(out, schedule.timesteps[i + 1], x).prev_sample
-        ours = schedule.step(x, schedule.eps(out, x, i), i, i + 1)
+        theirs = inverse.step(out, int(schedule.timesteps[i + 1]), x).prev_sample
+        ours = schedule.step(out, x, i, i + 1)
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-6)
 
 
 @given(
-    name=st.sampled_from(["sd15", "sd21"]),
-    steps=st.integers(1, 60),
+    name=st.sampled_from([*CONFIGS, "sample", "flow", "flux"]),
+    steps=st.integers(1, 40),
     where=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_a_step_there_and_back_is_nothing(
+def test_every_prediction_gives_back_what_was_mixed(
     name: str, steps: int, where: tuple[float, float]
 ) -> None:
-    schedule = Schedule.from_config(CONFIGS[name], steps)
-    i, j = (round(w * steps) for w in where)
-    x, eps = latent(1), latent(2)
-    there = schedule.step(x, eps, i, j)
-    torch.testing.assert_close(schedule.step(there, eps, j, i), x, atol=2e-4, rtol=1e-4)
-
-
-@given(steps=st.integers(1, 50), level=st.floats(0, 1))
-def test_noise_and_prediction_types_agree(steps: int, level: float) -> None:
-    """The eps that was mixed in is the eps every prediction type gives back."""
-    x0, eps = latent(3), latent(4)
-    for kind in ("epsilon", "v_prediction", "sample"):
-        schedule = Schedule.from_config({**SD15, "prediction_type": kind}, steps)
-        i = max(1, round(level * steps))
-        x, sigma, root = schedule.noise(x0, eps, i), schedule.sigma(i), schedule.abar[i] ** 0.5
-        raw = {"epsilon": eps, "v_prediction": root * eps - sigma * x0, "sample": x0}[kind]
-        torch.testing.assert_close(schedule.eps(raw, x, i), eps, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(
-            schedule.step(x, eps, i, 0), schedule.noise(x0, eps, 0), atol=2e-4, rtol=1e-4
-        )
+    """Split a noisy latent with the true prediction: its x_0 and eps, and a step anywhere."""
+    schedule = Schedule.from_config(ALL[name], steps, image_tokens=1024)
+    i, j = max(1, round(where[0] * steps)), round(where[1] * steps)
+    x0, eps, alpha, sigma = latent(3), latent(4), schedule.alphas[i], schedule.sigmas[i]
+    raw = {
+        "epsilon": eps,
+        "v_prediction": alpha * eps - sigma * x0,
+        "sample": x0,
+        "flow": eps - x0,
+    }[schedule.prediction_type]
+    x = schedule.noise(x0, eps, i)
+    near = {"atol": 1e-4, "rtol": 1e-4}
+    found_x0, found_eps = schedule.split(raw, x, i)
+    torch.testing.assert_close(found_eps, eps, **near)
+    torch.testing.assert_close(found_x0, x0, **near)
+    torch.testing.assert_close(schedule.step(raw, x, i, j), schedule.noise(x0, eps, j), **near)
 
 
 def test_a_sample_prediction_is_defined_at_the_clean_level() -> None:
     config = {**SD15, "prediction_type": "sample", "set_alpha_to_one": True}
     schedule = Schedule.from_config(config, 10)
-    assert schedule.sigma(0) == 0
-    assert schedule.eps(latent(0), latent(1), 0).isfinite().all()
+    assert schedule.sigmas[0] == 0
+    x0, eps = schedule.split(latent(0), latent(1), 0)
+    assert torch.equal(x0, latent(1)) and eps.isfinite().all()
 
 
-def test_a_table_goes_down_and_a_zero_snr_one_ends_above_zero() -> None:
-    for config in CONFIGS.values():
-        abar = Schedule.from_config(config, 50).abar
-        assert all(a > b for a, b in itertools.pairwise(abar))
-    assert Schedule.from_config(ZERO_SNR, 50).abar[-1] == SMALLEST_ABAR
+def test_alphas_go_down_and_only_epsilon_needs_something_of_x0_at_the_end() -> None:
+    for config in ALL.values():
+        alphas = Schedule.from_config(config, 50).alphas
+        assert all(a > b for a, b in itertools.pairwise(alphas))
+    assert Schedule.from_config(ZERO_SNR, 50).alphas[-1] == 0
+    epsilon = Schedule.from_config({**ZERO_SNR, "prediction_type": "epsilon"}, 50)
+    assert epsilon.alphas[-1] == SMALLEST_ABAR**0.5
 
 
 def test_levels_are_rounded_and_never_clean() -> None:
@@ -153,8 +166,8 @@ def test_other_beta_schedules_equal_diffusers(name: str) -> None:
     config = {"beta_schedule": name, "timestep_spacing": "linspace", "num_train_timesteps": 1000}
     schedule, scheduler = Schedule.from_config(config, 20), oracle(config, 20)
     assert list(schedule.timesteps[1:]) == sorted(scheduler.timesteps.tolist())
-    theirs = scheduler.alphas_cumprod[list(schedule.timesteps[1:])]
-    torch.testing.assert_close(torch.tensor(schedule.abar[1:]), theirs, atol=1e-6, rtol=0)
+    theirs = scheduler.alphas_cumprod[torch.tensor(schedule.timesteps[1:]).long()]
+    torch.testing.assert_close(abar(schedule)[1:], theirs, atol=1e-6, rtol=0)
 
 
 def test_timesteps_move_to_a_device_once() -> None:
