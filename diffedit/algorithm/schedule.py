@@ -1,9 +1,9 @@
 """The noise schedule: one immutable table, and pure functions over it.
 
-Every latent diffusion family is x_i = alpha_i x_0 + sigma_i eps. For diffusion (the paper's section
-3.1) alpha = sqrt(abar) and sigma = sqrt(1 - abar); for rectified flow alpha = 1 - sigma. A *level* i
-indexes the grid of N + 1 points: 0 is the clean latent, i the i-th noisier point. All stages of an
-edit share one grid. Networks, prompts and masks are not known here.
+In every latent diffusion family x_i = alpha_i x_0 + sigma_i eps. For diffusion (the paper's section
+3.1) alpha = sqrt(abar) and sigma = sqrt(1 - abar); for rectified flow alpha = 1 - sigma. A *level*
+i indexes the grid of N + 1 points: 0 is the clean latent, i the i-th noisier point. All stages of
+an edit share one grid. Networks, prompts and masks are not known here.
 """
 
 from __future__ import annotations

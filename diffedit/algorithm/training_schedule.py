@@ -1,7 +1,7 @@
 """How noise levels and timesteps follow from a checkpoint's `scheduler_config.json`.
 
 Two kinds of training schedule are read: variance-preserving diffusion (a table of abar by training
-timestep) and rectified flow (sigma between 0 and 1). Pure functions, without tensors in the results.
+timestep) and rectified flow (sigma between 0 and 1). Pure functions that return numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Schedules of rectified flow and of distilled checkpoints, with diffusers' schedulers as oracle."""
+"""Schedules of rectified flow and of distilled checkpoints equal those of diffusers."""
 
 from __future__ import annotations
 

@@ -117,11 +117,12 @@ def test_every_prediction_gives_back_what_was_mixed(
         "flow": eps - x0,
     }[schedule.prediction_type]
     x = schedule.noise(x0, eps, i)
-    near = {"atol": 1e-4, "rtol": 1e-4}
     found_x0, found_eps = schedule.split(raw, x, i)
-    torch.testing.assert_close(found_eps, eps, **near)
-    torch.testing.assert_close(found_x0, x0, **near)
-    torch.testing.assert_close(schedule.step(raw, x, i, j), schedule.noise(x0, eps, j), **near)
+    torch.testing.assert_close(found_eps, eps, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found_x0, x0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        schedule.step(raw, x, i, j), schedule.noise(x0, eps, j), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_sample_prediction_is_defined_at_the_clean_level() -> None:
