@@ -56,6 +56,7 @@ PURE = (
     "diffedit.algorithm.mask",
     "diffedit.algorithm.plan",
     "diffedit.algorithm.schedule",
+    "diffedit.algorithm.training_schedule",
 )
 DESCRIPTIONS = (
     "engine.models",
