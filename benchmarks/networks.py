@@ -105,6 +105,7 @@ class CountingNetworks:
         self._networks, self._keep_open = networks, keep_open
         self.name, self.sizes = networks.name, networks.sizes
         self.device: torch.device = networks.device
+        self.queue = networks.queue
         self.calls: defaultdict[str, list[int]] = defaultdict(list)
 
     def find(self, net: str, shape: tuple[int, ...]) -> Backend:

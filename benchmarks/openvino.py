@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends import DeviceQueue, HostQueue
 from engine.backends.engine_folder import EngineFolder
 from engine.errors import DiffEditError
 from engine.netspec import NetSpec, Size
@@ -23,6 +24,7 @@ class OpenVinoNetworks:
     name = "openvino"
     sizes: tuple[Size, ...] | None = None
     device = torch.device("cpu")
+    queue: DeviceQueue = HostQueue()
 
     def __init__(self, folder: Path) -> None:
         """Raises DiffEditError where OpenVINO is not installed."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.backends import DeviceQueue, HostQueue
 from engine.errors import EngineMismatch
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,26 @@ class ExecutionStream:
                 yield
         finally:
             caller.wait_stream(self.stream)
+
+
+class CudaQueue:
+    """The work on a GPU, as the current stream orders it. An `engine.backends.DeviceQueue`."""
+
+    in_flight = 2
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def record(self) -> torch.cuda.Event:
+        """An event on the current stream. Waiting for it lets the processor sleep."""
+        event = torch.cuda.Event(blocking=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def device_queue(device: torch.device) -> DeviceQueue:
+    """The queue of networks on `device`."""
+    return CudaQueue(device) if device.type == "cuda" else HostQueue()
 
 
 def capture(

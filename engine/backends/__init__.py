@@ -1,6 +1,7 @@
 """Backends: one protocol, four implementations. Each imports its runtime package when opened.
 
-A `Backend` runs one network at one size. A `Networks` finds the backend for a kind of row.
+A `Backend` runs one network at one size. A `Networks` finds the backend for a kind of row. Its
+`DeviceQueue` says when the device has finished what was launched.
 """
 
 from __future__ import annotations
@@ -29,17 +30,61 @@ class Backend(Protocol):
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]: ...
 
 
+class Event(Protocol):
+    """A point in the work of a device; `torch.cuda.Event` is one."""
+
+    def query(self) -> bool:
+        """Whether the device has reached it. Raises the device's error if the work failed."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has reached it. Raises as `query` does."""
+        ...
+
+
+class DeviceQueue(Protocol):
+    """The work that was launched on a device, in order.
+
+    Attributes:
+        in_flight: how many calls may be launched and not finished: 2 on a GPU, one that runs and
+            one behind it. More would run ahead of requests that arrive later.
+    """
+
+    in_flight: int
+
+    def record(self) -> Event:
+        """An event that is reached when all work launched so far is finished."""
+        ...
+
+
+class HostQueue:
+    """The queue of networks that run on the calling thread: a call that returned is finished."""
+
+    in_flight = 1
+
+    def record(self) -> Event:
+        return self
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        return None
+
+
 class Networks(Protocol):
     """Every network of one checkpoint on one backend.
 
     Attributes:
         name: "torch", "onnxruntime", "tensorrt" or "fake".
         device: the device of rows and answers.
+        queue: the work launched on `device`.
         sizes: the picture sizes it was compiled for; None if any multiple of the VAE factor runs.
     """
 
     name: str
     device: torch.device
+    queue: DeviceQueue
     sizes: tuple[Size, ...] | None
 
     def find(self, net: str, shape: tuple[int, ...]) -> Backend:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from engine.backends import DeviceQueue, HostQueue
 from engine.errors import EngineMismatch
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Role, Size, batch_sizes_for
@@ -62,6 +63,7 @@ class FakeNetworks:
         fault: Fault | None = None,
     ) -> None:
         self.device = torch.device("cpu")
+        self.queue: DeviceQueue = HostQueue()
         self.backends: dict[tuple[str, tuple[int, ...]], FakeBackend] = {}
         self._family = _family(factor)
         self._batch_sizes = denoiser_batch_sizes

@@ -22,7 +22,7 @@ from engine.backends.onnxruntime.session import (
     load_session,
     session_options,
 )
-from engine.cuda import ExecutionStream, numbered
+from engine.cuda import ExecutionStream, device_queue, numbered
 from engine.dtypes import TORCH_DTYPES
 from engine.manifest import Entry
 from engine.netspec import NetSpec, Size
@@ -38,6 +38,7 @@ class OnnxNetworks:
 
     def __init__(self, ort: Any, folder: EngineFolder, device: torch.device) -> None:
         self.device = device
+        self.queue = device_queue(device)
         self.folder = folder
         self.sizes: tuple[Size, ...] | None = folder.sizes
         self._ort = ort

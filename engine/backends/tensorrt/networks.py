@@ -23,7 +23,7 @@ from engine.backends.tensorrt.product import choose_product
 from engine.backends.tensorrt.profile import Profile, SharedResources
 from engine.backends.tensorrt.runtime import deserialize, get_runtime
 from engine.backends.tensorrt.runtime_cache import RuntimeCacheFile
-from engine.cuda import ExecutionStream, cuda_device
+from engine.cuda import ExecutionStream, cuda_device, device_queue
 from engine.errors import EngineMismatch
 from engine.manifest import Entry
 from engine.netspec import NetSpec, Size
@@ -44,6 +44,7 @@ class TensorRTNetworks:
         cuda_graphs: bool,
     ) -> None:
         self.device = device
+        self.queue = device_queue(device)
         self.folder = folder
         self.machine = machine
         self.sizes: tuple[Size, ...] | None = fitting(folder, machine).sizes

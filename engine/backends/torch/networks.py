@@ -17,6 +17,7 @@ from engine.backends.torch.graphs import GraphedCall, GraphPool
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
 from engine.checkpoint import Checkpoint
+from engine.cuda import device_queue
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
 from engine.loader import load_module
@@ -99,6 +100,7 @@ class TorchNetworks:
         self.checkpoint = checkpoint
         self.modules = modules
         self.device = device
+        self.queue = device_queue(device)
         self.precision = precision
         graphs = cuda_graphs and device.type == "cuda"
         self._pool = GraphPool(device) if graphs else None
