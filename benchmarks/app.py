@@ -20,6 +20,7 @@ from benchmarks.compare import compare
 from benchmarks.kernels import kernels
 from benchmarks.ladder import ladder
 from benchmarks.latency import latency
+from benchmarks.machine import source
 from benchmarks.overhead import overhead
 from benchmarks.profile import profile
 from benchmarks.quality import quality
@@ -52,11 +53,19 @@ of json. Examples:
 )
 
 
+def before_measuring(path: Path | None) -> None:
+    """Note the commit, and refuse a published result of uncommitted changes before it is made."""
+    commit, dirty = source()
+    if path is not None:
+        schema.check_publishable(path, schema.Machine("", commit=commit, dirty=dirty))
+
+
 def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
     """The benchmark as a command: with `--json`, and its result printed."""
 
     @functools.wraps(benchmark)
     def command(*, json: Path | None, **chosen: Any) -> None:
+        before_measuring(json)
         found = benchmark(**chosen)
         results = found if isinstance(found, list) else [found]
         if benchmark not in (quality, suite):  # which print each part as soon as they have it

@@ -1,5 +1,7 @@
-"""The comparison: diffusers' `StableDiffusionDiffEditPipeline`, called as its guide calls it.
+"""The comparison: diffusers' `StableDiffusionDiffEditPipeline` at the defaults of its three calls.
 
+Its guide also passes the source text as the negative prompt of the last call
+(`EditOptions.negative_source`); the example in the pipeline's docstring does not.
 `tuned` adds what its public interface allows: channels_last, inversion without text or guidance,
 and one VAE encode by passing latents instead of the picture.
 """
@@ -25,6 +27,7 @@ class EditOptions:
     Attributes:
         invert_prompt: the text of the inversion; None for the source text.
         invert_guidance: its guidance scale.
+        negative_source: guide away from the source text, as diffusers' guide does.
     """
 
     steps: int = 50
@@ -33,6 +36,7 @@ class EditOptions:
     maps: int = 10
     invert_prompt: str | None = None
     invert_guidance: float = 7.5
+    negative_source: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ class DiffusersBaseline:
             ).latents
             result = self._pipe(
                 prompt=prompt,
+                negative_prompt=source if options.negative_source else None,
                 mask_image=mask,
                 image_latents=latents,
                 generator=self._generator(seed),

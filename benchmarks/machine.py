@@ -1,8 +1,13 @@
-"""The machine of a measurement: device, driver, versions, commit."""
+"""The machine of a measurement: device, driver, versions, commit.
+
+A tree without git's data, e.g. a copy on another machine, names its commit in the environment:
+`DIFFEDIT_COMMIT=$(git describe --always --dirty)`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -20,11 +25,14 @@ PACKAGES = (
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 NVIDIA = "driver_version clocks.sm clocks.mem clocks.max.sm power.draw power.limit pstate".split()
 
+NO_SOURCE = ("benchmarks/results", "docs", "*.md")
+"""Files that cannot change a figure."""
+
 
 def machine() -> Machine:
     """This machine, as far as it can be described."""
     cuda = torch.cuda.is_available()
-    commit = _output(["git", "describe", "--always", "--dirty"])
+    commit, dirty = source()
     return Machine(
         device=device_name(),
         gpu=torch.cuda.get_device_name() if cuda else None,
@@ -38,9 +46,23 @@ def machine() -> Machine:
         torch=torch.__version__,
         cuda=torch.version.cuda,
         versions=_versions(),
-        commit=commit.removesuffix("-dirty") or None,
-        dirty=commit.endswith("-dirty") if commit else None,
+        commit=commit,
+        dirty=dirty,
     )
+
+
+@functools.cache
+def source() -> tuple[str | None, bool | None]:
+    """The commit of this program, and whether its files differ from it; None where unknown.
+
+    Read once, when a benchmark starts. New files count as well; documents and results do not.
+    """
+    commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
+    if commit:
+        ignored = [f":(exclude,top){name}" for name in NO_SOURCE]
+        return commit, bool(_output(["git", "status", "--porcelain", "--", ":/", *ignored]))
+    given = os.environ.get("DIFFEDIT_COMMIT", "")
+    return (given.removesuffix("-dirty"), given.endswith("-dirty")) if given else (None, None)
 
 
 def device_name() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -20,10 +21,18 @@ from typing import Any
 from engine.errors import DiffEditError
 
 SCHEMA = 2
+COMMITTED = Path(__file__).parent / "results"
+"""The results that this repository publishes: of clean commits only."""
+UNCOMMITTED = COMMITTED / "uncommitted"
+"""Results of trees with uncommitted changes. Nobody can check out what they measured."""
 
 
 class ResultError(DiffEditError):
     """A result file cannot be read, written or compared; the message is one sentence."""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,11 @@ class Machine:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether the commit holds everything that was measured."""
+        return self.commit is not None and self.dirty is False
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,7 @@ class Result:
         settings: what must be equal for two results to be compared, e.g. steps and picture size.
         configuration: how it was computed, e.g. the backend; results may differ in it.
         model: None for benchmarks without a checkpoint.
+        date: when it was measured, in UTC, e.g. "2026-11-26T16:40:00+00:00".
     """
 
     benchmark: str
@@ -142,7 +157,7 @@ class Result:
     measurements: tuple[Measurement, ...] = ()
     checks: tuple[Check, ...] = ()
     not_run: tuple[NotRun, ...] = ()
-    date: str | None = None
+    date: str | None = field(default_factory=_now)
 
     def __post_init__(self) -> None:
         titles = [row.title for row in self.measurements]
@@ -168,7 +183,7 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
         """Read one result. Raises KeyError or TypeError where it is not of this schema."""
-        fields: dict[str, Any] = {**data, "machine": Machine(**data["machine"])}
+        fields: dict[str, Any] = {"date": None, **data, "machine": Machine(**data["machine"])}
         lists = {"measurements": Measurement, "checks": Check, "not_run": NotRun}
         for key, kind in lists.items():
             fields[key] = tuple(kind(**one) for one in data.get(key, ()))
@@ -211,7 +226,10 @@ def load(path: Path) -> list[Result]:
 
 
 def save(path: Path, results: Iterable[Result]) -> None:
-    """Write a file, whole or not at all. Raises ResultError where that fails."""
+    """Write a file, whole or not at all. Raises ResultError where that fails, and for a result of
+    uncommitted changes in the folder of published results."""
+    results = list(results)
+    check_publishable(path, *(result.machine for result in results))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +239,20 @@ def save(path: Path, results: Iterable[Result]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise ResultError(f"{path} cannot be written ({error.strerror or error}).") from None
+
+
+def check_publishable(path: Path, *machines: Machine) -> None:
+    """Raises ResultError if `path` publishes results and a tree was not clean."""
+    folder = path.resolve().parent
+    if COMMITTED not in (folder, *folder.parents) or UNCOMMITTED in (folder, *folder.parents):
+        return
+    for one in machines:
+        if not one.clean:
+            tree = f"{one.commit} with uncommitted changes" if one.commit else "an unknown commit"
+            raise ResultError(
+                f"{path} is among the published results, but this result is of {tree}; commit "
+                f"first, or write to another folder such as build/."
+            )
 
 
 def add(path: Path, result: Result) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from benchmarks import options, schema
 from benchmarks.ladder import ladder
 from benchmarks.latency import latency
-from benchmarks.machine import device_name, slug
+from benchmarks.machine import device_name, machine, slug
 from benchmarks.overhead import overhead
 from benchmarks.report import progress, table
 from benchmarks.roofline import roofline
@@ -36,7 +36,8 @@ SuiteSteps = Annotated[
 Into = Annotated[
     Path | None,
     options.option(
-        options.OUTPUT, "The result file. [default: benchmarks/results/DEVICE-DATE.json]"
+        options.OUTPUT,
+        "The result file. [default: benchmarks/results/DEVICE-DATE.json, of a clean commit only]",
     ),
 ]
 
@@ -55,6 +56,7 @@ def suite(
     """
     today = datetime.date.today().isoformat()
     path = into or Path("benchmarks/results") / f"{slug(device_name())}-{today}.json"
+    schema.check_publishable(path, machine())
     done: list[Result] = []
     for name in only:
         progress(f"suite: {name}")

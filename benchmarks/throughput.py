@@ -1,8 +1,8 @@
 """Many clients at once: edits a second, and how long each waits, against one client at a time.
 
-Closed: each client sends its next edit when it has received the last one (MLPerf's Offline for one
-client per slot). Open: edits arrive by a Poisson process at `load` times the rate of one client
-(MLPerf's Server). Unofficial. The edits differ in prompt, steps, strength and seed.
+Closed: each client sends its next edit when it has received the last one. Open: edits arrive by a
+Poisson process at `load` times the rate of one client. The edits differ in prompt, steps, strength
+and seed.
 """
 
 from __future__ import annotations

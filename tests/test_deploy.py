@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -115,16 +114,19 @@ def test_image_has_a_health_check(steps: list[tuple[str, str]]) -> None:
     compile(command[2], "HEALTHCHECK", "exec")
 
 
-def check_options(arguments: list[str]) -> None:
-    """Check that `diffedit-trt serve` has every option."""
-    pytest.importorskip("typer")
+def serve_options() -> set[str]:
+    """Every option of `diffedit-trt serve`."""
     import typer.main
 
     from diffedit.cli import app
 
     commands = cast(Any, typer.main.get_command(app)).commands
-    known = {name for option in commands["serve"].params for name in option.opts}
-    assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= known
+    return {name for option in commands["serve"].params for name in option.opts}
+
+
+def check_options(arguments: list[str]) -> None:
+    """Check that `diffedit-trt serve` has every option."""
+    assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= serve_options()
 
 
 # -- systemd --------------------------------------------------------------------------------------
@@ -287,30 +289,26 @@ def test_ray_serve_configuration_is_valid() -> None:
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[Any]:
-    """The samples that a server exports after one event of each sort."""
+def samples(tiny: Path) -> list[Any]:
+    """What /metrics of a server on fake networks has after an edit and one that fails."""
     pytest.importorskip("prometheus_client", reason="the server extra is not installed")
     pytest.importorskip("fastapi", reason="the server extra is not installed")
+    from fastapi.testclient import TestClient
     from prometheus_client.parser import text_string_to_metric_families
 
-    from diffedit.server.engine_host import EngineHost
-    from diffedit.server.metrics import Metrics
-    from diffedit.server.scheduler import Scheduler
-    from diffedit.server.settings import Settings
+    from demo.fake_server import open_fake
+    from diffedit.server import Settings, create_app
+    from tests.server.helpers import image_bytes, wait_until
 
-    def open_pipeline() -> Any:
-        raise AssertionError("no model is loaded here")
-
-    engine_host = EngineHost(open_pipeline, "model", Settings())
-    scheduler = Scheduler(engine_host, Settings())
-    metrics = Metrics(engine_host, scheduler)
-    batcher = SimpleNamespace(calls={"unet": 1}, rows={"unet": 1}, padded_rows=lambda net: 0)
-    engine_host._pipeline = cast(Any, SimpleNamespace(batcher=batcher))
-    metrics.observe_response("GET", "/metrics", 200, 0.1)
-    edit = SimpleNamespace(timings={"mask": 0.1})
-    metrics.observe_job(cast(Any, SimpleNamespace(edits=[edit], timings={"queue": 0.1})))
-    text = metrics.render().decode()
-    scheduler.runner.close()
+    app = create_app(lambda: open_fake(tiny, fault="nan"), "tiny", Settings())
+    with TestClient(app, base_url="http://localhost") as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, "the server is ready")
+        for prompt, status in (("a red ball", 200), ("poison", 422)):
+            form = {"prompt": prompt, "num_inference_steps": "2"}
+            files = {"image": image_bytes()}
+            response = client.post("/v1/images/edits", data=form, files=files)
+            assert response.status_code == status, response.text
+        text = client.get("/metrics").text
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
@@ -371,6 +369,7 @@ def error_codes() -> set[str]:
 
 def test_job_events_in_expressions_exist(samples: list[Any]) -> None:
     events = {s.labels["event"] for s in samples if s.name == "diffedit_jobs_total"}
+    assert "error numerical_error" in events
     errors = {f"error {code}" for code in error_codes()}
     values = label_values("event")
     assert {"refused", "accepted", *errors} <= values

@@ -14,19 +14,30 @@ from benchmarks.networks import DENOISER
 from benchmarks.options import option
 from benchmarks.quality.edit_set import SetRun
 from benchmarks.quality.scenes_run import PARTS, SceneRun
-from benchmarks.quality.settings import Fixed
+from benchmarks.quality.settings import DEMO, PAPER, Fixed
 from benchmarks.schema import Result
 from engine.checkpoint import Checkpoint
 
-CHOSEN = Fixed(steps=50, guidance=5.0, strength=0.9, ratio=4.0, noise=0.7)
-"""The fixed setting. It was the best on 40 development edits of guidance 4, 5 and 7.5, strength 0.8
-and 0.9, clip ratio 3 to 4 and noise 0.6 and 0.7; it is measured on other scenes."""
 SMALL = 200_000_000
 """Bytes of the denoiser's weights up to which one process a core is faster than one process."""
 
 SCENES, SET = "On the demo's scenes", "On an edit set of your own"
-Ratio = Annotated[float, option(options.WORK, "Clip ratio of the mask; the paper's: 3.")]
-Noise = Annotated[float, option(options.WORK, "Noise that masks are found at; the paper's: 0.5.")]
+
+
+def _fixed(text: str, name: str) -> Any:
+    """An option of `Fixed`, with its two defaults in the help."""
+    demo, paper = (f"{getattr(fixed, name):g}" for fixed in (DEMO, PAPER))
+    known = demo if demo == paper else f"{demo} on the scenes, {paper} with --edits"
+    return option(options.WORK, f"{text} [default: {known}]", show_default=False)
+
+
+Steps = Annotated[int | None, _fixed("N, the steps of the schedule.", "steps")]
+Guidance = Annotated[float | None, _fixed("Guidance scale.", "guidance")]
+Ratio = Annotated[float | None, _fixed("Clip ratio of the mask.", "ratio")]
+Noise = Annotated[float | None, _fixed("Noise that masks are found at.", "noise")]
+Strength = Annotated[
+    float | None, option(SCENES, f"Encoding ratio. [default: {DEMO.strength}]", show_default=False)
+]
 Out = Annotated[Path, option(options.OUTPUT, "Folder for tables, plots, sheets and parts.")]
 Resume = Annotated[
     bool, option(options.OUTPUT, "Keep the finished parts of an interrupted run.", "--resume")
@@ -51,10 +62,10 @@ Lpips = Annotated[str | None, option(SET, "LPIPS with this network: alex, vgg or
 
 def quality(
     model: options.Model = options.DEMO,
-    steps: options.Steps = CHOSEN.steps,
-    guidance: options.Guidance = CHOSEN.guidance,
-    ratio: Ratio = CHOSEN.ratio,
-    noise: Noise = CHOSEN.noise,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    ratio: Ratio = None,
+    noise: Noise = None,
     backend: options.Backend = "torch",
     engines: options.Engines = None,
     device: options.Device = None,
@@ -64,7 +75,7 @@ def quality(
     parts: Parts = ("table", "curves"),
     count: Count = 240,
     curve_steps: CurveSteps = 25,
-    strength: options.Strength = CHOSEN.strength,
+    strength: Strength = None,
     show: Show = (),
     workers: Workers = None,
     edits: Edits = None,
@@ -79,6 +90,7 @@ def quality(
 
     On the scenes, our pipeline, its ablations and diffusers' pipeline are compared; means have 95 %
     bootstrap intervals. The part `sweeps` runs on other scenes, for choosing settings.
+    The scenes run at the setting chosen for the demo's model, an edit set at the paper's.
 
     Examples:
     python -m benchmarks quality --parts table --count 40
@@ -86,7 +98,8 @@ def quality(
     python -m benchmarks quality --edits edits.jsonl --model CHECKPOINT --strengths 0.5,0.7,0.9
     """
     chosen = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
-    fixed = Fixed(steps, guidance, strength, ratio, noise)
+    given = {"steps": steps, "guidance": guidance, "ratio": ratio, "noise": noise}
+    fixed = Fixed.chosen(DEMO if edits is None else PAPER, strength=strength, **given)
     if edits is not None:
         return SetRun(
             model, chosen, edits, fixed, strengths, method, source, save, clip, lpips

@@ -131,8 +131,9 @@ class SetRun:
         )
 
     def _options(self, strength: float) -> dict[str, Any]:
-        """Options of `EditRequest`."""
-        return replace(self.fixed, strength=strength).options(self.method)
+        """Options of `EditRequest`, in place of those of a line; n and dilation are the paper's."""
+        masks = {"num_maps_per_mask": 10, "mask_dilation": 0}
+        return replace(self.fixed, strength=strength).options(self.method, **masks)
 
     def _measure(
         self,

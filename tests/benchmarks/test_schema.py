@@ -13,7 +13,7 @@ from benchmarks import machine, schema
 from benchmarks.compare import compare, compared
 from benchmarks.schema import Check, Machine, Measurement, Model, NotRun, Result, ResultError
 
-COMMITTED = sorted((Path(schema.__file__).parent / "results").glob("*.json"))
+COMMITTED = sorted(schema.COMMITTED.rglob("*.json"))
 
 
 def result(seconds: float = 1.0, *, device: str = "one", size: int = 7, **settings: Any) -> Result:
