@@ -38,7 +38,9 @@ class Configuration:
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         options["compile"] = self.compile
         if self.backend != "torch" or plain:
-            return open_backend(checkpoint, backend=self.backend, engines=self.engines, **options)
+            return open_backend(
+                checkpoint, _pair, backend=self.backend, engines=self.engines, **options
+            )
         networks = TorchNetworks.open(
             checkpoint, kernels=self.kernels, cuda_graphs=self.cuda_graphs, **options
         )
@@ -46,6 +48,10 @@ class Configuration:
             for part in (part.name for part in checkpoint.family.parts if part.convolutional):
                 networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return networks, "requested"
+
+
+def _pair(networks: Networks, reason: str) -> tuple[Networks, str]:
+    return networks, reason
 
 
 def open_pipeline(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,9 +17,12 @@ from engine.manifest import Manifest
 from engine.netspec import Precision
 from engine.products import PRODUCTS, TENSORRT_FORMATS
 
+T = TypeVar("T")
+
 
 def open_backend(
     checkpoint: Checkpoint,
+    ready: Callable[[Networks, str], T],
     *,
     backend: str = "auto",
     engines: Path | None = None,
@@ -25,8 +30,11 @@ def open_backend(
     dtype: Precision | None = None,
     compile: bool = False,
     pin_batch_size: int | None = None,
-) -> tuple[Networks, str]:
-    """Open a backend. Returns it, and one clause that says why it was chosen.
+) -> T:
+    """Open a backend, and return what `ready` makes of it.
+
+    `ready` takes the backend and one clause that says why it was chosen. If it raises
+    EngineMismatch, because engines do not run here, "auto" goes on with PyTorch.
 
     Raises InvalidRequest for unknown names, EngineMismatch for engines that do not fit.
     """
@@ -43,14 +51,14 @@ def open_backend(
         pin_batch_size=pin_batch_size,
     )
     if backend != "auto":
-        return opened(backend, engines), "requested"
+        return ready(opened(backend, engines), "requested")
     name, reason = fastest(engines, device)
     try:
-        return opened(name, engines), reason
+        return ready(opened(name, engines), reason)
     except EngineMismatch as error:
         if name == "torch":
             raise
-        return opened("torch", None), f"the engines do not fit: {error}"
+        return ready(opened("torch", None), f"the engines do not fit: {error}")
 
 
 def _open(

@@ -28,6 +28,7 @@ from engine.flow_handle import FlowHandle
 from engine.hub import find_checkpoint
 from engine.netspec import Precision, Size
 from engine.rows import Flow
+from engine.warm_up import Costs, run_warm_up
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class DiffEditPipeline:
         checkpoint: the model's folder, family and configs.
         networks: the backend in use; see `describe()`.
         batcher: the runtime, which runs the flows of all requests.
+        costs: how long network calls take; empty before `warm_up`.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class DiffEditPipeline:
         self.checkpoint = checkpoint
         self.networks = networks
         self.batcher = Batcher(networks)
+        self.costs: Costs = {}
         self._reason = reason
-        self._preprocessor = Preprocessor(
-            checkpoint, (size,) if size else networks.sizes, networks.device
-        )
+        sizes = (size,) if size else networks.sizes
+        self._sizes = sizes or ((checkpoint.family.native_size,) * 2,)
+        self._preprocessor = Preprocessor(checkpoint, sizes, networks.device)
         self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
 
     @classmethod
@@ -80,6 +83,7 @@ class DiffEditPipeline:
         size: Size | None = None,
         compile: bool = False,
         pin_batch_size: int | None = None,
+        warm: bool = False,
         revision: str | None = None,
         variant: str | None = None,
         cache_dir: str | Path | None = None,
@@ -100,6 +104,8 @@ class DiffEditPipeline:
                 which then take minutes. On a CPU this needs a C++ compiler.
             pin_batch_size: fix the batch size of every call, so that results do not depend on
                 other requests in the batch.
+            warm: also run every profile of every network, see `warm_up`. Engines that do not run
+                are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
             revision, variant, cache_dir, local_files_only: as in diffusers.
 
         Raises:
@@ -114,8 +120,9 @@ class DiffEditPipeline:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        networks, reason = open_backend(
+        return open_backend(
             checkpoint,
+            partial(cls._ready, checkpoint, size, warm),
             backend=backend,
             engines=Path(engines) if engines is not None else None,
             device=device,
@@ -123,8 +130,30 @@ class DiffEditPipeline:
             compile=compile,
             pin_batch_size=pin_batch_size,
         )
+
+    @classmethod
+    def _ready(
+        cls, checkpoint: Checkpoint, size: Size | None, warm: bool, networks: Networks, reason: str
+    ) -> DiffEditPipeline:
         log.info("backend %s: %s", networks.describe(), reason)
-        return cls(checkpoint, networks, size=size, reason=reason)
+        pipeline = cls(checkpoint, networks, size=size, reason=reason)
+        try:
+            if warm:
+                pipeline.warm_up()
+        except BaseException:
+            pipeline.close()
+            raise
+        return pipeline
+
+    def warm_up(self) -> Costs:
+        """Load every network, run every profile and measure the calls, at the pipeline's size, the
+        compiled sizes, or the model's native size. Takes seconds; see `engine.warm_up`.
+
+        Raises EngineMismatch if an engine cannot be loaded, or does not run on this machine.
+        """
+        self.batcher.start()
+        self.costs = run_warm_up(self.batcher, self.checkpoint.kinds(self._sizes))
+        return self.costs
 
     def describe(self) -> str:
         """One line: the backend in use, and why it was chosen."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.backends import Networks
+from engine.backends import Backend, Networks
 from engine.buffers import Answer, Buffers
 from engine.errors import Cancelled
 from engine.flow_handle import FlowHandle
@@ -124,6 +124,15 @@ class Batcher:
         return self._thread is not None and self._thread.is_alive() and not self._stopping
 
     # -- the engine thread ----------------------------------------------------------------------
+
+    def backend(self, kind: Kind) -> Backend:
+        """The backend for rows of a kind, loaded if it was not. Raises EngineMismatch."""
+        return self._buffers_of(kind).backend
+
+    def run_call(self, rows: Sequence[Row]) -> list[Answer]:
+        """Run rows of one kind in one call, past the queues; its error is raised. For a flow that
+        measures calls."""
+        return self._buffers_of(rows[0].kind).run(rows)
 
     def step(self) -> bool:
         """Start new flows, run one network call, and advance the flows it answers.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +129,15 @@ class Checkpoint:
             precision=precision,
             attention_scores=self.family.attention_scores(name, size),
         )
+
+    def kinds(self, sizes: Sequence[Size]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The kind of row (see `NetSpec.kind`) of every network at every size, the largest last."""
+        found = [
+            (network.name, self.family.tensors(network.name, size)[0][0].shape)
+            for size in sorted(sizes, key=lambda s: s[0] * s[1])
+            for network in self.family.networks
+        ]
+        return tuple(dict.fromkeys(found))
 
 
 def read_header(file: Path) -> dict[str, dict[str, Any]]:

@@ -47,3 +47,8 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters, or its type's name."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

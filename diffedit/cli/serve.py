@@ -143,7 +143,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
 def _open_pipeline(options: ModelOptions) -> Any:
     from diffedit import DiffEditPipeline
 
-    return DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
+    return DiffEditPipeline.from_pretrained(**options.pipeline_arguments(), warm=True)
 
 
 def served_name(model: str) -> str:

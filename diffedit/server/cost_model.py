@@ -1,12 +1,10 @@
 """Predicts how long an edit takes, from call times measured on this machine.
 
-The measurement is also the warm-up: a flow that runs every batch profile of every network. This
-module knows rows and seconds, not HTTP.
+The warm-up of the pipeline measures the calls. This module knows rows and seconds, not HTTP.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +18,7 @@ from diffedit.pipeline import DiffEditPipeline
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.server import previews
 from engine.models import NetworkNames
+from engine.netspec import Size
 from engine.rows import Flow, Row
 
 Calls = Mapping[str, Mapping[int, float]]
@@ -95,52 +94,29 @@ class CostModel:
 
 
 def measure(pipeline: DiffEditPipeline) -> CostModel:
-    """Run every profile once to warm it up and once to time it. Blocks for seconds to minutes."""
-    pipeline.batcher.start()
+    """The cost model and the preview map of the largest size. Warms the pipeline up if it is not.
+
+    Blocks for seconds to minutes.
+    """
+    costs = pipeline.costs or pipeline.warm_up()
     checkpoint = pipeline.checkpoint
-    sizes = pipeline.networks.sizes or ((checkpoint.family.native_size,) * 2,)
-    calls: Calls = {}
-    rgb_map = np.zeros((1, 3), np.float32)
-    for height, width in sorted(
-        sizes, key=lambda size: size[0] * size[1]
-    ):  # the largest size is measured last and used for the estimates
-        flow = _warm_up(pipeline, (height, width))
-        calls, rgb_map = pipeline.batcher.submit(flow).future.result()
+    # Ordered by size: the largest comes last and is used for the estimates.
+    calls = {net: profiles for (net, _), profiles in costs.items()}
+    (*_, size) = (size for (net, size) in costs if net == checkpoint.names.denoiser)
+    assert size is not None
+    rgb_map = pipeline.batcher.submit(_fit_preview(pipeline, size)).future.result()
     return CostModel(checkpoint.names, calls, rgb_map, checkpoint.scheduler_config)
 
 
-def _warm_up(
-    pipeline: DiffEditPipeline, size: tuple[int, int]
-) -> Flow[tuple[Calls, NDArray[np.float32]]]:
-    """Run every profile of every network at one image size. A flow, like an edit."""
-    device, family = pipeline.networks.device, pipeline.checkpoint.family
-    names = pipeline.checkpoint.names
-    (text_encoder,) = names.text_encoders
-    ids = torch.zeros(family.tokens, dtype=torch.int64, device=device)
-    images = _sample_images(size, family.factor).to(device)
-    (embedding,) = yield [Row(text_encoder, (ids,))]
-    (latent,) = yield [Row(names.image_encoder, (images[0],))]
-    timestep = torch.tensor(500.0, device=device)
-    rows = {
-        text_encoder: Row(text_encoder, (ids,)),
-        names.image_encoder: Row(names.image_encoder, (images[0],)),
-        names.denoiser: Row(names.denoiser, (latent, timestep, embedding)),
-        names.image_decoder: Row(names.image_decoder, (latent,)),
-    }
-    calls: dict[str, dict[int, float]] = {}
-    for net, row in rows.items():
-        profiles = pipeline.networks.find(*row.kind).spec.batch_sizes
-        for profile in profiles:
-            for _ in range(2):
-                began = time.perf_counter()
-                outputs = yield [row] * profile
-                outputs[-1].sum().item()  # synchronises with the device
-                calls.setdefault(net, {})[profile] = time.perf_counter() - began
+def _fit_preview(pipeline: DiffEditPipeline, size: Size) -> Flow[NDArray[np.float32]]:
+    """Encode sample images and fit the preview map to them. A flow, like an edit."""
+    network = pipeline.checkpoint.names.image_encoder
+    images = _sample_images(size, pipeline.checkpoint.family.factor)
     latents = []
-    for image in images:
-        (latent,) = yield [Row(names.image_encoder, (image,))]
+    for image in images.to(pipeline.networks.device):
+        (latent,) = yield [Row(network, (image,))]
         latents.append(latent.float().cpu().numpy())
-    return calls, previews.fit_rgb_map(np.stack(latents), images.cpu().numpy())
+    return previews.fit_rgb_map(np.stack(latents), images.numpy())
 
 
 def _sample_images(size: tuple[int, int], factor: int) -> torch.Tensor:

@@ -47,7 +47,7 @@ class Options(BaseModel):
         """Load the model."""
         other = {"model", "served_as", "replicas", "gpus_per_replica", "cpus_per_replica"}
         arguments = self.model_dump(exclude=other | {"settings"})
-        return DiffEditPipeline.from_pretrained(self.model, **arguments)
+        return DiffEditPipeline.from_pretrained(self.model, **arguments, warm=True)
 
     def scaling(self) -> Scaling:
         return Scaling.parse(self.replicas, gpus=self.gpus_per_replica, cpus=self.cpus_per_replica)

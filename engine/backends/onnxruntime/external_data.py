@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.backends.onnxruntime.session import first_line, package_error
-from engine.errors import EngineMismatch
+from engine.backends.onnxruntime.session import package_error
+from engine.errors import EngineMismatch, first_line
 
 
 def check_external_data(path: Path, files: Sequence[str]) -> None:

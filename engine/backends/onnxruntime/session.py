@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engine.backends.engine_folder import TensorInfo, check_tensors
-from engine.errors import EngineMismatch
+from engine.errors import EngineMismatch, first_line
 from engine.netspec import NetSpec
 from engine.products import PRODUCTS
 
@@ -143,8 +143,3 @@ def package_error(package: str, error: Exception) -> EngineMismatch:
         f"The onnxruntime backend needs the package {package} ({first_line(error)}); install it "
         f"with: {PRODUCTS['onnx'].pip_install}"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name."""
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

@@ -1,0 +1,146 @@
+"""Warm-up: load every network, run every profile, and measure how long its calls take.
+
+The calls go through the batcher's own input tensors, because CUDA graphs and bindings belong to
+their addresses. This module knows rows and seconds. It does not know pictures or requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.batcher import Batcher, Kind
+from engine.buffers import Answer
+from engine.dtypes import TORCH_DTYPES
+from engine.errors import Cancelled, DiffEditError, EngineMismatch, first_line, out_of_memory
+from engine.netspec import NetSpec, Size, TensorSpec, format_size
+from engine.rows import Flow, Row
+
+log = logging.getLogger(__name__)
+
+Costs = Mapping[tuple[str, Size | None], Mapping[int, float]]
+"""(network, picture size) -> rows in the call -> seconds. The size is None for text encoders."""
+
+RUNS_ON_GPU = 3
+"""The first call binds and warms up, the second captures a CUDA graph, the third is measured."""
+RUNS_ON_CPU = 2
+"""The first call warms up, the second is measured."""
+CPU_SECONDS = 10.0
+"""What the measured calls of one network may take together on a CPU. The smallest profile always
+runs; larger ones run while they are expected to fit. A call on a CPU takes time in proportion to
+its rows, so the other profiles need no measurement."""
+
+
+def run_warm_up(batcher: Batcher, kinds: Sequence[Kind]) -> Costs:
+    """Submit `warm_up` and wait for it. An interrupt (Ctrl-C) while waiting ends it.
+
+    Raises:
+        EngineMismatch: an engine cannot be loaded, or does not run on this machine.
+    """
+    stop = threading.Event()
+    try:
+        return batcher.submit(warm_up(batcher, kinds, stop.is_set)).future.result()
+    except DiffEditError:
+        raise
+    except Exception as error:
+        if batcher.networks.sizes is None:  # no engines, hence nothing to build again
+            raise
+        raise EngineMismatch(
+            f"The engines do not run on this machine ({first_line(error)}); build them again here, "
+            "or use backend='torch'."
+        ) from error
+    finally:
+        stop.set()
+
+
+def warm_up(batcher: Batcher, kinds: Sequence[Kind], stopped: Callable[[], bool]) -> Flow[Costs]:
+    """Load the networks of `kinds`, run their profiles and measure them. A flow, like an edit.
+
+    All networks are loaded before the first call, so that scratch memory that they share has its
+    final size when CUDA graphs are captured. A profile that does not fit into memory is left out,
+    with a warning, unless it is the smallest.
+
+    Args:
+        batcher: runs this flow.
+        kinds: the networks, each with the shape of its first input.
+        stopped: asked between calls; raises Cancelled if it is true.
+
+    Raises whatever a network raises while it is loaded or run.
+    """
+    yield []  # the flow starts on the engine thread, which owns the networks
+    specs = [batcher.backend(kind).spec for kind in kinds]
+    costs: dict[tuple[str, Size | None], Mapping[int, float]] = {}
+    for spec in specs:
+        costs[spec.name, spec.size] = _measure(batcher, spec, stopped)
+    return costs
+
+
+def _measure(batcher: Batcher, spec: NetSpec, stopped: Callable[[], bool]) -> dict[int, float]:
+    """Rows in the call -> seconds, for the profiles of one network."""
+    device = batcher.networks.device
+    row = Row(spec.name, tuple(_sample(tensor, device) for tensor in spec.inputs))
+    size = f" {format_size(spec.size)}" if spec.size else ""
+    seconds: dict[int, float] = {}
+    for batch in _profiles(spec, device):
+        if device.type == "cpu" and _expected(seconds, batch) > CPU_SECONDS:
+            log.info("warm-up: %s%s, %d rows and more: not run, too slow", spec.name, size, batch)
+            break
+        try:
+            *_, last = _timed(batcher, [row] * batch, stopped)
+        except Exception as error:
+            if not seconds or not out_of_memory(error):
+                raise
+            log.warning("%s%s with %d rows does not fit into memory", spec.name, size, batch)
+            break
+        seconds[batch] = last
+        log.info("warm-up: %s%s, %d rows: %.4f s", spec.name, size, batch, last)
+    return seconds
+
+
+def _timed(batcher: Batcher, rows: list[Row], stopped: Callable[[], bool]) -> Iterator[float]:
+    """Run the same call several times; yields the seconds of each."""
+    cuda = batcher.networks.device.type == "cuda"
+    for _ in range(RUNS_ON_GPU if cuda else RUNS_ON_CPU):
+        if stopped():
+            raise Cancelled("The warm-up was cancelled.")
+        began = time.perf_counter()
+        _synchronize(batcher.run_call(rows)[-1])
+        yield time.perf_counter() - began
+
+
+def _synchronize(answer: Answer) -> None:
+    """Wait until the device has computed an answer."""
+    tensor = answer if isinstance(answer, Tensor) else answer[0]
+    tensor.flatten()[0].item()
+
+
+def _profiles(spec: NetSpec, device: torch.device) -> tuple[int, ...]:
+    """The profiles to run. PyTorch on a CPU has one for every number of rows: powers of two and the
+    largest are enough there."""
+    sizes = spec.batch_sizes
+    every_number = sizes == tuple(range(1, spec.max_batch + 1))
+    if device.type != "cpu" or not every_number:
+        return sizes
+    return tuple(b for b in sizes if b & (b - 1) == 0 or b == spec.max_batch)
+
+
+def _expected(seconds: Mapping[int, float], batch: int) -> float:
+    """Seconds of all measured runs of a network, if a profile of `batch` rows is run next."""
+    if not seconds:
+        return 0.0
+    rows, last = max(seconds.items())
+    return RUNS_ON_CPU * (sum(seconds.values()) + last * batch / rows)
+
+
+def _sample(tensor: TensorSpec, device: torch.device) -> Tensor:
+    """An input of one row: zeros for ids, otherwise reproducible numbers in [0, 1)."""
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if not dtype.is_floating_point:
+        return torch.zeros(tensor.shape, dtype=dtype, device=device)
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(tensor.shape, dtype=dtype, generator=generator).to(device)

@@ -1,0 +1,93 @@
+"""`from_pretrained(warm=True)`: engines that do not run are found before the first request."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
+from engine.backends.onnxruntime.networks import OnnxBackend
+
+SIZE = (64, 64)
+
+
+@pytest.fixture
+def auto_chooses_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As "auto" chooses TensorRT where there is a GPU."""
+    choice = ("onnxruntime", "for this test")
+    monkeypatch.setattr(backend_selection, "fastest", lambda engines, device: choice)
+
+
+@pytest.fixture
+def damaged(onnx_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the engines, in which the U-Net was changed after it was built."""
+    folder = Path(shutil.copytree(onnx_folder, tmp_path / "engines"))
+    (file,) = folder.glob("unet-*.onnx")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    return folder
+
+
+def test_the_costs_of_every_network_are_known_when_it_is_open(
+    tiny: Path, onnx_folder: Path
+) -> None:
+    with DiffEditPipeline.from_pretrained(tiny, device="cpu", dtype="fp32", warm=True) as pipe:
+        assert pipe.networks.name == "torch"
+        assert set(pipe.costs) == {
+            ("text", None),
+            *((net, SIZE) for net in ("vae_encode", "unet", "vae_decode")),
+        }
+        assert all(s > 0 for calls in pipe.costs.values() for s in calls.values())
+    with DiffEditPipeline.from_pretrained(tiny, backend="onnxruntime", engines=onnx_folder) as cold:
+        assert cold.costs == {}
+
+
+def test_an_engine_that_cannot_be_loaded_is_replaced_by_auto(
+    tiny: Path, damaged: Path, auto_chooses_onnxruntime: None
+) -> None:
+    with DiffEditPipeline.from_pretrained(tiny, engines=damaged, device="cpu", warm=True) as pipe:
+        assert pipe.networks.name == "torch"
+        assert "was changed since it was built" in pipe.describe()
+        assert pipe.costs
+
+
+def test_an_engine_that_cannot_be_loaded_is_an_error_if_it_was_asked_for(
+    tiny: Path, damaged: Path
+) -> None:
+    options: dict[str, Any] = {"backend": "onnxruntime", "engines": damaged, "device": "cpu"}
+    with pytest.raises(EngineMismatch, match="was changed since it was built"):
+        DiffEditPipeline.from_pretrained(tiny, warm=True, **options)
+    DiffEditPipeline.from_pretrained(tiny, **options).close()  # without it, the first edit fails
+
+
+def test_an_engine_that_fails_when_it_runs_is_replaced_by_auto(
+    tiny: Path, onnx_folder: Path, auto_chooses_onnxruntime: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OnnxBackend._run
+
+    def fail_for_the_unet(self: OnnxBackend, binding: object) -> None:
+        if self.spec.role == "denoiser":
+            raise RuntimeError("no kernel image is available for this device")
+        run(self, binding)
+
+    monkeypatch.setattr(OnnxBackend, "_run", fail_for_the_unet)
+    with DiffEditPipeline.from_pretrained(
+        tiny, engines=onnx_folder, device="cpu", warm=True
+    ) as pipe:
+        assert pipe.networks.name == "torch"
+        assert "do not run on this machine (no kernel image is available" in pipe.describe()
+
+
+def test_lack_of_memory_for_pytorch_is_raised(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.backends.torch.networks import TorchBackend
+
+    def full(self: TorchBackend, batch: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(TorchBackend, "__call__", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        DiffEditPipeline.from_pretrained(tiny, device="cpu", warm=True)
