@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 
-from diffedit.request import InvalidRequest
 from engine.backends import Networks
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
@@ -36,12 +35,9 @@ def open_backend(
     `ready` takes the backend and one clause that says why it was chosen. If it raises
     EngineMismatch, because engines do not run here, "auto" goes on with PyTorch.
 
-    Raises InvalidRequest for unknown names, EngineMismatch for engines that do not fit.
+    `diffedit.arguments` has checked the arguments. Raises EngineMismatch for engines that do not
+    fit.
     """
-    if pin_batch_size is not None and pin_batch_size < 1:
-        raise InvalidRequest(
-            f"pin_batch_size is {pin_batch_size}, but must be 1 or more; omit it for no pinning."
-        )
     opened = partial(
         _open,
         checkpoint,
@@ -73,20 +69,14 @@ def _open(
 ) -> Networks:
     """Open one backend by its name."""
     if name == "torch":
-        if dtype not in (None, "fp32", "bf16", "fp16"):
-            raise InvalidRequest(f"There is no dtype {dtype!r}; use fp32, bf16 or fp16.")
         from engine.backends.torch.networks import TorchNetworks
 
         return TorchNetworks.open(
             checkpoint,
-            device=_device(device),
+            device=device,
             dtype=dtype,
             compile=compile,
             pin_batch_size=pin_batch_size,
-        )
-    if name not in ("onnxruntime", "tensorrt"):
-        raise InvalidRequest(
-            f"There is no backend {name!r}; use auto, torch, onnxruntime or tensorrt."
         )
     if engines is None:
         raise EngineMismatch(
@@ -125,15 +115,3 @@ def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
     if not formats - {"onnx"}:
         missing = "the folder has no TensorRT engines"
     return "torch", f"{missing}, and PyTorch was faster than ONNX Runtime on every CPU measured"
-
-
-def _device(device: str | None) -> str | None:
-    if device is None:
-        return None
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise InvalidRequest(f"There is no device {device!r}; use cpu, cuda or cuda:N.") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidRequest("device is cuda, but PyTorch finds no NVIDIA GPU; use cpu.")
-    return device

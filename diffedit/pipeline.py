@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from torch import Tensor
 
 from diffedit.algorithm import edit as flows
 from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.plan import EditPlan
+from diffedit.arguments import BackendName, check_size, checked_arguments
 from diffedit.backend_selection import open_backend
 from diffedit.handle import EditHandle, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
 from diffedit.progress import Callback, Progress
-from diffedit.request import EditRequest, InvalidRequest
+from diffedit.request import EditRequest
 from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher
@@ -32,7 +33,6 @@ from engine.warm_up import Costs, run_warm_up
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
 TEXT_CACHE_BYTES = 64 * 2**20
 TRAJECTORY_CACHE_BYTES = 512 * 2**20
@@ -56,11 +56,7 @@ class DiffEditPipeline:
         size: Size | None = None,
         reason: str = "",
     ) -> None:
-        if size is not None:
-            try:
-                checkpoint.check_size(size)
-            except ValueError as error:
-                raise InvalidRequest(str(error)) from None
+        check_size(checkpoint, size)
         self.checkpoint = checkpoint
         self.networks = networks
         self.batcher = Batcher(networks)
@@ -72,6 +68,7 @@ class DiffEditPipeline:
         self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
 
     @classmethod
+    @checked_arguments
     def from_pretrained(
         cls,
         model: str | Path,
@@ -120,6 +117,7 @@ class DiffEditPipeline:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        check_size(checkpoint, size)  # before the weights are loaded
         return open_backend(
             checkpoint,
             partial(cls._ready, checkpoint, size, warm),
@@ -159,6 +157,7 @@ class DiffEditPipeline:
         """One line: the backend in use, and why it was chosen."""
         return self.networks.describe() + (f" ({self._reason})" if self._reason else "")
 
+    @checked_arguments
     def __call__(
         self,
         image: Any,
@@ -187,6 +186,7 @@ class DiffEditPipeline:
         request = _request(image, prompt, source_prompt, negative_prompt, options)
         return self.submit(request, callback=callback).result()
 
+    @checked_arguments
     def submit(
         self,
         request: EditRequest,
@@ -204,7 +204,7 @@ class DiffEditPipeline:
                 latent if decoding ended there, and with x_0; both float32 [C, h, w] on the device.
             mask_only: stop when the mask is found; the result's image is then the photograph.
 
-        Raises InvalidRequest if a picture is not valid.
+        Raises InvalidRequest if a picture or an argument is not valid.
         """
         prepared = self._preprocessor.prepare(request, on_preview)
         if mask_only:
@@ -225,6 +225,7 @@ class DiffEditPipeline:
         self, requests: Iterable[EditRequest], *, in_flight: int = ..., return_errors: bool
     ) -> Iterator[EditResult | Exception]: ...
 
+    @checked_arguments
     def edit_many(
         self, requests: Iterable[EditRequest], *, in_flight: int = 8, return_errors: bool = False
     ) -> Iterator[EditResult | Exception]:
@@ -259,6 +260,7 @@ class DiffEditPipeline:
                 if isinstance(handle, EditHandle):
                     handle.cancel()
 
+    @checked_arguments
     def generate_mask(
         self,
         image: Any,
@@ -273,6 +275,7 @@ class DiffEditPipeline:
         found = self.submit(request, callback=callback, mask_only=True).result()
         return FoundMask(found.heatmap, found.latent_mask, found.mask)
 
+    @checked_arguments
     def invert(
         self,
         image: Any,

@@ -6,14 +6,13 @@ imports neither torch, numpy nor PIL.
 
 from __future__ import annotations
 
-import difflib
-import numbers
-import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from engine.errors import DiffEditError
+from diffedit import checks
+from diffedit.checks import InvalidRequest as InvalidRequest
+from diffedit.checks import Range, named_fields, short_repr, unknown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,65 +32,20 @@ MAX_TEXT = 4096
 """Maximum characters of a prompt. A text encoder reads far less: 77 tokens."""
 
 
-class InvalidRequest(DiffEditError, ValueError):
-    """An invalid picture, prompt or option. The message says what is wrong and how to fix it."""
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Range of a numeric option. `str()` describes it in words.
-
-    Attributes:
-        low, high: bounds; both are allowed values, but `low` is not if `above` is set.
-        above: exclude `low`.
-        whole: allow whole numbers only.
-    """
-
-    low: float
-    high: float
-    above: bool = False
-    whole: bool = False
-
-    def __str__(self) -> str:
-        number = "a whole number" if self.whole else "a number"
-        if self.above:
-            return f"{number} above {self.low:g} and at most {self.high:g}"
-        high = "2**63 - 1" if self.high == 2**63 - 1 else f"{self.high:g}"
-        return f"{number} from {self.low:g} to {high}"
-
-    def convert(self, value: object) -> int | float | None:
-        """Return `value` as an int or float, or None if it is not a number in this range."""
-        number = self._plain_number(value)
-        if number is None or not self.low <= number <= self.high:  # also rejects NaN
-            return None
-        if self.above and number == self.low:
-            return None
-        return number
-
-    def _plain_number(self, value: object) -> int | float | None:
-        if isinstance(value, bool):
-            return None
-        try:
-            if self.whole:
-                return int(value) if isinstance(value, numbers.Integral) else None
-            return float(value) if isinstance(value, numbers.Real) else None
-        except OverflowError:  # an int or Fraction beyond the range of float
-            return None
-
-
-RANGES: dict[str, _Range] = {
-    "num_inference_steps": _Range(1, 1000, whole=True),
-    "strength": _Range(0, 1, above=True),
-    "guidance_scale": _Range(0, 100),
-    "num_maps_per_mask": _Range(1, 64, whole=True),
-    "mask_encode_strength": _Range(0, 1, above=True),
-    "mask_thresholding_ratio": _Range(0, 100, above=True),
-    "mask_dilation": _Range(0, 64, whole=True),
-    "seed": _Range(0, 2**63 - 1, whole=True),
+RANGES: dict[str, Range] = {
+    "num_inference_steps": Range(1, 1000, whole=True),
+    "strength": Range(0, 1, above=True),
+    "guidance_scale": Range(0, 100),
+    "num_maps_per_mask": Range(1, 64, whole=True),
+    "mask_encode_strength": Range(0, 1, above=True),
+    "mask_thresholding_ratio": Range(0, 100, above=True),
+    "mask_dilation": Range(0, 64, whole=True),
+    "seed": Range(0, 2**63 - 1, whole=True),
 }
 """Range of every numeric option."""
 
 
+@named_fields
 @dataclass(frozen=True, eq=False)
 class EditRequest:
     """The options of one edit. Symbols are those of the DiffEdit paper.
@@ -152,16 +106,19 @@ class EditRequest:
                 "array [H, W, 3]."
             )
         for name in ("prompt", "source_prompt", "negative_prompt"):
-            object.__setattr__(self, name, _text(name, getattr(self, name)))
+            object.__setattr__(self, name, checks.text(name, getattr(self, name), MAX_TEXT))
         if not self.prompt.strip():
             raise InvalidRequest(
-                f"prompt is blank ({_short_repr(self.prompt)}), but it describes the edited "
+                f"prompt is blank ({short_repr(self.prompt)}), but it describes the edited "
                 "picture; write a few words such as 'a bowl of pears'."
             )
         for name in RANGES:
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
-        object.__setattr__(self, "composite", _flag("composite", self.composite))
-        object.__setattr__(self, "method", _method(self.method))
+            default = _FIELDS[name].default
+            value = checks.number(name, getattr(self, name), RANGES[name], default)
+            object.__setattr__(self, name, value)
+        composite = checks.flag("composite", self.composite, EditRequest.composite)
+        object.__setattr__(self, "composite", composite)
+        object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
         if self.mask_image is not None:
             self._check_mask_options()
 
@@ -196,14 +153,12 @@ class EditRequest:
         """
         if not isinstance(params, Mapping):
             raise InvalidRequest(
-                f"The parameters are {_short_repr(params)}, but must be a mapping of names to "
+                f"The parameters are {short_repr(params)}, but must be a mapping of names to "
                 "values; pass the result of parameters(request)."
             )
         for name in params:
             if name not in PARAMETERS:
-                raise InvalidRequest(
-                    f"There is no parameter {_short_repr(name)}; {_suggestion(name, PARAMETERS)}"
-                )
+                raise unknown("parameter", name, PARAMETERS)
         if "prompt" not in params:
             raise InvalidRequest(
                 "The parameters contain no prompt, but it describes the edited picture; add one."
@@ -219,69 +174,6 @@ def parameters(request: EditRequest) -> dict[str, Any]:
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}
 PARAMETERS = tuple(name for name in _FIELDS if name not in ("image", "mask_image"))
 """Names of the options that `parameters` returns, in the order of the constructor."""
-
-
-def _short_repr(value: object) -> str:
-    """Return a repr that is short enough for an error message."""
-    try:
-        return reprlib.repr(value)
-    except Exception:  # __repr__ of a user's class can raise anything
-        return f"<{type(value).__name__}>"
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequest(
-            f"{name} is {_short_repr(value)} of type {type(value).__name__}, but must be text; "
-            "pass a str."
-        )
-    text = str.__str__(value)
-    if len(text) > MAX_TEXT:
-        raise InvalidRequest(
-            f"{name} has {len(text)} characters ({_short_repr(text)}), but at most {MAX_TEXT} are "
-            "allowed, and a model reads only about 75 words; shorten it."
-        )
-    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise InvalidRequest(
-            f"{name} is {_short_repr(text)}, which contains a NUL or an unpaired surrogate; pass "
-            "valid Unicode text."
-        )
-    return text
-
-
-def _number(name: str, value: object) -> int | float:
-    allowed = RANGES[name]
-    number = allowed.convert(value)
-    if number is None:
-        default = _FIELDS[name].default
-        raise InvalidRequest(
-            f"{name} is {_short_repr(value)}, but must be {allowed}; leave it out to use {default}."
-        )
-    return number
-
-
-def _flag(name: str, value: object) -> bool:
-    cls = type(value)  # compared by name: this module does not import numpy
-    is_numpy_bool = (cls.__module__, cls.__name__.rstrip("_")) == ("numpy", "bool")
-    if isinstance(value, bool) or is_numpy_bool:
-        return bool(value)
-    default = _FIELDS[name].default
-    raise InvalidRequest(
-        f"{name} is {_short_repr(value)}, but must be True or False; leave it out to use {default}."
-    )
-
-
-def _method(value: object) -> Method:
-    for method in get_args(Method):
-        if isinstance(value, str) and value == method:
-            return method  # type: ignore[no-any-return]
-    raise InvalidRequest(f"There is no method {_short_repr(value)}; {_suggestion(value, METHODS)}")
-
-
-def _suggestion(name: object, valid_names: tuple[str, ...]) -> str:
-    """Return the last part of a message about an unknown name: what to write instead."""
-    close = difflib.get_close_matches(str(name), valid_names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(valid_names)}."
 
 
 assert all(f.default is not MISSING for n, f in _FIELDS.items() if n in RANGES)
