@@ -55,7 +55,19 @@ REMOVED = {
 
 
 class InvalidRequest(DiffEditError, ValueError):
-    """An invalid picture, prompt or option. The message says what is wrong and how to fix it."""
+    """An invalid picture, prompt or option. The message says what is wrong and how to fix it.
+
+    Attributes:
+        field: the field of `EditRequest` that is wrong, or None if the message names it.
+        code: machine-readable kind of the error.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, code: str = "invalid_value"
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.code = code
 
 
 @dataclass(frozen=True)

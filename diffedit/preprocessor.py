@@ -19,6 +19,7 @@ from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging import compose, decode, geometry
+from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
@@ -39,7 +40,7 @@ class PreparedEdit:
         schedule: of the request's number of steps.
         photo: the photograph, upright RGB.
         placement: where it is on the networks' canvas.
-        user_mask: the request's mask at the photograph's size, or None.
+        user_mask: the request's mask, or None.
         warnings: sentences for the user.
         timer: measures the stages.
     """
@@ -48,7 +49,7 @@ class PreparedEdit:
     schedule: Schedule
     photo: Image
     placement: geometry.Placement
-    user_mask: Image | None
+    user_mask: EditMask | None
     warnings: Sequence[str]
     timer: StageTimer
 
@@ -81,8 +82,8 @@ class Preprocessor:
         array, placement = geometry.fit(photo, size)
         user_mask = cells = None
         if request.mask_image is not None:
-            user_mask = decode.load_mask(request.mask_image, photo.size)
-            cells = self._to_device(geometry.latent_mask(user_mask, placement, factor))
+            user_mask = read_mask(request.mask_image, photo.size)
+            cells = self._to_device(geometry.latent_mask(user_mask.image, placement, factor))
         ids, warnings = self._tokenizer.encode_prompts(
             {
                 "source": request.source_prompt,
@@ -104,6 +105,7 @@ class Preprocessor:
             on_stage=timer.start,
             on_preview=on_preview,
         )
+        warnings = (*(user_mask.warnings if user_mask else ()), *warnings)
         schedule = self.schedule(request.num_inference_steps)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 
@@ -137,12 +139,13 @@ class Preprocessor:
             ),
             seed=request.seed,
             warnings=tuple(warnings),
+            mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
         )
 
     def mask_picture(self, prepared: PreparedEdit, cells: NDArray[np.bool_]) -> Image:
         """The mask at the photograph's size: the user's own, or the found cells."""
         if prepared.user_mask is not None:
-            return prepared.user_mask
+            return prepared.user_mask.image
         return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
 
     def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
@@ -168,8 +171,6 @@ class Preprocessor:
 
 
 def _empty_mask_warning(inputs: EditInputs) -> str:
-    if inputs.user_mask is not None:
-        return "The mask image is empty, so the picture is returned unchanged."
     if inputs.source == inputs.target:
         return (
             "Both texts are the same for the text encoder, so there is nothing to edit: the "

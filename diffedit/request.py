@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from diffedit.imaging.mask_reader import EditMask
+
     ImageSource: TypeAlias = Image | str | Path | bytes | NDArray[np.uint8]
     """A picture: PIL image, path, contents of a file, or uint8 [H, W, 3]."""
+    MaskSource: TypeAlias = ImageSource | EditMask | NDArray[Any]
+    """A mask: as a picture, an array of any number type, or a mask that was read."""
 
 Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -69,8 +73,10 @@ class EditRequest:
             up to 1; default 0.5.
         mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
             [0, 1], in multiples of its mean. Above 0, up to 100; default 3.0.
-        mask_image: M, a mask to use instead of the computed one: white is edited. Any size with the
-            photograph's aspect ratio; methods "diffedit" and "masked-sdedit" only. Default None.
+        mask_image: M, a mask to use instead of the computed one: white is edited, or the
+            transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
+            with the photograph's aspect ratio; methods "diffedit" and "masked-sdedit" only.
+            Default None.
         mask_dilation: latent pixels by which the computed mask is enlarged. 0 to 64; default 0.
         method: "diffedit" (mask, DDIM inversion, masked decoding), "encode-decode" (no mask),
             "masked-sdedit" (random noise instead of inversion) or "sdedit" (neither). Default
@@ -93,7 +99,7 @@ class EditRequest:
     num_maps_per_mask: int = 10
     mask_encode_strength: float = 0.5
     mask_thresholding_ratio: float = 3.0
-    mask_image: ImageSource | None = field(default=None, repr=False)
+    mask_image: MaskSource | None = field(default=None, repr=False)
     mask_dilation: int = 0
     method: Method = "diffedit"
     composite: bool = True
@@ -139,7 +145,7 @@ class EditRequest:
         cls,
         image: ImageSource,
         params: Mapping[str, Any],
-        mask_image: ImageSource | None = None,
+        mask_image: MaskSource | None = None,
     ) -> EditRequest:
         """Return the request with the options of `parameters`, for a given picture.
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from diffedit.imaging.mask_reader import MaskConvention
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -42,6 +44,8 @@ class EditResult:
         stats: cost of the edit.
         seed: seed of the request.
         warnings: sentences for the user, such as that a prompt was truncated.
+        mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
+            "white" or "black"; None if the mask was computed.
     """
 
     image: Image
@@ -52,6 +56,7 @@ class EditResult:
     stats: Stats
     seed: int
     warnings: tuple[str, ...] = ()
+    mask_read_as: MaskConvention | None = None
 
 
 class FoundMask(NamedTuple):

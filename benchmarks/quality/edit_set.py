@@ -28,6 +28,7 @@ from benchmarks.workload import model_facts
 from diffedit import DiffEditPipeline, EditRequest, EditResult
 from diffedit.cli.batch import read_lines
 from diffedit.imaging import decode
+from diffedit.imaging.mask_reader import read_mask
 from diffedit.request import InvalidRequest
 from engine.errors import DiffEditError
 
@@ -63,7 +64,7 @@ class Entry:
         photo = decode.load(self.image)
         if self.mask is None:
             return photo, None
-        return photo, np.asarray(decode.load_mask(self.mask, photo.size)) > 0
+        return photo, np.asarray(read_mask(self.mask, photo.size).image) > 0
 
 
 def read_set(path: Path) -> list[Entry]:

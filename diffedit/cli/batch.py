@@ -218,7 +218,7 @@ def is_done(edit: BatchEdit) -> bool:
     expected = (
         parameters(edit.request),
         pixel_digest(edit.photo),
-        mask_to_text(mask) if mask is not None else None,
+        mask_to_text(mask.image) if mask is not None else None,
     )
     try:
         record = read_record(edit.out)

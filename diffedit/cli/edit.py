@@ -15,7 +15,8 @@ MaskImage = Annotated[
     str | None,
     options.option(
         options.MASK,
-        "Use this picture as the mask instead of computing one: white is edited.",
+        "Use this mask instead of computing one. White is edited, or the transparent part of a "
+        "photograph with a hole.",
         "--mask",
         "--mask-image",
     ),
@@ -59,7 +60,8 @@ def edit(
         **asdict(edit_options),
         **asdict(mask_options),
     }
-    request = EditRequest.from_parameters(b"", parameters)
+    mask = b"" if mask_image is not None else None
+    request = EditRequest.from_parameters(b"", parameters, mask)
     if image == STDIN == mask_image:
         raise UsageError(
             "The picture and the mask cannot both be read from standard input; name a file."

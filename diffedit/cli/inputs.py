@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from diffedit.imaging.mask_reader import EditMask
+
 STDIN = STDOUT = "-"
 
 
@@ -19,11 +21,11 @@ def read_photo(name: str) -> Image:
     return decode.load(_file_or_stdin(name))
 
 
-def read_mask(name: str, photo: Image) -> Image:
-    """Read a mask as L, 0 or 255, of the photograph's size; raises InvalidRequest."""
-    from diffedit.imaging import decode
+def read_mask(name: str, photo: Image) -> EditMask:
+    """Read a mask for the photograph; raises InvalidRequest."""
+    from diffedit.imaging import mask_reader
 
-    return decode.load_mask(_file_or_stdin(name), photo.size)
+    return mask_reader.read_mask(_file_or_stdin(name), photo.size)
 
 
 def default_output(image: str, label: str) -> str:

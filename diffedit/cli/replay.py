@@ -68,9 +68,9 @@ def _stored_request(record: EditRecord, photo: Image) -> EditRequest:
     request = EditRequest.from_parameters(photo, record.parameters)
     if record.mask is None:
         return request
-    from diffedit.imaging import decode
+    from diffedit.imaging.mask_reader import read_mask
 
-    mask = decode.load_mask(mask_from_text(record.mask), photo.size)
+    mask = read_mask(mask_from_text(record.mask), photo.size)
     return replace(request, mask_image=mask)
 
 

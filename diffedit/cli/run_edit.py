@@ -75,7 +75,7 @@ def run_edit(
     """Edit a photograph, write every output file and print the summary.
 
     Args:
-        request: the edit; its mask is a decoded picture.
+        request: the edit; its mask is an `EditMask`.
         photo: the decoded photograph.
         model: model and backend.
         paths: files to write.
@@ -116,7 +116,7 @@ def record_of(
     return EditRecord(
         parameters=parameters(request),
         input=pixel_digest(photo),
-        mask=mask_to_text(mask) if mask is not None else None,
+        mask=mask_to_text(mask.image) if mask is not None else None,
         version=diffedit.__version__,
         model=Path(model.model).resolve().name if is_local else model.model,
         size=(height * factor, width * factor),
@@ -132,6 +132,7 @@ def summary(result: EditResult, record: EditRecord) -> dict[str, Any]:
         "backend": record.backend,
         "size": record.size,
         "mask_share": round(white_share(result.mask), 6),
+        "mask_read_as": result.mask_read_as,
         "stats": asdict(result.stats),
         "warnings": list(result.warnings),
     }

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffedit.imaging.color import BLACK, WHITE, to_rgb
+from diffedit.imaging.color import WHITE, to_rgb
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -52,33 +53,7 @@ def load(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"The picture is an array of shape {source.shape}, but must be [H, W, 3]; convert it "
             "to three color channels on the last axis."
         )
-    return to_rgb(_decoded(source, "picture", max_pixels), WHITE)
-
-
-def load_mask(
-    source: ImageSource, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
-    """Decode a mask for a photograph: white is edited, black and transparent are kept.
-
-    Args:
-        source: as for `load`; arrays may also be bool or uint8 [H, W].
-        size: (width, height) of the photograph, as PIL's `.size`.
-        max_pixels: as for `load`.
-
-    Returns: PIL L, 0 or 255, resized to `size`.
-
-    Raises:
-        InvalidRequest: as `load`, or the aspect ratio differs from the photograph's by more than
-            one pixel and one percent.
-    """
-    if isinstance(source, np.ndarray) and source.dtype == np.bool_:
-        source = source.astype(np.uint8) * 255
-    decoded = _decoded(source, "mask", max_pixels)
-    mask = to_rgb(decoded, BLACK, color_managed=False).convert("L")
-    _check_aspect(mask.size, size)
-    if mask.size != tuple(size):
-        mask = mask.resize(size, Image.Resampling.BILINEAR)
-    return mask.point([0] * 128 + [255] * 128)
+    return to_rgb(decoded(source, "picture", max_pixels).image, WHITE)
 
 
 def size_of(data: bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int]:
@@ -89,25 +64,28 @@ def size_of(data: bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int]:
             return image.size
 
 
-def _check_aspect(mask: tuple[int, int], photo: tuple[int, int]) -> None:
-    """Raise InvalidRequest unless either side fits the photograph's aspect ratio."""
-    width, height = photo
-    mask_width, mask_height = mask
-    expected = mask_height * width / height, mask_width * height / width
-    if all(
-        abs(side - exact) > max(1, 0.01 * exact)
-        for side, exact in zip((mask_width, mask_height), expected, strict=True)
-    ):
-        raise InvalidRequest(
-            f"The mask has {mask_width} x {mask_height} pixels, another aspect ratio than the "
-            f"picture's {width} x {height}; crop or pad it to the same aspect ratio."
-        )
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded picture, upright and in its own mode.
+
+    Attributes:
+        image: a copy, never the caller's own object.
+        stored_size: (width, height) before the EXIF orientation was applied.
+    """
+
+    image: Image.Image
+    stored_size: tuple[int, int]
 
 
-def _decoded(source: ImageSource, noun: str, max_pixels: int) -> Image.Image:
-    """Return a fully decoded, upright copy in the picture's own mode.
+def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a picture and apply its EXIF orientation.
 
-    `noun`, "picture" or "mask", names the source in error messages.
+    Args:
+        source, max_pixels: as for `load`.
+        noun: "picture" or "mask", names the source in error messages.
+
+    Raises:
+        InvalidRequest: as `load`.
     """
     with _opened(source, noun) as (image, name):
         width, height = image.size
@@ -127,12 +105,15 @@ def _decoded(source: ImageSource, noun: str, max_pixels: int) -> Image.Image:
             raise
         except Exception as error:  # decoders raise arbitrary exceptions on damaged data
             raise InvalidRequest(
-                f"{name} is damaged or truncated ({error}); save or download it again."
+                f"{name} is damaged or truncated ({error}); save or download it again.",
+                field="mask_image" if noun == "mask" else "image",
+                code="damaged_image",
             ) from None
         try:
-            return ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
         except Exception:  # broken EXIF: the pixels are intact, so keep their orientation
-            return image.copy()
+            upright = image.copy()
+        return Decoded(upright, (width, height))
 
 
 @contextmanager

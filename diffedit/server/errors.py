@@ -82,7 +82,7 @@ def to_api_error(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InvalidRequest):
-        return _invalid_value(str(error))
+        return _invalid_request(error)
     if isinstance(error, Cancelled):
         return ApiError(410, "cancelled", "The edit was cancelled; send it again if you need it.")
     if isinstance(error, NonFiniteError):
@@ -104,7 +104,11 @@ def to_api_error(error: BaseException) -> ApiError:
     )
 
 
-def _invalid_value(message: str) -> ApiError:
+def _invalid_request(error: InvalidRequest) -> ApiError:
+    message = str(error)
+    if error.field is not None:
+        name = "mask" if error.field == "mask_image" else error.field
+        return ApiError(400, error.code, message, name)
     if message.startswith("mask_image "):
         return ApiError(400, "invalid_value", message.replace("mask_image", "mask"), "mask")
     field = next((name for name in PARAMETERS if message.startswith(f"{name} ")), None)

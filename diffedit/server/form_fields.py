@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from diffedit.request import RANGES
 from diffedit.server.errors import ApiError
 
-MaskFormat = Literal["auto", "alpha", "white", "black"]
 Parser = Callable[[str, str], Any]
 """`parser(field, text)` returns the value, or raises ApiError."""
 

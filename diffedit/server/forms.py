@@ -15,13 +15,13 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from diffedit.imaging.mask_reader import MaskFormat
 from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
 from diffedit.server.form_fields import (
     MASK_TEXT_FIELDS,
     PROMPTS,
     TEXT_FIELDS,
-    MaskFormat,
     Parser,
     finite_number,
 )

@@ -9,17 +9,16 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from diffedit.imaging import decode
+from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server import png
 from diffedit.server.errors import ApiError
-from diffedit.server.form_fields import MaskFormat
 from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
@@ -33,9 +32,6 @@ PROVENANCE_XMP = (
     'compositeWithTrainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
 )
 """XMP metadata of every result: IPTC's term for an image partly made by a trained model."""
-
-MaskConvention = Literal["alpha", "white", "black"]
-"""Which pixels of a mask are edited: transparent, white or black ones."""
 
 
 # -- decoding --------------------------------------------------------------------------------------
@@ -68,10 +64,13 @@ def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
             f"{photo.width}x{photo.height}; leave size out.",
             "size",
         )
-    mask, read_as = None, None
+    mask = None
     if form.mask is not None:
-        mask, read_as = read_mask(form.mask, photo, form.mask_format)
-    return DecodedForm(form.requests(photo, mask), photo, read_as)
+        rules = MaskRules(
+            form.mask_format, alpha_decides=True, same_size=True, max_pixels=settings.max_pixels
+        )
+        mask = read_mask(form.mask, photo.size, rules=rules)
+    return DecodedForm(form.requests(photo, mask), photo, mask.read_as if mask else None)
 
 
 def check_header(data: bytes, field: str, settings: Settings) -> None:
@@ -109,60 +108,6 @@ def _too_many_pixels(field: str, settings: Settings) -> ApiError:
 def _damaged(field: str) -> ApiError:
     message = f"{field} is damaged and cannot be decoded; save it again and send the new file."
     return ApiError(400, "damaged_image", message, field)
-
-
-def read_mask(
-    data: bytes, photo: Image.Image, mask_format: MaskFormat
-) -> tuple[Image.Image, MaskConvention]:
-    """Decode a mask.
-
-    Args:
-        data: the file's contents.
-        photo: the image; the mask must have the same size.
-        mask_format: "alpha": transparent pixels are edited, as in OpenAI's API. "white" or "black":
-            pixels lighter or darker than middle grey. "auto": "alpha" if the mask has transparency,
-            else "white".
-
-    Returns: PIL L, 255 = edit, and the convention that was used.
-
-    Raises ApiError, or InvalidRequest from `decode.load_mask`.
-    """
-    with Image.open(io.BytesIO(data), formats=INPUT_FORMATS) as mask:
-        has_alpha = mask.has_transparency_data
-        if mask.size != photo.size and _upright(mask).size != photo.size:
-            raise ApiError(
-                400,
-                "mask_size",
-                f"The mask has {mask.width}x{mask.height} pixels, but the image has "
-                f"{photo.width}x{photo.height}; send a mask of the same size.",
-                "mask",
-            )
-        if mask_format == "alpha" and not has_alpha:
-            raise ApiError(
-                400,
-                "mask_without_alpha",
-                "mask_format is alpha, but the mask has no transparency; send white or black.",
-                "mask_format",
-            )
-        read_as: MaskConvention = (
-            mask_format if mask_format != "auto" else "alpha" if has_alpha else "white"
-        )
-        if read_as == "alpha":
-            alpha = _upright(mask).convert("RGBA").getchannel("A")
-            return alpha.point([255] * 128 + [0] * 128), read_as
-    white = decode.load_mask(data, photo.size)
-    return (white if read_as == "white" else ImageChops.invert(white)), read_as
-
-
-def _upright(mask: Image.Image) -> Image.Image:
-    """Decode a mask and apply its EXIF orientation."""
-    try:
-        mask.load()
-        return ImageOps.exif_transpose(mask)
-    except MemoryError:
-        raise
-    except Exception:  # PIL's decoders raise arbitrary exceptions on damaged bytes
-        raise _damaged("mask") from None
 
 
 # -- encoding --------------------------------------------------------------------------------------

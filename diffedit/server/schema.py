@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     "method": "DiffEdit, or one of the paper's ablations.",
     "composite": "Keep the original pixels outside the mask.",
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
-    "auto: alpha if the mask has transparency, else white.",
+    "auto: alpha if the mask has transparent pixels, else white.",
     "n": "Number of edits, with consecutive seeds.",
     "size": "auto, or the image's own size as WIDTHxHEIGHT.",
     "response_format": "Images are returned inside the JSON response.",

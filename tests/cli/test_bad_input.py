@@ -146,6 +146,23 @@ def test_a_mask_of_another_aspect_ratio(work: Path, cli: Cli) -> None:
     check_refused(cli("edit", "in.png", *PROMPTS, "--mask", "m.png"), 2, "another aspect")
 
 
+def test_masks_that_are_none(work: Path, cli: Cli, photo: Image.Image) -> None:
+    """They are refused before the model is loaded."""
+    Image.new("L", photo.size).save("black.png")
+    stroke = Image.new("RGBA", photo.size)
+    stroke.paste((255, 255, 255, 255), (10, 10, 40, 40))
+    stroke.save("stroke.png")
+    before = snapshot(work)
+    for name, words in (
+        ("in.png", "looks like a photograph"),
+        ("black.png", "black everywhere"),
+        ("stroke.png", "drawing on a transparent layer"),
+    ):
+        arguments = ("edit", "in.png", *PROMPTS, "--mask", name, "--model", "nowhere")
+        check_refused(cli(*arguments), 2, words)
+    assert snapshot(work) == before
+
+
 def test_errors_are_also_printed_as_json(work: Path, cli: Cli) -> None:
     done = cli("edit", "nowhere.png", *PROMPTS, "--json")
     assert done.line["error"]["exit_code"] == done.code == 2

@@ -22,6 +22,10 @@ def pixels(source: str | Path | bytes) -> np.ndarray:
         return np.asarray(image).astype(int)
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
 def test_edit_writes_every_file_and_one_line_of_json(work: Path, cli: Cli) -> None:
     files = ("--mask-out", "m.png", "--heatmap-out", "h.npy", "--panel", "p.webp")
     done = cli("edit", "in.png", *PROMPTS, *FAST, *files, "--json")
@@ -124,6 +128,26 @@ def test_replay_on_another_picture_needs_any_input(work: Path, cli: Cli) -> None
     done = cli("replay", "in.edited.png", "other.png", "--any-input", "-o", "new.png")
     assert done.code == 0, done.err
     assert pixels("new.png").shape == (80, 60, 3)
+
+
+def test_a_photograph_with_a_hole_is_a_mask(work: Path, cli: Cli, photo: Image.Image) -> None:
+    with_hole, box = photo.convert("RGBA"), Image.new("L", photo.size, 255)
+    box.paste(0, (20, 20, 60, 50))
+    with_hole.putalpha(box)
+    with_hole.save("hole.png")
+    arguments = (*PROMPTS, *FAST, "--mask", "hole.png", "--mask-out", "m.png", "--json")
+    done = cli("edit", "in.png", *arguments)
+    assert done.code == 0, done.err
+    assert (pixels("m.png") == 255 - pixels_of(box)).all()
+    assert done.line["mask_read_as"] == "alpha"
+
+
+def test_a_soft_mask_is_cut_with_a_warning(work: Path, cli: Cli, photo: Image.Image) -> None:
+    Image.linear_gradient("L").resize(photo.size).save("soft.png")
+    done = cli("edit", "in.png", *PROMPTS, *FAST, "--mask", "soft.png", "-q")
+    assert done.code == 0
+    assert done.err.startswith("warning: ")
+    assert "are grey" in done.err
 
 
 def test_mask_equals_the_mask_of_edit(work: Path, cli: Cli) -> None:

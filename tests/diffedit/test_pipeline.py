@@ -140,9 +140,24 @@ def test_a_thin_stroke_of_the_users_mask_still_edits(
     assert (pixels(result.image)[outside] == pixels(photo)[outside]).all()
 
 
-def test_an_empty_mask_image_returns_the_input(pipe: DiffEditPipeline, photo: Image.Image) -> None:
-    result = edit(pipe, photo, mask_image=Image.new("L", photo.size, 0))
-    assert (pixels(result.image) == pixels(photo)).all() and "empty" in result.warnings[0]
+def test_a_mask_image_that_selects_nothing_is_refused(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    with pytest.raises(InvalidRequest, match="black everywhere"):
+        edit(pipe, photo, mask_image=Image.new("L", photo.size, 0))
+
+
+def test_the_result_tells_how_the_mask_was_read(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    with_hole, box = photo.convert("RGBA"), Image.new("L", photo.size, 255)
+    box.paste(0, (20, 20, 60, 50))
+    with_hole.putalpha(box)
+    result = edit(pipe, photo, mask_image=with_hole)
+    assert (pixels(result.mask) == 255 - pixels(box)).all()
+    assert result.mask_read_as == "alpha" and result.warnings == ()
+    soft = Image.linear_gradient("L").resize(photo.size)
+    result = edit(pipe, photo, mask_image=soft)
+    assert result.mask_read_as == "white" and "grey" in result.warnings[0]
+    assert edit(pipe, photo).mask_read_as is None
 
 
 def test_the_seed_decides(pipe: DiffEditPipeline, photo: Image.Image) -> None:
@@ -281,8 +296,8 @@ def test_progress_ends_at_100_percent_when_fewer_rows_are_needed(
 ) -> None:
     """An empty mask ends an edit early, and a cached trajectory needs no row at all."""
     seen: Progress = []
-    edit(pipe, photo, mask_image=Image.new("L", photo.size, 0), callback=lambda *p: seen.append(p))
-    assert seen[-1] == ("mask", 12, 12)
+    pipe(photo, "a ball", "a ball", **FAST, callback=lambda *p: seen.append(p))
+    assert seen[-1] == ("mask", 16, 16)
     pipe.invert(photo, 10, 0.5)
     seen.clear()
     pipe.invert(photo, 10, 0.5, callback=lambda *p: seen.append(p))

@@ -73,8 +73,6 @@ def test_palettes() -> None:
     for transparency in (1, b"\xff\x00"):
         data = saved(picture, "PNG", transparency=transparency)
         assert array(decode.load(data)).tolist() == [[list(RED), list(WHITE)]]
-        mask = decode.load_mask(data, (2, 1))
-        assert array(mask).tolist() == [[0, 0]]
 
 
 def test_a_transparent_color_of_an_rgb_picture() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffedit.imaging import decode
+from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.metadata import (
     KEYWORD,
     EditRecord,
@@ -106,8 +107,8 @@ def test_the_digest_depends_on_pixels_size_and_mode_only() -> None:
 
 def test_masks_survive_conversion_to_text() -> None:
     mask = Image.fromarray(np.where(array(noise(5, 7))[..., 0] > 127, 255, 0).astype(np.uint8))
-    restored = decode.load_mask(mask_from_text(mask_to_text(mask)), mask.size)
-    assert restored.tobytes() == mask.tobytes()
+    restored = read_mask(mask_from_text(mask_to_text(mask)), mask.size)
+    assert restored.image.tobytes() == mask.tobytes()
 
 
 def test_a_damaged_mask_is_refused() -> None:

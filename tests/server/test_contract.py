@@ -75,6 +75,7 @@ MODES = {GenerationMode.POSITIVE: "valid", GenerationMode.NEGATIVE: "invalid"}
 PHOTO = still_life(48, 36)
 FADED = PHOTO.convert("RGBA")
 FADED.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
+MASK = encoded(Image.new("L", PHOTO.size, 255))
 VALID_FILES = [encoded(image) for image in (PHOTO, PHOTO.convert("L"), FADED)]
 
 
@@ -103,7 +104,7 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
     def reduce(choice: int, image: bytes) -> Any:
         if choice == 0:
             return body
-        fields.update(dict.fromkeys(file_names, image))
+        fields.update({name: MASK if name == "mask" else image for name in file_names})
         fields.setdefault("num_inference_steps", 5)
         fields.setdefault("num_maps_per_mask", 2)
         for name, high, count in (

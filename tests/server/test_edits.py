@@ -77,6 +77,10 @@ def left_half_mask(size: tuple[int, int], convention: str) -> bytes:
         return encoded(Image.fromarray(left))
     if convention == "black":
         return encoded(Image.fromarray(255 - left))
+    if convention == "opaque":  # as canvas.toBlob and many editors write white on black
+        return encoded(Image.fromarray(left).convert("RGBA"))
+    if convention == "zero and one":
+        return encoded(Image.fromarray(left // 255))
     rgba = Image.new("RGBA", size, (9, 9, 9, 255))
     rgba.putalpha(Image.fromarray(255 - left))
     return encoded(rgba)
@@ -86,6 +90,8 @@ def left_half_mask(size: tuple[int, int], convention: str) -> bytes:
     ("convention", "mask_format", "read_as"),
     [
         ("white", None, "white"),
+        ("opaque", None, "white"),
+        ("zero and one", None, "white"),
         ("alpha", None, "alpha"),
         ("alpha", "alpha", "alpha"),
         ("black", "black", "black"),

@@ -75,5 +75,5 @@ def test_damaged_mask_of_another_size_is_refused() -> None:
     mask = encoded(still_life(20, 30))
     form = EditForm(FILES[0], mask[: len(mask) // 2], {"prompt": "a ball"})
     image_codec.check_headers(form, LIMITS)
-    with pytest.raises(ApiError, match="damaged"):
+    with pytest.raises(InvalidRequest, match="damaged"):
         image_codec.decode_form(form, LIMITS)

@@ -1,0 +1,271 @@
+"""Read a mask of any form by the values of its pixels, for every way into the program.
+
+It decides which pixels are edited and resizes the mask to the photograph. Masks that are computed
+from prompts are made by `diffedit.algorithm.mask`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffedit.imaging import decode
+from diffedit.imaging.mask_levels import (
+    COLORED,
+    HALF,
+    Levels,
+    check_levels,
+    levels_of_colors,
+    scaled,
+    soft_warning,
+)
+from diffedit.request import InvalidRequest
+
+if TYPE_CHECKING:
+    from diffedit.request import ImageSource
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+MaskFormat = Literal["auto", "alpha", "white", "black"]
+MaskConvention = Literal["alpha", "white", "black"]
+"""Which pixels of a mask are edited: transparent, white or black ones."""
+
+DRAWING_COLORS = 16
+"""A drawing has at most so many different colors, at four bits a channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditMask:
+    """A mask that was read.
+
+    Attributes:
+        image: PIL L, 255 where the photograph is edited and 0 elsewhere, of its size.
+        read_as: which pixels of the file are edited.
+        warnings: sentences for the user.
+    """
+
+    image: Image.Image
+    read_as: MaskConvention
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskRules:
+    """What is known of a mask before it is opened.
+
+    Attributes:
+        mask_format: "alpha": transparent pixels are edited. "white" or "black": pixels lighter or
+            darker than middle grey. "auto": decided by the values of the pixels.
+        alpha_decides: in "auto", transparent pixels are always edited, as in OpenAI's API. Without
+            it, a mask that could be read in two ways is refused.
+        same_size: refuse a mask that is not exactly as large as the photograph.
+        max_pixels: refuse larger masks.
+    """
+
+    mask_format: MaskFormat = "auto"
+    alpha_decides: bool = False
+    same_size: bool = False
+    max_pixels: int = decode.MAX_PIXELS
+
+
+def read_mask(
+    source: ImageSource | EditMask,
+    size: tuple[int, int],
+    *,
+    stored_size: tuple[int, int] | None = None,
+    rules: MaskRules | None = None,
+) -> EditMask:
+    """Read a mask for a photograph. The values of its pixels decide how it is read.
+
+    - a photograph with a hole: transparent pixels are edited;
+    - opaque, white on black (also 0 and 1, 16 bits, fractions): white is edited;
+    - grey: cut at half, with a warning unless only borders are grey.
+
+    Args:
+        source: PIL image, path, contents of a file, or an array [H, W], [H, W, 3] or [H, W, 4] of
+            bool, whole numbers or fractions. An `EditMask` is returned as it is.
+        size: (width, height) of the photograph, upright.
+        stored_size: (width, height) of the photograph before its EXIF orientation was applied.
+        rules: by default those of the command line and the Python API.
+
+    Raises:
+        InvalidRequest: the mask cannot be opened, is black everywhere, is a photograph, a label
+            map or a drawing in color, has another aspect ratio, or can be read in two ways.
+    """
+    if isinstance(source, EditMask):
+        _check_aspect(source.image.size, size, stored_size)
+        return source
+    rules = rules or MaskRules()
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    image = decode.decoded(source, "mask", rules.max_pixels).image
+    if rules.same_size:
+        _check_same_size(image.size, size, stored_size)
+    else:
+        _check_aspect(image.size, size, stored_size)
+    levels, read_as = _selected(image, rules)
+    warning = soft_warning(levels)
+    mask = _resized(Image.fromarray(levels), size)
+    return EditMask(mask, read_as, (warning,) if warning else ())
+
+
+def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize levels to the photograph and cut them at half."""
+    if mask.size != tuple(size):
+        mask = mask.resize(size, Image.Resampling.BILINEAR)
+    cut = mask.point([0] * HALF + [255] * (256 - HALF))
+    if cut.getbbox() is None:
+        raise _refused(
+            "The mask selects nothing: its white area disappears when the mask is scaled to the "
+            "size of the picture; make that area larger.",
+            "empty_mask",
+        )
+    return cut
+
+
+def _check_same_size(
+    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
+) -> None:
+    if mask != tuple(photo):
+        raise _refused(
+            f"The mask has {mask[0]}x{mask[1]} pixels, but the image has {photo[0]}x{photo[1]}"
+            f"{_turn_hint(mask, photo, stored)}; send a mask of the same size.",
+            "mask_size",
+        )
+
+
+def _check_aspect(
+    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
+) -> None:
+    """Raise InvalidRequest unless either side fits the photograph's aspect ratio."""
+    if not _has_aspect(mask, photo):
+        raise _refused(
+            f"The mask has {mask[0]} x {mask[1]} pixels, another aspect ratio than the picture's "
+            f"{photo[0]} x {photo[1]}{_turn_hint(mask, photo, stored)}; crop or pad it to the same "
+            "aspect ratio.",
+            "mask_size",
+        )
+
+
+def _has_aspect(mask: tuple[int, int], photo: tuple[int, int]) -> bool:
+    """Whether one side differs by at most a pixel or a percent from the photograph's aspect."""
+    expected = mask[1] * photo[0] / photo[1], mask[0] * photo[1] / photo[0]
+    return any(
+        abs(side - exact) <= max(1, 0.01 * exact)
+        for side, exact in zip(mask, expected, strict=True)
+    )
+
+
+def _turn_hint(
+    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
+) -> str:
+    """Return why a mask may lie on its side, in brackets, or nothing."""
+    if not _has_aspect(mask[::-1], photo):
+        return ""
+    if stored is not None and tuple(stored) != tuple(photo):
+        return (
+            " (the picture's EXIF orientation turns it, and the mask was probably drawn on the "
+            "unturned pixels: turn the mask by 90 degrees in the same direction)"
+        )
+    return " (it fits when it is turned by 90 degrees)"
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise _refused(
+            f"The mask is an array of shape {array.shape}, but must be [H, W], [H, W, 3] or "
+            "[H, W, 4]; convert it.",
+            "not_a_mask",
+        )
+    if not array.size:
+        return Image.new("L", (0, 0))
+    return Image.fromarray(scaled(array))
+
+
+def _selected(image: Image.Image, rules: MaskRules) -> tuple[Levels, MaskConvention]:
+    """Return levels, 255 = edited, and how they were read."""
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+    is_open = alpha is not None and bool((alpha < HALF).any())
+    if rules.mask_format == "alpha" and not is_open:
+        raise InvalidRequest(
+            "mask_format is alpha, but the mask has no transparent pixels; send white or black.",
+            field="mask_format",
+            code="mask_without_alpha",
+        )
+    if alpha is not None and is_open and rules.mask_format in ("auto", "alpha"):
+        if rules.mask_format == "auto":
+            _check_alpha(image, alpha, rules)
+        return 255 - alpha, "alpha"
+    is_black = rules.mask_format == "black"
+    levels = check_levels(_opaque_levels(image, WHITE if is_black else BLACK))
+    if not is_black:
+        return levels, "white"
+    if levels.min() >= HALF:
+        raise _refused(
+            "mask_format is black, but the mask has no black pixels, so it selects nothing; paint "
+            "the area to edit black.",
+            "empty_mask",
+        )
+    return 255 - levels, "black"
+
+
+def _opaque_levels(image: Image.Image, background: tuple[int, int, int]) -> Levels:
+    """Return the grey levels of the colors; transparent pixels show the background."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return scaled(np.asarray(image))
+    if image.mode == "RGBA":
+        opaque = Image.new("RGB", image.size, background)
+        opaque.paste(image, mask=image.getchannel("A"))
+        return levels_of_colors(opaque)
+    if image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))
+    return levels_of_colors(image.convert("RGB"))
+
+
+def _check_alpha(rgba: Image.Image, alpha: Levels, rules: MaskRules) -> None:
+    """Raise InvalidRequest if it is not clear that the transparent pixels are edited."""
+    if alpha.max() < HALF:
+        raise _refused(
+            "The mask is transparent everywhere, so nothing shows which part is edited; paint that "
+            "part white on black, or erase it from a copy of the picture.",
+            "not_a_mask",
+        )
+    if rules.alpha_decides or not _is_drawing(np.asarray(rgba)[alpha >= HALF][:, :3]):
+        return
+    raise _refused(
+        "The mask is a drawing on a transparent layer, so it is not clear whether the drawing or "
+        "the transparent part is edited; fill the transparent part with black and paint the area "
+        "to edit white.",
+        "not_a_mask",
+    )
+
+
+def _is_drawing(colors: NDArray[np.uint8]) -> bool:
+    """Whether opaque pixels, uint8 [n, 3], are strokes of a brush or white on black.
+
+    A photograph has many colors or many greys, and a plain layer with a hole is dark.
+    """
+    packed = (colors >> 4).astype(np.uint16) @ np.array([256, 16, 1], np.uint16)
+    counts = np.bincount(packed, minlength=4096)
+    kinds = np.flatnonzero(counts > len(colors) / 1000)
+    if len(kinds) > DRAWING_COLORS:
+        return False
+    channels = np.stack([kinds >> 8, kinds >> 4 & 15, kinds & 15]) * 16
+    if (channels.max(axis=0) - channels.min(axis=0) > COLORED).any():
+        return True
+    grey = (channels[1] > 16) & (channels[1] < 224)
+    if len(kinds) > 2 and counts[kinds[grey]].sum() > len(colors) / 20:
+        return False
+    return bool((channels[1] >= HALF).any())
+
+
+def _refused(message: str, code: str) -> InvalidRequest:
+    return InvalidRequest(message, field="mask_image", code=code)
