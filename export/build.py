@@ -15,13 +15,13 @@ from typing import Any
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.hub import find_checkpoint
+from engine.lora.file import Lora
 from engine.manifest import Manifest, ModelIdentity
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
 from export import output_folder, targets
 from export.build_jobs import BuildJob, build_jobs
 from export.builder import Builder
 from export.events import Event
-from export.lora import Lora
 from export.output_folder import StorageError
 
 __all__ = ["BuildOptions", "Event", "StorageError", "build"]

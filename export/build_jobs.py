@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.checkpoint import Checkpoint
+from engine.lora.file import Lora
 from engine.models import Network
 from engine.netspec import NetSpec, Precision, Size, format_size
-from export.lora import Lora, weights_digest
+from export.lora import weights_digest
 from export.targets import Target
 
 EXPORT_VERSION = 2

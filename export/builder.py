@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from engine.checkpoint import Checkpoint
 from engine.digest import file_digest
 from engine.errors import BuildError, EngineMismatch
+from engine.lora.file import Lora
 from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
 from engine.netspec import NetSpec
 from export import output_folder
 from export.build_jobs import OPSET, BuildJob, engine_key
 from export.checks import TooImprecise, judge, unchecked_profiles
 from export.events import Event, Step
-from export.lora import Lora
 from export.resources import ResourceMeter
 from export.targets import Target
 from export.to_tensorrt import FLAGS, EngineRequest, EngineResult, compile_engine

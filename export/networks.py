@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from engine.checkpoint import Checkpoint
 from engine.dtypes import TORCH_DTYPES
 from engine.loader import load_module, quiet
+from engine.lora.file import Lora
+from engine.lora.fuse import fuse
 from engine.models import Network
 from engine.netspec import NetSpec, Precision
-from export.lora import Lora, fuse
 
 STEPS = 1000
 """Timesteps of the sample inputs lie in [0, STEPS)."""
@@ -40,8 +41,7 @@ def load(checkpoint: Checkpoint, part: str, loras: Sequence[Lora] = ()) -> nn.Mo
     Raises CheckpointError if the weights are damaged, incomplete or do not fit the config.
     """
     module = load_module(checkpoint, part, torch.float32)
-    with quiet():
-        fuse(module, checkpoint, part, loras)
+    fuse(module, checkpoint, part, loras)
     return module.float().eval().requires_grad_(False)
 
 

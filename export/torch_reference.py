@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from engine.checkpoint import Checkpoint
+from engine.lora.file import Lora
 from engine.netspec import Precision
 from export.build_jobs import BuildJob
-from export.lora import Lora
 from export.networks import Wrapped, load, sample, wrap
 from export.verify import reference
 

@@ -26,11 +26,11 @@ PACKAGES = ("diffedit", "engine", "export")
 # Which files may import a package at all. A trailing "." means a whole package of ours.
 HEAVY = {
     "PIL": ("diffedit.imaging.", "diffedit.cli.", "diffedit.server."),
-    "diffusers": ("engine.loader", "engine.backends.torch.", "export.networks", "export.lora"),
+    "diffusers": ("engine.loader", "engine.backends.torch.", "export.networks"),
     "onnx": ("export.", "engine.backends.onnxruntime."),
     "onnxruntime": ("engine.backends.onnxruntime.",),
     "onnxscript": ("export.",),
-    "peft": ("export.networks", "export.lora"),
+    "peft": (),
     "polygraphy": ("export.to_tensorrt",),
     "ray": ("diffedit.server.router", "diffedit.server.ray_app"),
     "rich": ("diffedit.cli.", "export.__main__", "export.console"),
@@ -71,6 +71,7 @@ DESCRIPTIONS = (
 SHARED = (
     *DESCRIPTIONS,
     *("engine.cache_dir", "engine.dtypes", "engine.hub", "engine.interrupts", "engine.loader"),
+    "engine.lora",
 )
 """What export may import of engine."""
 EXPORT_DOOR = "diffedit.cli.build"

@@ -19,7 +19,6 @@ TESTED_VERSIONS = {
     "onnx": "1.23.2",
     "onnxscript": "0.7.2",
     "onnxruntime": "1.32.0",
-    "peft": "0.21.2",
     "polygraphy": "0.53.6",
     "tensorrt_rtx": "1.7.1.116",
 }

@@ -33,7 +33,6 @@ def check_export() -> list[Check]:
     return [
         _check_optional("onnx", "`build` needs it", "onnx"),
         _check_optional("onnxscript", "`build` needs it", "onnx"),
-        _check_optional("peft", "`build --lora` needs it", "onnx"),
     ]
 
 

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.checkpoint import Checkpoint
-from engine.errors import BuildError, CheckpointError
+from engine.errors import CheckpointError
+from engine.lora.file import Lora
 from engine.manifest import FusedFile, Manifest
 from export.build import Event
-from export.lora import Lora, weights_digest
+from export.lora import weights_digest
 from export.networks import load, sample
 
 Run = Callable[..., tuple[Manifest, list[Event]]]
@@ -94,52 +95,13 @@ def test_the_exported_unet_is_the_one_with_fused_weights(
     assert digest("vae", 0.5) == "w"
 
 
-@pytest.mark.parametrize("prefix", ["text_encoder", "text_encoder.text_model"])
-def test_the_text_encoder_in_both_spellings(micro: Path, tmp_path: Path, prefix: str) -> None:
-    checkpoint = Checkpoint.open(micro)
-    plain = load(checkpoint, "text_encoder")
-    path = tmp_path / "words.safetensors"
-    changes = make(path, plain, prefix, ("q_proj", "v_proj"))
-    lora = Lora.open(path, 0.7)
-    assert [lora.changes(checkpoint, part) for part in ("text_encoder", "unet", "vae")] == [
-        *(True, False, False)
-    ]
-    fused = load(checkpoint, "text_encoder", [lora])
-    add(plain, changes, 0.7)
-    want = dict(plain.named_parameters())
-    got = dict(fused.named_parameters())
-    assert sorted(got) == sorted(want)
-    for name, tensor in want.items():
-        torch.testing.assert_close(got[name], tensor)
-
-
-def test_two_loras_add_up(micro: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(micro)
-    plain = load(checkpoint, "unet")
-    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    changes = [make(p, plain, "unet", (n,)) for p, n in zip(paths, ("to_q", "to_k"), strict=True)]
-    loras = [Lora.open(p, s) for p, s in zip(paths, (1.0, -0.5), strict=True)]
-    fused = load(checkpoint, "unet", loras)
-    add(plain, changes[0], 1.0)
-    add(plain, changes[1], -0.5)
-    for (name, a), (_, b) in zip(fused.named_parameters(), plain.named_parameters(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
-
-
-def test_files_that_are_no_lora_of_this_model(
-    micro: Path, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_lora_that_does_not_fit_is_refused_before_anything_is_built(
+    micro: Path, tiny: Path, tmp_path: Path, run: Run
 ) -> None:
-    for path in (tmp_path / "none.safetensors", tmp_path / "style.bin", tmp_path):
-        with pytest.raises(CheckpointError, match="not a LoRA file"):
-            Lora.open(path, 1)
-    weights = tmp_path / "weights.safetensors"
-    save_file({"unet.conv.weight": torch.zeros(1)}, weights)
-    with pytest.raises(CheckpointError, match="holds no LoRA weights"):
-        Lora.open(weights, 1)
     other = tmp_path / "other.safetensors"
     make(other, load(Checkpoint.open(tiny), "unet"), "unet", ("to_q",))
-    with pytest.raises(CheckpointError, match=r"does not fit this model's unet"):
-        load(Checkpoint.open(micro), "unet", [Lora.open(other, 1)])
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(BuildError, match="pip install peft"):
-        load(Checkpoint.open(micro), "unet", [Lora.open(other, 1)])
+    with pytest.raises(CheckpointError, match="12 of its 16 tensors belong to no layer"):
+        run(micro, tmp_path / "engines", loras=[(other, 1.0)])
+    assert not (tmp_path / "engines").exists()
+    with pytest.raises(ValueError, match="finite"):
+        run(micro, tmp_path / "engines", loras=[(other, float("nan"))])

@@ -1,0 +1,166 @@
+"""One LoRA file at one scale, checked against a checkpoint without loading weights.
+
+The file's header tells its layers and shapes, the headers of the checkpoint those of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.checkpoint import Checkpoint, read_header
+from engine.digest import file_digest
+from engine.errors import CheckpointError
+from engine.lora.adapter_config import AdapterConfig, read_configs
+from engine.lora.names import parse, plain
+from engine.manifest import FusedFile
+
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+OTHER_METHODS = {
+    ".oft_": "OFT",
+    ".boft_": "BOFT",
+    ".on_input": "IA3",
+    ".a1.weight": "GLoRA",
+    ".vera_lambda": "VeRA",
+    ".lora_embedding_": "LoRA of token embeddings",
+    ".lora_A.bias": "LoRA with biases",
+    ".lora_B.bias": "LoRA with biases",
+    ".bias_values": "LyCORIS with sparse biases",
+    ".scalar": "LyCORIS with an unsaved scalar",
+    ".set_weight": "replaced weights",
+    ".reshape_weight": "reshaped weights",
+    ".bypass": "bypass",
+    "bundle_emb.": "LoRA with embeddings",
+    "emb_params": "a textual inversion",
+}
+"""Part of a tensor's name -> the method that it belongs to. None of them is supported."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file has for one layer.
+
+    Attributes:
+        layer: the layer's path in the checkpoint, without ".weight".
+        tensors: kind -> tensor name in the file.
+        factor: alpha / rank where PEFT's settings state it; otherwise None.
+    """
+
+    layer: str
+    tensors: dict[str, str] = field(default_factory=dict)
+    factor: float | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One file at one scale.
+
+    Attributes:
+        path: a safetensors file.
+        scale: the factor of its change; 1 is what it was trained for, negative values reverse it.
+        sha256: of the file.
+        shapes: tensor name -> shape.
+    """
+
+    path: Path
+    scale: float
+    sha256: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def open(cls, path: Path, scale: float) -> Lora:
+        """Read a file's header.
+
+        Raises:
+            ValueError: the scale is not a finite number.
+            CheckpointError: it is not a LoRA, or uses a method that is not supported.
+        """
+        if not math.isfinite(scale):
+            raise ValueError(f"the scale of a LoRA must be a finite number, not {scale}")
+        path = Path(path)
+        if path.suffix != ".safetensors" or not path.is_file():
+            raise CheckpointError(
+                f"{path} is not a LoRA file; name a .safetensors file on this machine."
+            )
+        header = read_header(path)
+        for name in header:
+            method = next((m for part, m in OTHER_METHODS.items() if part in name), None)
+            if method is not None:
+                raise CheckpointError(
+                    f"{path} holds {method} ({name}), which is not supported; LoRA, DoRA, LoHa, "
+                    "LoKr and full differences are. Merge it with the program that made it."
+                )
+        parsed = {name: parse(name, ()) for name in header}
+        if not any(parsed.values()):
+            raise CheckpointError(f"{path} holds no LoRA weights; name a LoRA file.")
+        for name, found in parsed.items():
+            if found and found.kind != "alpha" and header[name]["dtype"] not in FLOATS:
+                raise CheckpointError(
+                    f"{path} holds {header[name]['dtype']} numbers in {name}; a LoRA has floating "
+                    "point numbers. Save it in fp16 or fp32."
+                )
+        shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+        return cls(path, scale, file_digest(path), shapes)
+
+    @property
+    def identity(self) -> FusedFile:
+        """How the manifest names it."""
+        return FusedFile(str(self.path), self.sha256, self.scale)
+
+    def changes(self, checkpoint: Checkpoint, part: str) -> bool:
+        """Whether it changes a part of the checkpoint. Raises CheckpointError if it does not fit
+        the checkpoint."""
+        return bool(self.targets(checkpoint)[part])
+
+    def targets(self, checkpoint: Checkpoint) -> dict[str, dict[str, Target]]:
+        """Part -> layer -> the tensors for it; a layer is named as `names.plain` does.
+
+        Raises CheckpointError if a tensor belongs to no layer of the model, its shape does not fit,
+        or a layer's tensors are incomplete.
+        """
+        from engine.lora.shapes import check_layer, model_layers
+
+        layers = model_layers(checkpoint)
+        targets: dict[str, dict[str, Target]] = {part.name: {} for part in checkpoint.family.parts}
+        configs = read_configs(self.path, tuple(layers))
+        unmatched = []
+        for name in self.shapes:
+            found = parse(name, layers)
+            layer = plain(found.layer) if found else ""
+            parts = [found.part] if found and found.part else [*layers]
+            part = next((p for p in parts if layer in layers.get(p, {})), None)
+            if found is None or part is None:
+                unmatched.append(name)
+                continue
+            path = layers[part][layer].path
+            if layer not in targets[part]:
+                targets[part][layer] = Target(path, {}, _factor(configs, part, path))
+            tensors = targets[part][layer].tensors
+            if found.kind in tensors:
+                self._refuse(f"it has two tensors for one ({tensors[found.kind]} and {name})")
+            tensors[found.kind] = name
+        if unmatched:
+            self._refuse(
+                f"{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of the "
+                f"model ({', '.join(sorted(unmatched)[:3])})"
+            )
+        for part, found_layers in targets.items():
+            for layer, target in found_layers.items():
+                reason = check_layer(target.tensors, self.shapes, layers[part][layer])
+                if reason:
+                    self._refuse(f"in its layer {target.layer}, {reason}", f"'s {part}")
+        return targets
+
+    def _refuse(self, reason: str, part: str = "") -> None:
+        raise CheckpointError(
+            f"The LoRA {self.path} does not fit this model{part}: {reason}; use one that was "
+            "trained for this kind of model."
+        )
+
+
+def _factor(configs: tuple[AdapterConfig, ...], part: str, layer: str) -> float | None:
+    """alpha / rank of a layer from PEFT's settings, or None."""
+    found = next((config for config in configs if config.part in (None, part)), None)
+    return found.factor(layer) if found else None

@@ -1,0 +1,113 @@
+"""The names of tensors in LoRA files: which part, which layer, and what the tensor is.
+
+Trainers name the same tensor differently:
+
+    kohya, LyCORIS   lora_unet_mid_block_attentions_0_proj_in.lora_down.weight
+    diffusers        unet.mid_block.attentions.0.proj_in.lora.down.weight
+    older diffusers  mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.up.weight
+    PEFT             base_model.model.mid_block.attentions.0.proj_in.lora_A.weight
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+KOHYA_PREFIXES = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+    "lora_transformer_": "transformer",
+    "lycoris_": None,
+}
+"""Prefix of an underscored name -> part; None if the name does not tell the part."""
+
+_KINDS = {
+    "A": "down",
+    "B": "up",
+    "lora_magnitude_vector": "magnitude",
+    "w_norm": "diff",
+    "b_norm": "diff_b",
+}
+"""Other names of the same tensor."""
+
+_TENSOR = re.compile(
+    r"(?P<layer>.+?)(?:"
+    r"\.lora_(?P<kohya>down|up|mid)\.weight"
+    r"|\.lora_(?P<peft>A|B)(?:\.(?!bias)\w+)?\.weight"
+    r"|(?P<old>_lora|\.lora|\.lora_linear_layer)\.(?P<diffusers>down\.weight|up\.weight|alpha)"
+    r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.\w+)*"
+    r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm"
+    r"|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?"
+    r")"
+)
+_OLD_TEXT_LAYERS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """One tensor of a LoRA file.
+
+    Attributes:
+        part: the part that the name states, such as "unet"; None if it states none.
+        layer: the layer's path as the file spells it, without the part.
+        kind: "down", "up", "mid", "alpha", "dora_scale", "magnitude", "diff", "diff_b", or the
+            name of a LoHa or LoKr tensor.
+    """
+
+    part: str | None
+    layer: str
+    kind: str
+
+
+def parse(name: str, parts: Iterable[str]) -> TensorName | None:
+    """Read a tensor's name; None if no known method has a tensor of that name.
+
+    Args:
+        name: as in the file.
+        parts: the names of the checkpoint's parts, which may be the name's first word.
+    """
+    match = _TENSOR.fullmatch(name)
+    if match is None:
+        return None
+    found = match["kohya"] or match["peft"] or match["diffusers"] or match["magnitude"]
+    kind = (found or match["plain"]).removesuffix(".weight")
+    part, layer = _part(match["layer"], parts)
+    if match["old"] == "_lora":
+        layer = _old_layer(layer)
+    return TensorName(part, layer, _KINDS.get(kind, kind))
+
+
+def plain(layer: str) -> str:
+    """A layer's path in the one spelling by which layers are compared.
+
+    Underscores replace dots, and the level `text_model`, which only some versions of transformers
+    have, is dropped.
+    """
+    return layer.replace(".", "_").removeprefix("text_model_")
+
+
+def _part(layer: str, parts: Iterable[str]) -> tuple[str | None, str]:
+    """Split a layer into the part that its prefix names, and the rest."""
+    for prefix, part in KOHYA_PREFIXES.items():
+        if layer.startswith(prefix):
+            return part, layer.removeprefix(prefix)
+    layer = layer.removeprefix("base_model.model.")
+    for part in parts:
+        if layer.startswith(f"{part}."):
+            return part, layer.removeprefix(f"{part}.").removeprefix("base_model.model.")
+    return None, layer
+
+
+def _old_layer(layer: str) -> str:
+    """`attn1.processor.to_out` was the name of the layer `attn1.to_out.0` in older diffusers."""
+    path, _, name = layer.rpartition(".")
+    if path.endswith(".processor"):
+        name = "to_out.0" if name == "to_out" else name
+        return f"{path.removesuffix('.processor')}.{name}"
+    return f"{path}.{_OLD_TEXT_LAYERS.get(name, name)}"
