@@ -93,7 +93,8 @@ TEXT_STYLES: dict[str, Names] = {
 
 def written(names: Names, layers: dict[str, tuple[int, int]]) -> tuple[dict[str, Tensor], ...]:
     """A LoRA whose layers have different ranks and alphas, and the changes it means."""
-    state, changes = {}, {}
+    state: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
     for n, (layer, (outputs, inputs)) in enumerate(layers.items()):
         rank, strength = 2 + n, 3.0 + n
         a, b = draw(rank, inputs, seed=n), draw(outputs, rank, seed=9 + n)
