@@ -14,7 +14,7 @@ from engine.checkpoint import Checkpoint, read_header
 from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.lora.adapter_config import AdapterConfig, read_configs
-from engine.lora.names import parse, plain
+from engine.lora.names import parse, part_prefixes, plain
 from engine.manifest import FusedFile
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -92,7 +92,7 @@ class Lora:
                     f"{path} holds {method} ({name}), which is not supported; LoRA, DoRA, LoHa, "
                     "LoKr and full differences are. Merge it with the program that made it."
                 )
-        parsed = {name: parse(name, ()) for name in header}
+        parsed = {name: parse(name, {}) for name in header}
         if not any(parsed.values()):
             raise CheckpointError(f"{path} holds no LoRA weights; name a LoRA file.")
         for name, found in parsed.items():
@@ -125,9 +125,10 @@ class Lora:
         layers = model_layers(checkpoint)
         targets: dict[str, dict[str, Target]] = {part.name: {} for part in checkpoint.family.parts}
         configs = read_configs(self.path, tuple(layers))
+        prefixes = part_prefixes(checkpoint.family.parts)
         unmatched = []
         for name in self.shapes:
-            found = parse(name, layers)
+            found = parse(name, prefixes)
             layer = plain(found.layer) if found else ""
             parts = [found.part] if found and found.part else [*layers]
             part = next((p for p in parts if layer in layers.get(p, {})), None)

@@ -13,20 +13,12 @@ Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-KOHYA_PREFIXES = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-    "lora_te3_": "text_encoder_3",
-    "lora_transformer_": "transformer",
-    "lycoris_": None,
-}
-"""Prefix of an underscored name -> part; None if the name does not tell the part."""
+from engine.models import Part
 
+PEFT_PREFIX = "base_model.model."
 _KINDS = {
     "A": "down",
     "B": "up",
@@ -65,19 +57,19 @@ class TensorName:
     kind: str
 
 
-def parse(name: str, parts: Iterable[str]) -> TensorName | None:
+def parse(name: str, prefixes: Mapping[str, str]) -> TensorName | None:
     """Read a tensor's name; None if no known method has a tensor of that name.
 
     Args:
         name: as in the file.
-        parts: the names of the checkpoint's parts, which may be the name's first word.
+        prefixes: how names of a part's layers may begin -> the part; see `part_prefixes`.
     """
     match = _TENSOR.fullmatch(name)
     if match is None:
         return None
     found = match["kohya"] or match["peft"] or match["diffusers"] or match["magnitude"]
     kind = (found or match["plain"]).removesuffix(".weight")
-    part, layer = _part(match["layer"], parts)
+    part, layer = _part(match["layer"], prefixes)
     if match["old"] == "_lora":
         layer = _old_layer(layer)
     return TensorName(part, layer, _KINDS.get(kind, kind))
@@ -92,15 +84,19 @@ def plain(layer: str) -> str:
     return layer.replace(".", "_").removeprefix("text_model_")
 
 
-def _part(layer: str, parts: Iterable[str]) -> tuple[str | None, str]:
+def part_prefixes(parts: Iterable[Part]) -> dict[str, str]:
+    """How the names of the layers of a family's parts may begin -> the part's name."""
+    return {
+        prefix: part.name for part in parts for prefix in (*part.lora_prefixes, f"{part.name}.")
+    }
+
+
+def _part(layer: str, prefixes: Mapping[str, str]) -> tuple[str | None, str]:
     """Split a layer into the part that its prefix names, and the rest."""
-    for prefix, part in KOHYA_PREFIXES.items():
+    layer = layer.removeprefix(PEFT_PREFIX).removeprefix("lycoris_")
+    for prefix, part in prefixes.items():
         if layer.startswith(prefix):
-            return part, layer.removeprefix(prefix)
-    layer = layer.removeprefix("base_model.model.")
-    for part in parts:
-        if layer.startswith(f"{part}."):
-            return part, layer.removeprefix(f"{part}.").removeprefix("base_model.model.")
+            return part, layer.removeprefix(prefix).removeprefix(PEFT_PREFIX)
     return None, layer
 
 

@@ -25,12 +25,14 @@ class Part:
         name: the subfolder, such as "unet".
         package, class_name: the class that loads it, such as "diffusers", "UNet2DConditionModel".
         convolutional: whether it is made of 2D convolutions, so that channels_last pays.
+        lora_prefixes: how the names of its layers begin in kohya's LoRA files.
     """
 
     name: str
     package: str
     class_name: str
     convolutional: bool = False
+    lora_prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

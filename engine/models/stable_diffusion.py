@@ -35,9 +35,9 @@ def _decode_latent(module: Any, dtype: Any, latent: Any) -> Any:
 
 
 PARTS = (
-    Part("text_encoder", "transformers", "CLIPTextModel"),
+    Part("text_encoder", "transformers", "CLIPTextModel", False, ("lora_te_", "lora_te1_")),
     Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
-    Part("unet", "diffusers", "UNet2DConditionModel", convolutional=True),
+    Part("unet", "diffusers", "UNet2DConditionModel", True, ("lora_unet_",)),
 )
 NETWORKS = (
     Network("text", "text_encoder", "text_encoder", _encode_text),

@@ -50,7 +50,7 @@ def trained(config: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str
 def by_layer(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():
-        found = parse(name, ())
+        found = parse(name, {})
         assert found is not None, name
         layers.setdefault(found.layer, {})[found.kind] = tensor.detach().float()
     return layers
