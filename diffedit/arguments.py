@@ -221,6 +221,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "size": _size,
     "compile": _flag("compile"),
     "pin_batch_size": _pin,
+    "allow_tf32": _flag("allow_tf32"),
     "warm": _flag("warm"),
     "revision": functools.partial(_word, "revision"),
     "variant": _variant,

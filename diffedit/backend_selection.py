@@ -29,6 +29,7 @@ def open_backend(
     dtype: Precision | None = None,
     compile: bool = False,
     pin_batch_size: int | None = None,
+    allow_tf32: bool = False,
 ) -> T:
     """Open a backend, and return what `ready` makes of it.
 
@@ -45,6 +46,7 @@ def open_backend(
         dtype=dtype,
         compile=compile,
         pin_batch_size=pin_batch_size,
+        allow_tf32=allow_tf32,
     )
     if backend != "auto":
         return ready(opened(backend, engines), "requested")
@@ -66,6 +68,7 @@ def _open(
     dtype: Precision | None,
     compile: bool,
     pin_batch_size: int | None,
+    allow_tf32: bool,
 ) -> Networks:
     """Open one backend by its name."""
     if name == "torch":
@@ -77,6 +80,7 @@ def _open(
             dtype=dtype,
             compile=compile,
             pin_batch_size=pin_batch_size,
+            allow_tf32=allow_tf32,
         )
     if engines is None:
         raise EngineMismatch(
@@ -88,7 +92,11 @@ def _open(
         from engine.backends.onnxruntime.networks import OnnxNetworks
 
         return OnnxNetworks.open(
-            engines, digests=digests, device=device, pin_batch_size=pin_batch_size
+            engines,
+            digests=digests,
+            device=device,
+            pin_batch_size=pin_batch_size,
+            allow_tf32=allow_tf32,
         )
     from engine.backends.tensorrt.networks import TensorRTNetworks
 

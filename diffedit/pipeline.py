@@ -80,6 +80,7 @@ class DiffEditPipeline:
         size: Size | None = None,
         compile: bool = False,
         pin_batch_size: int | None = None,
+        allow_tf32: bool = False,
         warm: bool = False,
         revision: str | None = None,
         variant: str | None = None,
@@ -101,6 +102,8 @@ class DiffEditPipeline:
                 which then take minutes. On a CPU this needs a C++ compiler.
             pin_batch_size: fix the batch size of every call, so that results do not depend on
                 other requests in the batch.
+            allow_tf32: on a GPU, let torch and onnxruntime compute what is fp32 in TF32: faster,
+                with 10 bits of precision instead of 23. TensorRT engines are built without it.
             warm: also run every profile of every network, see `warm_up`. Engines that do not run
                 are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
             revision, variant, cache_dir, local_files_only: as in diffusers.
@@ -127,6 +130,7 @@ class DiffEditPipeline:
             dtype=dtype,
             compile=compile,
             pin_batch_size=pin_batch_size,
+            allow_tf32=allow_tf32,
         )
 
     @classmethod

@@ -1,25 +1,27 @@
-"""CUDA devices, streams and graphs, for every backend that uses a GPU.
+"""CUDA devices, streams, copies and arithmetic, for every backend that uses a GPU.
 
-Streams follow one rule: compiled networks and CUDA graphs run on the pipeline's own
-`ExecutionStream`, and events order it with the caller's stream, so the host does not wait. Graphs
-are captured by `capture` alone. This module does not know networks, files or runtimes.
+Streams follow one rule: all networks of a pipeline run on its own `ExecutionStream`, and events
+order it with the caller's stream, so the host does not wait. Every call selects its GPU, and
+restores the caller's. This module does not know networks, files or runtimes; `cuda_graphs` captures
+the calls.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from engine.backends import DeviceQueue, HostQueue
+from engine.backends import DeviceQueue, Event, HostQueue
 from engine.errors import EngineMismatch
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class ExecutionStream:
@@ -43,18 +45,19 @@ class ExecutionStream:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Make this the current stream.
+        """Make this the current stream, and its GPU the current one.
 
         The enqueued work starts after the caller's earlier work, and the caller's later work
         starts after it. The host does not wait.
         """
-        caller = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(caller)
-        try:
-            with torch.cuda.stream(self.stream):
-                yield
-        finally:
-            caller.wait_stream(self.stream)
+        with torch.cuda.device(self.device):  # TensorRT and ONNX Runtime use the current GPU
+            caller = torch.cuda.current_stream(self.device)
+            self.stream.wait_stream(caller)
+            try:
+                with torch.cuda.stream(self.stream):
+                    yield
+            finally:
+                caller.wait_stream(self.stream)
 
 
 class CudaQueue:
@@ -77,51 +80,85 @@ def device_queue(device: torch.device) -> DeviceQueue:
     return CudaQueue(device) if device.type == "cuda" else HostQueue()
 
 
-def capture(
-    stream: ExecutionStream, call: Callable[[], T], pool: Any = None
-) -> tuple[torch.cuda.CUDAGraph, T]:
-    """Record the work that `call` enqueues on `stream`; return the graph and the call's result.
+class HostCopies:
+    """Copies tensors to the host while the GPU computes: on a stream of its own, into pinned
+    memory. Tensors on a CPU are copied at once."""
 
-    Other threads may use the GPU meanwhile ("thread_local" mode). In contrast to
-    `torch.cuda.graph`, this keeps PyTorch's cache of memory and restores the current stream after
-    every error.
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    Args:
-        stream: the stream to record.
-        call: enqueues the work, on the current stream or on `stream.handle`.
-        pool: a memory pool that several graphs share; None creates one.
+    def start(self, tensor: Tensor) -> tuple[Tensor, Event]:
+        """Copy `tensor` as the caller's stream leaves it.
 
-    Raises:
-        RuntimeError: the work cannot be captured.
+        Returns:
+            The copy, and the event after which it may be read.
+        """
+        if self._stream is None:
+            return tensor.clone(), HostQueue()
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        event = torch.cuda.Event(blocking=True)
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+            event.record(self._stream)
+        tensor.record_stream(self._stream)  # its memory is not reused before the copy has ended
+        return host, event
+
+
+_PRECISION_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def fp32_arithmetic(allow_tf32: bool) -> Iterator[None]:
+    """Enqueue fp32 products and convolutions in fp32, or in TF32 if it is allowed.
+
+    PyTorch's default is TF32 for convolutions: 10 bits of precision instead of 23. Its switches are
+    those of the process, so they are restored, and a second thread waits.
     """
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize(stream.device)
-    with torch.cuda.stream(stream.stream):
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    wanted = "tf32" if allow_tf32 else "ieee"
+    with _PRECISION_LOCK:
+        before = [switch.fp32_precision for switch in _switches()]
         try:
-            result = call()
-        except BaseException:
-            with contextlib.suppress(RuntimeError):  # the error of `call` is the cause
-                graph.capture_end()
-            raise
-        graph.capture_end()
-    return graph, result
+            _set_fp32_precision([wanted] * len(before))
+            yield
+        finally:
+            _set_fp32_precision(before)
 
 
-def try_capture(
-    stream: ExecutionStream, call: Callable[[], T], *, label: str, pool: Any = None
-) -> tuple[torch.cuda.CUDAGraph, T] | None:
-    """Capture as `capture` does, or log a warning about `label` and return None."""
+def _switches() -> tuple[Any, ...]:
+    """PyTorch's switches for convolutions, recurrent layers and products of matrices."""
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+
+
+def _set_fp32_precision(values: Sequence[str]) -> None:
+    """Set the old switches too: PyTorch refuses to read them if they differ from the new ones."""
+    torch.backends.cudnn.allow_tf32 = values[0] == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = values[-1] == "tf32"
+    for switch, value in zip(_switches(), values, strict=True):
+        switch.fp32_precision = value
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the GPU is idle, before memory that it uses is freed.
+
+    An error of the device is logged only: the memory is freed all the same.
+    """
     try:
-        return capture(stream, call, pool)
+        torch.cuda.synchronize(device)
     except RuntimeError as error:
-        warn_no_graph(label, str(error).split("\n")[0])
-        return None
+        log.warning("%s failed before it was closed: %s", device, str(error).split("\n")[0])
 
 
-def warn_no_graph(label: str, reason: str) -> None:
-    """Log that the network `label` runs without a CUDA graph."""
-    log.warning("No CUDA graph for %s (%s); it runs without one, a little slower.", label, reason)
+def give_back_memory(device: torch.device) -> None:
+    """Return the memory that PyTorch keeps of deleted tensors to the GPU, for other programs."""
+    gc.collect()  # modules refer to themselves
+    try:
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+    except RuntimeError as error:
+        log.warning("the memory of %s was not freed: %s", device, str(error).split("\n")[0])
 
 
 def numbered(device: torch.device) -> torch.device:

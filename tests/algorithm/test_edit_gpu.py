@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +38,13 @@ def photo_of_module() -> Any:
     return still_life(96, 72)
 
 
-@pytest.fixture
-def exact_float32() -> Iterator[None]:
-    """No TF32 while results are compared with a CPU's."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
-
-
 def relative(a: Any, b: Any) -> float:
     x, y = torch.as_tensor(a).double(), torch.as_tensor(b).double()
     return float((x - y).norm() / y.norm())
 
 
-@pytest.mark.usefixtures("exact_float32")
 def test_float32_equals_the_cpu(tiny: Path, photo_of_module: Any, on_cpu: EditResult) -> None:
+    """PyTorch would compute convolutions in TF32."""
     with DiffEditPipeline.from_pretrained(tiny, dtype="fp32", device="cuda") as pipe:
         result = pipe(photo_of_module, *TEXTS, **OPTIONS)
     assert (result.latent_mask == on_cpu.latent_mask).all()

@@ -19,7 +19,7 @@ from engine.checkpoint import Checkpoint
 
 NAN, INF = float("nan"), float("inf")
 
-FLAGS = ("compile", "local_files_only", "warm")
+FLAGS = ("allow_tf32", "compile", "local_files_only", "warm")
 PATHS = ("model", "engines", "cache_dir")
 NO_FLAGS: list[object] = [None, 1, "yes", []]
 NO_PATHS: list[object] = ["", "  ", 7, b"x", 1.5, [], "a\0b", "\ud800", "x" * 5000]

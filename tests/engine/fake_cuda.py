@@ -14,11 +14,11 @@ import torch
 class FakeStream:
     """A stream that records what it waits for."""
 
-    device = torch.device("cpu")
     cuda_stream = 7
 
-    def __init__(self, name: str, log: list[str]) -> None:
-        self.name = name
+    def __init__(self, name: str, log: list[str], gpu: int = 0) -> None:
+        self.name = f"{name} of gpu {gpu}" if gpu else name
+        self.gpu = gpu
         self._log = log
 
     def wait_stream(self, other: FakeStream) -> None:
@@ -26,6 +26,19 @@ class FakeStream:
 
     def synchronize(self) -> None:
         self._log.append(f"synchronize {self.name}")
+
+
+class FakeEvent:
+    """An event that records where it was recorded."""
+
+    def __init__(self, cuda: FakeCuda, **options: bool) -> None:
+        self._cuda = cuda
+
+    def record(self, stream: FakeStream) -> None:
+        self._cuda.log.append(f"event on {stream.name}")
+
+    def synchronize(self) -> None:
+        self._cuda.log.append("wait for an event")
 
 
 class FakeGraph:
@@ -38,9 +51,11 @@ class FakeGraph:
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
         self.pool = pool
+        self._cuda.capturing = True
         self._cuda.record("capture_begin", capture_error_mode)
 
     def capture_end(self) -> None:
+        self._cuda.capturing = False
         self._cuda.record("capture_end")
         self._cuda.graphs.append(self)
 
@@ -50,51 +65,75 @@ class FakeGraph:
 
 
 class FakeCuda:
-    """The state of the substitute.
+    """The state of the substitute: two GPUs.
 
     Attributes:
         log: every event, in order.
         graphs: every graph whose capture succeeded.
         current: the current stream; it starts as the caller's.
-        fail: the name of the graph method that raises RuntimeError.
+        gpu: the current GPU.
+        fail: the name of the event that raises `error`.
+        capturing: whether a capture has begun and not ended.
     """
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.graphs: list[FakeGraph] = []
         self.caller = self.current = FakeStream("caller", self.log)
+        self.gpu = 0
         self.fail = ""
+        self.error: type[RuntimeError] = RuntimeError
+        self.capturing = False
 
     def record(self, event: str, detail: str = "") -> None:
         self.log.append(f"{event} {detail}".strip() + f" on {self.current.name}")
+        assert self.gpu == self.current.gpu, "the current GPU is not the stream's"
         if event == self.fail:
-            raise RuntimeError(f"{event} is not permitted\nand a stack trace")
+            raise self.error(f"{event} is not permitted\nand a stack trace")
 
     @contextlib.contextmanager
     def use(self, stream: FakeStream) -> Iterator[None]:
         before, self.current = self.current, stream
+        with self.use_gpu(torch.device("cuda", stream.gpu)):
+            try:
+                yield
+            finally:
+                self.current = before
+
+    @contextlib.contextmanager
+    def use_gpu(self, device: torch.device) -> Iterator[None]:
+        before, self.gpu = self.gpu, device.index or 0
         try:
             yield
         finally:
-            self.current = before
+            self.gpu = before
+
+    def stream_of(self, device: torch.device | None = None) -> FakeStream:
+        """The current stream of a GPU; the caller's if another GPU is the current one."""
+        gpu = self.gpu if device is None else device.index or 0
+        return self.current if gpu == self.current.gpu else FakeStream("caller", self.log, gpu)
+
+    def empty_cache(self) -> None:
+        assert not self.capturing, "a capture must not empty PyTorch's cache"
+        self.log.append(f"empty_cache of gpu {self.gpu}")
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Replace the parts of `torch.cuda` that the backends call."""
-
-        def forbidden() -> None:
-            raise AssertionError("a capture must not empty PyTorch's cache")
-
         replacements = {
-            "Stream": lambda device: FakeStream("own", self.log),
-            "current_stream": lambda device=None: self.current,
+            "Stream": lambda device: FakeStream("own", self.log, device.index or 0),
+            "Event": lambda **options: FakeEvent(self, **options),
+            "current_stream": self.stream_of,
             "stream": self.use,
+            "device": self.use_gpu,
             "CUDAGraph": lambda: FakeGraph(self),
             "synchronize": lambda device=None: self.log.append("synchronize"),
             "graph_pool_handle": lambda: (0, 1),
-            "empty_cache": forbidden,
+            "empty_cache": self.empty_cache,
         }
         for name, replacement in replacements.items():
             patch.setattr(torch.cuda, name, replacement)
+        for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            patch.setattr(torch._C, name, lambda gpu, pool, n=name: self.log.append(f"{n} {gpu}"))
 
 
 def aligned(

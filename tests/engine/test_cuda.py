@@ -1,4 +1,4 @@
-"""Streams, graph capture and device numbers, on a substitute for `torch.cuda`."""
+"""Streams, copies, arithmetic and device numbers, on a substitute for `torch.cuda`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from engine.cuda import ExecutionStream, capture, cuda_device, numbered, try_capture
+from engine.cuda import (
+    ExecutionStream,
+    HostCopies,
+    cuda_device,
+    device_queue,
+    fp32_arithmetic,
+    give_back_memory,
+    numbered,
+    wait_for,
+)
 from engine.errors import EngineMismatch
 from tests.engine.fake_cuda import FakeCuda
 
 CPU = torch.device("cpu")
+SECOND_GPU = torch.device("cuda", 1)
 
 
 @pytest.fixture
@@ -37,53 +47,88 @@ def test_a_failed_call_restores_the_callers_stream(cuda: FakeCuda) -> None:
     assert cuda.log[-1] == "caller waits for own"
 
 
-def test_a_capture_records_on_the_execution_stream(cuda: FakeCuda) -> None:
-    stream = ExecutionStream(CPU)
-    graph: Any
-
-    def kernel() -> str:
+def test_work_on_the_second_gpu_leaves_the_first_one_current(cuda: FakeCuda) -> None:
+    with ExecutionStream(SECOND_GPU).running():
         cuda.record("kernel")
-        return "output"
-
-    graph, result = capture(stream, kernel, pool="memory")
+        assert cuda.gpu == 1
+    assert (cuda.gpu, cuda.current) == (0, cuda.caller)
     assert cuda.log == [
-        "synchronize",
-        "capture_begin thread_local on own",
-        "kernel on own",
-        "capture_end on own",
+        "own of gpu 1 waits for caller of gpu 1",
+        "kernel on own of gpu 1",
+        "caller of gpu 1 waits for own of gpu 1",
     ]
-    assert result == "output"
-    assert [graph] == cuda.graphs
-    assert graph.pool == "memory"
-    assert cuda.current is cuda.caller
 
 
-@pytest.mark.parametrize("failure", ["capture_begin", "kernel", "capture_end"])
-def test_a_failed_capture_restores_the_callers_stream(cuda: FakeCuda, failure: str) -> None:
-    cuda.fail = failure
-    with pytest.raises(RuntimeError, match=f"{failure} is not permitted"):
-        capture(ExecutionStream(CPU), lambda: cuda.record("kernel"))
-    assert cuda.current is cuda.caller
-    ended = any("capture_end" in event for event in cuda.log)
-    assert ended == (failure != "capture_begin")
+def test_the_queue_records_on_its_own_gpu(cuda: FakeCuda) -> None:
+    queue = device_queue(SECOND_GPU)
+    assert queue.in_flight == 2
+    queue.record()
+    assert cuda.log == ["event on caller of gpu 1"]
+    assert device_queue(CPU).in_flight == 1
 
 
-def test_a_failed_capture_reports_the_error_of_the_call(cuda: FakeCuda) -> None:
-    """Ending an invalid capture fails as well; that error is not the cause."""
-    cuda.fail = "capture_end"
+def test_a_copy_to_the_host_does_not_run_on_the_callers_stream(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory, **o: empty(*a, **o))
+    used: list[Any] = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append(stream))
+    copies = HostCopies(SECOND_GPU)
+    host, _ = copies.start(torch.arange(3))
+    assert host.tolist() == [0, 1, 2]
+    assert cuda.log == ["own of gpu 1 waits for caller of gpu 1", "event on own of gpu 1"]
+    assert [stream.name for stream in used] == ["own of gpu 1"]
 
-    def refuse() -> None:
-        raise RuntimeError("the kernel cannot be captured")
 
-    with pytest.raises(RuntimeError, match="the kernel cannot be captured"):
-        capture(ExecutionStream(CPU), refuse)
+def test_a_copy_on_a_cpu_is_no_view() -> None:
+    tensor = torch.zeros(2)
+    host, event = HostCopies(CPU).start(tensor)
+    tensor += 1
+    assert event.query()
+    assert host.tolist() == [0, 0]
 
 
-def test_try_capture_warns_in_one_line(cuda: FakeCuda, caplog: pytest.LogCaptureFixture) -> None:
-    cuda.fail = "capture_end"
-    assert try_capture(ExecutionStream(CPU), lambda: None, label="unet at batch 2") is None
-    assert "No CUDA graph for unet at batch 2 (capture_end is not permitted)" in caplog.text
+def switches() -> list[object]:
+    """PyTorch's old and new switches; reading the old ones raises if they contradict the new."""
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    new = [cudnn.conv, cudnn.rnn, matmul]
+    old = [cudnn.allow_tf32, matmul.allow_tf32, torch.get_float32_matmul_precision()]
+    return [*(switch.fp32_precision for switch in new), *old]
+
+
+def test_fp32_is_fp32_in_convolutions_and_products_and_the_switches_are_restored() -> None:
+    """PyTorch's default is TF32 in cuDNN's convolutions."""
+    before = switches()
+    assert before[0] == "tf32"
+    with fp32_arithmetic(allow_tf32=False):
+        assert switches() == ["ieee", "ieee", "ieee", False, False, "highest"]
+    assert switches() == before
+    with fp32_arithmetic(allow_tf32=True):
+        assert switches() == ["tf32", "tf32", "tf32", True, True, "high"]
+    assert switches() == before
+
+
+def test_the_switches_are_restored_after_an_error() -> None:
+    before = switches()
+    with pytest.raises(ValueError, match="kernel"), fp32_arithmetic(allow_tf32=False):
+        raise ValueError("kernel failed")
+    assert switches() == before
+
+
+def test_memory_is_given_back_even_if_the_gpu_failed(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access\nand a stack trace")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    wait_for(SECOND_GPU)
+    give_back_memory(SECOND_GPU)
+    assert "illegal memory access" in caplog.text
     assert "stack trace" not in caplog.text
+    assert cuda.log == ["empty_cache of gpu 1"]
 
 
 def test_only_a_plain_cuda_device_gets_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,26 @@ def test_cuda_runs_on_the_given_stream_and_device() -> None:
     name, options = first
     assert (name, fallback) == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert (options["device_id"], options["user_compute_stream"]) == ("3", "4711")
+    assert (options["use_tf32"], options["cudnn_conv_algo_search"]) == ("0", "EXHAUSTIVE")
     assert execution_providers(torch.device("cpu"), 0) == ["CPUExecutionProvider"]
+
+
+def test_tf32_and_deterministic_convolutions_are_options() -> None:
+    first, _ = execution_providers(torch.device("cuda", 0), 1, allow_tf32=True, deterministic=True)
+    assert isinstance(first, tuple)
+    _, options = first
+    assert (options["use_tf32"], options["cudnn_conv_algo_search"]) == ("1", "HEURISTIC")
+
+
+def test_a_closed_gpu_pipeline_gives_its_memory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text(tmp_path)
+    folder = OnnxNetworks.open(tmp_path).folder
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    OnnxNetworks(onnxruntime, folder, torch.device("cuda", 1)).close()
+    assert cuda.log == ["synchronize", "empty_cache of gpu 1"]
 
 
 def test_session_options_use_torchs_threads() -> None:
@@ -259,7 +278,11 @@ def test_a_call_on_a_gpu_is_ordered_with_the_callers_stream(
 
 @pytest.mark.parametrize(
     ("message", "error"),
-    [("Failed to allocate memory", torch.OutOfMemoryError), ("bad node", RuntimeError)],
+    [
+        ("Failed to allocate memory", torch.OutOfMemoryError),
+        ("CUBLAS_STATUS_ALLOC_FAILED", torch.OutOfMemoryError),
+        ("bad node", RuntimeError),
+    ],
 )
 def test_lack_of_memory_is_an_out_of_memory_error(message: str, error: type[Exception]) -> None:
     backend = OnnxBackend(onnxruntime, Session(error=message), spec("text"), CPU, None)

@@ -68,7 +68,7 @@ def test_every_profile_equals_torch_with_and_without_graphs(engines: Path, tiny:
                 assert torch.equal(got, only(other(batch)))
                 want = only(plain.find(*kind)({n: t.cpu() for n, t in batch.items()}))
                 assert float((got.cpu() - want).norm() / want.norm()) < 1e-3
-    captured = [p._graph for b in graph._backends.values() for p in b._profiles.values()]
+    captured = [known.graph for known in graph._resources.graphs._recorded.values()]
     assert len(captured) == 4 * 3
     assert all(captured)
     graph.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ TEXT = spec("text")
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     fake.install(monkeypatch)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch, "empty", aligned)
     return fake
 
@@ -59,7 +56,8 @@ def test_an_engine_is_loaded_once_and_has_a_context_per_batch_size(
     assert engine.contexts[1].calls[-2][0] == "set_device_memory"
     assert engine.contexts[1].calls[-2][2] == 4096  # the largest profile, in whole blocks
     networks.close()
-    assert "synchronize" in cuda.log
+    assert cuda.log[-2:] == ["synchronize", "empty_cache of gpu 0"]
+    assert networks._resources.arena.generation == 2, "its memory was freed"
 
 
 def test_a_batch_size_without_a_profile_is_an_error(cuda: FakeCuda, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ copies them. This module does not know how the files were exported.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,24 @@ from engine.backends.onnxruntime import memory
 from engine.backends.onnxruntime.external_data import check_external_data
 from engine.backends.onnxruntime.session import (
     choose_device,
+    execution_providers,
     import_onnxruntime,
     load_session,
     session_options,
 )
-from engine.cuda import ExecutionStream, device_queue, numbered
+from engine.cuda import (
+    ExecutionStream,
+    cuda_device,
+    device_queue,
+    give_back_memory,
+    wait_for,
+)
 from engine.dtypes import TORCH_DTYPES
 from engine.manifest import Entry
 from engine.netspec import NetSpec, Size
 
-OUT_OF_MEMORY = ("allocate memory", "out of memory")
-"""Parts of ONNX Runtime's messages; it has no type of its own for this error."""
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+"""Parts of the messages of ONNX Runtime, cuBLAS and cuDNN; there is no type for this error."""
 
 
 class OnnxNetworks:
@@ -36,12 +44,15 @@ class OnnxNetworks:
 
     name = "onnxruntime"
 
-    def __init__(self, ort: Any, folder: EngineFolder, device: torch.device) -> None:
+    def __init__(
+        self, ort: Any, folder: EngineFolder, device: torch.device, *, allow_tf32: bool = False
+    ) -> None:
         self.device = device
         self.queue = device_queue(device)
         self.folder = folder
         self.sizes: tuple[Size, ...] | None = folder.sizes
         self._ort = ort
+        self._allow_tf32 = allow_tf32
         self._stream = ExecutionStream(device) if device.type == "cuda" else None
         self._backends: dict[tuple[str, tuple[int, ...]], OnnxBackend] = {}
 
@@ -53,6 +64,7 @@ class OnnxNetworks:
         digests: Mapping[str, str] | None = None,
         device: str | None = None,
         pin_batch_size: int | None = None,
+        allow_tf32: bool = False,
     ) -> OnnxNetworks:
         """Open an engine folder; loads no network yet.
 
@@ -62,6 +74,7 @@ class OnnxNetworks:
                 an unfinished folder; the build verifies single networks this way.
             device: "cpu", "cuda" or "cuda:1"; None is CUDA if PyTorch and ONNX Runtime support it.
             pin_batch_size: the only batch size to run.
+            allow_tf32: on CUDA, compute in TF32 where the precision is fp32.
 
         Raises:
             EngineMismatch: the folder, the model or the device does not fit.
@@ -71,9 +84,11 @@ class OnnxNetworks:
             opened.require_complete()
         ort = import_onnxruntime()
         chosen = choose_device(device, ort.get_available_providers(), torch.cuda.is_available())
-        if chosen.type == "cuda" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # the CUDA and cuDNN libraries that PyTorch installed
-        return cls(ort, opened, numbered(chosen))
+        if chosen.type == "cuda":
+            chosen = cuda_device(str(chosen), "ONNX Runtime")
+            if hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()  # the CUDA and cuDNN libraries that PyTorch installed
+        return cls(ort, opened, chosen, allow_tf32=allow_tf32)
 
     def find(self, net: str, shape: tuple[int, ...]) -> OnnxBackend:
         key = (net, tuple(shape))
@@ -95,8 +110,10 @@ class OnnxNetworks:
 
     def close(self) -> None:
         if self._stream is not None:
-            self._stream.stream.synchronize()
+            wait_for(self.device)
         self._backends.clear()
+        if self._stream is not None:
+            give_back_memory(self.device)
 
     def _load(self, entry: Entry) -> Any:
         """Check every byte and every reference of the file, then load it."""
@@ -104,9 +121,16 @@ class OnnxNetworks:
         check_external_data(path, [file.name for file in entry.files])
         options = session_options(self._ort, deterministic=self.folder.pin is not None)
         stream = self._stream.handle if self._stream else 0
-        return load_session(
-            self._ort, path, entry.spec, self.device, options=options, stream=stream
+        providers = execution_providers(
+            self.device,
+            stream,
+            allow_tf32=self._allow_tf32,
+            deterministic=self.folder.pin is not None,
         )
+        with self._stream.running() if self._stream else contextlib.nullcontext():
+            return load_session(
+                self._ort, path, entry.spec, self.device, options=options, providers=providers
+            )
 
 
 class OnnxBackend:

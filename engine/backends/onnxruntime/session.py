@@ -80,13 +80,16 @@ def session_options(ort: Any, *, deterministic: bool) -> Any:
 
 
 def execution_providers(
-    device: torch.device, stream: int
+    device: torch.device, stream: int, *, allow_tf32: bool = False, deterministic: bool = False
 ) -> list[str | tuple[str, dict[str, str]]]:
     """Return the execution providers, the preferred one first.
 
     Args:
         device: "cpu", or a GPU with its number.
         stream: the handle of the CUDA stream to run on; unused on a CPU.
+        allow_tf32: compute in TF32 where the precision is fp32.
+        deterministic: choose the convolutions by rule. By default the first call times all of
+            them, and the next process may choose others.
     """
     if device.type == "cpu":
         return [CPU]
@@ -94,19 +97,19 @@ def execution_providers(
         "device_id": str(device.index or 0),
         "user_compute_stream": str(stream),
         "arena_extend_strategy": "kSameAsRequested",  # leave the other memory to PyTorch
-        "use_tf32": "0",  # an fp32 network computes in fp32
+        "cudnn_conv_algo_search": "HEURISTIC" if deterministic else "EXHAUSTIVE",
+        "use_tf32": str(int(allow_tf32)),  # by default an fp32 network computes in fp32
     }
     return [(CUDA, options), CPU]
 
 
 def load_session(
-    ort: Any, path: Path, spec: NetSpec, device: torch.device, *, options: Any, stream: int
+    ort: Any, path: Path, spec: NetSpec, device: torch.device, *, options: Any, providers: Any
 ) -> Any:
     """Load an ONNX file and compare its inputs and outputs with `spec`.
 
     Raises EngineMismatch if it cannot be loaded on `device` or differs from `spec`.
     """
-    providers = execution_providers(device, stream)
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

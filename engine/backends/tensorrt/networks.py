@@ -23,7 +23,14 @@ from engine.backends.tensorrt.product import choose_product
 from engine.backends.tensorrt.profile import Profile, SharedResources
 from engine.backends.tensorrt.runtime import deserialize, get_runtime
 from engine.backends.tensorrt.runtime_cache import RuntimeCacheFile
-from engine.cuda import ExecutionStream, cuda_device, device_queue
+from engine.cuda import (
+    ExecutionStream,
+    cuda_device,
+    device_queue,
+    give_back_memory,
+    wait_for,
+)
+from engine.cuda_graphs import MAX_GRAPHS, CudaGraphs
 from engine.errors import EngineMismatch
 from engine.manifest import Entry
 from engine.netspec import NetSpec, Size
@@ -49,8 +56,10 @@ class TensorRTNetworks:
         self.machine = machine
         self.sizes: tuple[Size, ...] | None = fitting(folder, machine).sizes
         self._trt = trt
-        get_runtime(trt)  # fails now, not at the first request
-        self._resources = SharedResources(Arena(device), ExecutionStream(device), cuda_graphs)
+        with torch.cuda.device(device):
+            get_runtime(trt)  # fails now, not at the first request
+        graphs = CudaGraphs[None](ExecutionStream(device), MAX_GRAPHS if cuda_graphs else 0)
+        self._resources = SharedResources(Arena(device), graphs)
         self._backends: dict[tuple[str, tuple[int, ...]], TensorRTBackend] = {}
 
     @classmethod
@@ -98,12 +107,14 @@ class TensorRTNetworks:
 
     def close(self) -> None:
         """Wait for running calls, save the runtime caches, and free engines and memory."""
+        wait_for(self.device)
         with torch.cuda.device(self.device):
-            torch.cuda.synchronize()
+            self._resources.graphs.clear()
             for backend in self._backends.values():
                 backend.close()
             self._backends.clear()
             self._resources.arena.free()
+        give_back_memory(self.device)
 
     def _load(self, entry: Entry) -> TensorRTBackend:
         engine = self._deserialize(entry)

@@ -1,7 +1,7 @@
-"""One profile of one engine, that is, one batch size: bind, run, capture, replay.
+"""One profile of one engine, that is, one batch size: bind the addresses, and run.
 
-This module knows execution contexts, streams and graphs. It does not know files. It waits for the
-GPU only when it captures a graph.
+This module knows execution contexts. It does not know files. Streams and graphs are those of
+`engine.cuda_graphs`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.backends.engine_folder import check_batch
 from engine.backends.tensorrt.arena import ALIGNMENT, Arena
 from engine.backends.tensorrt.context import ContextFactory
-from engine.cuda import ExecutionStream, try_capture, warn_no_graph
+from engine.cuda_graphs import Call, CudaGraphs
 from engine.dtypes import TORCH_DTYPES
 from engine.netspec import NetSpec, TensorSpec
 
@@ -27,21 +27,18 @@ class SharedResources:
 
     Attributes:
         arena: the scratch memory.
-        stream: runs all calls, one after another.
-        cuda_graphs: whether calls are captured.
+        graphs: runs and captures all calls, one after another on one stream.
     """
 
     arena: Arena
-    stream: ExecutionStream
-    cuda_graphs: bool
+    graphs: CudaGraphs[None]
 
 
 class Profile:
-    """An execution context for one batch size, its outputs, and the CUDA graph of its call.
+    """An execution context for one batch size, and its outputs.
 
-    The first call with given input tensors binds their addresses and runs without a graph, which
-    also warms up. The second call captures, later calls replay. New addresses, and an arena that
-    moved, start again with the first call.
+    New input addresses, and an arena that moved, are bound again; their first call runs without a
+    CUDA graph, the second captures one.
 
     Attributes:
         outputs: one tensor per output of the network; every call overwrites them.
@@ -59,8 +56,8 @@ class Profile:
         self._size = size
         self._contexts = contexts
         self._resources = resources
-        self._can_capture = resources.cuda_graphs
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = resources.graphs.stream.handle
+        self._call = Call(*spec.kind, size)
         self._bound: tuple[int, ...] = ()
         self._context = self._create_context(index)
         self.outputs = tuple(self._allocate(tensor) for tensor in spec.outputs)
@@ -71,26 +68,23 @@ class Profile:
         """Run on `inputs`, in the order of the spec, and return `outputs`."""
         arena = self._resources.arena
         addresses = (arena.generation, *(tensor.data_ptr() for tensor in inputs))
-        if addresses != self._bound:
+        bound = addresses == self._bound
+        if not bound:
             self._bind(inputs)
-            self._run()
+        elif self._resources.graphs.captures_next(self._call) and not self._capturable():
+            self._resources.graphs.refuse(self._call, "TensorRT reports that it cannot be captured")
+        self._resources.graphs.run(self._call, addresses, self._enqueue)
+        if not bound:
             self._bound = addresses
             self._contexts.save_cache()
-            return self.outputs
-        if self._graph is None and self._can_capture:
-            self._graph = self._capture()
-            self._can_capture = self._graph is not None
-        if self._graph is None:
-            self._run()
-        else:
-            with self._resources.stream.running():
-                self._graph.replay()
         return self.outputs
 
     def _create_context(self, index: int) -> Any:
         """Create a context and set its profile and shapes, which never change."""
         context = self._contexts.create()
-        selected = context.set_optimization_profile_async(index, self._resources.stream.handle)
+        selected = context.set_optimization_profile_async(
+            index, self._resources.graphs.stream.handle
+        )
         self._require(selected, f"profile {index} cannot be selected")
         for tensor in self._spec.inputs:
             accepted = context.set_input_shape(tensor.name, (self._size, *tensor.shape))
@@ -106,7 +100,7 @@ class Profile:
 
     def _bind(self, inputs: Sequence[Tensor]) -> None:
         check_batch(self._spec, inputs, self._resources.arena.device)
-        self._bound, self._graph = (), None
+        self._bound = ()
         for spec, tensor in zip(self._spec.inputs, inputs, strict=True):
             self._bind_address(spec.name, tensor)
         self._context.set_device_memory(*self._resources.arena.address_and_size())
@@ -120,25 +114,14 @@ class Profile:
         accepted = self._context.set_tensor_address(name, tensor.data_ptr())
         self._require(accepted, f"the address of {name} is refused")
 
-    def _run(self) -> None:
-        with self._resources.stream.running():
-            enqueued = self._context.execute_async_v3(self._resources.stream.handle)
+    def _enqueue(self) -> None:
+        enqueued = self._context.execute_async_v3(self._stream)
         self._require(enqueued, "the call could not be enqueued")
 
-    def _capture(self) -> torch.cuda.CUDAGraph | None:
-        """Return the call as a CUDA graph; None, after a warning, if it cannot be captured."""
-        stream = self._resources.stream
-        label = f"{self._spec.name} at batch {self._size}"
+    def _capturable(self) -> bool:
+        """Whether TensorRT allows a capture; only TensorRT for RTX says so."""
         is_capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
-        if not is_capturable(stream.handle):
-            warn_no_graph(label, "TensorRT reports that its work cannot be captured")
-            return None
-        captured = try_capture(stream, self._enqueue_for_capture, label=label)
-        return captured[0] if captured else None
-
-    def _enqueue_for_capture(self) -> None:
-        if not self._context.execute_async_v3(self._resources.stream.handle):
-            raise RuntimeError("TensorRT could not enqueue the call during the capture")
+        return bool(is_capturable(self._stream))
 
     def _require(self, succeeded: bool, problem: str) -> None:
         if not succeeded:

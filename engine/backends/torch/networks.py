@@ -6,18 +6,27 @@ applied from outside: the modules are the checkpoint's own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
-from engine.backends.torch.graphs import GraphedCall, GraphPool
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
 from engine.checkpoint import Checkpoint
-from engine.cuda import device_queue
+from engine.cuda import (
+    ExecutionStream,
+    cuda_device,
+    device_queue,
+    fp32_arithmetic,
+    give_back_memory,
+    wait_for,
+)
+from engine.cuda_graphs import MAX_GRAPHS, Call, CudaGraphs
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
 from engine.loader import load_module
@@ -33,7 +42,8 @@ class TorchBackend:
 
     Args:
         network: how the module is called.
-        pool: the memory pool of the CUDA graphs; None runs without graphs.
+        graphs: runs the calls on a GPU; None on a CPU.
+        allow_tf32: compute in TF32 where `spec` says fp32; for GPUs.
         compiled: whether the module is compiled at its first call with each batch size.
     """
 
@@ -44,38 +54,43 @@ class TorchBackend:
         spec: NetSpec,
         device: torch.device,
         *,
-        pool: GraphPool | None = None,
+        graphs: CudaGraphs[tuple[Tensor, ...]] | None = None,
+        allow_tf32: bool = False,
         compiled: bool = False,
     ) -> None:
         self.spec = spec
         self.device = device
         self._network = network
         self._module = module
-        self._pool = pool
-        self._graphs: dict[int, GraphedCall] = {}
+        self._graphs = graphs
+        self._allow_tf32 = allow_tf32
         self._compiles = compiled
         self._compiled: set[int] = set()
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         size = len(inputs[0])
-        if self._compiles and size not in self._compiled:
-            with first_call(self.spec.name, size, self.device):
-                out = self.eager(inputs)
-            self._compiled.add(size)
-            if self._pool is None:
-                return out
-        if self._pool is None:
-            return self.eager(inputs)
-        if size not in self._graphs:
-            label = f"{self.spec.name} at batch {size}"
-            self._graphs[size] = GraphedCall(self.eager, inputs, self._pool, label)
-        return self._graphs[size](inputs)
+        run = partial(self.eager if size in self._compiled else self._first_call, inputs)
+        if self._graphs is None:
+            return run()
+        addresses = tuple(tensor.data_ptr() for tensor in inputs)
+        return self._graphs.run(Call(*self.spec.kind, size), addresses, run)
 
     def eager(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One call without a graph."""
-        out = self._network.call(self._module, TORCH_DTYPES[self.spec.precision], *inputs)
+        """Enqueue one call on the current stream."""
+        exact = self.device.type == "cuda" and self.spec.precision == "fp32"
+        with fp32_arithmetic(self._allow_tf32) if exact else contextlib.nullcontext():
+            out = self._network.call(self._module, TORCH_DTYPES[self.spec.precision], *inputs)
         return out if isinstance(out, tuple) else (out,)
+
+    def _first_call(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The first call with a batch size: it compiles, if the module is to be compiled."""
+        size = len(inputs[0])
+        compiling = first_call(self.spec.name, size, self.device)
+        with compiling if self._compiles else contextlib.nullcontext():
+            out = self.eager(inputs)
+        self._compiled.add(size)
+        return out
 
 
 class TorchNetworks:
@@ -94,6 +109,7 @@ class TorchNetworks:
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = False,
+        allow_tf32: bool = False,
         denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
     ) -> None:
@@ -102,9 +118,12 @@ class TorchNetworks:
         self.device = device
         self.queue = device_queue(device)
         self.precision = precision
-        graphs = cuda_graphs and device.type == "cuda"
-        self._pool = GraphPool(device) if graphs else None
-        self._static = graphs or compile
+        self._graphs: CudaGraphs[tuple[Tensor, ...]] | None = None
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the weights arrived, whatever stream brought them
+            self._graphs = CudaGraphs(ExecutionStream(device), MAX_GRAPHS if cuda_graphs else 0)
+        self._allow_tf32 = allow_tf32
+        self._static = compile or (cuda_graphs and device.type == "cuda")
         self._compile = compile
         if compile and device.type == "cpu":
             denoiser_batch_sizes = CPU_BATCH_SIZES
@@ -126,6 +145,7 @@ class TorchNetworks:
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = True,
+        allow_tf32: bool = False,
         denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
     ) -> TorchNetworks:
@@ -138,12 +158,15 @@ class TorchNetworks:
             kernels: names in `KERNELS` that may be used.
             compile: compile the denoiser and the VAE at their first calls.
             cuda_graphs: on CUDA, capture one graph per profile.
+            allow_tf32: on CUDA, compute in TF32 where the precision is fp32.
             denoiser_batch_sizes: the denoiser's profiles.
             pin_batch_size: the only profile of every network.
 
-        Raises CheckpointError if weights are missing, unsafe or damaged.
+        Raises CheckpointError if weights are missing, unsafe or damaged, and EngineMismatch if
+        there is no such GPU.
         """
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on = cuda_device(str(on), "PyTorch") if on.type == "cuda" else on
         precision = dtype or default_precision(on)
         modules = {}
         for part in checkpoint.family.parts:
@@ -160,6 +183,7 @@ class TorchNetworks:
             kernels=kernels,
             compile=compile,
             cuda_graphs=cuda_graphs,
+            allow_tf32=allow_tf32,
             denoiser_batch_sizes=denoiser_batch_sizes,
             pin_batch_size=pin_batch_size,
         )
@@ -173,7 +197,8 @@ class TorchNetworks:
                 self.modules[network.part],
                 self._spec(network, shape),
                 self.device,
-                pool=self._pool,
+                graphs=self._graphs,
+                allow_tf32=self._allow_tf32,
                 compiled=self._compile and bool(network.compiled),
             )
         return self._backends[key]
@@ -188,8 +213,13 @@ class TorchNetworks:
         return f"torch {torch.__version__} on {where}, {self.precision}{own}{compiled}"
 
     def close(self) -> None:
+        if self._graphs is not None:
+            wait_for(self.device)
+            self._graphs.clear()
         self._backends.clear()
         self.modules = {}
+        if self._graphs is not None:
+            give_back_memory(self.device)
 
     def _install(self, kernels: Sequence[str]) -> list[str]:
         """Install kernels in the convolutional parts; returns the names of those in use."""
