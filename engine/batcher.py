@@ -1,43 +1,33 @@
 """The runtime's only loop: run waiting rows of one network together.
 
 `Batcher.submit` may be called from any thread and returns a `FlowHandle`. `step` runs on one
-thread, which owns every flow, every backend and the device. The batcher does not know what a flow
-computes.
+thread, which owns every flow, every backend and the device. On a GPU it launches calls before
+earlier ones are finished, two at a time; counts, progress and results follow the device. The
+batcher does not know what a flow computes.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from engine.backends import Backend, Networks
 from engine.buffers import Answer, Buffers
-from engine.errors import Cancelled
+from engine.engine_thread import EngineThread
+from engine.errors import Cancelled, EngineUnavailable
 from engine.flow_handle import FlowHandle
-from engine.rows import Flow, Row
+from engine.in_flight import InFlight
+from engine.row_queues import Kind, QueuedRow, RowQueues
+from engine.rows import Flow
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
-Kind = tuple[str, tuple[int, ...]]
-
-
-class _QueuedRow:
-    """A row in a queue, with the flows that wait for it and the index of its answer in each."""
-
-    __slots__ = ("number", "row", "waiters")
-
-    def __init__(self, number: int, row: Row) -> None:
-        self.number, self.row = number, row
-        self.waiters: list[tuple[FlowHandle[Any], int]] = []
-
-    @property
-    def flows(self) -> list[FlowHandle[Any]]:
-        return [flow for flow, _ in self.waiters if not flow.done]
 
 
 class Batcher:
@@ -54,14 +44,14 @@ class Batcher:
         self.calls: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
         self._buffers: dict[Kind, Buffers] = {}
-        self._queues: dict[Kind, deque[_QueuedRow]] = {}
-        self._by_key: dict[tuple[Kind, Hashable], _QueuedRow] = {}
+        self._queues = RowQueues()
         self._running: set[FlowHandle[Any]] = set()
         self._submitted: deque[FlowHandle[Any]] = deque()
-        self._row_number = 0
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._returned: list[tuple[FlowHandle[Any], Any]] = []
+        self._in_flight = InFlight(networks.queue)
+        self._thread = EngineThread()
+        self._close_lock = threading.RLock()
+        self._closed = False
         self._step_began: float | None = None
 
     # -- any thread -----------------------------------------------------------------------------
@@ -72,41 +62,49 @@ class Batcher:
         *,
         on_progress: Callable[[FlowHandle[T]], None] | None = None,
     ) -> FlowHandle[T]:
-        """Queue a flow. `on_progress` is called on the engine thread after each answered call."""
-        handle = FlowHandle(flow, on_progress)
-        with self._wake:
-            if self._stopping:
-                raise RuntimeError("this Batcher is closed")
-            self._submitted.append(handle)
-            self._wake.notify()
+        """Queue a flow. `on_progress` is called on the engine thread after each finished call.
+
+        An exception of the flow or of `on_progress` ends this flow alone. Raises EngineUnavailable
+        if the batcher is closed, its thread has failed, or the process was forked.
+        """
+        self._thread.check()
+        handle = FlowHandle(flow, on_progress, self._thread)
+        self._submitted.append(handle)
+        self._thread.put(self._serve)
+        if self._thread.stopped is not None:  # meanwhile: the thread may have missed the flow
+            self._fail_submitted(EngineUnavailable(self._thread.stopped))
         return handle
 
     def start(self) -> None:
         """Start the engine thread, which calls `step` while there is work. Idempotent."""
-        with self._wake:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
-                self._thread.start()
+        self._thread.start(self, self._serve)
+
+    def check(self) -> None:
+        """Raise EngineUnavailable if `submit` would."""
+        self._thread.check()
 
     def close(self) -> None:
-        """Cancel all flows, end the engine thread and release the networks."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-        for flow in [*self._running, *self._submitted]:
-            self._finish(flow, Cancelled("The pipeline was closed while the request was running."))
-        self._submitted.clear()
-        self._queues.clear()
-        self._by_key.clear()
-        self._buffers.clear()
-        self.networks.close()
+        """Cancel all flows, end the engine thread and release the networks. Idempotent.
+
+        Waits for the running call. In a forked child it does nothing: the networks belong to the
+        parent. Raises EngineUnavailable on the engine thread, which cannot wait for itself.
+        """
+        if self._thread.forked:
+            return
+        self._thread.check_wait()
+        self._thread.stop()
+        self._thread.join()
+        with self._close_lock:
+            if not self._closed:
+                self._closed = True
+                self._fail_all(Cancelled("The pipeline was closed while the request was running."))
+                self._buffers.clear()
+                self.networks.close()
 
     @property
     def waiting_rows(self) -> int:
         """Rows in all queues."""
-        return sum(len(queue) for queue in self._queues.values())
+        return len(self._queues)
 
     def padded_rows(self, net: str) -> int:
         """Padding rows that one network has run since the start."""
@@ -121,7 +119,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether the engine thread will run flows that are submitted now."""
-        return self._thread is not None and self._thread.is_alive() and not self._stopping
+        return self._thread.alive
 
     # -- the engine thread ----------------------------------------------------------------------
 
@@ -135,58 +133,76 @@ class Batcher:
         return self._buffers_of(rows[0].kind).run(rows)
 
     def step(self) -> bool:
-        """Start new flows, run one network call, and advance the flows it answers.
+        """Start new flows, launch one network call, and advance the flows that it answers.
 
-        Returns False if no row waits.
+        Waits first, if as many calls are in flight as the device should have. Returns False if
+        nothing is left to run or to wait for.
         """
+        self._settle(wait=self._in_flight.full)
         with torch.inference_mode():
             self._start_submitted()
             batch = self._pick()
-            if not batch:
-                return bool(self._submitted)
-            for answered, answers in self._run(batch):
-                self._deliver(answered, answers)
-            for flow in dict.fromkeys(flow for queued in batch for flow in queued.flows):
-                if not flow.done:
-                    if flow.on_progress is not None:
-                        self._report(flow, flow.on_progress)
-                    if flow.missing == 0:
-                        self._advance(flow)
-        return True
+            if batch or self._returned:
+                self._launch(batch)
+        self._settle(wait=not batch)
+        return bool(batch or self._in_flight or self._submitted)
+
+    def _settle(self, *, wait: bool) -> None:
+        """Count what the device has finished, report progress, and resolve the flows that ended."""
+        for launched in self._in_flight.finished(wait=wait):
+            for flow, rows in launched.rows.items():
+                if flow.done:
+                    continue
+                flow.rows[launched.net] += rows
+                flow.calls[launched.net] += launched.calls[flow]
+                if flow.on_progress is not None:
+                    self._report(flow, flow.on_progress)
+            for flow, result in launched.returned:
+                self._finish(flow, None, result)
 
     def _start_submitted(self) -> None:
         """Drop the rows of cancelled flows, and start the flows that were submitted."""
         for flow in [flow for flow in self._running if flow.cancelled]:
             self._finish(flow, Cancelled("The request was cancelled."))
-        while self._submitted:
-            flow = self._submitted.popleft()
-            self._running.add(flow)
-            if flow.cancelled:
-                self._finish(flow, Cancelled("The request was cancelled before it began."))
+        while (submitted := self._next_submitted()) is not None:
+            self._running.add(submitted)
+            if submitted.cancelled:
+                error = Cancelled("The request was cancelled before it began.")
+                self._finish(submitted, error)
             else:
-                self._advance(flow)
+                self._advance(submitted)
 
-    def _pick(self) -> list[_QueuedRow]:
+    def _pick(self) -> list[QueuedRow]:
         """Take the oldest row, and further rows of its kind up to the largest profile."""
-        waiting = {kind: queue for kind, queue in self._queues.items() if queue}
-        if not waiting:
-            return []
-        kind = min(waiting, key=lambda k: waiting[k][0].number)
-        queue = waiting[kind]
-        try:
-            limit = self._buffers_of(kind).backend.spec.max_batch
-        except Exception as error:  # there is no such network: every flow that needs it fails
-            for flow in {flow for queued in queue for flow in queued.flows}:
-                self._finish(flow, error)
-            return self._pick()
-        batch = [queue.popleft() for _ in range(min(limit, len(queue)))]
-        for queued in batch:
-            self._by_key.pop((kind, queued.row.key), None)
-        return batch
+        while (oldest := self._queues.oldest()) is not None:
+            kind = oldest.row.kind
+            try:
+                limit = self._buffers_of(kind).backend.spec.max_batch
+            except Exception as error:  # there is no such network: its rows end their flows
+                for queued in self._queues.take(kind, len(self._queues)):
+                    for flow in queued.flows:
+                        self._finish(flow, error)
+            else:
+                return self._queues.take(kind, limit)
+        return []
+
+    def _launch(self, batch: Sequence[QueuedRow]) -> None:
+        """Run a batch, advance the flows that it answers, and record the event that ends both."""
+        rows: Counter[FlowHandle[Any]] = Counter()
+        calls: Counter[FlowHandle[Any]] = Counter()
+        for answered, answers in self._run(batch):
+            self._deliver(answered, answers, rows)
+            calls.update({flow for queued in answered for flow in queued.flows})
+        for flow in rows:
+            if not flow.done and flow.missing == 0:
+                self._advance(flow)
+        returned, self._returned = self._returned, []
+        net = batch[0].row.net if batch else ""
+        self._in_flight.record(net, rows, calls, returned)
 
     def _run(
-        self, batch: Sequence[_QueuedRow]
-    ) -> Iterator[tuple[Sequence[_QueuedRow], list[Answer]]]:
+        self, batch: Sequence[QueuedRow]
+    ) -> Iterator[tuple[Sequence[QueuedRow], list[Answer]]]:
         """One call for all rows. If it fails, one call for each half; a row that fails alone ends
         its flows."""
         live = [queued for queued in batch if queued.flows]
@@ -208,80 +224,75 @@ class Batcher:
         name = live[0].row.net
         self.calls[name] += 1
         self.rows[name] += len(live)
-        for flow in {flow for queued in live for flow in queued.flows}:
-            flow.calls[name] += 1
         yield live, answers
 
-    def _deliver(self, batch: Sequence[_QueuedRow], answers: Sequence[Answer]) -> None:
+    def _deliver(
+        self,
+        batch: Sequence[QueuedRow],
+        answers: Sequence[Answer],
+        rows: Counter[FlowHandle[Any]],
+    ) -> None:
+        """Hand each answer to the flows that wait for it, and count the rows of each flow."""
         for queued, answer in zip(batch, answers, strict=True):
             for flow, index in queued.waiters:
                 if flow.answers is not None:
                     flow.answers[index] = answer
                     flow.missing -= 1
-                    flow.rows[queued.row.net] += 1
+                    rows[flow] += 1
 
     def _advance(self, flow: FlowHandle[Any]) -> None:
         """Send a flow its answers and queue the rows that it yields. An empty list is answered with
-        an empty list at once."""
+        an empty list at once. A flow that returns ends when the device has finished its work."""
         answers: Any = flow.answers
         try:
             while not (rows := flow.flow.send(answers)):
                 answers = []
         except StopIteration as stop:
-            self._finish(flow, None, stop.value)
-        except Exception as error:
+            self._returned.append((flow, stop.value))
+        except BaseException as error:
             self._finish(flow, error)
         else:
             flow.answers, flow.missing = [None] * len(rows), len(rows)
             for index, row in enumerate(rows):
-                self._enqueue(row).waiters.append((flow, index))
-
-    def _enqueue(self, row: Row) -> _QueuedRow:
-        """The waiting entry with the same key, or a new one at the end of its queue."""
-        kind = row.kind
-        queued = None if row.key is None else self._by_key.get((kind, row.key))
-        if queued is None:
-            self._row_number += 1
-            queued = _QueuedRow(self._row_number, row)
-            self._queues.setdefault(kind, deque()).append(queued)
-            if row.key is not None:
-                self._by_key[kind, row.key] = queued
-        return queued
+                self._queues.add(row, flow, index)
 
     def _finish(
         self, flow: FlowHandle[Any], error: BaseException | None, result: Any = None
     ) -> None:
         """End a flow once: remove its rows, close its generator, resolve its future."""
         self._running.discard(flow)
-        if flow.done:
-            return
-        if flow.missing:
-            self._dequeue(flow)
-        flow.answers, flow.missing = None, 0
-        try:
-            flow.flow.close()
-        except Exception as closing:
-            error = error or closing
-        if error is None:
-            flow.future.set_result(result)
-        else:  # the frames hold the request's tensors as long as anybody keeps the error
-            traceback.clear_frames(error.__traceback__)
-            flow.future.set_exception(error)
+        if not flow.done:
+            if flow.missing:
+                self._queues.remove(flow)
+            flow.finish(error, result)
 
-    def _dequeue(self, flow: FlowHandle[Any]) -> None:
-        """Remove a flow from every queued row, and rows that no flow waits for any more."""
-        for kind, queue in self._queues.items():
-            for queued in queue:
-                queued.waiters = [waiter for waiter in queued.waiters if waiter[0] is not flow]
-                if not queued.waiters:
-                    self._by_key.pop((kind, queued.row.key), None)
-            self._queues[kind] = deque(queued for queued in queue if queued.waiters)
+    def _fail_submitted(self, error: BaseException) -> None:
+        """Fail the flows that were not started. Any thread: each flow is taken by one of them."""
+        while (flow := self._next_submitted()) is not None:
+            flow.finish(error)
+
+    def _next_submitted(self) -> FlowHandle[Any] | None:
+        try:
+            return self._submitted.popleft()
+        except IndexError:
+            return None
+
+    def _fail_all(self, error: BaseException) -> None:
+        """Fail every flow and drop every row."""
+        self._queues.clear()
+        self._in_flight.clear()
+        self._returned.clear()
+        while self._running:
+            flow = self._running.pop()
+            if not flow.done:
+                flow.finish(error)
+        self._fail_submitted(error)
 
     def _report(self, flow: FlowHandle[Any], callback: Callable[[FlowHandle[Any]], None]) -> None:
-        """Call a progress callback. If it raises, only its own flow fails."""
+        """Call a progress callback. If it raises, even SystemExit, only its own flow fails."""
         try:
             callback(flow)
-        except Exception as error:
+        except BaseException as error:
             self._finish(flow, error)
 
     def _buffers_of(self, kind: Kind) -> Buffers:
@@ -290,12 +301,16 @@ class Batcher:
         return self._buffers[kind]
 
     def _serve(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._stopping or self._submitted or self._running):
-                    self._wake.wait()
-                if self._stopping:
-                    return
-            self._step_began = time.monotonic()
-            self.step()
+        """Run until no flow is left. If this fails, for whatever reason, every flow fails."""
+        try:
+            more = True
+            while more and self._thread.stopped is None:
+                self._step_began = time.monotonic()
+                more = self.step()
+        except BaseException as error:
+            log.critical("the engine thread failed", exc_info=True)
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
+            self._thread.stop(f"The engine has failed ({reason}); open the pipeline again.")
+            self._fail_all(EngineUnavailable(self._thread.stopped))
+        finally:
             self._step_began = None

@@ -39,6 +39,10 @@ class Cancelled(DiffEditError):
     """The request was cancelled before it finished."""
 
 
+class EngineUnavailable(DiffEditError, RuntimeError):
+    """The engine cannot run this: it was closed, has failed, or is used from the wrong place."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out.
 

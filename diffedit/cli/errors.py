@@ -13,6 +13,7 @@ from engine.errors import (
     CheckpointError,
     DiffEditError,
     EngineMismatch,
+    EngineUnavailable,
     NonFiniteError,
     out_of_memory,
 )
@@ -45,6 +46,7 @@ _EXIT_CODE_OF: dict[type[BaseException], int] = {
     OutputError: 5,
     NonFiniteError: 6,
     Cancelled: 130,
+    EngineUnavailable: 1,
     DiffEditError: 2,
     KeyboardInterrupt: 130,
     MemoryError: 5,

@@ -431,4 +431,4 @@ def test_shared_or_not_every_row_gets_its_answer(flows: list[list[list[int]]], g
             continue
         wanted = [alone(float(v)) for group in groups for v in group]
         assert all(a.equal(b) for a, b in zip(job.future.result(timeout=0), wanted, strict=True))
-    assert batcher.waiting_rows == 0 and not batcher._by_key
+    assert batcher.waiting_rows == 0 and not batcher._queues._by_key
