@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diffedit.algorithm.inputs import EditOutputs
 from diffedit.preprocessor import PreparedEdit, Preprocessor
 from diffedit.result import EditResult
+from engine.buffers import to_host
 from engine.flow_handle import FlowHandle
 
 if TYPE_CHECKING:
@@ -29,12 +30,17 @@ class EditHandle:
     _flow: FlowHandle[EditOutputs]
 
     def result(self) -> EditResult:
-        """Wait for the result. An interrupt (Ctrl-C) while waiting cancels the edit."""
+        """Wait for the result. An interrupt (Ctrl-C) while waiting cancels the edit.
+
+        Raises EngineUnavailable where it would wait for ever: in a callback on the engine thread,
+        or in a forked child. Every call returns pictures and arrays of its own.
+        """
         outputs = wait(self._flow)
         return self._preprocessor.finish(self._prepared, outputs, self._flow)
 
     def cancel(self) -> None:
-        """Request cancellation: `result` raises Cancelled within one network call."""
+        """Request cancellation: `result` raises Cancelled after the running network call. On a GPU
+        one more call may already be queued behind it."""
         self._flow.cancel()
 
     @property
@@ -44,13 +50,14 @@ class EditHandle:
 
     @property
     def future(self) -> Future[EditOutputs]:
-        """Resolves when the networks have finished; `result` then only makes pictures."""
+        """Resolves, with tensors on the CPU, when the networks have finished; `result` then only
+        makes pictures."""
         return self._flow.future
 
     @property
     def canvas(self) -> NDArray[np.float32]:
         """The picture as the networks see it, float32 [3, H, W] in [-1, 1]."""
-        return self._prepared.inputs.image.float().cpu().numpy()
+        return self._prepared.inputs.image.float().cpu().numpy().copy()
 
     def render_preview(self, colors: NDArray[np.float32]) -> Image:
         """A preview as RGB, at the networks' resolution and the photograph's aspect.
@@ -68,3 +75,13 @@ def wait(flow: FlowHandle[T]) -> T:
     except BaseException:
         flow.cancel()  # an interrupt must not leave rows in the queue; a finished flow ignores it
         raise
+
+
+def outputs_to_host(outputs: EditOutputs) -> EditOutputs:
+    """Copies on the CPU, complete when the work launched so far is; see `to_host`."""
+    return EditOutputs(
+        latents=to_host(outputs.latents),
+        heatmap=to_host(outputs.heatmap),
+        mask=to_host(outputs.mask),
+        image=None if outputs.image is None else to_host(outputs.image),
+    )

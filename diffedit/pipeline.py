@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -14,16 +13,19 @@ from torch import Tensor
 
 from diffedit.algorithm import edit as flows
 from diffedit.algorithm.cache import Caches, TensorCache
+from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.arguments import BackendName, check_size, checked_arguments
 from diffedit.backend_selection import open_backend
-from diffedit.handle import EditHandle, wait
+from diffedit.edit_many import edit_many
+from diffedit.handle import EditHandle, outputs_to_host, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
-from diffedit.progress import Callback, Progress
+from diffedit.progress import Callback, PreviewCallback, Progress
 from diffedit.request import EditRequest
 from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher
+from engine.buffers import to_host
 from engine.checkpoint import Checkpoint
 from engine.flow_handle import FlowHandle
 from engine.hub import find_checkpoint
@@ -137,8 +139,13 @@ class DiffEditPipeline:
     def _ready(
         cls, checkpoint: Checkpoint, size: Size | None, warm: bool, networks: Networks, reason: str
     ) -> DiffEditPipeline:
-        log.info("backend %s: %s", networks.describe(), reason)
-        pipeline = cls(checkpoint, networks, size=size, reason=reason)
+        """The pipeline on a backend that was opened for it, which is closed if this fails."""
+        try:
+            log.info("backend %s: %s", networks.describe(), reason)
+            pipeline = cls(checkpoint, networks, size=size, reason=reason)
+        except BaseException:
+            networks.close()
+            raise
         try:
             if warm:
                 pipeline.warm_up()
@@ -185,7 +192,9 @@ class DiffEditPipeline:
         Raises:
             InvalidRequest: an option or a picture is not valid.
             NonFiniteError: a network returned NaN or infinity.
-            Cancelled: the pipeline was closed.
+            Cancelled: the pipeline was closed while the edit was running.
+            EngineUnavailable: the pipeline is closed or has failed, the process was forked, or a
+                callback of another edit made this call.
         """
         request = _request(image, prompt, source_prompt, negative_prompt, options)
         return self.submit(request, callback=callback).result()
@@ -196,7 +205,7 @@ class DiffEditPipeline:
         request: EditRequest,
         *,
         callback: Callback | None = None,
-        on_preview: Callable[[Tensor, Tensor], None] | None = None,
+        on_preview: PreviewCallback | None = None,
         mask_only: bool = False,
     ) -> EditHandle:
         """Start an edit and return immediately. Running edits share network calls.
@@ -204,20 +213,22 @@ class DiffEditPipeline:
         Args:
             request: the edit.
             callback: see `__call__`.
-            on_preview: called on the engine thread after each decoding step with the result's
-                latent if decoding ended there, and with x_0; both float32 [C, h, w] on the device.
+            on_preview: see `diffedit.progress.PreviewCallback`.
             mask_only: stop when the mask is found; the result's image is then the photograph.
 
-        Raises InvalidRequest if a picture or an argument is not valid.
+        Raises:
+            InvalidRequest: a picture or an argument is not valid.
+            EngineUnavailable: the pipeline is closed or has failed, or the process was forked.
         """
-        prepared = self._preprocessor.prepare(request, on_preview)
+        self.batcher.check()
+        prepared = self._preprocessor.prepare(request)
         if mask_only:
             plan = EditPlan.for_mask(request, prepared.schedule)
-            flow = flows.mask_only(prepared.inputs, plan, self._caches)
         else:
             plan = EditPlan.for_edit(request, prepared.schedule, self._known_levels(prepared))
-            flow = flows.edit(prepared.inputs, plan, self._caches)
-        return EditHandle(self._preprocessor, prepared, self._start(flow, plan, prepared, callback))
+        steps = flows.mask_only if mask_only else flows.edit
+        handle = self._start(steps, plan, prepared, outputs_to_host, callback, on_preview)
+        return EditHandle(self._preprocessor, prepared, handle)
 
     @overload
     def edit_many(
@@ -240,29 +251,7 @@ class DiffEditPipeline:
             in_flight: how many edits run at the same time.
             return_errors: yield a failed request's exception instead of raising it.
         """
-
-        def attempt(call: Callable[[], T]) -> T | Exception:
-            try:
-                return call()
-            except Exception as error:
-                if not return_errors:
-                    raise
-                return error
-
-        running: deque[EditHandle | Exception] = deque()
-        remaining = iter(requests)
-        try:
-            while True:
-                for request in islice(remaining, in_flight - len(running)):
-                    running.append(attempt(partial(self.submit, request)))
-                if not running:
-                    return
-                first = running.popleft()
-                yield first if isinstance(first, Exception) else attempt(first.result)
-        finally:
-            for handle in running:
-                if isinstance(handle, EditHandle):
-                    handle.cancel()
+        return edit_many(self.submit, requests, in_flight=in_flight, return_errors=return_errors)
 
     @checked_arguments
     def generate_mask(
@@ -291,17 +280,21 @@ class DiffEditPipeline:
         """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0."""
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
         request = _request(image, "-", "", "", options)
+        self.batcher.check()
         prepared = self._preprocessor.prepare(request)
         plan = EditPlan.for_inversion(request, prepared.schedule, self._known_levels(prepared))
-        flow = flows.encode_only(prepared.inputs, plan, self._caches)
-        return wait(self._start(flow, plan, prepared, callback)).cpu()
+        return wait(self._start(flows.encode_only, plan, prepared, to_host, callback))
 
     def cache_clear(self) -> None:
         """Drop cached embeddings and trajectories."""
         self._caches.clear()
 
     def close(self) -> None:
-        """Cancel running edits and release the networks."""
+        """Cancel running edits and release the networks. Waits for the running network call.
+
+        A pipeline that is deleted without it finishes its edits and then releases them, too. Raises
+        EngineUnavailable in a callback of an edit.
+        """
         self.batcher.close()
         self.cache_clear()
 
@@ -315,14 +308,22 @@ class DiffEditPipeline:
         return self._caches.known_levels((prepared.inputs.image_key, prepared.schedule))
 
     def _start(
-        self, flow: Flow[T], plan: EditPlan, prepared: PreparedEdit, callback: Callback | None
+        self,
+        steps: Callable[[EditInputs, EditPlan, Caches], Flow[T]],
+        plan: EditPlan,
+        prepared: PreparedEdit,
+        copy: Callable[[T], T],
+        callback: Callback | None,
+        on_preview: PreviewCallback | None = None,
     ) -> FlowHandle[T]:
-        """Submit a flow, reporting its progress along the plan."""
+        """Submit a flow, reporting its progress along the plan. `copy` makes its result ours."""
+        denoiser = self.checkpoint.names.denoiser
+        progress = Progress(plan, prepared.timer, denoiser, callback, on_preview)
+        preview = progress.on_preview if on_preview else None
+        inputs = replace(prepared.inputs, on_stage=progress.on_stage, on_preview=preview)
+        flow = progress.around(steps(inputs, plan, self._caches), copy)
         self.batcher.start()
-        if callback is None:
-            return self.batcher.submit(flow)
-        progress = Progress(plan, prepared.timer, self.checkpoint.names.denoiser, callback)
-        return self.batcher.submit(progress.around(flow), on_progress=progress.report)
+        return self.batcher.submit(flow, on_progress=progress.report)
 
 
 def _request(

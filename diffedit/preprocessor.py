@@ -7,7 +7,7 @@ network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +67,9 @@ class Preprocessor:
         self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", self._family.tokens)
         self._schedules: dict[int, Schedule] = {}
 
-    def prepare(
-        self,
-        request: EditRequest,
-        on_preview: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-    ) -> PreparedEdit:
+    def prepare(self, request: EditRequest) -> PreparedEdit:
         """Read the pictures, fit them to the canvas, tokenize the texts. Raises InvalidRequest."""
-        timer = StageTimer(self._device)
+        timer = StageTimer()
         photo = decode.load(request.image)
         factor = self._family.factor
         size = geometry.choose_size(
@@ -102,8 +98,6 @@ class Preprocessor:
             empty=self._tokenizer.encode(""),
             user_mask=cells,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
-            on_stage=timer.start,
-            on_preview=on_preview,
         )
         warnings = (*(user_mask.warnings if user_mask else ()), *warnings)
         schedule = self.schedule(request.num_inference_steps)
@@ -112,8 +106,11 @@ class Preprocessor:
     def finish(
         self, prepared: PreparedEdit, outputs: EditOutputs, flow: FlowHandle[EditOutputs]
     ) -> EditResult:
-        """The result as pictures and arrays; the background is the photograph's own."""
-        cells = outputs.mask.cpu().numpy()
+        """The result as pictures and arrays; the background is the photograph's own.
+
+        `outputs` are on the CPU. They are copied, so that two results share nothing.
+        """
+        cells = outputs.mask.numpy().copy()
         request, warnings = prepared.inputs.request, list(prepared.warnings)
         mask = self.mask_picture(prepared, cells)
         if not cells.any():
@@ -121,16 +118,16 @@ class Preprocessor:
         if outputs.image is None:
             image = prepared.photo.copy()
         else:
-            edited = outputs.image.float().cpu().numpy()
+            edited = outputs.image.float().numpy()
             image = geometry.to_photo(edited, prepared.placement)
             if request.composite:
                 image = compose.composite(prepared.photo, image, mask)
         return EditResult(
             image=image,
-            mask=mask,
-            heatmap=outputs.heatmap.float().cpu().numpy(),
+            mask=mask.copy(),
+            heatmap=outputs.heatmap.float().numpy().copy(),
             latent_mask=cells,
-            latents=outputs.latents.float().cpu().numpy(),
+            latents=outputs.latents.float().numpy().copy(),
             stats=Stats(
                 rows=dict(flow.rows),
                 calls=dict(flow.calls),

@@ -1,47 +1,102 @@
-"""Report the progress of a flow along its plan."""
+"""Stages, progress and previews of a flow, reported when the device has reached them."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from diffedit.algorithm.plan import EditPlan
 from diffedit.stage_timer import StageTimer
+from engine.buffers import to_host
 from engine.flow_handle import FlowHandle
 from engine.rows import Flow
 
 T = TypeVar("T")
 Callback = Callable[[str, int, int], None]
 """`callback(stage, done, total)`: stage is "mask", "encode" or "decode"; `done` of `total` rows of
-the denoiser were answered. The last call has done == total. Called on the engine thread."""
+the denoiser are finished. The last call has done == total. Called on the engine thread, which it
+must not wait for."""
+PreviewCallback = Callable[[Tensor, Tensor], None]
+"""Called on the engine thread after each decoding step with the result's latent if decoding ended
+there, and with x_0; both float32 [C, h, w] on the CPU, copies that the callback may keep."""
 
 
-@dataclass(frozen=True)
 class Progress:
-    """The progress of one flow.
+    """The progress of one flow along its plan.
 
-    Attributes:
+    A flow runs ahead of the device. What it announces, such as a stage, waits here until the device
+    has finished all rows that the flow had yielded before.
+
+    Args:
         plan: the rows in all.
         timer: the current stage.
         denoiser: the network whose rows are counted.
-        callback: see `Callback`.
+        callback, preview: see `Callback` and `PreviewCallback`.
     """
 
-    plan: EditPlan
-    timer: StageTimer
-    denoiser: str
-    callback: Callback
+    def __init__(
+        self,
+        plan: EditPlan,
+        timer: StageTimer,
+        denoiser: str,
+        callback: Callback | None,
+        preview: PreviewCallback | None,
+    ) -> None:
+        self._plan, self._timer, self._denoiser = plan, timer, denoiser
+        self._callback, self._preview = callback, preview
+        self._yielded = self._finished = 0
+        self._announced: deque[tuple[int, Callable[[], None]]] = deque()
+
+    def on_stage(self, stage: str) -> None:
+        """The flow begins a stage."""
+        self._announce(partial(self._timer.start, stage))
+
+    def on_preview(self, latent: Tensor, x0: Tensor) -> None:
+        """The flow has taken a decoding step."""
+        if self._preview is not None:
+            self._announce(partial(self._preview, to_host(latent), to_host(x0)))
+
+    def around(self, flow: Flow[T], copy: Callable[[T], T]) -> Flow[T]:
+        """`flow`, with its rows counted and its result passed through `copy`.
+
+        Its last report is 100 %: an empty mask or a trajectory that another edit extended needs
+        fewer rows than the plan.
+        """
+        answers: Any = None
+        try:
+            while True:
+                rows = flow.send(answers)
+                self._yielded += len(rows)
+                answers = yield rows
+        except StopIteration as stop:
+            result: T = copy(stop.value)
+        finally:
+            flow.close()
+        self._announce(self._end)
+        return result
 
     def report(self, handle: FlowHandle[Any]) -> None:
-        """Call back with the rows answered so far, once the first stage has begun."""
-        if self.timer.stage:
-            done = min(handle.rows[self.denoiser], self.plan.rows)
-            self.callback(self.timer.stage, done, self.plan.rows)
+        """The device has finished a call with rows of the flow."""
+        self._finished = handle.rows.total()
+        if self._timer.stage:
+            self._call_back(min(handle.rows[self._denoiser], self._plan.rows))
+        while self._announced and self._announced[0][0] <= self._finished:
+            self._announced.popleft()[1]()
 
-    def around(self, flow: Flow[T]) -> Flow[T]:
-        """`flow`, with a last report of 100 %: an empty mask or a trajectory that another edit
-        extended needs fewer rows than the plan."""
-        result = yield from flow
-        self.callback(self.timer.stage, self.plan.rows, self.plan.rows)
-        return result
+    def _announce(self, action: Callable[[], None]) -> None:
+        if self._yielded <= self._finished:  # before the first call
+            action()
+        else:
+            self._announced.append((self._yielded, action))
+
+    def _end(self) -> None:
+        self._timer.stop()
+        self._call_back(self._plan.rows)
+
+    def _call_back(self, done: int) -> None:
+        if self._callback is not None:
+            self._callback(self._timer.stage, done, self._plan.rows)

@@ -1,20 +1,16 @@
-"""Measure the stages of an edit: wall time on a CPU, events in the stream on a GPU (no sync)."""
+"""Measure the stages of an edit in wall time. It is told when the device has reached a stage."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import torch
 
 
 class StageTimer:
     """Seconds per stage of one edit. It starts when it is made."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+    def __init__(self) -> None:
         self._began = time.perf_counter()
-        self._marks: list[tuple[str, Any]] = []
+        self._marks: list[tuple[str, float]] = []
 
     @property
     def stage(self) -> str:
@@ -23,23 +19,14 @@ class StageTimer:
 
     def start(self, stage: str) -> None:
         """A stage begins, and the one before it ends."""
-        mark: Any = time.perf_counter()
-        if self._cuda:
-            mark = torch.cuda.Event(enable_timing=True)
-            mark.record()
-        self._marks.append((stage, mark))
+        self._marks.append((stage, time.perf_counter()))
+
+    def stop(self) -> None:
+        """The last stage ends."""
+        self._ended = time.perf_counter()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds per stage and "total". Call it after the results were read from the device."""
-        now: Any = time.perf_counter()
-        total = now - self._began
-        if self._cuda:
-            now = torch.cuda.Event(enable_timing=True)
-            now.record()
-            now.synchronize()
-        ends = [mark for _, mark in self._marks[1:]] + [now]
-        spans = {
-            stage: begin.elapsed_time(end) / 1e3 if self._cuda else end - begin
-            for (stage, begin), end in zip(self._marks, ends, strict=True)
-        }
-        return {**spans, "total": total}
+        """Seconds per stage and "total". Call it after `stop`."""
+        ends = [mark for _, mark in self._marks[1:]] + [self._ended]
+        spans = {stage: end - begin for (stage, begin), end in zip(self._marks, ends, strict=True)}
+        return {**spans, "total": self._ended - self._began}

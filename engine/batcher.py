@@ -21,10 +21,10 @@ from engine.backends import Backend, Networks
 from engine.buffers import Answer, Buffers
 from engine.engine_thread import EngineThread
 from engine.errors import Cancelled, EngineUnavailable
-from engine.flow_handle import FlowHandle
+from engine.flow_handle import FlowHandle, Handle
 from engine.in_flight import InFlight
 from engine.row_queues import Kind, QueuedRow, RowQueues
-from engine.rows import Flow
+from engine.rows import Flow, Row
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,9 +45,9 @@ class Batcher:
         self.rows: Counter[str] = Counter()
         self._buffers: dict[Kind, Buffers] = {}
         self._queues = RowQueues()
-        self._running: set[FlowHandle[Any]] = set()
-        self._submitted: deque[FlowHandle[Any]] = deque()
-        self._returned: list[tuple[FlowHandle[Any], Any]] = []
+        self._running: set[Handle] = set()
+        self._submitted: deque[Handle] = deque()
+        self._returned: list[tuple[Handle, Any]] = []
         self._in_flight = InFlight(networks.queue)
         self._thread = EngineThread()
         self._close_lock = threading.RLock()
@@ -57,10 +57,7 @@ class Batcher:
     # -- any thread -----------------------------------------------------------------------------
 
     def submit(
-        self,
-        flow: Flow[T],
-        *,
-        on_progress: Callable[[FlowHandle[T]], None] | None = None,
+        self, flow: Flow[T], *, on_progress: Callable[[FlowHandle[T]], None] | None = None
     ) -> FlowHandle[T]:
         """Queue a flow. `on_progress` is called on the engine thread after each finished call.
 
@@ -164,13 +161,12 @@ class Batcher:
         """Drop the rows of cancelled flows, and start the flows that were submitted."""
         for flow in [flow for flow in self._running if flow.cancelled]:
             self._finish(flow, Cancelled("The request was cancelled."))
-        while (submitted := self._next_submitted()) is not None:
-            self._running.add(submitted)
-            if submitted.cancelled:
-                error = Cancelled("The request was cancelled before it began.")
-                self._finish(submitted, error)
+        while (new := self._next_submitted()) is not None:
+            self._running.add(new)
+            if new.cancelled:
+                self._finish(new, Cancelled("The request was cancelled before it began."))
             else:
-                self._advance(submitted)
+                self._advance(new)
 
     def _pick(self) -> list[QueuedRow]:
         """Take the oldest row, and further rows of its kind up to the largest profile."""
@@ -188,8 +184,8 @@ class Batcher:
 
     def _launch(self, batch: Sequence[QueuedRow]) -> None:
         """Run a batch, advance the flows that it answers, and record the event that ends both."""
-        rows: Counter[FlowHandle[Any]] = Counter()
-        calls: Counter[FlowHandle[Any]] = Counter()
+        rows: Counter[Handle] = Counter()
+        calls: Counter[Handle] = Counter()
         for answered, answers in self._run(batch):
             self._deliver(answered, answers, rows)
             calls.update({flow for queued in answered for flow in queued.flows})
@@ -227,10 +223,7 @@ class Batcher:
         yield live, answers
 
     def _deliver(
-        self,
-        batch: Sequence[QueuedRow],
-        answers: Sequence[Answer],
-        rows: Counter[FlowHandle[Any]],
+        self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: Counter[Handle]
     ) -> None:
         """Hand each answer to the flows that wait for it, and count the rows of each flow."""
         for queued, answer in zip(batch, answers, strict=True):
@@ -240,7 +233,7 @@ class Batcher:
                     flow.missing -= 1
                     rows[flow] += 1
 
-    def _advance(self, flow: FlowHandle[Any]) -> None:
+    def _advance(self, flow: Handle) -> None:
         """Send a flow its answers and queue the rows that it yields. An empty list is answered with
         an empty list at once. A flow that returns ends when the device has finished its work."""
         answers: Any = flow.answers
@@ -256,9 +249,7 @@ class Batcher:
             for index, row in enumerate(rows):
                 self._queues.add(row, flow, index)
 
-    def _finish(
-        self, flow: FlowHandle[Any], error: BaseException | None, result: Any = None
-    ) -> None:
+    def _finish(self, flow: Handle, error: BaseException | None, result: Any = None) -> None:
         """End a flow once: remove its rows, close its generator, resolve its future."""
         self._running.discard(flow)
         if not flow.done:
@@ -271,7 +262,7 @@ class Batcher:
         while (flow := self._next_submitted()) is not None:
             flow.finish(error)
 
-    def _next_submitted(self) -> FlowHandle[Any] | None:
+    def _next_submitted(self) -> Handle | None:
         try:
             return self._submitted.popleft()
         except IndexError:
@@ -288,7 +279,7 @@ class Batcher:
                 flow.finish(error)
         self._fail_submitted(error)
 
-    def _report(self, flow: FlowHandle[Any], callback: Callable[[FlowHandle[Any]], None]) -> None:
+    def _report(self, flow: Handle, callback: Callable[[Handle], None]) -> None:
         """Call a progress callback. If it raises, even SystemExit, only its own flow fails."""
         try:
             callback(flow)

@@ -61,3 +61,14 @@ def gather(examples: Sequence[Tensor], into: Tensor) -> None:
         into[:n].copy_(torch.stack([*examples]), non_blocking=True)
     if n < len(into):
         into[n:] = into[0]
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """An ordinary CPU tensor with the values of `tensor`, in memory of its own.
+
+    From a GPU the copy is queued behind the work launched so far, into pinned memory, and the host
+    does not wait: it is complete when that work is.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        return host.copy_(tensor, non_blocking=True)

@@ -7,7 +7,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from engine.buffers import Answer
 from engine.engine_thread import EngineFuture, EngineThread
@@ -15,6 +15,7 @@ from engine.rows import Flow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 class FlowHandle(Generic[T]):
@@ -70,7 +71,10 @@ class FlowHandle(Generic[T]):
             log.exception("a callback of a future raised")
 
 
-def without_frames(error: BaseException) -> BaseException:
+Handle = FlowHandle[Any]
+
+
+def without_frames(error: E) -> E:
     """The error, without the local variables of the frames it passed through.
 
     They would keep tensors, or the whole engine, for as long as anybody keeps the error. Frames

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from engine.backends import DeviceQueue, Event
-from engine.flow_handle import FlowHandle
+from engine.flow_handle import Handle
 
 
 class Launched(NamedTuple):
@@ -22,9 +22,9 @@ class Launched(NamedTuple):
 
     event: Event
     net: str
-    rows: Counter[FlowHandle[Any]]
-    calls: Counter[FlowHandle[Any]]
-    returned: list[tuple[FlowHandle[Any], Any]]
+    rows: Counter[Handle]
+    calls: Counter[Handle]
+    returned: list[tuple[Handle, Any]]
 
 
 class InFlight:
@@ -45,9 +45,9 @@ class InFlight:
     def record(
         self,
         net: str,
-        rows: Counter[FlowHandle[Any]],
-        calls: Counter[FlowHandle[Any]],
-        returned: list[tuple[FlowHandle[Any], Any]],
+        rows: Counter[Handle],
+        calls: Counter[Handle],
+        returned: list[tuple[Handle, Any]],
     ) -> None:
         """Add all work that was launched since the last record."""
         self._launched.append(Launched(self._queue.record(), net, rows, calls, returned))

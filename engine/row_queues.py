@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Any
 
-from engine.flow_handle import FlowHandle
+from engine.flow_handle import Handle
 from engine.rows import Row
 
 Kind = tuple[str, tuple[int, ...]]
@@ -23,10 +22,10 @@ class QueuedRow:
 
     def __init__(self, number: int, row: Row) -> None:
         self.number, self.row = number, row
-        self.waiters: list[tuple[FlowHandle[Any], int]] = []
+        self.waiters: list[tuple[Handle, int]] = []
 
     @property
-    def flows(self) -> list[FlowHandle[Any]]:
+    def flows(self) -> list[Handle]:
         return [flow for flow, _ in self.waiters if not flow.done]
 
 
@@ -41,7 +40,7 @@ class RowQueues:
     def __len__(self) -> int:
         return sum(len(queue) for queue in [*self._queues.values()])  # another thread may ask
 
-    def add(self, row: Row, flow: FlowHandle[Any], index: int) -> None:
+    def add(self, row: Row, flow: Handle, index: int) -> None:
         """Let a flow wait for a row: in the entry with the same key, or in a new one."""
         kind = row.kind
         queued = None if row.key is None else self._by_key.get((kind, row.key))
@@ -66,7 +65,7 @@ class RowQueues:
             self._by_key.pop((kind, queued.row.key), None)
         return batch
 
-    def remove(self, flow: FlowHandle[Any]) -> None:
+    def remove(self, flow: Handle) -> None:
         """Remove a flow from every entry, and entries that no flow waits for any more."""
         for kind, queue in self._queues.items():
             for queued in queue:

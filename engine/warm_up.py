@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from engine.batcher import Batcher, Kind
+from engine.batcher import Batcher
 from engine.buffers import Answer
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import Cancelled, DiffEditError, EngineMismatch, first_line, out_of_memory
 from engine.netspec import NetSpec, Size, TensorSpec, format_size
+from engine.row_queues import Kind
 from engine.rows import Flow, Row
 
 log = logging.getLogger(__name__)

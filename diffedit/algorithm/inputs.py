@@ -26,7 +26,7 @@ class EditInputs:
         image_key: identifies `image`, for the trajectory cache.
         on_stage: called with "mask", "encode" or "decode" when a stage begins.
         on_preview: called after each decoding step with the result's latent if decoding ended
-            here, and with x_0; both float32 [C, h, w] on the device.
+            here, and with x_0; both float32 [C, h, w] on the device. To be copied, not kept.
     """
 
     request: EditRequest

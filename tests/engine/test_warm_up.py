@@ -12,8 +12,9 @@ from torch import Tensor
 
 from engine import warm_up as module
 from engine.backends.fake import CHANNELS, TOKENS, FakeBackend, FakeNetworks, Fault
-from engine.batcher import Batcher, Kind
+from engine.batcher import Batcher
 from engine.errors import Cancelled, EngineMismatch
+from engine.row_queues import Kind
 from engine.warm_up import Costs, run_warm_up
 
 SIZE = (32, 32)
