@@ -66,8 +66,8 @@ def kernels(
     }
     modules = {"attention": our_attention, "convolution": our_convolution}
     for name in only:
-        if not modules[name].usable():
-            not_run.append(NotRun(f"{name}, {OURS}", "it is not available, or slower here"))
+        if not modules[name].works():
+            not_run.append(NotRun(f"{name}, {OURS}", "it is not available here"))
         for found in parts[name]():
             measured.append(found)
             progress(row(found))
@@ -88,7 +88,7 @@ def _attention(rows: int, repeats: int, flex: bool) -> Iterator[Measurement]:
         q, k, v = (torch.randn(rows, n, HEADS * width).bfloat16() for n in (queries, keys, keys))
         split = [t.unflatten(-1, (HEADS, width)).transpose(1, 2) for t in (q, k, v)]
         calls: dict[str, Call] = {}
-        if our_attention.usable():
+        if our_attention.works():
             calls[OURS] = functools.partial(_our_attention, q, k, v)
         calls |= {name: functools.partial(call, *split) for name, call in every.items()}
         exact = scaled_dot_product_attention(*(t.float() for t in split))
@@ -111,7 +111,7 @@ def _convolution(rows: int, repeats: int) -> Iterator[Measurement]:
         weight = torch.randn(out, channels, 3, 3).div(3 * channels**0.5).bfloat16()
         wide, wide_weight, bias = x.float(), weight.float(), torch.zeros(out)
         calls: dict[str, Call] = {}
-        if our_convolution.usable():
+        if our_convolution.works():
             packed = our_convolution.pack_weights(weight)
             calls[OURS] = functools.partial(our_convolution.convolution, x, packed, bias)
         last = weight.to(memory_format=torch.channels_last)

@@ -185,7 +185,7 @@ def _precisions(ours: Callable[..., Opened], device: torch.device) -> Iterator[R
     kernels: tuple[str, ...] = ()
     for name, kernel in KERNELS.items():
         kernels += (name,)
-        reason = "it is not available, or slower than PyTorch's here"
+        reason = "it is not available, or not used on this kind of processor"
         if device.type == "cuda":
             reason = "it is for CPUs; CUDA has its own"
         elif half == "bf16" and kernel.usable():

@@ -106,8 +106,8 @@ def check_cpu_kernels() -> list[Check]:
         except RuntimeError as error:
             what = f"{name} uses PyTorch's kernel, which is slower: {error}"
             return [Check("cpu kernels", "missing", what, "install g++")]
-    faster = [name for name, module in KERNELS.items() if module.usable()]
-    what = f"compiled; used for {' and '.join(faster)}" if faster else "PyTorch's are faster here"
+    used = [name for name, module in KERNELS.items() if module.usable()]
+    what = f"compiled; used for {' and '.join(used)}" if used else "PyTorch's are faster with AMX"
     return [Check("cpu kernels", "ok", what)]
 
 

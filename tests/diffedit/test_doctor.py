@@ -59,7 +59,7 @@ def test_another_version_is_shown_with_the_tested_one() -> None:
 
 
 class FakeKernel(NamedTuple):
-    """A kernel module: `kernel` compiles it, `usable` says whether it is faster."""
+    """A kernel module: `kernel` compiles it, `usable` says whether networks use it."""
 
     kernel: Callable[[], None]
     usable: Callable[[], bool]
@@ -83,7 +83,7 @@ def refuse() -> None:
         (
             {"attention": FakeKernel(lambda: None, lambda: False)},
             "ok",
-            "PyTorch's are faster here",
+            "PyTorch's are faster with AMX",
         ),
         (
             {"convolution": FakeKernel(refuse, lambda: True)},

@@ -1,4 +1,4 @@
-"""Building the CPU kernels, choosing them by their speed, and falling back to PyTorch's."""
+"""Building the CPU kernels, choosing them by the processor, and falling back to PyTorch's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """A module with a kernel, on a simulated AVX-512 BF16 processor, with empty caches."""
     kernel_module: ModuleType = request.param
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    for cached in (kernel_module.kernel, kernel_module.usable):
-        cached.cache_clear()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    _forget(kernel_module)
     yield kernel_module
-    for cached in (kernel_module.kernel, kernel_module.usable):
+    _forget(kernel_module)
+
+
+def _forget(kernel_module: ModuleType) -> None:
+    for cached in (kernel_module.kernel, kernel_module.works, kernel_module.usable):
         cached.cache_clear()
 
 
@@ -76,28 +80,37 @@ def test_a_changed_header_makes_another_library(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
-@pytest.mark.parametrize(("ours", "torchs", "chosen"), [(1, 8, True), (8, 1, False), (8, 8, False)])
-def test_a_kernel_is_used_only_if_it_is_clearly_faster(
-    ours: int, torchs: int, chosen: bool, monkeypatch: pytest.MonkeyPatch
+@needs_compiler
+@pytest.mark.parametrize("seconds", [0.001, 10.0])
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "chosen"),
+    [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
+)
+def test_the_processor_decides_and_no_clock(
+    module: ModuleType,
+    avx512_bf16: bool,
+    amx: bool,
+    chosen: bool,
+    seconds: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    durations = [*[ours] * build.REPEATS, *[torchs] * build.REPEATS]
-    clock = itertools.accumulate(step for duration in durations for step in (0, duration))
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    calls: list[str] = []
-    pair = (lambda: calls.append("ours"), lambda: calls.append("torch's"))
-    assert build.is_faster("operation", lambda: None, lambda: pair) == chosen
-    assert calls == ["ours"] * build.REPEATS + ["torch's"] * build.REPEATS
+    """A busy machine must not change which kernel runs, since the kernels round differently."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    steps = itertools.chain([0.0, seconds] * 4, itertools.repeat(seconds))  # ours first
+    monkeypatch.setattr("time.perf_counter", lambda: next(steps))
+    assert module.usable() == chosen
 
 
 def test_a_processor_without_the_instructions_loads_no_kernel(
-    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise AssertionError("a kernel must not be built for this processor")
 
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not build.is_faster("operation", fail, lambda: (fail, fail))
+    assert not build.works("operation", fail)
+    assert not module.usable()
 
 
 def test_without_a_compiler_the_kernel_is_not_used(

@@ -1,7 +1,7 @@
 """Attention on CPUs with AVX-512 BF16, by the kernel in `attention.cpp`.
 
 It reaches more than half of such a processor's rate of matrix products; PyTorch's reaches a
-quarter. It is installed if a short benchmark shows that it is faster.
+quarter. Processors that also have AMX use PyTorch's, which is faster there.
 """
 
 from __future__ import annotations
@@ -13,16 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
-from torch.nn.functional import scaled_dot_product_attention
 
-from engine.backends.torch.kernels.build import (
-    NUMBER,
-    POINTER,
-    Call,
-    NativeError,
-    is_faster,
-    load,
-)
+from engine.backends.torch.kernels import build
+from engine.backends.torch.kernels.build import NUMBER, POINTER, NativeError, is_preferred, load
 
 SOURCE = Path(__file__).with_name("attention.cpp")
 
@@ -94,7 +87,7 @@ class KernelAttnProcessor:
 def install(network: torch.nn.Module) -> int:
     """Use the kernel in a bfloat16 network on a CPU; return the number of changed layers.
 
-    Changes nothing if the kernel is not faster here. Layers with a mask, norms of their own or an
+    Changes nothing if the kernel is not `usable` here. Layers with a mask, norms of their own or an
     odd number of channels per head keep PyTorch's attention.
     """
     layers: list[Any] = [module for module in network.modules() if _is_supported(module)]
@@ -125,15 +118,14 @@ def _is_supported(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Return whether the kernel works here and is faster; measured once per process."""
-    return is_faster("attention", kernel, benchmark_pair)
+    """Return whether networks use the kernel here: it works, and suits the processor."""
+    return is_preferred() and works()
 
 
-def benchmark_pair() -> tuple[Call, Call]:
-    """Return self-attention of medium size as two calls: this kernel's and PyTorch's."""
-    q = torch.randn(1, 1024, 512).bfloat16()
-    split = q.view(1, 1024, 8, 64).transpose(1, 2)
-    return lambda: attention(q, q, q, 8), lambda: scaled_dot_product_attention(split, split, split)
+@functools.cache
+def works() -> bool:
+    """Return whether the kernel can run here."""
+    return build.works("attention", kernel)
 
 
 @functools.cache

@@ -3,7 +3,8 @@
 PyTorch's kernel (oneDNN) reaches the processor's rate of matrix products already. Winograd's
 algorithm needs 2.25 times fewer multiplications for the same sums. It rounds the transformed inputs
 and weights to bfloat16 once more, so its error is several times that of a plain bf16 convolution,
-and it is installed only in networks that run in bf16.
+and it is installed only in networks that run in bf16. Processors that also have AMX use PyTorch's,
+which is faster there.
 """
 
 from __future__ import annotations
@@ -15,16 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
-from torch.nn.functional import conv2d
 
-from engine.backends.torch.kernels.build import (
-    NUMBER,
-    POINTER,
-    Call,
-    NativeError,
-    is_faster,
-    load,
-)
+from engine.backends.torch.kernels import build
+from engine.backends.torch.kernels.build import NUMBER, POINTER, NativeError, is_preferred, load
 
 SOURCE = Path(__file__).with_name("convolution.cpp")
 INPUT_BLOCK = 32
@@ -110,7 +104,7 @@ class WinogradConv2d(torch.nn.Module):
 def install(module: torch.nn.Module) -> int:
     """Use the kernel in a bfloat16 network on a CPU; return the number of changed layers.
 
-    Changes nothing if the kernel is not faster here.
+    Changes nothing if the kernel is not `usable` here.
     """
     layers = [(parent, name) for parent in module.modules() for name in _supported_names(parent)]
     if not layers or not usable():
@@ -141,16 +135,14 @@ def is_supported(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Return whether the kernel works here and is faster; measured once per process."""
-    return is_faster("convolution", kernel, benchmark_pair)
+    """Return whether networks use the kernel here: it works, and suits the processor."""
+    return is_preferred() and works()
 
 
-def benchmark_pair() -> tuple[Call, Call]:
-    """Return a layer of medium size as two calls: this kernel's and PyTorch's."""
-    x = torch.randn(1, 256, 32, 32).bfloat16().to(memory_format=torch.channels_last)
-    weight = torch.randn(256, 256, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-    packed, bias, bias_bf16 = pack_weights(weight), torch.zeros(256), torch.zeros(256).bfloat16()
-    return lambda: convolution(x, packed, bias), lambda: conv2d(x, weight, bias_bf16, padding=1)
+@functools.cache
+def works() -> bool:
+    """Return whether the kernel can run here."""
+    return build.works("convolution", kernel)
 
 
 @functools.cache
