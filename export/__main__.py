@@ -19,6 +19,7 @@ from engine.errors import CheckpointError, DiffEditError
 from engine.interrupts import forget_interrupt
 from engine.manifest import Manifest
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
+from export.checks import Verify
 from export.events import Event
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -72,9 +73,14 @@ Capabilities = Annotated[
 ]
 Variant = Annotated[str | None, typer.Option(help="Which weight files, such as fp16.")]
 Revision = Annotated[str | None, typer.Option(help="Which revision of a hub id.")]
-NoVerify = Annotated[
-    bool, typer.Option("--no-verify", help="Check only that PyTorch's results are finite; faster.")
+VerifyOption = Annotated[
+    Verify,
+    typer.Option(
+        help="Profiles to compare with PyTorch; default: all on a GPU, the smallest on a CPU; "
+        "none: only check that PyTorch's results are finite."
+    ),
 ]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="The same as --verify none.")]
 Force = Annotated[
     bool,
     typer.Option(
@@ -99,6 +105,7 @@ def export(
     compute_capability: Capabilities = None,
     variant: Variant = None,
     revision: Revision = None,
+    verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
 ) -> None:
@@ -116,7 +123,7 @@ def export(
         "compute_capabilities": tuple(compute_capability or ()),
         "variant": variant,
         "revision": revision,
-        "verify": not no_verify,
+        "verify": lambda: _verify(verify, no_verify),
         "force": force,
     }
     raise typer.Exit(run(model, out, options))
@@ -135,6 +142,7 @@ def build_command(
     compute_capability: Capabilities = None,
     variant: Variant = None,
     revision: Revision = None,
+    verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
 ) -> None:
@@ -234,6 +242,12 @@ def _sizes(height: int | None, width: int | None, texts: list[str]) -> list[Size
     if given is not None:
         sizes.insert(0, (height or given, width or given))
     return sizes
+
+
+def _verify(verify: Verify, no_verify: bool) -> Verify:
+    if no_verify and verify == "all":
+        raise ValueError("--verify all and --no-verify contradict each other; give one of them")
+    return "none" if no_verify else verify
 
 
 def _batches(text: str) -> list[int]:

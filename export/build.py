@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
@@ -21,6 +21,7 @@ from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
 from export import output_folder, targets
 from export.build_jobs import BuildJob, build_jobs
 from export.builder import Builder
+from export.checks import Verify
 from export.events import Event
 from export.output_folder import StorageError
 
@@ -41,7 +42,8 @@ class BuildOptions:
         compute_capabilities: for "tensorrt-rtx", such as ("8.9",); empty means its portable
             default.
         variant, revision, cache_dir, local_files_only: which weights of a hub id.
-        verify: compare every profile that can run here with PyTorch in fp32.
+        verify: compare with PyTorch in fp32: "all" profiles that can run here; "none"; "default" is
+            all on a GPU and the smallest on a CPU. True and False are "default" and "none".
         force: build everything again, even if the folder has another model's engines.
     """
 
@@ -55,10 +57,19 @@ class BuildOptions:
     revision: str | None = None
     cache_dir: Path | None = None
     local_files_only: bool = False
-    verify: bool = True
+    verify: Verify | bool = "default"
     force: bool = False
 
+    @property
+    def verification(self) -> Verify:
+        """`verify` as a word."""
+        if isinstance(self.verify, bool):
+            return "default" if self.verify else "none"
+        return self.verify
+
     def __post_init__(self) -> None:
+        if self.verification not in get_args(Verify):
+            raise ValueError(f"verify must be default, all or none, not {self.verify!r}")
         if any(not math.isfinite(scale) for _, scale in self.loras):
             raise ValueError("the scale of a LoRA must be a finite number")
         if self.compute_capabilities and self.target not in ("auto", "tensorrt-rtx"):
@@ -121,7 +132,7 @@ def build(
             target=target,
             loras=loras,
             capabilities=tuple(wanted.compute_capabilities) if rtx else (),
-            verify=wanted.verify,
+            verify=wanted.verification,
             report=report,
         ).run(jobs)
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint
 from engine.digest import file_digest
-from engine.errors import BuildError, EngineMismatch
+from engine.errors import BuildError, EngineMismatch, out_of_memory
 from engine.lora.file import Lora
 from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
 from engine.netspec import NetSpec
 from export import output_folder
 from export.build_jobs import OPSET, BuildJob, engine_key
-from export.checks import TooImprecise, judge, unchecked_profiles
+from export.checks import TooImprecise, Verify, judge, plan, with_checks
 from export.events import Event, Step
 from export.resources import ResourceMeter
 from export.targets import Target
@@ -46,7 +46,7 @@ class Builder:
     target: Target
     loras: Sequence[Lora]
     capabilities: Sequence[str]
-    verify: bool
+    verify: Verify
     report: Callable[[Event], None]
 
     def run(self, jobs: Sequence[BuildJob]) -> Manifest:
@@ -56,11 +56,11 @@ class Builder:
             try:
                 self._job(job)
             except (MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                if not out_of_memory(error):
                     raise
                 raise BuildError(
                     f"There is not enough memory to build the {job.label}; close other programs, "
-                    "choose a smaller size or fewer --batches, or pass --no-verify."
+                    "choose a smaller size or fewer --batches, or pass --verify none."
                 ) from error
         if self.manifest != self.saved:
             self._save(self.manifest)
@@ -102,12 +102,10 @@ class Builder:
             entry = self._export(job, spec, notes, torch_reference)
         else:
             self.report(Event("kept", job.label, text=kept.files[0].name))
-            if kept.spec == spec and not self._unchecked(kept):
-                return kept
-            checks = tuple(c for c in kept.checks if c.batch in spec.batch_sizes)
-            entry = replace(kept, spec=spec, checks=checks)
+            entry = replace(kept, spec=spec)
         entry = self._verified(job, entry, torch_reference)
-        self._commit(entry, fresh=kept is None)
+        if entry != kept:
+            self._commit(entry, fresh=kept is None)
         return entry
 
     def _export(
@@ -119,7 +117,7 @@ class Builder:
 
         self.report(Event("torch", job.label, "start"))
         with ResourceMeter() as loading:
-            want = torch_reference.outputs(1) if self.verify else None
+            want = None if self.verify == "none" else torch_reference.outputs(1)
             network = torch_reference.network(spec.precision)
             check = verify.check_torch(network, spec.precision, torch_reference.inputs(1), want)
         self.report(Event("torch", job.label, "done", "", loading.seconds, 0, loading.peak_bytes))
@@ -153,13 +151,14 @@ class Builder:
         digests = [file.sha256 for file in onnx.files]
         key = engine_key(job, digests, self.target, spec.batch_sizes, self.capabilities, FLAGS)
         kept = self._current(self.target.product, job, key, spec)
-        if kept and not self._unchecked(kept):
+        if kept:
             self.report(Event("kept", job.label, text=kept.files[0].name))
-            return
-        torch_reference.free()
+        else:
+            torch_reference.free()
         entry = kept or self._compile(job, spec, onnx, key)
         entry = self._verified(job, entry, torch_reference)
-        self._commit(entry, fresh=kept is None)
+        if entry != kept:
+            self._commit(entry, fresh=kept is None)
 
     def _compile(self, job: BuildJob, spec: NetSpec, onnx: Entry, key: str) -> Entry:
         product = self.target.product
@@ -205,33 +204,43 @@ class Builder:
     # -- verification ---------------------------------------------------------------------------
 
     def _verified(self, job: BuildJob, entry: Entry, torch_reference: TorchReference) -> Entry:
-        """`entry` with a check of every profile that had none. Raises TooImprecise."""
-        batches = self._unchecked(entry)
-        if not batches:
+        """`entry` with a check of every profile. Raises TooImprecise."""
+        planned = plan(entry, self.verify)
+        entry = planned.entry
+        if not planned.run:
             return entry
-        from export import verify
-
         self.report(Event("verify", job.label, "start"))
-        folder = output_folder.beside(self.temporary, self.out, entry)
-        partial = replace(entry, spec=replace(entry.spec, batch_sizes=batches))
+        with ResourceMeter() as meter:
+            checks = self._run_checks(job, entry, planned.run, torch_reference)
+        profiles = f"{len(planned.run)} of {len(entry.spec.batch_sizes)} profiles"
+        done = (profiles, meter.seconds, 0, meter.peak_bytes)
+        self.report(Event("verify", job.label, "done", *done))
+        for note in judge(checks):
+            self.report(Event("note", job.label, text=note))
+        return with_checks(entry, [*entry.checks, *checks])
+
+    def _run_checks(
+        self, job: BuildJob, entry: Entry, batches: Sequence[int], torch_reference: TorchReference
+    ) -> Sequence[Check]:
+        """Run the profiles `batches` and compare them with PyTorch."""
+        from export import verify
 
         def report(check: Check) -> None:
             outcome = check.reason or f"relative error {check.relative:.1e}"
             text = f"{check.backend}, batch {check.batch}: {outcome}"
             self.report(Event("verify", job.label, "start", text))
 
-        with ResourceMeter() as meter:
-            most = verify.affordable(entry, batches)
+        folder = output_folder.beside(self.temporary, self.out, entry)
+        partial = replace(entry, spec=replace(entry.spec, batch_sizes=tuple(batches)))
+        most = verify.affordable(entry, batches)
+        try:
             want = torch_reference.outputs(most)
-            torch_reference.free()
-            checks = verify.check_entry(folder, partial, torch_reference.inputs(most), want, report)
-        self._report_done("verify", job, entry, meter.seconds, meter.peak_bytes, size=0)
-        for note in judge(checks):
-            self.report(Event("note", job.label, text=note))
-        return replace(entry, checks=(*entry.checks, *checks))
-
-    def _unchecked(self, entry: Entry) -> tuple[int, ...]:
-        return unchecked_profiles(entry) if self.verify else ()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return verify.without_memory(partial)
+        torch_reference.free()
+        return verify.check_entry(folder, partial, torch_reference.inputs(most), want, report)
 
     # -- the folder -----------------------------------------------------------------------------
 
@@ -269,17 +278,10 @@ class Builder:
         self.manifest = self.saved = manifest
 
     def _report_done(
-        self,
-        step: Step,
-        job: BuildJob,
-        entry: Entry,
-        seconds: float,
-        peak: int,
-        size: int | None = None,
+        self, step: Step, job: BuildJob, entry: Entry, seconds: float, peak: int
     ) -> None:
-        written = entry.bytes if size is None else size
-        text = entry.files[0].name if written else ""
-        self.report(Event(step, job.label, "done", text, seconds, written, peak))
+        text = entry.files[0].name
+        self.report(Event(step, job.label, "done", text, seconds, entry.bytes, peak))
 
 
 def _files(paths: Sequence[Path]) -> tuple[File, ...]:

@@ -1,4 +1,4 @@
-"""What the checks of a verification mean: fall back, note, or verify what is missing.
+"""Which profiles a build verifies, and what the checks mean: fall back, note, or try again.
 
 It imports no heavy package, so a build with nothing to do stays quick.
 """
@@ -6,13 +6,104 @@ It imports no heavy package, so a build with nothing to do stays quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Literal
 
 from engine.manifest import Check, Entry
+from engine.products import PRODUCTS
+
+Verify = Literal["default", "all", "none"]
+"""default: all profiles on a GPU, the smallest one on a CPU, where the others take minutes."""
+
+BY_DEFAULT = "only the smallest profile is checked by default on a CPU; use --verify all"
+BY_REQUEST = "the build was told to verify nothing"
+NOT_HERE = "it cannot run on the machine that built it: "
 
 
 class TooImprecise(Exception):
     """A network is wrong in a precision; the message says how."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is verified now.
+
+    Attributes:
+        run: the batch sizes to run.
+        entry: the entry with a check for each of its other batch sizes.
+    """
+
+    run: tuple[int, ...]
+    entry: Entry
+
+
+def plan(entry: Entry, verify: Verify) -> Plan:
+    """Decide which batch sizes of `entry` are verified now.
+
+    A batch size is verified once. One that was not run for a reason that no longer holds (another
+    machine, another option) is tried again; a failure and a lack of memory stay recorded.
+    """
+    backend = "onnxruntime" if entry.format == "onnx" else entry.format
+    sizes = entry.spec.batch_sizes
+    own = {c.batch: c for c in entry.own_checks if c.batch in sizes}
+    wanted, reason = _wanted(entry, verify)
+    run = tuple(b for b in sizes if b in wanted and (b not in own or _may_change(own[b])))
+    skipped = [
+        own.get(b) or Check(backend, b, "not run", reason=reason) for b in sizes if b not in run
+    ]
+    others = [c for c in entry.checks if c.backend == "torch"]
+    return Plan(run, with_checks(entry, [*others, *skipped]))
+
+
+def with_checks(entry: Entry, checks: Sequence[Check]) -> Entry:
+    """`entry` with these checks: PyTorch's own first, then by batch size."""
+    ordered = sorted(checks, key=lambda c: (c.backend != "torch", c.batch))
+    return replace(entry, checks=tuple(ordered))
+
+
+def _wanted(entry: Entry, verify: Verify) -> tuple[tuple[int, ...], str]:
+    """The batch sizes to verify, and why the others are not."""
+    if verify == "none":
+        return (), BY_REQUEST
+    reason = _obstacle(entry)
+    if reason:
+        return (), NOT_HERE + reason
+    sizes = entry.spec.batch_sizes
+    if verify == "all" or _runs_on_gpu(entry):
+        return sizes, ""
+    return sizes[:1], BY_DEFAULT
+
+
+def _may_change(check: Check) -> bool:
+    reasons = (BY_DEFAULT, BY_REQUEST, NOT_HERE)
+    return check.status == "not run" and check.reason.startswith(reasons)
+
+
+def _obstacle(entry: Entry) -> str:
+    """Why entries of this format cannot run on this machine, or ""."""
+    product = PRODUCTS[entry.format]
+    if not product.installed:
+        return f"{product.title} is not installed"
+    if entry.format != "onnx" and not _has_gpu():
+        return "there is no NVIDIA GPU"
+    return ""
+
+
+def _runs_on_gpu(entry: Entry) -> bool:
+    if entry.format != "onnx":
+        return True
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return _has_gpu()
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def judge(checks: Sequence[Check]) -> list[str]:
@@ -28,17 +119,5 @@ def judge(checks: Sequence[Check]) -> list[str]:
         if check.status == "failed":
             notes.append(f"the verification failed on {where}: {check.reason}")
     if all(check.status == "not run" for check in checks):
-        notes.append(f"not verified: {checks[0].reason}")
+        notes.append(f"not verified, because {checks[0].reason}")
     return notes
-
-
-def unchecked_profiles(entry: Entry) -> tuple[int, ...]:
-    """The batch sizes of an entry that can be verified on this machine and were not yet."""
-    if entry.format == "onnx":
-        can_run, backend = find_spec("onnxruntime") is not None, "onnxruntime"
-    else:
-        from export.verify import runnable
-
-        can_run, backend = runnable(entry.format), entry.format
-    done = {check.batch for check in entry.checks if check.backend == backend}
-    return tuple(b for b in entry.spec.batch_sizes if b not in done) if can_run else ()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from engine.manifest import Entry, Manifest
+from engine.manifest import Manifest
 from export.events import Event
 from export.resources import amount
 
@@ -78,10 +78,10 @@ class Display:
 
 
 def table(manifest: Manifest) -> Table:
-    """Every entry of a manifest: file, size, build time, peak memory, worst error."""
+    """Every entry of a manifest: file, size, build time, peak memory, verification."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("file", overflow="fold")
-    for name in ("size", "time", "peak", "worst error"):
+    for name in ("size", "time", "peak", "verified"):
         result.add_column(name, justify="right", no_wrap=True)
     for entry in sorted(manifest.entries, key=lambda e: e.files[0].name):
         result.add_row(
@@ -89,14 +89,6 @@ def table(manifest: Manifest) -> Table:
             amount(entry.bytes),
             f"{entry.seconds:.1f} s",
             amount(entry.peak_bytes),
-            _verdict(entry),
+            entry.verification,
         )
     return result
-
-
-def _verdict(entry: Entry) -> str:
-    errors = {c.backend: c.relative for c in entry.checks if c.status == "passed" and c.relative}
-    if not set(errors) - {"torch"}:
-        return "not verified"
-    worst = max(c.relative for c in entry.checks if c.status == "passed" and c.relative is not None)
-    return f"{worst:.1e}"

@@ -1,4 +1,4 @@
-"""Verify every profile of every backend that runs here against PyTorch in fp32 on the CPU.
+"""Compare profiles of compiled networks with PyTorch in fp32 on the CPU.
 
 The reference is computed once, one row at a time, for the largest batch. Rows are independent, so
 its first b rows serve profile b, and a backend that mixes rows of a batch is found. Networks,
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from engine.backends.onnxruntime import memory
-from engine.errors import DiffEditError
+from engine.errors import DiffEditError, first_line
 from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
-from engine.products import PRODUCTS
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
 
@@ -86,8 +85,9 @@ def check_entry(
     `folder` contains the entry's files. It should be temporary, since a manifest of this entry
     alone is written into it.
 
-    A profile that cannot run here (no such backend, no kernel for bf16, too little memory) is "not
-    run"; one whose runtime raises an error "failed".
+    A profile that cannot run here (no such backend, another GPU, no kernel for bf16, too little
+    memory) is "not run"; one whose runtime raises an error "failed". Neither says anything about
+    its precision.
     """
     Manifest(model=None, entries=(entry,)).save(folder)
     checks: list[Check] = []
@@ -99,9 +99,13 @@ def check_entry(
     return tuple(checks)
 
 
-def runnable(kind: Format) -> bool:
-    """Whether entries of this format can be run on this machine."""
-    return PRODUCTS[kind].installed and (kind == "onnx" or torch.cuda.is_available())
+def without_memory(entry: Entry) -> tuple[Check, ...]:
+    """The checks of an entry for whose reference the memory is too small."""
+    return tuple(_not_run(_backend(entry), b, NO_MEMORY) for b in entry.spec.batch_sizes)
+
+
+def _backend(entry: Entry) -> str:
+    return "onnxruntime" if entry.format == "onnx" else entry.format
 
 
 def affordable(entry: Entry, batches: Sequence[int]) -> int:
@@ -117,7 +121,7 @@ def affordable(entry: Entry, batches: Sequence[int]) -> int:
 
 def _checks(folder: Path, entry: Entry, inputs: Sequence[Tensor], want: Outputs) -> Iterator[Check]:
     spec = entry.spec
-    name = "onnxruntime" if entry.format == "onnx" else entry.format
+    name = _backend(entry)
     try:
         networks = _open(folder, entry.format)
     except (ImportError, DiffEditError) as error:
@@ -148,8 +152,10 @@ def _profile(
         got = [output.cpu() for output in outputs]
     except (MemoryError, torch.OutOfMemoryError):
         return _not_run(name, batch, NO_MEMORY)
+    except DiffEditError as error:  # the engine does not fit this machine
+        return _not_run(name, batch, first_line(error))
     except Exception as error:  # each runtime raises its own; the reason names it
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        reason = first_line(error)
         if spec.precision == "bf16":  # few runtimes have kernels for it on a CPU
             return _not_run(name, batch, reason)
         return Check(name, batch, "failed", reason=reason)

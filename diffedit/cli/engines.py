@@ -50,7 +50,7 @@ def list_engines(folder: Folder, as_json: options.Json = False) -> None:
     fused = manifest.model.loras if manifest.model else ()
     loras = [f"with {lora.path} at {lora.scale:g}" for lora in fused]
     notes = [f"{entry.spec.name}: {note}" for entry in manifest.entries for note in entry.notes]
-    print_table(table, before=[title, *loras], after=notes)
+    print_table(table, before=[title, *loras], after=[*notes, *_unverified(manifest)])
 
 
 def explain(
@@ -75,10 +75,12 @@ def explain(
             name: {"usable": name in usable, "why": why} for name, (_, why) in backends.items()
         }
         line = {"files": damage or "as built", "model_compared": digests is not None}
-        print(json.dumps({**line, "backends": reasons}))  # noqa: T201
+        verified = {entry.files[0].name: entry.verification for entry in manifest.entries}
+        print(json.dumps({**line, "verified": verified, "backends": reasons}))  # noqa: T201
     else:
         file_count = sum(len(entry.files) for entry in manifest.entries)
         _print("files", *(damage or [f"all {file_count} are as they were built"]))
+        _print("verified", *(f"{e.files[0].name}: {e.verification}" for e in manifest.entries))
         if not any("differs from the model" in why for _, why in backends.values()):
             built_from = f"built from {manifest.source}; pass --model to compare"
             same = "the same as the engines were built from"
@@ -158,7 +160,7 @@ def _cells(entry: Entry) -> list[str]:
         ",".join(map(str, spec.batch_sizes)),
         f"{entry.bytes / 1e6:.1f}",
         _builder(entry),
-        _verification(entry),
+        entry.verification,
     ]
 
 
@@ -168,12 +170,10 @@ def _builder(entry: Entry) -> str:
     return " ".join(word for word in (built.product, built.version, built.gpu) if word)
 
 
-def _verification(entry: Entry) -> str:
-    """Return the worst relative error of the checks, and how many could not run here."""
-    completed = [check for check in entry.checks if check.status != "not run"]
-    skipped = len(entry.checks) - len(completed)
-    if not completed:
-        return "not run here"
-    worst = max(check.relative or 0.0 for check in completed)
-    verdict = next((c.status.upper() for c in completed if c.status != "passed"), "ok")
-    return f"{verdict}, {worst:.1e}" + (f"; {skipped} not run" if skipped else "")
+def _unverified(manifest: Manifest) -> list[str]:
+    """Why profiles were not verified: a line for each reason, with the files."""
+    files: dict[str, list[str]] = {}
+    for entry in manifest.entries:
+        for sentence in entry.unverified:
+            files.setdefault(sentence, []).append(entry.files[0].name)
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in files.items()]

@@ -47,6 +47,7 @@ def report(engines: Path | None = None) -> list[Check]:
         *check_tensorrt_rtx(),
         *check_resources(),
         *_check_auto_backend(engines),
+        *_check_verification(engines),
     ]
 
 
@@ -63,3 +64,27 @@ def _check_auto_backend(engines: Path | None) -> list[Check]:
         fix = "pass a folder that `build` wrote"
         return [Check("backend auto", "problem", str(error), fix)]
     return [Check("backend auto", "ok", f"uses {name}: {why}")]
+
+
+def _check_verification(engines: Path | None) -> list[Check]:
+    """Report how many profiles of the compiled networks were compared with PyTorch."""
+    from engine.errors import EngineMismatch
+    from engine.manifest import Manifest
+
+    try:
+        entries = Manifest.load(engines).entries if engines else ()
+    except EngineMismatch:  # reported with the backend
+        return []
+    checks = [check for entry in entries for check in entry.own_checks]
+    if not checks:
+        return []
+    passed = sum(check.status == "passed" for check in checks)
+    what = f"{passed} of {len(checks)} profiles are verified"
+    wrong = [check for check in checks if check.status in ("failed", "too imprecise")]
+    if wrong:
+        first = f"{wrong[0].backend}, batch {wrong[0].batch}: {wrong[0].reason}"
+        fix = f"diffedit-trt engines list {engines} shows which; build them again"
+        return [Check("verification", "problem", f"{what}; {first}", fix)]
+    reasons = sorted({check.reason for check in checks if check.status == "not run"})
+    why = f"; the others not, because {'; '.join(reasons)}" if reasons else ""
+    return [Check("verification", "ok", what + why)]

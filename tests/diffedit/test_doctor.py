@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from diffedit.doctor import machine, packages
 from diffedit.doctor.check import with_tested_version
 from engine.backends.torch import networks
 from engine.backends.torch.kernels.build import NativeError
+from engine.manifest import Check, Manifest, Status
+from tests.engine.compiled import entry, spec
 from tests.test_project import pins
 
 
@@ -181,3 +183,28 @@ def test_engines_that_cannot_be_read_are_a_problem(tmp_path: Path) -> None:
     check = by_name(doctor.report(tmp_path))["backend auto"]
     assert check.state == "problem"
     assert "has no engines" in check.what
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state", "what"),
+    [
+        (("passed", "passed"), "ok", "2 of 2 profiles are verified"),
+        (("passed", "not run"), "ok", "1 of 2 profiles are verified; the others not, because why"),
+        (
+            ("passed", "failed"),
+            "problem",
+            "1 of 2 profiles are verified; onnxruntime, batch 1: why",
+        ),
+    ],
+)
+def test_the_verification_of_engines_is_reported(
+    statuses: tuple[Status, ...], state: str, what: str, tmp_path: Path
+) -> None:
+    checks = tuple(
+        Check("onnxruntime", batch, status, reason="" if status == "passed" else "why")
+        for batch, status in enumerate(statuses)
+    )
+    made = entry(tmp_path, spec("text"))
+    Manifest(None, (replace(made, checks=checks),)).save(tmp_path)
+    found = by_name(doctor.report(tmp_path))["verification"]
+    assert (found.state, found.what) == (state, what)

@@ -21,6 +21,7 @@ from engine.manifest import Check, Manifest
 from engine.netspec import Precision
 from export import output_folder, targets, verify
 from export.build import Event, StorageError, build
+from export.checks import BY_DEFAULT
 
 Run = Callable[..., tuple[Manifest, list[Event]]]
 Made = Callable[[list[Event]], list[tuple[str, str]]]
@@ -56,11 +57,15 @@ def test_the_build_of_the_issue(engines: Path, tiny: Path) -> None:
     assert sizes == dict.fromkeys(manifest.model.networks, (64, 96)) | {"text": None}
     assert len({entry.key for entry in manifest.entries}) == 8
     for entry in manifest.entries:
+        by_torch = [c for c in entry.checks if c.backend == "torch"]
+        first, *others = entry.own_checks
+        assert {check.status for check in others} == {"not run"}
+        assert len(entry.own_checks) == len(entry.spec.batch_sizes)
         if entry.format != "onnx":
+            assert "there is no NVIDIA GPU" in first.reason
             continue
-        ran = {c.batch for c in entry.checks if c.backend == "onnxruntime"}
-        assert ran == set(entry.spec.batch_sizes)
-        for check in entry.checks:
+        assert {check.reason for check in others} == {BY_DEFAULT}
+        for check in (*by_torch, first):
             assert check.status == "passed" and check.reason == ""
             assert check.relative is not None and check.relative < 1e-5
             assert check.max_abs is not None and check.max_abs < 1e-3
@@ -249,7 +254,7 @@ def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
     monkeypatch.setattr(
         "engine.backends.onnxruntime.memory.available", lambda: int((session + 2.5 * row) / 0.7)
     )
-    manifest, _ = run(micro, tmp_path / "out", batches=(1, 2, 3))
+    manifest, _ = run(micro, tmp_path / "out", batches=(1, 2, 3), verify="all")
     checks = [c for c in manifest.entries[0].checks if c.backend == "onnxruntime"]
     assert [(c.batch, c.status) for c in checks] == [(1, "passed"), (2, "passed"), (3, "not run")]
     assert "memory" in checks[2].reason
@@ -259,7 +264,7 @@ def test_bf16_is_built_and_listed_as_not_verified(
     micro: Path, tmp_path: Path, run: Run, only: Only
 ) -> None:
     only("text", "vae_encode")
-    manifest, _ = run(micro, tmp_path / "out", precision="bf16")
+    manifest, _ = run(micro, tmp_path / "out", precision="bf16", verify="all")
     for entry in manifest.entries:
         assert entry.spec.precision == "bf16"
         by_torch, *others = entry.checks
@@ -274,11 +279,13 @@ def test_verification_can_be_made_up_for(
     only("text", "vae_decode")
     out = tmp_path / "out"
     first, _ = run(micro, out, verify=False)
-    assert [[c.backend for c in e.checks] for e in first.entries] == [["torch"]] * 2
+    assert [e.verification for e in first.entries] == ["not run"] * 2
     before = stamps(out)
-    second, events = run(micro, out)
+    second, events = run(micro, out, verify="all")
     assert made(events) == []
+    assert all(c.status == "passed" for e in second.entries for c in e.checks)
     assert all(len(e.checks) == 1 + len(e.spec.batch_sizes) for e in second.entries)
+    assert {e.step for e in run(micro, out)[1]} == {"target", "kept"}
     assert stamps(out)["text-fp32.onnx"] == before["text-fp32.onnx"]
 
 

@@ -63,7 +63,7 @@ def test_a_build_says_what_it_did_and_what_is_next(
 ) -> None:
     out, done = by_command
     assert (done.returncode, done.stderr) == (0, "")
-    for text in ("exported", "verified", "compiled", "peak", f"--engines {out}", "not verified"):
+    for text in ("exported", "verified", "compiled", "peak", f"--engines {out}", "not run"):
         assert text in done.stdout
     assert {p.name for p in out.glob("*.onnx")} == {
         "text-fp32.onnx",
@@ -84,6 +84,8 @@ def test_a_build_says_what_it_did_and_what_is_next(
         (["--batches", "1,x"], 2, "--batches"),
         (["--lora", "a:b"], 2, "PATH:SCALE"),
         (["--precision", "int8"], 2, "int8"),
+        (["--verify", "some"], 2, "some"),
+        (["--verify", "all", "--no-verify"], 2, "contradict"),
         (["--model", "/no/such/model"], 3, "no model folder"),
         (["--model", "no/such-model"], 3, "could not be downloaded"),
         (["--lora", "none.safetensors:1"], 3, "not a LoRA file"),
