@@ -20,7 +20,7 @@ from diffedit.cli.options import ModelOptions
 from diffedit.cli.output_files import OutputFiles, check_extension, encode
 from diffedit.cli.progress import Progress
 from diffedit.cli.run_edit import record_of, summary
-from diffedit.imaging.metadata import mask_to_text, pixel_digest, read_record
+from diffedit.imaging.metadata import pack_mask, pixel_digest, read_record
 from diffedit.request import EditRequest, InvalidRequest, parameters
 from diffedit.result import EditResult
 from engine.errors import DiffEditError
@@ -218,7 +218,7 @@ def is_done(edit: BatchEdit) -> bool:
     expected = (
         parameters(edit.request),
         pixel_digest(edit.photo),
-        mask_to_text(mask.image) if mask is not None else None,
+        pack_mask(mask.image) if mask is not None else None,
     )
     try:
         record = read_record(edit.out)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffedit.cli.errors import OutputError, UsageError
-from diffedit.imaging.metadata import EditRecord, png_info
+from diffedit.imaging.metadata import EditRecord, record_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,7 +129,11 @@ def encode(image: Image, path: Path = Path("-.png"), record: EditRecord | None =
     """Encode a picture in the format of a file name; a PNG also stores `record`."""
     options = dict(PICTURE_FORMATS[path.suffix.lower()])
     if record is not None and options["format"] == "PNG":
-        options["pnginfo"] = png_info(record)
+        from PIL.PngImagePlugin import PngInfo
+
+        info = options["pnginfo"] = PngInfo()
+        for name, data in record_chunks(record):
+            info.add(name, data)
     buffer = io.BytesIO()
     try:
         image.save(buffer, **options)

@@ -12,7 +12,7 @@ from diffedit.cli import options
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import default_output, read_photo
 from diffedit.cli.run_edit import OutputPaths, run_edit
-from diffedit.imaging.metadata import EditRecord, mask_from_text, pixel_digest, read_record
+from diffedit.imaging.metadata import EditRecord, pixel_digest, read_record
 from diffedit.request import EditRequest
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _stored_request(record: EditRecord, photo: Image) -> EditRequest:
         return request
     from diffedit.imaging.mask_reader import read_mask
 
-    mask = read_mask(mask_from_text(record.mask), photo.size)
+    mask = read_mask(record.mask, photo.size)
     return replace(request, mask_image=mask)
 
 

@@ -15,7 +15,7 @@ from diffedit.cli.open_pipeline import open_pipeline
 from diffedit.cli.options import EditOutputOptions, ModelOptions, OutputOptions
 from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
 from diffedit.cli.progress import STAGES, Progress
-from diffedit.imaging.metadata import EditRecord, mask_to_text, pixel_digest
+from diffedit.imaging.metadata import EditRecord, pack_mask, pixel_digest
 from diffedit.request import MASKED_METHODS, EditRequest, parameters
 from diffedit.result import EditResult
 
@@ -116,7 +116,7 @@ def record_of(
     return EditRecord(
         parameters=parameters(request),
         input=pixel_digest(photo),
-        mask=mask_to_text(mask.image) if mask is not None else None,
+        mask=pack_mask(mask.image) if mask is not None else None,
         version=diffedit.__version__,
         model=Path(model.model).resolve().name if is_local else model.model,
         size=(height * factor, width * factor),

@@ -1,7 +1,8 @@
 """The edit parameters that a PNG keeps, so that an edit can be repeated from its result.
 
-They are stored as JSON in one iTXt chunk. Decoding EXIF and ICC profiles of input pictures is done
-by `diffedit.imaging.decode` and `diffedit.imaging.color`.
+They are stored as JSON in one iTXt chunk. The user's mask may be larger than programs accept in
+text, so it is stored in private chunks. Decoding EXIF and ICC profiles of input pictures is done by
+`diffedit.imaging.decode` and `diffedit.imaging.color`.
 
 PIL, hashlib and base64 are imported inside the functions: `diffedit-trt --help` imports this module
 and must be fast.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,15 @@ from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.PngImagePlugin import PngInfo
+
+    from diffedit.imaging.png import Chunk
 
 KEYWORD = "diffedit"
 """Keyword of the iTXt chunk."""
+MASK_CHUNK = b"deMK"
+"""Name of the private chunks that hold the mask, a PNG cut into pieces. Editors drop them."""
+MASK_PIECE = 2**19
+"""Bytes of a mask chunk: far below the limits of libpng (8 MB) and of other readers."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class EditRecord:
     Attributes:
         parameters: `diffedit.request.parameters` of the request.
         input: `pixel_digest` of the photograph.
-        mask: the user's mask as `mask_to_text` returns it; None if the mask was computed.
+        mask: the user's mask as `pack_mask` returns it; None if the mask was computed.
         version: version of diffedit-trt.
         model: hub id, or name of the checkpoint folder.
         size: (height, width) in pixels of the canvas the networks worked on.
@@ -41,20 +47,26 @@ class EditRecord:
 
     parameters: dict[str, Any]
     input: str
-    mask: str | None = None
+    mask: bytes | None = field(default=None, repr=False)
     version: str | None = None
     model: str | None = None
     size: tuple[int, int] | None = None
     backend: str | None = None
 
 
-def png_info(record: EditRecord) -> PngInfo:
-    """Return the `pnginfo` argument of PIL's `Image.save` that stores a record."""
-    from PIL.PngImagePlugin import PngInfo
+def record_chunks(record: EditRecord) -> list[Chunk]:
+    """Return the PNG chunks that store a record. The text of the first is below 100 kB."""
+    from diffedit.imaging.png import text_chunk
 
-    info = PngInfo()
-    info.add_itxt(KEYWORD, json.dumps(asdict(record), ensure_ascii=False), zip=True)
-    return info
+    values, mask = asdict(record), record.mask
+    del values["mask"]
+    if mask is None:
+        pieces = []
+    else:
+        values["mask_sha256"] = _sha256(mask)
+        pieces = [mask[i : i + MASK_PIECE] for i in range(0, len(mask), MASK_PIECE)]
+    text = text_chunk(KEYWORD, json.dumps(values, ensure_ascii=False), compress=True)
+    return [text, *((MASK_CHUNK, piece) for piece in pieces)]
 
 
 def read_record(path: Path) -> EditRecord:
@@ -63,18 +75,28 @@ def read_record(path: Path) -> EditRecord:
     Raises:
         InvalidRequest: the file is missing, not a PNG, or has no valid record.
     """
-    text = _read_chunk(path)
+    text, pieces = _read_chunks(path)
     if text is None:
         raise InvalidRequest(
             f"{path} contains no parameters of diffedit-trt; pass an unmodified PNG that `edit` "
             "wrote."
         )
     try:
-        return _parse(json.loads(text))
+        values = json.loads(text)
+        record = _parse(values)
+        digest = values.get("mask_sha256")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise InvalidRequest(
             f"The parameters in {path} are damaged; pass an unmodified PNG that `edit` wrote."
         ) from None
+    if digest is None:
+        return record
+    if _sha256(pieces) != digest:
+        raise InvalidRequest(
+            f"The mask in {path} is missing or damaged, probably because another program saved the "
+            "file again; pass an unmodified PNG that `edit` wrote."
+        )
+    return replace(record, mask=pieces)
 
 
 def pixel_digest(image: Image) -> str:
@@ -85,55 +107,54 @@ def pixel_digest(image: Image) -> str:
     return hashlib.sha256(header + image.tobytes()).hexdigest()
 
 
-def mask_to_text(mask: Image) -> str:
-    """Encode a black and white mask as a base64 PNG with one bit per pixel."""
-    import base64
-
+def pack_mask(mask: Image) -> bytes:
+    """Encode a black and white mask as a PNG with one bit per pixel."""
     buffer = io.BytesIO()
     mask.point([0] * 128 + [255] * 128, mode="1").save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
-def mask_from_text(text: str) -> bytes:
-    """Return the PNG file that `mask_to_text` encoded; raises InvalidRequest if it is damaged."""
-    import base64
+def _sha256(data: bytes) -> str:
+    import hashlib
 
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        raise InvalidRequest(
-            "The mask stored in the picture is damaged; pass an unmodified PNG that `edit` wrote."
-        ) from None
+    return hashlib.sha256(data).hexdigest()
 
 
-def _read_chunk(path: Path) -> str | None:
-    from PIL import Image
+def _read_chunks(path: Path) -> tuple[str | None, bytes]:
+    """Return the text of the record, None if there is none, and the contents of mask chunks."""
+    from diffedit.imaging import png
 
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            text: str | None = image.text.get(KEYWORD)  # type: ignore[attr-defined]  # PNG only
-            return text
+        chunks = list(png.chunks_of(path.read_bytes()))
+        mask = b"".join(data for name, data in chunks if name == MASK_CHUNK)
+        return png.text_of(chunks, KEYWORD), mask
     except FileNotFoundError:
         raise InvalidRequest(f"The picture {path} does not exist; check the path.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error).split(";")[0]
+    except (OSError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequest(
             f"{path} is not a readable PNG ({reason}); only PNG files store parameters."
         ) from None
 
 
 def _parse(values: dict[str, Any]) -> EditRecord:
-    """Build a record from parsed JSON. Raises if required fields are missing or mistyped."""
+    """Build a record from parsed JSON. Raises if required fields are missing or mistyped.
+
+    Versions before 0.1.0's release stored the mask in the text itself.
+    """
+    import base64
+
     parameters, digest, mask = values["parameters"], values["input"], values.get("mask")
     if not (isinstance(parameters, dict) and isinstance(digest, str)):
         raise TypeError("parameters must be an object and input a string")
     if not isinstance(mask, str | None):
         raise TypeError("mask must be a string")
+    packed = None if mask is None else base64.b64decode(mask, validate=True)
     size = values.get("size")
     return EditRecord(
         parameters,
         digest,
-        mask,
+        packed,
         version=values.get("version"),
         model=values.get("model"),
         size=(int(size[0]), int(size[1])) if size is not None else None,

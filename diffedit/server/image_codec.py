@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from diffedit.imaging import decode
+from diffedit.imaging import decode, png
 from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
-from diffedit.server import png
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
@@ -173,7 +172,7 @@ def encode_edit(photo: Image.Image, result: EditResult, form: EditForm, factor: 
 def encode_image(image: Image.Image, output_format: str, quality: int) -> bytes:
     """Encode an image as PNG, JPEG or WebP, with `PROVENANCE_XMP`."""
     if output_format == "png":
-        return png.encode(image, PROVENANCE_XMP)
+        return png.encode(image, [png.text_chunk("XML:com.adobe.xmp", PROVENANCE_XMP)])
     buffer, xmp = io.BytesIO(), PROVENANCE_XMP.encode()
     if output_format == "jpeg":
         image.save(buffer, "JPEG", quality=max(1, quality), subsampling=0, xmp=xmp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,15 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffedit.imaging import decode
+from diffedit.imaging import decode, png
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.metadata import (
     KEYWORD,
     EditRecord,
-    mask_from_text,
-    mask_to_text,
+    pack_mask,
     pixel_digest,
-    png_info,
     read_record,
+    record_chunks,
 )
 from diffedit.request import InvalidRequest
 from tests.imaging.pictures import array, noise, saved
@@ -45,9 +45,49 @@ def write_png(path: Path, text: str | None) -> Path:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    for record in (RECORD, replace(RECORD, mask=mask_to_text(Image.new("L", (3, 2), 255)))):
-        noise(4, 6).save(tmp_path / "a.png", pnginfo=png_info(record))
+    for record in (RECORD, replace(RECORD, mask=pack_mask(Image.new("L", (3, 2), 255)))):
+        (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), record_chunks(record)))
         assert read_record(tmp_path / "a.png") == record
+
+
+def dithered(width: int, height: int) -> Image.Image:
+    """A mask that is hard to compress."""
+    levels = np.random.default_rng(0).integers(0, 2, (height, width), np.uint8)
+    return Image.fromarray(levels * np.uint8(255))
+
+
+def test_a_large_mask_and_long_prompts_leave_a_file_that_others_open(tmp_path: Path) -> None:
+    """Pillow refuses a file with more than 1 MiB of text."""
+    mask, prompt = dithered(4000, 3000), "\U0001f534" * 4096
+    parameters = dict.fromkeys(("prompt", "source_prompt", "negative_prompt"), prompt)
+    record = replace(RECORD, parameters=parameters, mask=pack_mask(mask))
+    assert len(record.mask or b"") > 2**20
+    path = tmp_path / "a.png"
+    path.write_bytes(png.encode(noise(4, 6), record_chunks(record)))
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.tobytes() == noise(4, 6).tobytes()
+    assert max(len(data) for _, data in png.chunks_of(path.read_bytes())) <= 2**19
+    assert read_record(path) == record
+    assert read_mask(record.mask or b"", mask.size).image.tobytes() == mask.tobytes()
+
+
+def test_records_with_the_mask_in_the_text_are_read(tmp_path: Path) -> None:
+    """Earlier versions wrote them, also above Pillow's limit."""
+    for mask in (dithered(40, 30), dithered(4000, 3000)):
+        values = {"parameters": {}, "input": "x", "mask": b64encode(pack_mask(mask)).decode()}
+        chunk = png.text_chunk(KEYWORD, json.dumps(values), compress=True)
+        (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), [chunk]))
+        assert read_record(tmp_path / "a.png").mask == pack_mask(mask)
+
+
+def test_a_mask_that_another_program_dropped_is_missed(tmp_path: Path) -> None:
+    text, *pieces = record_chunks(replace(RECORD, mask=pack_mask(dithered(3000, 3000))))
+    assert len(pieces) > 2
+    for kept in ([], pieces[:-1], pieces[::-1]):
+        (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), [text, *kept]))
+        with pytest.raises(InvalidRequest, match=r"mask in .*a\.png is missing or damaged"):
+            read_record(tmp_path / "a.png")
 
 
 def test_only_parameters_and_input_are_required(tmp_path: Path) -> None:
@@ -65,6 +105,7 @@ def test_only_parameters_and_input_are_required(tmp_path: Path) -> None:
         {"parameters": 3, "input": "x"},
         {"parameters": {}, "input": 3},
         {"parameters": {}, "input": "x", "mask": 3},
+        {"parameters": {}, "input": "x", "mask": "not base64!"},
         {"parameters": {}, "input": "x", "size": [512]},
         {"parameters": {}, "input": "x", "size": "big"},
     ],
@@ -105,12 +146,7 @@ def test_the_digest_depends_on_pixels_size_and_mode_only() -> None:
     assert len({pixel_digest(p) for p in (picture, *others)}) == 4
 
 
-def test_masks_survive_conversion_to_text() -> None:
+def test_masks_survive_packing() -> None:
     mask = Image.fromarray(np.where(array(noise(5, 7))[..., 0] > 127, 255, 0).astype(np.uint8))
-    restored = read_mask(mask_from_text(mask_to_text(mask)), mask.size)
+    restored = read_mask(pack_mask(mask), mask.size)
     assert restored.image.tobytes() == mask.tobytes()
-
-
-def test_a_damaged_mask_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="mask stored in the picture is damaged"):
-        mask_from_text("not base64!")
