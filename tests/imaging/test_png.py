@@ -67,11 +67,9 @@ def test_sixteen_bits() -> None:
 
 
 def test_chunks_are_read_as_written() -> None:
+    text = "\u00e9t\u00e9 \U0001f534"
     for compress in (False, True):
-        chunks = [
-            png.text_chunk("note", "\u00e9t\u00e9 \U0001f534", compress=compress),
-            (b"abCd", b"12"),
-        ]
+        chunks = [png.text_chunk("note", text, compress=compress), (b"abCd", b"12")]
         found = list(png.chunks_of(png.encode(still_life(8, 8), chunks)))
         assert [name for name, _ in found] == [b"IHDR", b"iTXt", b"abCd", b"IDAT", b"IEND"]
         assert png.text_of(found, "note") == text
