@@ -37,12 +37,19 @@ class Batcher:
     steps. Waiting rows with equal keys are deduplicated. If a call fails, it is split in halves
     until the failing rows are alone: only their requests fail, and a batch that does not fit into
     memory runs in parts.
+
+    Attributes:
+        networks: what runs the calls.
+        calls, rows: network -> calls and rows since the start.
+        on_call: called on the engine thread after each call that has finished, with the network,
+            the shape of its first input, the batch size and the seconds.
     """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
         self.calls: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
+        self.on_call: Callable[[str, tuple[int, ...], int, float], None] | None = None
         self._buffers: dict[Kind, Buffers] = {}
         self._queues = RowQueues()
         self._running: set[Handle] = set()
@@ -204,6 +211,7 @@ class Batcher:
         live = [queued for queued in batch if queued.flows]
         if not live:
             return
+        began = time.perf_counter()
         try:
             answers = self._buffers_of(live[0].row.kind).run([queued.row for queued in live])
         except Exception as error:
@@ -217,10 +225,16 @@ class Batcher:
             yield from self._run(live[:middle])
             yield from self._run(live[middle:])
             return
+        self._observe(live[0].row.kind, len(live), time.perf_counter() - began)
         name = live[0].row.net
         self.calls[name] += 1
         self.rows[name] += len(live)
         yield live, answers
+
+    def _observe(self, kind: Kind, rows: int, seconds: float) -> None:
+        """Report the duration of a call, if the call was finished when it returned."""
+        if self.on_call is not None and self.networks.queue.in_flight == 1:
+            self.on_call(*kind, self._buffers_of(kind).backend.spec.batch_for(rows), seconds)
 
     def _deliver(
         self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: Counter[Handle]

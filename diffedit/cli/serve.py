@@ -35,6 +35,10 @@ Insecure = Annotated[bool | None, _option("Accept other machines without API key
 AllowedHost = Annotated[
     list[str] | None, _option("Accept this Host header (repeatable).", "--allowed-host")
 ]
+ServedModelName = Annotated[
+    list[str] | None,
+    _option("Accept this model name in requests, too (repeatable).", "--served-model-name"),
+]
 MaxActive = Annotated[
     int | None, _option("Maximum number of edits that run at the same time (8).", "--max-active")
 ]
@@ -61,6 +65,7 @@ def serve(
     api_keys: ApiKeys = None,
     insecure: Insecure = None,
     allowed_host: AllowedHost = None,
+    served_model_name: ServedModelName = None,
     max_active: MaxActive = None,
     max_queue_seconds: MaxQueue = None,
     request_seconds: Timeout = None,
@@ -85,6 +90,8 @@ def serve(
     values = {name: given[name] for name in names if given[name] is not None}
     if allowed_host:
         values["allowed_hosts"] = tuple(allowed_host)
+    if served_model_name:
+        values["served_model_names"] = tuple(served_model_name)
     if idle_unload:
         values["idle_unload_seconds"] = parse_duration(idle_unload)
     settings = make_settings(values)
@@ -123,21 +130,14 @@ def _extra(name: str) -> Iterator[None]:
 
 
 def make_settings(values: dict[str, Any]) -> Settings:
-    """Combine the given values, the environment and the defaults. Raises UsageError."""
-    from pydantic import ValidationError
-
-    from diffedit.server import Settings
+    """Combine the given values, the environment and the defaults. Raises DiffEditError."""
+    from diffedit.server.settings import Settings, read_settings
 
     known = {f"DIFFEDIT_SERVE_{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(n for n in os.environ if n.startswith("DIFFEDIT_SERVE_") and n not in known)
     if unknown:
         raise UsageError(f"There is no setting {unknown[0]}; see docs/server.md for the settings.")
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "a setting"
-        raise UsageError(f"{name} is invalid: {first['msg']}.") from None
+    return read_settings(values)
 
 
 def _open_pipeline(options: ModelOptions) -> Any:

@@ -40,13 +40,14 @@ class ApiKeys:
     def read(cls, path: Path) -> ApiKeys:
         """Read a key file. Raises DiffEditError if it is missing, empty or malformed."""
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not a text file"
             raise DiffEditError(
                 f"The key file {path} cannot be read: {reason}; check its path and permissions."
             ) from None
         digests: dict[bytes, str] = {}
+        lines_of_keys: dict[bytes, int] = {}
         for number, line in enumerate(lines, 1):
             words = line.split()
             if not words or line.startswith("#"):
@@ -56,7 +57,13 @@ class ApiKeys:
                     f"Line {number} of {path} must be a name and a key of {MIN_KEY_LENGTH} or more "
                     f"ASCII characters, for example: alice {secrets.token_urlsafe(24)}"
                 )
-            digests[hashlib.sha256(words[1].encode()).digest()] = words[0]
+            digest = hashlib.sha256(words[1].encode()).digest()
+            if lines_of_keys.setdefault(digest, number) != number:
+                raise DiffEditError(
+                    f"Lines {lines_of_keys[digest]} and {number} of {path} contain the same key, "
+                    "so it would not identify one client; give each name a key of its own."
+                )
+            digests[digest] = words[0]
         if not digests:
             raise DiffEditError(
                 f"The key file {path} contains no key; add one, or start without --api-keys."
@@ -118,16 +125,19 @@ class AuthMiddleware:
     def _check(self, scope: Scope, headers: Headers) -> ApiError | None:
         """Return why the request is refused, or None."""
         host = headers.get("host", "")
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            message = "Content-Length is not a number; send the number of bytes of the body."
+            return ApiError(400, "malformed", message, "Content-Length")
         host_name = re.sub(r":\d+$", "", host).strip("[]").lower()
         if self._hosts is not None and host_name not in self._hosts:
             message = "This host name is not allowed; start the server with --allowed-host NAME."
             return ApiError(403, "unknown_host", message)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             message = "Cross-origin requests are not allowed; use the page that this server serves."
             return ApiError(403, "foreign_origin", message)
-        length = headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body_bytes:
+        if int(length[:20]) > self._max_body_bytes:
             return body_too_large(self._max_body_bytes)
         if self._keys is None or scope["path"] in PUBLIC_PATHS:
             return None
@@ -138,4 +148,12 @@ class AuthMiddleware:
                 "The API key is missing or unknown; send it as: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return None
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an Origin header, or None if it is not a URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as "http://["
         return None

@@ -10,16 +10,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import cost_model
 from diffedit.server.errors import engine_lost
 from diffedit.server.settings import Settings
+from diffedit.server.threads import retrieve_exception, start_daemon, wait_for
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 """Interval between two checks of the engine."""
+
+Loaded = tuple[DiffEditPipeline, cost_model.CostModel]
 
 
 class EngineHost:
@@ -53,6 +57,8 @@ class EngineHost:
         self._lock = asyncio.Lock()
         self._last_used = time.monotonic()
         self._monitor_task: asyncio.Task[None] | None = None
+        self._load_task: asyncio.Task[None] | None = None
+        self._load_thread: Future[Loaded] | None = None
 
     @property
     def pipeline(self) -> DiffEditPipeline | None:
@@ -67,16 +73,21 @@ class EngineHost:
     @property
     def loading(self) -> bool:
         """Whether a thread is loading or unloading the model."""
-        return self._lock.locked()
+        in_thread = self._load_thread is not None and not self._load_thread.done()
+        return in_thread or self._lock.locked()
 
     def start(self) -> None:
         """Load the model in the background, then monitor the engine."""
         self._monitor_task = asyncio.create_task(self._load_and_monitor())
 
     async def stop(self) -> None:
-        """Close the pipeline. A failed engine is not closed, since closing might never return."""
-        if self._monitor_task is not None:
-            self._monitor_task.cancel()
+        """Close the pipeline. A load in progress closes its own pipeline when it ends.
+
+        A failed engine is not closed, since closing might never return.
+        """
+        for task in (self._monitor_task, self._load_task):
+            if task is not None:
+                task.cancel()
         if self._pipeline is not None and self.failure_reason is None:
             pipeline, self._pipeline = self._pipeline, None
             await asyncio.to_thread(pipeline.close)
@@ -88,13 +99,13 @@ class EngineHost:
         """
         self._users += 1
         try:
-            async with self._lock:
-                if self.failure_reason:
-                    raise engine_lost(self.failure_reason)
-                if self._pipeline is None:
-                    await self._load()
-                assert self._pipeline is not None
-                return self._pipeline
+            if self.failure_reason:
+                raise engine_lost(self.failure_reason)
+            if self._pipeline is None:
+                # Shielded: the load goes on for the next request if this one is cancelled.
+                await asyncio.shield(self._shared_load())
+            assert self._pipeline is not None
+            return self._pipeline
         except BaseException:
             self.release()
             raise
@@ -111,30 +122,58 @@ class EngineHost:
             log.error("engine lost: %s", reason)
             self.on_failure()
 
+    def check_alive(self) -> None:
+        """Record a failure if the engine thread has ended."""
+        if self._pipeline is not None and not self._pipeline.batcher.alive:
+            self.mark_failed("The engine thread has stopped; restart the server.")
+
     @property
     def stall_seconds(self) -> float:
         """Duration after which a network call counts as hung."""
-        calls = self.cost_model.calls if self.cost_model is not None else {}
-        slowest = max((s for profiles in calls.values() for s in profiles.values()), default=0.0)
+        slowest = self.cost_model.slowest_call if self.cost_model is not None else 0.0
         return max(self._settings.stall_seconds, 10 * slowest)
 
+    # -- loading -----------------------------------------------------------------------------------
+
+    def _shared_load(self) -> asyncio.Task[None]:
+        """The load in progress, or a new one. It belongs to the host, not to one request."""
+        if self._load_task is None or self._load_task.done():
+            self._load_task = asyncio.create_task(self._load())
+            self._load_task.add_done_callback(self._log_failed_load)
+        return self._load_task
+
     async def _load(self) -> None:
-        began = time.monotonic()
+        async with self._lock:  # an unload may be in progress
+            began = time.monotonic()
+            self._load_thread = start_daemon(self._open_and_measure, "load")
+            loaded = await wait_for(self._load_thread, lambda late: late[0].close())
+            self._pipeline, self.cost_model = loaded
+            self._pipeline.batcher.on_call = self.cost_model.observe
+            self._last_used = time.monotonic()
+            self.load_seconds = self._last_used - began
+            log.info("model loaded in %.1f s: %s", self.load_seconds, self._pipeline.describe())
 
-        def load() -> tuple[DiffEditPipeline, cost_model.CostModel]:
-            pipeline = self._open()
+    def _log_failed_load(self, task: asyncio.Task[None]) -> None:
+        """Log why a reload failed, even if no request waits for it. The first load's error is
+        raised by `run`."""
+        error = retrieve_exception(task)
+        if error is not None and self.cost_model is not None:
+            log.error("the model cannot be loaded again: %s", error)
+
+    def _open_and_measure(self) -> Loaded:
+        """Open the pipeline and measure its calls. Runs in its own thread."""
+        pipeline = self._open()
+        try:
             return pipeline, cost_model.measure(pipeline)
+        except BaseException:
+            pipeline.close()
+            raise
 
-        pipeline, self.cost_model = await asyncio.to_thread(load)
-        self._pipeline = pipeline
-        self.load_seconds = time.monotonic() - began
-        self._last_used = time.monotonic()
-        log.info("model loaded in %.1f s: %s", self.load_seconds, pipeline.describe())
+    # -- monitoring --------------------------------------------------------------------------------
 
     async def _load_and_monitor(self) -> None:
         try:
-            async with self._lock:
-                await self._load()
+            await asyncio.shield(self._shared_load())
         except Exception as error:
             self.load_error = error
             self.on_failure()
@@ -146,9 +185,8 @@ class EngineHost:
 
     async def _check(self, pipeline: DiffEditPipeline) -> None:
         """Detect a dead engine thread and a hung network call; unload an idle model."""
-        if not pipeline.batcher.alive:
-            self.mark_failed("The engine thread has stopped; restart the server.")
-        elif pipeline.batcher.busy_seconds > self.stall_seconds:
+        self.check_alive()
+        if pipeline.batcher.busy_seconds > self.stall_seconds:
             self.mark_failed(
                 f"A network call has not returned within {self.stall_seconds:.0f} s; "
                 "restart the server."
@@ -158,9 +196,15 @@ class EngineHost:
 
     async def _unload(self, pipeline: DiffEditPipeline) -> None:
         async with self._lock:
-            if self._idle:  # a request may have taken the lock first
-                self._pipeline = None
+            if not self._idle:  # a request may have come first
+                return
+            self._pipeline = None
+            try:
                 await asyncio.to_thread(pipeline.close)
+            except Exception:
+                log.exception("the idle model was not unloaded cleanly")
+                self.mark_failed("The model could not be unloaded; restart the server.")
+            else:
                 log.info("idle model unloaded; the next request loads it again")
 
     @property

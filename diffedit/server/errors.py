@@ -22,6 +22,10 @@ ERROR_TYPES = {
     500: "server_error",
     503: "server_error",
 }
+OPTION_WORDS = {"There is no method ": "method", "The mask ": "mask", "The picture ": "image"}
+"""Beginnings of messages that do not start with the name of a field."""
+FIELD_OF_OPTION = {"mask_image": "mask"}
+"""Options of `EditRequest` whose field has another name."""
 
 
 class ApiError(Exception):
@@ -84,7 +88,7 @@ def to_api_error(error: BaseException) -> ApiError:
     if isinstance(error, InvalidRequest):
         return _invalid_request(error)
     if isinstance(error, Cancelled):
-        return ApiError(410, "cancelled", "The edit was cancelled; send it again if you need it.")
+        return cancelled()
     if isinstance(error, NonFiniteError):
         return ApiError(422, "numerical_error", str(error))
     if out_of_memory(error):
@@ -105,14 +109,15 @@ def to_api_error(error: BaseException) -> ApiError:
 
 
 def _invalid_request(error: InvalidRequest) -> ApiError:
+    """An error of `EditRequest` or of a picture, with the field of the form that it is about."""
     message = str(error)
-    if error.field is not None:
-        name = "mask" if error.field == "mask_image" else error.field
-        return ApiError(400, error.code, message, name)
-    if message.startswith("mask_image "):
-        return ApiError(400, "invalid_value", message.replace("mask_image", "mask"), "mask")
-    field = next((name for name in PARAMETERS if message.startswith(f"{name} ")), None)
-    return ApiError(400, "invalid_value", message, field)
+    for option, field in FIELD_OF_OPTION.items():
+        message = message.replace(option, field)
+    fields = {f"{name} ": name for name in (*PARAMETERS, *FIELD_OF_OPTION.values())}
+    beginnings = {**fields, **OPTION_WORDS}
+    named = next((name for text, name in beginnings.items() if message.startswith(text)), None)
+    param = FIELD_OF_OPTION.get(error.field, error.field) if error.field else named
+    return ApiError(400, error.code, message, param)
 
 
 def engine_lost(reason: str) -> ApiError:
@@ -122,9 +127,13 @@ def engine_lost(reason: str) -> ApiError:
 
 def draining() -> ApiError:
     """The server received SIGTERM."""
-    return ApiError(
-        503, "draining", "The server is shutting down; try again in a moment.", retry_after=5
-    )
+    message = "The server is shutting down; try again in a moment."
+    return ApiError(503, "draining", message, retry_after=5)
+
+
+def cancelled() -> ApiError:
+    """The client cancelled its edit."""
+    return ApiError(410, "cancelled", "The edit was cancelled; send it again if you need it.")
 
 
 def not_ready(retry_after: float) -> ApiError:

@@ -15,7 +15,7 @@ Parser = Callable[[str, str], Any]
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
-SIZE_PATTERN = "auto|[0-9]+x[0-9]+"
+SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
 
 
 def _invalid(name: str, text: str, expected: str) -> ApiError:
@@ -56,7 +56,7 @@ def _parse_text(name: str, text: str) -> str:
 def _parse_size(name: str, text: str) -> str:
     if re.fullmatch(SIZE_PATTERN, text):
         return text
-    raise _invalid(name, text, "auto or the image's own size as WIDTHxHEIGHT")
+    raise _invalid(name, text, "auto or WIDTHxHEIGHT, each from 1 to 9999")
 
 
 def _integer(low: int, high: int) -> Parser:
@@ -77,12 +77,21 @@ def _choice(*choices: str, note: str = "") -> Parser:
     return parse
 
 
+IGNORED_FIELDS = {
+    "quality": ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"),
+    "complexity": ("low", "medium", "high"),
+    "input_fidelity": ("low", "high"),
+    "moderation": ("auto", "low"),
+}
+"""Fields of OpenAI's API that do not change an edit, with their values. The response says so."""
 PROMPTS = ("prompt", "source_prompt", "negative_prompt")
 TEXT_FIELDS: dict[str, Parser] = {
     **dict.fromkeys((*PROMPTS, "method"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
     "composite": _parse_bool,
     "mask_format": _choice("auto", "alpha", "white", "black"),
+    **{name: _choice(*choices) for name, choices in IGNORED_FIELDS.items()},
+    "background": _choice("auto", "opaque", note=", since results have no transparent pixels"),
     "n": _integer(1, 10),
     "size": _parse_size,
     "response_format": _choice("b64_json", note=", since images are not stored at URLs"),
@@ -91,7 +100,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     "partial_images": _integer(0, 3),
     "stream": _parse_bool,
     "model": _parse_text,
-    "user": _parse_text,
+    **dict.fromkeys(("user", "safety_identifier"), _parse_text),
 }
 """The text fields of an edit, with their parsers."""
 MASK_TEXT_FIELDS = {
@@ -103,3 +112,17 @@ MASK_TEXT_FIELDS = {
     )
 }
 """The text fields that affect the mask alone."""
+
+
+def ignored_note(name: str, value: str) -> str | None:
+    """A warning about an ignored field, or None if its value asks for nothing."""
+    if value == "auto":
+        return None
+    if name == "moderation":
+        return "moderation was ignored: this server filters neither prompts nor images."
+    if name == "input_fidelity":
+        return (
+            f"input_fidelity={value} was ignored: an edit always keeps the image outside the mask; "
+            "set strength for the inside."
+        )
+    return f"{name}={value} was ignored: set num_inference_steps to trade time for quality."

@@ -19,13 +19,16 @@ from diffedit.imaging.mask_reader import MaskFormat
 from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
 from diffedit.server.form_fields import (
+    IGNORED_FIELDS,
     MASK_TEXT_FIELDS,
     PROMPTS,
     TEXT_FIELDS,
     Parser,
     finite_number,
+    ignored_note,
 )
 from diffedit.server.settings import Settings
+from diffedit.server.uploads import Uploads
 
 FILE_FIELDS = ("image", "image[]", "mask")
 MAX_FILES = 16
@@ -39,15 +42,18 @@ class EditForm:
 
     Attributes:
         image, mask: file contents.
+        image_field: the name of the image's field in the form: "image" or "image[]".
+        image_size: (width, height) by the image's header, or None before it was read.
         parameters: arguments of `EditRequest`, not validated yet.
         mask_format: how to read the mask.
         n: number of edits, with consecutive seeds.
-        size: "auto", or WIDTHxHEIGHT, which must equal the image's size.
+        size: "auto", or WIDTHxHEIGHT; the result has the image's size anyway.
         output_format: "png", "jpeg" or "webp".
         output_compression: quality of JPEG and WebP, 0 to 100.
         partial_images: number of previews, 0 to 3.
         stream: respond with server-sent events.
         model: the requested model name, or None.
+        notes: warnings about fields that were ignored.
     """
 
     image: bytes
@@ -61,6 +67,9 @@ class EditForm:
     partial_images: int = 0
     stream: bool = False
     model: str | None = None
+    notes: tuple[str, ...] = ()
+    image_field: str = "image"
+    image_size: tuple[int, int] | None = None
 
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
         """Return the n validated edits of a decoded image. Raises InvalidRequest."""
@@ -76,11 +85,11 @@ class EditForm:
 
 
 async def read_form(
-    request: Request, settings: Settings, uploads: asyncio.Semaphore, *, mask_only: bool = False
+    request: Request, settings: Settings, uploads: Uploads, *, mask_only: bool = False
 ) -> EditForm:
     """Read and parse the request body. Raises ApiError.
 
-    `uploads` limits how many bodies are in memory at the same time.
+    `uploads` limits the memory of all bodies.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "multipart/form-data":
@@ -94,8 +103,8 @@ async def read_form(
         message = "Content-Encoding is not supported; send the body uncompressed."
         raise ApiError(415, "unsupported_encoding", message)
     try:
-        async with asyncio.timeout(settings.upload_seconds), uploads:
-            form = await request.form(**parser_limits(settings))
+        async with uploads.reading(request.receive) as receive:
+            form = await Request(request.scope, receive).form(**parser_limits(settings))
     except TimeoutError:
         raise upload_timeout(settings) from None
     except HTTPException as error:
@@ -143,6 +152,7 @@ def requested_timeout(request: Request) -> float | None:
             400,
             "invalid_value",
             f"X-Request-Timeout is {text[:40]!r}, but must be a positive number of seconds.",
+            "X-Request-Timeout",
         )
     return seconds
 
@@ -154,7 +164,7 @@ async def _parse_form(
     items: list[tuple[str, UploadFile | str]], settings: Settings, mask_only: bool
 ) -> EditForm:
     parsers = MASK_TEXT_FIELDS if mask_only else TEXT_FIELDS
-    texts, files = await _split_items(items, parsers)
+    texts, files, image_field = await _split_items(items, parsers)
     if "image" not in files:
         message = "The field image is missing; send the image as a file."
         raise ApiError(400, "missing_field", message, "image")
@@ -164,29 +174,37 @@ async def _parse_form(
     _check_prompt_sizes(texts, settings)
     values = {name: parsers[name](name, text) for name, text in texts.items()}
     parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
-    for ignored in ("user", "response_format"):
-        values.pop(ignored, None)
+    ignored = {name: values.pop(name) for name in IGNORED_FIELDS if name in values}
+    notes = tuple(note for item in ignored.items() if (note := ignored_note(*item)))
+    for name in ("user", "safety_identifier", "response_format", "background"):
+        values.pop(name, None)
     if "prompt" not in parameters:
         message = "The field prompt is missing; describe what the edited image should show."
         raise ApiError(400, "missing_field", message, "prompt")
+    values |= {"notes": notes, "image_field": image_field}
     return EditForm(files["image"], files.get("mask"), parameters, **values)
 
 
 async def _split_items(
     items: list[tuple[str, UploadFile | str]], parsers: Mapping[str, Parser]
-) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the text fields and the files. Raises ApiError for unknown or repeated fields."""
+) -> tuple[dict[str, str], dict[str, bytes], str]:
+    """Return the text fields, the files, and the name of the image's field.
+
+    Raises ApiError for unknown or repeated fields.
+    """
     texts: dict[str, str] = {}
     files: dict[str, bytes] = {}
+    image_field = "image"
     for name, value in items:
         if name in FILE_FIELDS:
             field = "mask" if name == "mask" else "image"
             if field in files:
-                raise _duplicate_field(field)
+                raise _duplicate_field(name) if field == "mask" else _several_images(name)
             if not isinstance(value, UploadFile):
-                message = f"{field} is text, but must be a file; send it as one."
-                raise ApiError(400, "not_a_file", message, field)
+                message = f"{name} is text, but must be a file; send it as one."
+                raise ApiError(400, "not_a_file", message, name)
             files[field] = await value.read()
+            image_field = name if field == "image" else image_field
         elif name not in parsers:
             raise _unknown_field(name, parsers)
         elif not isinstance(value, str):
@@ -196,7 +214,7 @@ async def _split_items(
             raise _duplicate_field(name)
         else:
             texts[name] = value
-    return texts, files
+    return texts, files, image_field
 
 
 def _check_prompt_sizes(texts: Mapping[str, str], settings: Settings) -> None:
@@ -209,6 +227,11 @@ def _check_prompt_sizes(texts: Mapping[str, str], settings: Settings) -> None:
                 "about 75 words; shorten it.",
                 name,
             )
+
+
+def _several_images(name: str) -> ApiError:
+    message = f"{name} is one image too many: an edit takes one image; send one request for each."
+    return ApiError(400, "duplicate_field", message, name)
 
 
 def _duplicate_field(name: str) -> ApiError:

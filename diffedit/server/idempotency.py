@@ -1,72 +1,130 @@
-"""The Idempotency-Key header: repeating a request returns its first job.
+"""The Idempotency-Key header: a repeated request returns the job of the first one.
 
-The server remembers the job of each key, and a digest of the form to detect a key that is reused
-for a different request.
+A key is reserved before the first byte of the form is read, so that requests which arrive at the
+same time create one job. If the first request is refused, or its job fails or is cancelled, the key
+is free again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
+from diffedit.server.job_store import JobStore
+from diffedit.server.jobs import Job
 
 MAX_KEYS = 10_000
 MAX_KEY_LENGTH = 256
+HEADER = "Idempotency-Key"
+
+Name = tuple[str | None, str]
+"""The owner of a key, and the key."""
 
 
-@dataclass(frozen=True)
-class Submission:
-    """The job that a key created, and the digest of its form."""
+class _Reservation:
+    """One key: reserved by a request, then settled with its job, or released without one."""
 
-    job_id: str
-    digest: str
+    def __init__(self) -> None:
+        self.job_id: str | None = None
+        self.digest = ""
+        self.settled = asyncio.Event()
 
 
 class IdempotencyKeys:
     """The newest `MAX_KEYS` keys. Each API key has its own."""
 
-    def __init__(self) -> None:
-        self._submissions: OrderedDict[tuple[str | None, str], Submission] = OrderedDict()
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._reservations: OrderedDict[Name, _Reservation] = OrderedDict()
 
-    def find(self, owner: str | None, key: str) -> Submission | None:
-        """Return the earlier submission with this key, or None. An empty key matches nothing."""
-        return self._submissions.get((owner, key)) if key else None
+    async def job(
+        self,
+        name: Name,
+        read: Callable[[bool], Awaitable[tuple[EditForm, str]]],
+        admit: Callable[[EditForm], Job],
+    ) -> Job:
+        """Return the job of a key: that of an earlier request with the same form, or a new one.
 
-    def record(self, owner: str | None, key: str, job_id: str, form: EditForm) -> None:
-        """Remember the job that a form created."""
-        if not key:
-            return
-        self._submissions[owner, key] = Submission(job_id, form_digest(form))
-        while len(self._submissions) > MAX_KEYS:
-            self._submissions.popitem(last=False)
+        Args:
+            name: owner and key.
+            read: reads the form and returns it with its digest. Its argument says whether an
+                earlier request has reserved the key.
+            admit: creates the job of a form.
+
+        Raises ApiError: 422 if the key was used with another form, or what `read` and `admit`
+        raise.
+        """
+        reservation = self._reserve(name)
+        try:
+            form, digest = await read(reservation is None)
+            while reservation is None:
+                if job := await self._earlier_job(name, digest):
+                    return job
+                reservation = self._reserve(name)
+            job = admit(form)
+            reservation.job_id, reservation.digest = job.id, digest
+            return job
+        finally:
+            if reservation is not None:
+                self._settle(name, reservation)
+
+    def _reserve(self, name: Name) -> _Reservation | None:
+        """Reserve a free key, or return None."""
+        earlier = self._reservations.get(name)
+        if earlier is not None and (not earlier.settled.is_set() or self._live_job(earlier)):
+            return None
+        self._reservations[name] = reservation = _Reservation()
+        self._reservations.move_to_end(name)
+        while len(self._reservations) > MAX_KEYS:
+            self._reservations.popitem(last=False)
+        return reservation
+
+    def _settle(self, name: Name, reservation: _Reservation) -> None:
+        """End a reservation, and free its key if there is no job."""
+        reservation.settled.set()
+        if reservation.job_id is None and self._reservations.get(name) is reservation:
+            del self._reservations[name]
+
+    async def _earlier_job(self, name: Name, digest: str) -> Job | None:
+        """Wait for the request that reserved the key, and return its job; None if it failed."""
+        earlier = self._reservations.get(name)
+        if earlier is None:
+            return None
+        await earlier.settled.wait()
+        job = self._live_job(earlier)
+        if job is not None and earlier.digest != digest:
+            raise ApiError(
+                422,
+                "idempotency_key_reused",
+                f"This {HEADER} was used with a different form; use a new key.",
+                HEADER,
+            )
+        return job
+
+    def _live_job(self, reservation: _Reservation) -> Job | None:
+        """The job of a key, unless it failed, was cancelled or has expired."""
+        job = self._store.get(reservation.job_id) if reservation.job_id else None
+        return None if job is None or job.state in ("failed", "cancelled") else job
 
 
-def check_key(key: str) -> None:
-    """Raise ApiError if the key is too long."""
-    if len(key) > MAX_KEY_LENGTH:
-        message = f"Idempotency-Key has more than {MAX_KEY_LENGTH} characters; shorten it."
-        raise ApiError(400, "invalid_value", message)
+def read_key(header: str | None) -> str:
+    """Return the key, or "" if there is none. Raises ApiError if it is too long."""
+    if len(header or "") > MAX_KEY_LENGTH:
+        message = f"{HEADER} has more than {MAX_KEY_LENGTH} characters; shorten it."
+        raise ApiError(400, "invalid_value", message, HEADER)
+    return header or ""
 
 
-def check_same_form(submission: Submission, form: EditForm) -> None:
-    """Raise ApiError if the key was used with a different form."""
-    if submission.digest != form_digest(form):
-        raise ApiError(
-            422,
-            "idempotency_key_reused",
-            "This Idempotency-Key was used with a different form; use a new key.",
-        )
-
-
-def form_digest(form: EditForm) -> str:
-    """SHA-256 over every field of a form."""
+def form_digest(path: str, form: EditForm) -> str:
+    """SHA-256 over the path of a request and every field of its form."""
     fields = {k: v for k, v in vars(form).items() if k not in ("image", "mask", "parameters")}
-    encoded = json.dumps([fields, dict(form.parameters)], sort_keys=True, default=str).encode()
-    digest = hashlib.sha256(encoded)
-    for data in (form.image, form.mask or b""):
-        digest.update(hashlib.sha256(data).digest())
+    content = [path, fields, dict(form.parameters)]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    for data in (form.image, form.mask):
+        digest.update(hashlib.sha256(data).digest() if data is not None else b"none")
     return digest.hexdigest()

@@ -45,24 +45,20 @@ class DecodedForm:
     mask_read_as: MaskConvention | None
 
 
-def check_headers(form: EditForm, settings: Settings) -> None:
-    """Check the headers of the image and the mask. Raises ApiError."""
-    check_header(form.image, "image", settings)
+def check_headers(form: EditForm, settings: Settings) -> tuple[int, int]:
+    """Check the headers of the image and the mask. Returns the image's (width, height).
+
+    Raises ApiError.
+    """
+    size = check_header(form.image, form.image_field, settings)
     if form.mask is not None:
         check_header(form.mask, "mask", settings)
+    return size
 
 
 def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
     """Decode the image and the mask. Raises ApiError or InvalidRequest."""
     photo = decode.load(form.image, max_pixels=settings.max_pixels)
-    if form.size not in ("auto", f"{photo.width}x{photo.height}"):
-        raise ApiError(
-            400,
-            "invalid_value",
-            f"size is {form.size[:40]!r}, but an edit keeps the size of the image, "
-            f"{photo.width}x{photo.height}; leave size out.",
-            "size",
-        )
     mask = None
     if form.mask is not None:
         rules = MaskRules(
@@ -72,8 +68,11 @@ def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
     return DecodedForm(form.requests(photo, mask), photo, mask.read_as if mask else None)
 
 
-def check_header(data: bytes, field: str, settings: Settings) -> None:
-    """Check format and size by the header, without decoding. Raises ApiError."""
+def check_header(data: bytes, field: str, settings: Settings) -> tuple[int, int]:
+    """Check format and size by the header, without decoding. Returns (width, height).
+
+    Raises ApiError.
+    """
     if not data:
         message = f"{field} is an empty file; send the file again."
         raise ApiError(400, "empty_file", message, field)
@@ -94,6 +93,7 @@ def check_header(data: bytes, field: str, settings: Settings) -> None:
         raise _damaged(field) from None
     if max(width, height) > settings.max_side or width * height > settings.max_pixels:
         raise _too_many_pixels(field, settings)
+    return width, height
 
 
 def _too_many_pixels(field: str, settings: Settings) -> ApiError:

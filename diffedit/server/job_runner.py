@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +26,9 @@ from diffedit.server.image_codec import DecodedForm, EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.progress import ProgressReporter
 from diffedit.server.settings import Settings
+from diffedit.server.threads import retrieve_exception, wait_for
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,16 +47,20 @@ class JobRunner:
         """Stop the image pool."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def check_headers(self, form: EditForm) -> None:
-        """Check the headers of a form's images. Raises ApiError."""
-        await self._in_pool(image_codec.check_headers, form, self._settings)
+    async def check_headers(self, form: EditForm) -> EditForm:
+        """Check the headers of a form's images. Returns the form with its image's size.
+
+        Raises ApiError.
+        """
+        size = await self.in_pool(image_codec.check_headers, form, self._settings)
+        return replace(form, image_size=size)
 
     async def run(self, job: Job) -> None:
         """Run a job and store its results in `job.edits`. Errors propagate."""
         try:
             with _timed(job, "open"):
-                decoded = await self._in_pool(image_codec.decode_form, job.form, self._settings)
-            job.mask_read_as = decoded.mask_read_as
+                decoded = await self.in_pool(image_codec.decode_form, job.form, self._settings)
+            job.mask_read_as, job.image_size = decoded.mask_read_as, decoded.photo.size
             pipeline = await self._engine_host.acquire()
             try:
                 await self._run_edits(job, decoded, pipeline)
@@ -64,6 +73,7 @@ class JobRunner:
                 handle.cancel()
             for preview in job.preview_tasks:
                 preview.cancel()
+                retrieve_exception(preview)
             job.handles.clear()
 
     async def _run_edits(self, job: Job, decoded: DecodedForm, pipeline: DiffEditPipeline) -> None:
@@ -80,21 +90,27 @@ class JobRunner:
                 on_preview=reporter.on_step,
                 mask_only=job.mask_only,
             )
-            handle = await self._in_pool(submit, request)
+            handle = await wait_for(self._pool.submit(submit, request), EditHandle.cancel)
             reporter.handle.set_result(handle)
             job.handles.append(handle)
         for handle in list(job.handles):
             await self._wait_for_networks(handle)
-        await asyncio.gather(*job.preview_tasks)
+        for error in await asyncio.gather(*job.preview_tasks, return_exceptions=True):
+            if isinstance(error, Exception):
+                log.warning("request %s: a preview failed", job.request_id, exc_info=error)
 
     async def _wait_for_networks(self, handle: EditHandle) -> None:
         """Wait for the networks of an edit. Raises ApiError if the engine fails meanwhile."""
         future = asyncio.wrap_future(handle.future)
-        while not future.done():
-            await asyncio.wait([future], timeout=ENGINE_POLL_SECONDS)
-            if self._engine_host.failure_reason:
-                raise engine_lost(self._engine_host.failure_reason)
-        await future
+        try:
+            while not future.done():
+                await asyncio.wait([future], timeout=ENGINE_POLL_SECONDS)
+                if self._engine_host.failure_reason:
+                    raise engine_lost(self._engine_host.failure_reason)
+            future.result()
+        finally:
+            if not future.cancel():
+                retrieve_exception(future)
 
     async def _encode(self, job: Job, decoded: DecodedForm, factor: int) -> None:
         job.stage = "writing"
@@ -103,9 +119,10 @@ class JobRunner:
         def encode(handle: EditHandle) -> EncodedEdit:
             return image_codec.encode_edit(decoded.photo, handle.result(), job.form, factor)
 
-        job.edits = [await self._in_pool(encode, handle) for handle in job.handles]
+        job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
 
-    async def _in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run a call in the image pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
 
 

@@ -31,6 +31,7 @@ class Job:
         id: random, unguessable; prefixed with the replica's name if there is one.
         form: what to do. Its images are released when the job finishes.
         work_seconds: predicted seconds of device time.
+        predicted_bytes: predicted bytes of its images and results.
         deadline: end of the time limit, on `time.monotonic`'s clock.
         mask_only: find the mask and stop.
         owner: name of the API key, or None.
@@ -39,6 +40,10 @@ class Job:
         progress: 0 to 1.
         edits: finished edits, one per image.
         error: the reason of a failure, or None.
+        cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
+        clients: number of synchronous requests that wait for the job.
+        image_size: (width, height) of the decoded image, or None before.
+        notes: warnings about the form.
         timings: stage -> seconds, for the server's own stages: "queue", "open", "encode", "total".
         handles: the submitted edits, while they run.
         preview_tasks: previews in progress.
@@ -53,6 +58,7 @@ class Job:
         work_seconds: float,
         deadline: float,
         *,
+        predicted_bytes: int = 0,
         mask_only: bool,
         request_id: str,
         owner: str | None,
@@ -61,6 +67,7 @@ class Job:
         token = secrets.token_hex(12)
         self.id = f"{replica_name}-{token}" if replica_name else token
         self.form, self.work_seconds, self.mask_only = form, work_seconds, mask_only
+        self.predicted_bytes = predicted_bytes
         self.request_id, self.owner = request_id, owner
         self.created, self.deadline = time.time(), deadline
         self.state: State = "queued"
@@ -69,6 +76,10 @@ class Job:
         self.edits: list[EncodedEdit] = []
         self.mask_read_as: str | None = None
         self.error: ApiError | None = None
+        self.cancel_reason: ApiError | None = None
+        self.clients = 0
+        self.image_size: tuple[int, int] | None = None
+        self.notes = form.notes
         self.timings: dict[str, float] = {}
         self.handles: list[EditHandle] = []
         self.preview_tasks: list[asyncio.Task[None]] = []
@@ -88,6 +99,17 @@ class Job:
     def remaining_seconds(self) -> float:
         """Predicted seconds of device time left."""
         return 0.0 if self.finished else self.work_seconds * (1 - self.progress)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes about the form, and what became of its size."""
+        if self.image_size is None or self.form.size == "auto":
+            return self.notes
+        width, height = self.image_size
+        if self.form.size == f"{width}x{height}":
+            return self.notes
+        note = f"size={self.form.size} was ignored: an edit keeps the image's size, "
+        return (*self.notes, f"{note}{width}x{height}.")
 
     @property
     def size(self) -> int:

@@ -75,6 +75,8 @@ class ProgressReporter:
             self._loop.call_soon_threadsafe(self._start_preview, latents)
 
     def _start_preview(self, latents: NDArray[np.float32]) -> None:
+        if self._job.finished:
+            return
         task = asyncio.create_task(self._preview(latents, self._previews_started))
         self._job.preview_tasks.append(task)
         self._previews_started += 1
@@ -82,12 +84,12 @@ class ProgressReporter:
     async def _preview(self, latents: NDArray[np.float32], index: int) -> None:
         handle = await self.handle
 
-        def render() -> bytes:
+        def render() -> str:
             rgb_map = previews.fit_rgb_map(latents[1:], handle.canvas[None], prior=self._rgb_map)
             image = handle.render_preview(previews.latent_to_rgb(latents[0], rgb_map))
-            return image_codec.encode_preview(image, self._job.form)
+            return image_codec.to_base64(image_codec.encode_preview(image, self._job.form))
 
         async with self._preview_order:
-            data = await self._loop.run_in_executor(self._pool, render)
+            image = await self._loop.run_in_executor(self._pool, render)
         if not self._job.finished:
-            self._job.emit("preview", index=index, image=image_codec.to_base64(data))
+            self._job.emit("preview", index=index, image=image)

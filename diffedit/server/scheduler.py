@@ -11,12 +11,14 @@ import contextlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from diffedit.request import EditRequest
+from diffedit.server import admission
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import (
     ApiError,
+    cancelled,
     draining,
     engine_lost,
     is_device_failure,
@@ -31,8 +33,8 @@ from diffedit.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LOGGED_ERRORS = ("internal_error", "model_unavailable")
-"""Error codes whose messages refer to the log; the exception is logged with its stack trace."""
+LOGGED_ERRORS = ("internal_error", "model_unavailable", "out_of_memory")
+"""Error codes of faults of the server; the exception is logged with its stack trace."""
 
 
 class Scheduler:
@@ -42,6 +44,7 @@ class Scheduler:
         draining: whether new jobs are refused because the server shuts down.
         event_counts: event -> count, for the metrics.
         active, waiting: the running and the queued jobs.
+        responding: the jobs whose results are being sent.
         store: every job by id.
         runner: runs jobs.
         on_finish: called with each finished job.
@@ -56,6 +59,7 @@ class Scheduler:
         self.event_counts: Counter[str] = Counter()
         self.active: set[Job] = set()
         self.waiting: deque[Job] = deque()
+        self.responding: Counter[Job] = Counter()
         self.store = JobStore(settings)
         self.runner = JobRunner(engine_host, settings)
         self.on_finish: Callable[[Job], None] = lambda job: None
@@ -70,6 +74,23 @@ class Scheduler:
         """Predicted seconds of work left in the running and queued jobs."""
         return sum(job.remaining_seconds for job in [*self.active, *self.waiting])
 
+    @property
+    def held_bytes(self) -> int:
+        """Predicted bytes of the running and queued jobs, and of results that are being sent."""
+        running = sum(job.predicted_bytes for job in [*self.active, *self.waiting])
+        return running + sum(job.size for job in self.responding if job.finished)
+
+    @contextlib.contextmanager
+    def sending(self, job: Job) -> Iterator[None]:
+        """Count the memory of a job's results while they are sent to a client."""
+        self.responding[job] += 1
+        try:
+            yield
+        finally:
+            self.responding[job] -= 1
+            if not self.responding[job]:
+                del self.responding[job]
+
     def check_accepting(self) -> None:
         """Raise ApiError if no job can be admitted now: 503 or 429."""
         if self._engine_host.failure_reason:
@@ -78,13 +99,19 @@ class Scheduler:
             raise draining()
         if self._engine_host.cost_model is None:
             raise not_ready(retry_after=5)
-        settings, backlog = self._settings, self.backlog_seconds
-        slots_full = len(self.active) >= settings.max_active
-        if slots_full and len(self.waiting) >= settings.max_waiting:
-            message = f"{len(self.waiting)} edits are queued already; try again a little later."
-            raise self._queue_full(message, retry_after=backlog / 2)
-        if self.active and backlog > settings.max_queue_seconds:
-            raise self._backlog_too_long(backlog, retry_after=backlog - settings.max_queue_seconds)
+        with self._counting_refusals():
+            admission.check_queue(
+                len(self.active), len(self.waiting), self.backlog_seconds, self._settings
+            )
+
+    @contextlib.contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except ApiError as error:
+            if error.status == 429:
+                self.count_event("refused")
+            raise
 
     def admit(
         self,
@@ -105,15 +132,21 @@ class Scheduler:
             owner: name of the API key.
 
         Raises ApiError: 503 if the server is not ready or shutting down, 429 if the queue is full,
-        400 if the edit could not meet the time limit on an idle server.
+        400 if the edit could not meet the time limit on an idle server, 413 if it needs more memory
+        than the server allows.
         """
         self.check_accepting()
-        requests = form.requests(b"", b"" if form.mask is not None else None)
         limit = min(timeout or self._settings.request_seconds, self._settings.request_seconds)
+        with self._counting_refusals():
+            predicted_bytes = admission.check_memory(
+                form, self.held_bytes, self.backlog_seconds, self._settings
+            )
+            work_seconds = self._check_time(form, limit, mask_only=mask_only)
         job = Job(
             form,
-            self._check_time(requests, limit, mask_only=mask_only),
+            work_seconds,
             time.monotonic() + limit,
+            predicted_bytes=predicted_bytes,
             mask_only=mask_only,
             request_id=request_id,
             owner=owner,
@@ -123,33 +156,20 @@ class Scheduler:
         self.waiting.append(job)
         self.count_event("accepted")
         job.task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+        job.task.add_done_callback(lambda _: self._finish_unstarted(job))
         return job
 
-    def _check_time(self, requests: list[EditRequest], limit: float, *, mask_only: bool) -> float:
-        """Return the predicted work in seconds. Raises ApiError if it does not fit the limits."""
-        cost_model, backlog = self._engine_host.cost_model, self.backlog_seconds
-        assert cost_model is not None  # check_accepting
-        work = sum(cost_model.work_seconds(r, mask_only=mask_only) for r in requests)
-        latency = max(cost_model.latency_seconds(requests[0], mask_only=mask_only), work)
-        if latency > limit:
-            raise ApiError(
-                400,
-                "deadline_impossible",
-                f"This edit takes about {latency:.1f} s even on an idle server, but its time limit "
-                f"is {limit:g} s; use fewer steps or allow more time.",
-            )
-        excess = max(backlog + work - self._settings.max_queue_seconds, backlog + latency - limit)
-        if backlog > 0 and excess > 0:
-            raise self._backlog_too_long(backlog, retry_after=excess)
-        return work
-
-    def _backlog_too_long(self, backlog: float, *, retry_after: float) -> ApiError:
-        message = f"The queue holds {backlog:.0f} s of work; try again a little later."
-        return self._queue_full(message, retry_after=retry_after)
-
-    def _queue_full(self, message: str, *, retry_after: float) -> ApiError:
-        self.count_event("refused")
-        return ApiError(429, "queue_full", message, retry_after=retry_after)
+    def _check_time(self, form: EditForm, limit: float, *, mask_only: bool) -> float:
+        assert self._engine_host.cost_model is not None  # check_accepting
+        return admission.check_time(
+            self._engine_host.cost_model,
+            form.requests(b"", b"" if form.mask is not None else None),
+            form.image_size,
+            mask_only=mask_only,
+            limit=limit,
+            backlog=self.backlog_seconds,
+            settings=self._settings,
+        )
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -170,9 +190,7 @@ class Scheduler:
                 job.timings["queue"] = time.monotonic() - began
                 await self.runner.run(job)
         except asyncio.CancelledError:
-            state = "cancelled"
-            message = "The edit was cancelled; send it again if you need it."
-            job.error = ApiError(410, "cancelled", message)
+            state, job.error = _end_of_cancelled(job)
         except TimeoutError:
             state, job.error = "failed", self._deadline_exceeded()
         except Exception as error:
@@ -194,7 +212,11 @@ class Scheduler:
         api_error = to_api_error(error)
         if is_device_failure(error):
             self._engine_host.mark_failed("The GPU reported an error it cannot recover from.")
-            api_error = engine_lost(str(self._engine_host.failure_reason))
+        self._engine_host.check_alive()  # a dead engine thread fails every job with its own error
+        if self._engine_host.failure_reason and api_error.status >= 500:
+            api_error = engine_lost(self._engine_host.failure_reason)
+        if api_error.param == "image":
+            api_error.param = job.form.image_field
         if api_error.code in LOGGED_ERRORS:
             log.error("request %s failed", job.request_id, exc_info=error)
         self.count_event(f"error {api_error.code}")
@@ -202,7 +224,7 @@ class Scheduler:
 
     def _finish(self, job: Job, state: State) -> None:
         job.state, job.stage, job.finished_at = state, state, time.monotonic()
-        job.form = EditForm(b"", None, {}, output_format=job.form.output_format)  # frees the images
+        job.form = replace(job.form, image=b"", mask=None, parameters={})  # frees the images
         if state == "succeeded":
             job.progress = 1.0
         self.active.discard(job)
@@ -214,6 +236,12 @@ class Scheduler:
         self._grant_slots()
         self.store.sweep()
         self.on_finish(job)
+
+    def _finish_unstarted(self, job: Job) -> None:
+        """Finish a job whose task was cancelled before its first step."""
+        if not job.finished:
+            state, job.error = _end_of_cancelled(job)
+            self._finish(job, state)
 
     def _grant_slots(self) -> None:
         """Give free slots to the jobs that have waited longest."""
@@ -229,24 +257,37 @@ class Scheduler:
 
     # -- ending ------------------------------------------------------------------------------------
 
-    async def cancel(self, job: Job) -> None:
-        """Cancel a job and wait until its slot is free. A finished job is left unchanged."""
+    async def cancel(self, job: Job, reason: ApiError | None = None) -> None:
+        """Cancel a job and wait until its slot is free. A finished job is left unchanged.
+
+        Args:
+            job: the job.
+            reason: the error that it ends with; by default, that the client cancelled it.
+        """
         if job.task is not None and not job.finished:
+            job.cancel_reason = job.cancel_reason or reason
             for handle in job.handles:
                 handle.cancel()
             job.task.cancel()
             await job.wait()
 
     async def drain(self, seconds: float) -> bool:
-        """Refuse new jobs and wait for the others. Returns False if some had to be cancelled."""
+        """Refuse new jobs and wait for the others. Returns False if some did not finish in time;
+        those end with 503 and `draining`."""
         self.draining = True
-        jobs = [job for job in self.store if not job.finished]
+        jobs = [*self.active, *self.waiting]
         if tasks := [job.task for job in jobs if job.task is not None]:
             await asyncio.wait(tasks, timeout=seconds)
         unfinished = [job for job in jobs if not job.finished]
-        for job in unfinished:
-            await self.cancel(job)
+        await asyncio.gather(*(self.cancel(job, draining()) for job in unfinished))
         return not unfinished
+
+
+def _end_of_cancelled(job: Job) -> tuple[State, ApiError]:
+    """State and error of a cancelled job. Only a client's wish counts as cancelled."""
+    if job.cancel_reason is not None:
+        return "failed", job.cancel_reason
+    return "cancelled", cancelled()
 
 
 def _to_loop_time(deadline: float) -> float:

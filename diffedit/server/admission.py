@@ -1,0 +1,111 @@
+"""Whether one more job fits: places in the queue, predicted seconds of work, predicted memory.
+
+Pure functions of the settings and the present load; `scheduler` calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffedit.request import EditRequest
+from diffedit.server.cost_model import CostModel
+from diffedit.server.errors import ApiError
+from diffedit.server.forms import EditForm
+from diffedit.server.settings import Settings
+
+DEADLINE_MARGIN = 2.0
+"""A time limit is refused only if the prediction exceeds it by this factor: predictions are rough,
+and an edit that runs out of time is stopped anyway."""
+IMAGE_BYTES_PER_PIXEL = 16
+"""Memory of a running edit per pixel of its image: decoded, resized, composited, compared."""
+RESULT_BYTES_PER_PIXEL = 4
+"""Memory of an encoded result and its mask per pixel; a PNG of noise takes 3."""
+
+
+def check_queue(active: int, waiting: int, backlog: float, settings: Settings) -> None:
+    """Raise ApiError (429) if the queue is full by its length or its seconds."""
+    if active >= settings.max_active and waiting >= settings.max_waiting:
+        message = f"{waiting} edits are queued already; try again a little later."
+        raise queue_full(message, retry_after=backlog / 2)
+    if active and backlog > settings.max_queue_seconds:
+        raise _backlog_too_long(backlog, retry_after=backlog - settings.max_queue_seconds)
+
+
+def check_memory(form: EditForm, held: int, backlog: float, settings: Settings) -> int:
+    """Return the predicted bytes of a job. Raises ApiError if they do not fit the limit.
+
+    Args:
+        form: what to do; the image's header has been read.
+        held: predicted bytes of the other jobs.
+        backlog: predicted seconds of the other jobs.
+        settings: `max_job_bytes` is used.
+    """
+    needed, limit = predicted_bytes(form), settings.max_job_bytes
+    if needed > limit:
+        raise ApiError(
+            413,
+            "too_much_memory",
+            f"This edit needs about {needed / 1e6:,.0f} MB, but the server allows "
+            f"{limit / 1e6:,.0f} MB; send a smaller image or a smaller n.",
+            "n" if form.n > 1 else form.image_field,
+        )
+    if held + needed > limit:
+        message = f"The queue holds {held / 1e6:,.0f} MB of images; try again a little later."
+        raise queue_full(message, retry_after=backlog / 2)
+    return needed
+
+
+def predicted_bytes(form: EditForm) -> int:
+    """Bytes of a job in memory: its files, the decoded image, and its encoded results."""
+    width, height = form.image_size or (0, 0)
+    files = len(form.image) + len(form.mask or b"")
+    return files + width * height * (IMAGE_BYTES_PER_PIXEL + form.n * RESULT_BYTES_PER_PIXEL)
+
+
+def check_time(
+    cost_model: CostModel,
+    requests: Sequence[EditRequest],
+    image_size: tuple[int, int] | None,
+    *,
+    mask_only: bool,
+    limit: float,
+    backlog: float,
+    settings: Settings,
+) -> float:
+    """Return the predicted seconds of work of a job. Raises ApiError if they do not fit.
+
+    Args:
+        cost_model: predicts the seconds.
+        requests: the n edits of the job.
+        image_size: (width, height) of the image, or None.
+        mask_only: find the mask and stop.
+        limit: the time limit of the job in seconds.
+        backlog: predicted seconds of the other jobs.
+        settings: `max_queue_seconds` is used.
+    """
+    work = sum(cost_model.work_seconds(r, image_size, mask_only=mask_only) for r in requests)
+    latency = cost_model.latency_seconds(requests[0], image_size, mask_only=mask_only)
+    latency = max(latency, work)
+    if latency > DEADLINE_MARGIN * limit:
+        raise ApiError(
+            400,
+            "deadline_impossible",
+            f"This edit takes about {latency:.1f} s even on an idle server, but its time limit "
+            f"is {limit:g} s; use fewer steps or allow more time.",
+            "X-Request-Timeout",
+        )
+    overdue = backlog + latency - DEADLINE_MARGIN * limit
+    excess = max(backlog + work - settings.max_queue_seconds, overdue)
+    if backlog > 0 and excess > 0:
+        raise _backlog_too_long(backlog, retry_after=excess)
+    return work
+
+
+def queue_full(message: str, *, retry_after: float) -> ApiError:
+    """The refusal of a job that may be sent again later."""
+    return ApiError(429, "queue_full", message, retry_after=retry_after)
+
+
+def _backlog_too_long(backlog: float, *, retry_after: float) -> ApiError:
+    message = f"The queue holds {backlog:.0f} s of work; try again a little later."
+    return queue_full(message, retry_after=retry_after)
