@@ -10,12 +10,16 @@
     routes        the endpoints
     forms         multipart form -> `EditForm`
     form_fields   the text fields of a form and their parsers
+    uploads       the time and the memory of request bodies
     idempotency   the Idempotency-Key header
+    client_jobs   synchronous requests: wait for a job, cancel it if its clients leave
     responses     jobs and edits -> JSON and server-sent events
     errors        exceptions -> HTTP status, message and code
+    json_body     JSON with large base64 texts, encoded while it is sent
     schema        the OpenAPI document
 
-    scheduler     admission, queue, deadlines, cancellation, draining
+    scheduler     queue, deadlines, cancellation, draining
+    admission     whether one more job fits: places, seconds, bytes
     job_runner    one job: decode, submit, wait, encode
     job_store     finished and running jobs by id
     jobs          `Job`: the state and the events of one request
@@ -23,6 +27,7 @@
     cost_model    measured call times -> predicted seconds of an edit
     engine_host   loads, monitors and unloads the pipeline
     metrics       Prometheus metrics
+    threads       work in other threads: late results are disposed of
 
     image_codec   bytes -> images and masks; results -> bytes
     png           a fast PNG encoder
@@ -31,6 +36,7 @@
     gateway       the front of several replicas: reads requests, picks a routing key
     forwarding    an HTTP request as plain data, and running an application on it
     ray_app       the gateway and its replicas as a Ray Serve application
+    ray_replica   one replica
     ray_options   the options of that application as plain values
     router        Ray Serve's choice of replica
     scaling       the number of replicas and the resources of each

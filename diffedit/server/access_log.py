@@ -69,7 +69,7 @@ class AccessLog:
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            log.info("request %s: client disconnected during the upload", request_id)
+            log.info("request %s: client disconnected", request_id)
         except Exception as error:
             if not isinstance(error, ApiError):
                 log.error("request %s failed", request_id, exc_info=error)

@@ -36,8 +36,8 @@ OUTLIER = 10.0
 class CostModel:
     """Call times by network and batch size, and the preview map from the same measurement.
 
-    The times are measured when the model is loaded, at the canvas of `reference`. `observe` corrects
-    them by each later call, as an exponential mean. A call at another canvas is scaled by its area.
+    The times are measured when the model is loaded, at the largest canvas. `observe` corrects them
+    by each later call, as an exponential mean. A call at another canvas is scaled by its area.
 
     Attributes:
         networks: the names of the model's networks.
@@ -73,12 +73,11 @@ class CostModel:
         if profiles is None:
             return
         scale = self.canvases.scale_of_call(net, shape) if self.canvases is not None else 1.0
-        known = profiles.get(batch_size)
-        if known is None:
-            profiles[batch_size] = seconds / scale
-        else:  # one outlier, such as the first call at a new size, changes little
-            observed = min(seconds / scale, OUTLIER * known)
-            profiles[batch_size] = known + WEIGHT * (observed - known)
+        known = profiles.get(batch_size) or self.call_seconds(net, batch_size)
+        # One outlier, such as the first call at a new size, changes little.
+        observed = min(seconds / scale, OUTLIER * known)
+        mean = known + WEIGHT * (observed - known)
+        self.calls[net] = {**profiles, batch_size: mean}  # the event loop may be reading the old
 
     @property
     def slowest_call(self) -> float:

@@ -6,10 +6,15 @@ The gateway creates a `ForwardedRequest`. A replica, in another process, runs it
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Scope
+
+from diffedit.server.threads import retrieve_exception
+
+log = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS = 5.0
 """Time an application gets to notice that its client disconnected, before it is cancelled."""
@@ -92,3 +97,5 @@ async def run_app(app: ASGIApp, request: ForwardedRequest) -> AsyncIterator[list
         if not task.done():
             await asyncio.wait([task], timeout=DISCONNECT_SECONDS)
             task.cancel()
+        if error := retrieve_exception(task):
+            log.debug("request %s failed", request.request_id, exc_info=error)

@@ -27,9 +27,14 @@ from diffedit.server.errors import ApiError, draining
 from diffedit.server.forwarding import ForwardedRequest
 from diffedit.server.metrics import Metrics
 from diffedit.server.settings import Settings
+from diffedit.server.uploads import Uploads
 
+METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+"""Methods whose bodies are read; probes and other requests wait for no body."""
 READYZ_SECONDS = 2.0
 """Timeout of the readiness probe."""
+PIECE_BYTES = 256 * 1024
+"""Bytes of a form that are parsed at once."""
 HOP_BY_HOP_HEADERS = (
     *(b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"),
     *(b"te", b"trailer"),
@@ -75,7 +80,7 @@ class Gateway:
         self.draining = False
         self._dispatch, self._settings = dispatch, settings
         self._replica_metrics = replica_metrics
-        self._uploads = asyncio.Semaphore(settings.max_uploads)
+        self._uploads = Uploads(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,7 +92,8 @@ class Gateway:
             response = await own_routes[scope["path"]]()
             await response(scope, receive, send)
             return
-        request = await self._read_request(scope, receive)
+        body = await self._read_body(receive) if scope["method"] in METHODS_WITH_BODY else b""
+        request = await self._request(scope, body)
         if self.draining and (request.method == "POST" or request.path == "/readyz"):
             raise draining()
         try:
@@ -97,26 +103,29 @@ class Gateway:
             message = "No replica is ready; try again in a moment."
             raise ApiError(503, "not_ready", message, retry_after=2) from None
 
-    async def _read_request(self, scope: Scope, receive: Receive) -> ForwardedRequest:
-        """Read the whole request within `upload_seconds`."""
+    async def _read_body(self, receive: Receive) -> bytes:
+        """Read the whole body within `upload_seconds`."""
         chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(self._settings.upload_seconds), self._uploads:
+            async with self._uploads.reading(receive) as counted_receive:
                 more = True
                 while more:
-                    message = await receive()
+                    message = await counted_receive()
                     if message["type"] == "http.disconnect":
                         raise ApiError(400, "malformed", "The body is incomplete; send it again.")
                     chunks.append(message.get("body", b""))
                     more = message.get("more_body", False)
         except TimeoutError:
             raise forms.upload_timeout(self._settings) from None
+        return b"".join(chunks)
+
+    async def _request(self, scope: Scope, body: bytes) -> ForwardedRequest:
         request = ForwardedRequest(
             scope["method"],
             scope["path"],
             scope["query_string"],
             tuple(item for item in scope["headers"] if item[0] not in HOP_BY_HOP_HEADERS),
-            b"".join(chunks),
+            body,
             scope["state"]["request_id"],
             scope["state"]["owner"],
         )
@@ -181,7 +190,8 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
     """Return the key that chooses the replica of a request.
 
     "image:DIGEST": an edit. Prefers the replica with this key, but a less busy one may take it.
-    "pinned:DIGEST": an edit with an Idempotency-Key. Always goes to the replica with this key.
+    "pinned:DIGEST": a request with an Idempotency-Key. Requests with one key always go to one
+    replica, which knows the job of the first.
     "replica:NAME": a request for a job of this replica.
     "": any replica.
     """
@@ -189,11 +199,9 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
         return f"replica:{job[1]}"
     if request.method != "POST" or not request.body:
         return ""
-    body: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
-
-    async def receive() -> Message:
-        return body.pop()
-
+    if key := Headers(raw=list(request.headers)).get("idempotency-key"):
+        return f"pinned:{_digest(f'{request.owner} {key}'.encode())}"
+    receive = _in_pieces(request.body)
     try:
         form = await Request(request.scope(), receive).form(**forms.parser_limits(settings))
     except (MultiPartException, ValueError):
@@ -202,11 +210,26 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
         image = form.get("image") or form.get("image[]")
         if not isinstance(image, UploadFile):
             return ""
-        digest = hashlib.sha256(await image.read()).hexdigest()[:32]
-        idempotent = any(name == b"idempotency-key" for name, _ in request.headers)
-        return f"{'pinned' if idempotent else 'image'}:{digest}"
+        return f"image:{await asyncio.to_thread(_digest, await image.read())}"
     finally:
         await form.close()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _in_pieces(body: bytes) -> Receive:
+    """Receive a body in pieces, so that other requests are served while it is parsed."""
+    starts = iter(range(0, len(body), PIECE_BYTES))
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        start = next(starts)
+        piece, more = body[start : start + PIECE_BYTES], start + PIECE_BYTES < len(body)
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    return receive
 
 
 def _route_template(path: str) -> str:

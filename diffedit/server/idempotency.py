@@ -109,7 +109,9 @@ class IdempotencyKeys:
     def _live_job(self, reservation: _Reservation) -> Job | None:
         """The job of a key, unless it failed, was cancelled or has expired."""
         job = self._store.get(reservation.job_id) if reservation.job_id else None
-        return None if job is None or job.state in ("failed", "cancelled") else job
+        if job is None or job.cancelling or job.state in ("failed", "cancelled"):
+            return None
+        return job
 
 
 def read_key(header: str | None) -> str:

@@ -41,7 +41,9 @@ class Job:
         edits: finished edits, one per image.
         error: the reason of a failure, or None.
         cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
+        cancelling: whether it was asked to end.
         clients: number of synchronous requests that wait for the job.
+        keep_result: whether its result is kept after it was sent, for repeated requests.
         image_size: (width, height) of the decoded image, or None before.
         notes: warnings about the form.
         timings: stage -> seconds, for the server's own stages: "queue", "open", "encode", "total".
@@ -60,6 +62,7 @@ class Job:
         *,
         predicted_bytes: int = 0,
         mask_only: bool,
+        keep_result: bool = False,
         request_id: str,
         owner: str | None,
         replica_name: str | None = None,
@@ -78,6 +81,8 @@ class Job:
         self.error: ApiError | None = None
         self.cancel_reason: ApiError | None = None
         self.clients = 0
+        self.cancelling = False
+        self.keep_result = keep_result
         self.image_size: tuple[int, int] | None = None
         self.notes = form.notes
         self.timings: dict[str, float] = {}

@@ -1,8 +1,7 @@
 """Several replicas behind one address, by Ray Serve: one per GPU, on one machine or several.
 
-    Replica       one server without a socket
     Ingress       the gateway, which Ray Serve's proxies send requests to
-    build         both as a Serve application
+    build         the gateway and its replicas (`ray_replica`) as a Serve application
     application   the same from plain options, for `serve run` and `serve deploy`
     run           serve an application on this machine's Ray until a signal arrives
 
@@ -18,17 +17,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import FrameType
 from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.config import AutoscalingConfig, HTTPOptions, RequestRouterConfig
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
+    RayServeException,
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
@@ -37,14 +38,14 @@ from starlette.types import ASGIApp, Message
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.access_log import AccessLog
-from diffedit.server.app import create_app
 from diffedit.server.auth import ApiKeys, AuthMiddleware
-from diffedit.server.forwarding import ForwardedRequest, run_app
+from diffedit.server.forwarding import ForwardedRequest
 from diffedit.server.gateway import Gateway, ReplicaLost, ReplicasBusy
 from diffedit.server.metrics import merge_metrics
-from diffedit.server.ray_options import Options
+from diffedit.server.ray_options import Options, read_options
+from diffedit.server.ray_replica import Replica
 from diffedit.server.router import STATS_SECONDS, PictureRouter
-from diffedit.server.run import log_to_stderr
+from diffedit.server.run import check_binding, log_to_stderr
 from diffedit.server.scaling import Scaling
 from diffedit.server.settings import Settings
 from engine.errors import DiffEditError
@@ -56,66 +57,12 @@ UPSCALE_SECONDS = 5.0
 """How long the replicas must be overloaded before one is added; loading it takes longer."""
 HEALTH_SECONDS = 2.0
 """Interval of Ray's health checks."""
-STATUS_REQUESTS = 64
-"""Concurrent requests a replica accepts in addition to its edits, for state and results of jobs."""
+STATUS_REQUESTS = 1000
+"""Concurrent requests a replica accepts in addition to its edits: probes, states, event streams."""
+INGRESS_REQUESTS = 100_000
+"""Concurrent requests of the gateway, slow uploads among them. It limits their memory itself."""
 CONTROL_SECONDS = 5.0
 """Timeout of calls to all replicas."""
-
-
-class Replica:
-    """One server. Ray creates it on the machine of its choice, and ends it with `__del__`."""
-
-    async def __init__(  # type: ignore[misc]  # Ray awaits it
-        self,
-        open_pipeline: Callable[[], DiffEditPipeline],
-        model: str,
-        settings: Settings,
-        json_log: bool,
-    ) -> None:
-        """Load the model and return when it is ready. Exceptions from loading propagate."""
-        log_to_stderr(as_json=json_log)
-        self.app = create_app(open_pipeline, model, settings, replica_name=_replica_name())
-        self.engine_host, self.scheduler = self.app.state.engine_host, self.app.state.scheduler
-        self._lifespan = self.app.router.lifespan_context(self.app)
-        await self._lifespan.__aenter__()
-        while not self.engine_host.warm:
-            if self.engine_host.load_error is not None:
-                raise self.engine_host.load_error
-            await asyncio.sleep(0.05)
-
-    async def respond(self, request: ForwardedRequest) -> AsyncIterator[list[Message]]:
-        """Yield the ASGI messages of the response, in batches."""
-        async for messages in run_app(self.app, request):
-            yield messages
-
-    async def metrics(self) -> tuple[str, str]:
-        """Return the replica's name and its metrics in Prometheus' text format."""
-        return _replica_name(), self.app.state.metrics.render().decode()
-
-    def unfinished_jobs(self) -> int:
-        """Return the number of running and queued jobs."""
-        return len(self.scheduler.active) + len(self.scheduler.waiting)
-
-    def record_routing_stats(self) -> dict[str, float]:
-        """Report the load to `PictureRouter`. Ray calls this method by its name."""
-        return {
-            "backlog_seconds": self.scheduler.backlog_seconds,
-            "encoding_seconds": self.engine_host.cost_model.encoding_seconds(),
-        }
-
-    def check_health(self) -> None:
-        """Raise if the engine has failed; Ray then replaces the replica."""
-        if self.engine_host.failure_reason:
-            raise RuntimeError(self.engine_host.failure_reason)
-
-    async def __del__(self) -> None:
-        """Finish background jobs, then unload the model."""
-        await self._lifespan.__aexit__(None, None, None)
-
-
-def _replica_name() -> str:
-    name: str = serve.get_replica_context().replica_id.unique_id
-    return name
 
 
 class Ingress:
@@ -123,6 +70,8 @@ class Ingress:
 
     def __init__(self, replicas: DeploymentHandle[Any], settings: Settings, json_log: bool) -> None:
         log_to_stderr(as_json=json_log)
+        settings = at_proxy_address(settings)
+        check_binding(settings)
         keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
         self._gateway = Gateway(
             lambda request: _dispatch(replicas, request),
@@ -206,7 +155,7 @@ def build(
     ingress = serve.deployment(
         name="ingress",
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=(max_jobs + STATUS_REQUESTS) * scaling.max_replicas,
+        max_ongoing_requests=INGRESS_REQUESTS,
         graceful_shutdown_timeout_s=settings.drain_seconds + 10,
     )(serve.ingress()(Ingress))
     return ingress.bind(replica, settings, json_log)
@@ -225,18 +174,38 @@ def _replica_count(scaling: Scaling, settings: Settings) -> dict[str, Any]:
     return {"autoscaling_config": autoscaling}
 
 
-def application(options: Options) -> serve.Application:
-    """Build the application from plain options: `serve run diffedit.server.ray_app:application`."""
-    return build(
-        options.open_pipeline, options.served_as, options.server_settings(), options.scaling()
-    )
+def application(options: Options | Mapping[str, Any]) -> serve.Application:
+    """Build the application from plain options: `serve run diffedit.server.ray_app:application`.
+
+    Raises DiffEditError for options that are not valid, and if Ray listens beyond loopback without
+    API keys, see `check_binding`.
+    """
+    chosen = read_options(options)
+    settings = at_proxy_address(chosen.server_settings())
+    check_binding(settings)
+    return build(chosen.open_pipeline, chosen.served_as, settings, chosen.scaling())
+
+
+def at_proxy_address(settings: Settings) -> Settings:
+    """The settings with the address that Ray's proxies really listen on, if they are running."""
+    try:
+        client = _get_global_client(raise_if_no_controller_running=False)
+    except (RayError, RayServeException):
+        client = None
+    if client is None:
+        return settings
+    return settings.model_copy(update={"host": client.http_config.host})
 
 
 # -- on this machine -------------------------------------------------------------------------------
 
 
 def start(settings: Settings) -> None:
-    """Connect to the cluster in RAY_ADDRESS, or start Ray on this machine, and listen."""
+    """Connect to the cluster in RAY_ADDRESS, or start Ray on this machine, and listen.
+
+    Raises DiffEditError for an address beyond loopback without keys.
+    """
+    check_binding(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=True)
     serve.start(

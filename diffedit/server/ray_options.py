@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.scaling import Scaling
-from diffedit.server.settings import Settings
+from diffedit.server.settings import Settings, read_settings
+from engine.errors import DiffEditError
 
 
 class Options(BaseModel):
@@ -53,4 +55,23 @@ class Options(BaseModel):
         return Scaling.parse(self.replicas, gpus=self.gpus_per_replica, cpus=self.cpus_per_replica)
 
     def server_settings(self) -> Settings:
-        return Settings(**self.settings)
+        """The settings. Raises DiffEditError for an invalid one."""
+        return read_settings(self.settings)
+
+
+def read_options(values: Options | Mapping[str, Any]) -> Options:
+    """Check the options of a configuration file. Raises DiffEditError for the first invalid one."""
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Options.model_fields)
+            message = f"There is no option {name!r}; the options are {known}."
+        elif first["type"] == "missing":
+            message = f"The option {name} is missing; add it to the args of the application."
+        else:
+            what = first["msg"].removeprefix("Input should be ")
+            message = f"{name} is {first['input']!r}, but must be {what}."
+        raise DiffEditError(message) from None

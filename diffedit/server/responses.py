@@ -6,11 +6,11 @@ import json
 import time
 from typing import Any
 
-from fastapi.responses import JSONResponse
 from sse_starlette import ServerSentEvent
 
-from diffedit.server.image_codec import EncodedEdit, to_base64
+from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
+from diffedit.server.json_body import Base64, encode
 
 SERVER_STAGES = {"open": "open", "queue": "queue", "encode": "write"}
 """Key of `Job.timings` -> name in responses, where "encode" is a stage of the networks."""
@@ -18,36 +18,49 @@ SERVER_STAGES = {"open": "open", "queue": "queue", "encode": "write"}
 
 def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
     """One edited image: OpenAI's `b64_json` and additional fields."""
+    images = {"b64_json": Base64(edit.image), "mask": Base64(edit.mask)}
+    return {**images, **edit_facts(edit, job)}
+
+
+def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
+    """One edited image, without its images."""
     return {
-        "b64_json": to_base64(edit.image),
-        "mask": to_base64(edit.mask),
         "seed": edit.seed,
         "mask_share": edit.mask_share,
         "mask_read_as": job.mask_read_as,
         "max_abs_diff_outside_mask": edit.max_abs_diff_outside_mask,
         "rows": edit.rows,
         "timings": timings(edit, job),
-        "warnings": list(edit.warnings),
+        "warnings": [*edit.warnings, *job.warnings],
     }
 
 
-def edit_response(job: Job) -> JSONResponse:
+def edit_body(job: Job) -> dict[str, Any]:
     """The response of an edit."""
-    body = {
+    return {
         "created": int(job.created),
         "data": [edit_data(edit, job) for edit in job.edits],
+        **output_facts(job),
+    }
+
+
+def output_facts(job: Job) -> dict[str, str]:
+    """OpenAI's fields about the images of a response: what was done, not what was asked for."""
+    size = "x".join(map(str, job.image_size)) if job.image_size else "auto"
+    return {
         "output_format": job.form.output_format,
         "background": "opaque",
+        "quality": "auto",
+        "size": size,
     }
-    return JSONResponse(body, headers={"Server-Timing": server_timing(job)})
 
 
-def mask_response(job: Job) -> JSONResponse:
+def mask_body(job: Job) -> dict[str, Any]:
     """The response of a mask request. The heatmap is a PNG with one grey level per latent cell."""
     (edit,) = job.edits
-    body = {
-        "mask": to_base64(edit.mask),
-        "heatmap": to_base64(edit.heatmap),
+    return {
+        "mask": Base64(edit.mask),
+        "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
         "threshold": 0.5,
@@ -55,9 +68,8 @@ def mask_response(job: Job) -> JSONResponse:
         "seed": edit.seed,
         "rows": edit.rows,
         "timings": timings(edit, job),
-        "warnings": list(edit.warnings),
+        "warnings": [*edit.warnings, *job.warnings],
     }
-    return JSONResponse(body, headers={"Server-Timing": server_timing(job)})
 
 
 def job_status(job: Job, queue_position: int) -> dict[str, Any]:
@@ -73,10 +85,7 @@ def job_status(job: Job, queue_position: int) -> dict[str, Any]:
     if job.error is not None:
         status |= job.error.body
     if job.edits:
-        images = ("b64_json", "mask")
-        status["data"] = [
-            {k: v for k, v in edit_data(edit, job).items() if k not in images} for edit in job.edits
-        ]
+        status["data"] = [edit_facts(edit, job) for edit in job.edits]
     return status
 
 
@@ -103,14 +112,14 @@ def job_event(event_id: int, name: str, payload: dict[str, Any]) -> ServerSentEv
     return ServerSentEvent(json.dumps(payload), event=name, id=str(event_id))
 
 
-def preview_event(payload: dict[str, Any], job: Job) -> ServerSentEvent:
+def preview_event(payload: dict[str, Any], job: Job) -> bytes:
     """OpenAI's event for a preview."""
     data = {"b64_json": payload["image"], "partial_image_index": payload["index"]}
     return _openai_event("image_edit.partial_image", job, data)
 
 
-def completed_event(edit: EncodedEdit, job: Job) -> ServerSentEvent:
-    """OpenAI's event for a finished edit."""
+def completed_event(edit: EncodedEdit, job: Job) -> bytes:
+    """OpenAI's event for a finished edit. May take long; run it in a thread."""
     return _openai_event("image_edit.completed", job, edit_data(edit, job))
 
 
@@ -119,13 +128,7 @@ def error_event(body: dict[str, Any]) -> ServerSentEvent:
     return ServerSentEvent(json.dumps(body), event="error")
 
 
-def _openai_event(name: str, job: Job, data: dict[str, Any]) -> ServerSentEvent:
-    common = {
-        "type": name,
-        "created_at": int(time.time()),
-        "output_format": job.form.output_format,
-        "background": "opaque",
-        "quality": "auto",
-        "size": "auto",
-    }
-    return ServerSentEvent(json.dumps(common | data), event=name)
+def _openai_event(name: str, job: Job, data: dict[str, Any]) -> bytes:
+    """An event on one line, as bytes, since `ServerSentEvent` would search it for line ends."""
+    common = {"type": name, "created_at": int(time.time()), **output_facts(job)}
+    return b"".join([f"event: {name}\r\ndata: ".encode(), *encode(common | data), b"\r\n\r\n"])

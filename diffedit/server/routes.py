@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
 from diffedit.server import forms, idempotency, responses, schema
 from diffedit.server.auth import PAGE_PATHS
+from diffedit.server.client_jobs import PING_SECONDS, ClientJobs
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import ApiError, draining, engine_lost, not_ready
 from diffedit.server.forms import EditForm
@@ -22,6 +22,7 @@ from diffedit.server.jobs import Job
 from diffedit.server.metrics import Metrics
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
+from diffedit.server.uploads import Uploads
 
 MEDIA_TYPES = {
     "html": "text/html",
@@ -31,7 +32,6 @@ MEDIA_TYPES = {
 }
 PUBLIC_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
 """Settings that GET /v1/models returns."""
-PING_SECONDS = 15
 
 
 class Routes:
@@ -42,9 +42,9 @@ class Routes:
     ) -> None:
         self._engine_host, self._scheduler = engine_host, scheduler
         self._metrics, self._settings = metrics, settings
-        self._uploads = asyncio.Semaphore(settings.max_uploads)
-        self._idempotency_keys = IdempotencyKeys()
-        self._cancel_tasks: set[asyncio.Task[None]] = set()
+        self._uploads = Uploads(settings)
+        self._idempotency_keys = IdempotencyKeys(scheduler.store)
+        self._client_jobs = ClientJobs(scheduler, settings)
 
     def router(self) -> APIRouter:
         """Return a router with every endpoint."""
@@ -70,6 +70,9 @@ class Routes:
         add("GET", f"{job_path}/image", self.image, "Get an edited image", **raw, **image)
         add("GET", f"{job_path}/mask", self.job_mask, "Get a mask", **raw, **mask)
         add("GET", "/v1/models", self.models, "List models", **schema.PLAIN_ROUTE)
+        model_path = "/v1/models/{model_id}"
+        add("GET", model_path, self.model, "Get a model", **schema.MODEL_ROUTE)
+        add("GET", "/v1/models/{model_id:path}", self.model, "", include_in_schema=False)
         add("GET", "/metrics", self.metrics, "Prometheus metrics", **raw, **schema.METRICS_ROUTE)
         add("GET", "/livez", self.live, "Liveness probe", **schema.PLAIN_ROUTE)
         add("GET", "/readyz", self.ready, "Readiness probe", **schema.READY_ROUTE)
@@ -82,38 +85,26 @@ class Routes:
     async def edit(self, request: Request) -> Response:
         """Edit an image inside a mask, which is either uploaded or found from the prompts.
 
-        The edit stops if the client disconnects.
+        The edit stops if the client disconnects. Repeating a request with the same
+        `Idempotency-Key` returns the same edit.
         """
-        form = await self._read_form(request)
-        job = self._admit(request, form)
-        if form.stream:
-            return EventSourceResponse(self._stream(job), ping=PING_SECONDS)
-        await self._run_for_client(request, job)
-        return responses.edit_response(job)
+        job = await self._job_of(request)
+        if job.form.stream:
+            return self._client_jobs.stream(job)
+        return await self._client_jobs.response(request, job, responses.edit_body)
 
     async def mask(self, request: Request) -> Response:
         """Find the mask for an edit, and return it with the heatmap it is thresholded from."""
-        form = await self._read_form(request, mask_only=True)
-        job = self._admit(request, form, mask_only=True)
-        await self._run_for_client(request, job)
-        return responses.mask_response(job)
+        job = await self._job_of(request, mask_only=True)
+        return await self._client_jobs.response(request, job, responses.mask_body)
 
     async def submit(self, request: Request) -> Response:
         """Start an edit in the background and return its job.
 
         Repeating a request with the same `Idempotency-Key` returns the same job.
         """
-        key = request.headers.get("idempotency-key", "")
-        idempotency.check_key(key)
-        earlier = self._idempotency_keys.find(request.state.owner, key)
-        form = await self._read_form(request, accept_always=earlier is not None)
-        if earlier is not None:
-            idempotency.check_same_form(earlier, form)
-            if job := self._scheduler.store.get(earlier.job_id):
-                return self._accepted(job)
-        job = self._admit(request, form)
-        self._idempotency_keys.record(request.state.owner, key, job.id, form)
-        return self._accepted(job)
+        job = await self._job_of(request)
+        return JSONResponse(self._status(job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     # -- jobs --------------------------------------------------------------------------------------
 
@@ -149,18 +140,16 @@ class Routes:
     # -- the server itself -------------------------------------------------------------------------
 
     async def models(self) -> dict[str, Any]:
-        """Return the served model and the limits of uploads."""
-        pipeline = self._engine_host.pipeline
-        model: dict[str, Any] = {
-            "id": self._engine_host.model, "object": "model", "owned_by": "local", "created": 0,
-        }  # fmt: skip
-        if pipeline is not None:
-            model |= {
-                "backend": pipeline.describe(),
-                "native_size": pipeline.checkpoint.family.native_size,
-            }
+        """Return the served model under each of its names, and the limits of uploads."""
         limits = {name: getattr(self._settings, name) for name in PUBLIC_LIMITS}
-        return {"object": "list", "data": [model], "limits": limits}
+        models = [self._model(name) for name in self._model_names]
+        return {"object": "list", "data": models, "limits": limits}
+
+    async def model(self, model_id: str) -> dict[str, Any]:
+        """Return the served model."""
+        if model_id not in self._model_names:
+            raise self._no_model(model_id)
+        return self._model(model_id)
 
     async def metrics(self) -> Response:
         """Return the metrics in Prometheus' text format."""
@@ -188,6 +177,30 @@ class Routes:
 
     # -- helpers -----------------------------------------------------------------------------------
 
+    async def _job_of(self, request: Request, *, mask_only: bool = False) -> Job:
+        """Read a form and admit its job, or find the earlier job of its Idempotency-Key."""
+        key = idempotency.read_key(request.headers.get("idempotency-key"))
+
+        def admit(form: EditForm) -> Job:
+            return self._scheduler.admit(
+                form,
+                mask_only=mask_only,
+                timeout=forms.requested_timeout(request),
+                request_id=request.state.request_id,
+                owner=request.state.owner,
+                keep_result=bool(key),
+            )
+
+        if not key:
+            return admit(await self._read_form(request, mask_only=mask_only))
+
+        async def read(reserved: bool) -> tuple[EditForm, str]:
+            form = await self._read_form(request, mask_only=mask_only, accept_always=reserved)
+            digest = idempotency.form_digest, request.url.path, form
+            return form, await self._scheduler.runner.in_pool(*digest)
+
+        return await self._idempotency_keys.job((request.state.owner, key), read, admit)
+
     async def _read_form(
         self, request: Request, *, mask_only: bool = False, accept_always: bool = False
     ) -> EditForm:
@@ -199,60 +212,27 @@ class Routes:
             await forms.discard_body(request, self._settings)
             raise
         form = await forms.read_form(request, self._settings, self._uploads, mask_only=mask_only)
-        served = self._engine_host.model
-        if form.model not in (None, served):
-            raise ApiError(
-                404,
-                "model_not_found",
-                f"There is no model {form.model[:60]!r}, only {served!r}; leave model out.",
-                "model",
-            )
-        await self._scheduler.runner.check_headers(form)
-        return form
+        if form.model is not None and form.model not in self._model_names:
+            raise self._no_model(form.model)
+        return await self._scheduler.runner.check_headers(form)
 
-    def _admit(self, request: Request, form: EditForm, *, mask_only: bool = False) -> Job:
-        return self._scheduler.admit(
-            form,
-            mask_only=mask_only,
-            timeout=forms.requested_timeout(request),
-            request_id=request.state.request_id,
-            owner=request.state.owner,
-        )
+    @property
+    def _model_names(self) -> tuple[str, ...]:
+        return (self._engine_host.model, *self._settings.served_model_names)
 
-    async def _run_for_client(self, request: Request, job: Job) -> None:
-        """Wait for a job, and cancel it if the client disconnects. Raises the job's error."""
-        finished = asyncio.create_task(job.wait())
-        disconnected = asyncio.create_task(_wait_for_disconnect(request))
-        try:
-            await asyncio.wait([finished, disconnected], return_when=asyncio.FIRST_COMPLETED)
-            if not job.finished:
-                self._scheduler.count_event("left")
-        finally:
-            disconnected.cancel()
-            finished.cancel()
-            await self._scheduler.cancel(job)
-            self._scheduler.store.discard(job)
-        if job.error is not None:
-            raise job.error
+    def _model(self, name: str) -> dict[str, Any]:
+        """The served model under one of its names, as OpenAI's API describes models."""
+        model = {"id": name, "object": "model", "owned_by": "local", "created": 0}
+        pipeline = self._engine_host.pipeline
+        if pipeline is not None:
+            model["backend"] = pipeline.describe()
+            model["native_size"] = pipeline.checkpoint.family.native_size
+        return model
 
-    async def _stream(self, job: Job) -> AsyncIterator[ServerSentEvent]:
-        """Yield OpenAI's events for a job, and cancel it if the client disconnects."""
-        try:
-            async for _, name, payload in job.events():
-                if name == "preview":
-                    yield responses.preview_event(payload, job)
-            if job.error is not None:
-                yield responses.error_event(job.error.body)
-            for edit in job.edits:
-                yield responses.completed_event(edit, job)
-        finally:
-            if not job.finished:
-                self._scheduler.count_event("left")
-            # A separate task, since this one must not await any more if it was cancelled itself.
-            cancel_task = asyncio.create_task(self._scheduler.cancel(job))
-            self._cancel_tasks.add(cancel_task)
-            cancel_task.add_done_callback(self._cancel_tasks.discard)
-            self._scheduler.store.discard(job)
+    def _no_model(self, name: str) -> ApiError:
+        served = ", ".join(map(repr, self._model_names))
+        message = f"There is no model {name[:60]!r}, only {served}; leave model out."
+        return ApiError(404, "model_not_found", message, "model")
 
     def _find_job(self, request: Request, job_id: str) -> Job:
         return self._scheduler.store.find(job_id, request.state.owner)
@@ -272,12 +252,3 @@ class Routes:
 
     def _status(self, job: Job) -> dict[str, Any]:
         return responses.job_status(job, self._scheduler.queue_position(job))
-
-    def _accepted(self, job: Job) -> JSONResponse:
-        return JSONResponse(self._status(job), 202, {"Location": f"/v1/jobs/{job.id}"})
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    """Return when the client has disconnected. The body has been read before."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -82,11 +82,16 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         scheduler, began = self._app.state.scheduler, time.monotonic()
         log.info("draining %d jobs", len(scheduler.active) + len(scheduler.waiting))
-        await scheduler.drain(self._settings.drain_seconds)
-        # Clients fetch the results of their jobs, and load balancers notice that it is not ready.
-        await asyncio.sleep(self._settings.linger_seconds)
-        log.info("drained in %.1f s", time.monotonic() - began)
-        self.should_exit = True
+        try:
+            in_time = await scheduler.drain(self._settings.drain_seconds)
+            # Clients fetch their results, and load balancers notice that it is not ready.
+            await asyncio.sleep(self._settings.linger_seconds)
+            ended = "drained" if in_time else "out of time to drain, edits were answered with 503"
+            log.info("%s after %.1f s", ended, time.monotonic() - began)
+        except Exception:
+            log.exception("draining failed")
+        finally:
+            self.should_exit = True
 
 
 def run(app: FastAPI, settings: Settings) -> int:

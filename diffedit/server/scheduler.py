@@ -121,6 +121,7 @@ class Scheduler:
         timeout: float | None,
         request_id: str,
         owner: str | None = None,
+        keep_result: bool = False,
     ) -> Job:
         """Create a job and start or queue it.
 
@@ -130,6 +131,7 @@ class Scheduler:
             timeout: the client's time limit in seconds, or None; `request_seconds` is the maximum.
             request_id: for the log.
             owner: name of the API key.
+            keep_result: keep the result after it was sent, for repeated requests.
 
         Raises ApiError: 503 if the server is not ready or shutting down, 429 if the queue is full,
         400 if the edit could not meet the time limit on an idle server, 413 if it needs more memory
@@ -148,6 +150,7 @@ class Scheduler:
             time.monotonic() + limit,
             predicted_bytes=predicted_bytes,
             mask_only=mask_only,
+            keep_result=keep_result,
             request_id=request_id,
             owner=owner,
             replica_name=self._replica_name,
@@ -257,19 +260,23 @@ class Scheduler:
 
     # -- ending ------------------------------------------------------------------------------------
 
-    async def cancel(self, job: Job, reason: ApiError | None = None) -> None:
-        """Cancel a job and wait until its slot is free. A finished job is left unchanged.
+    def request_cancel(self, job: Job, reason: ApiError | None = None) -> None:
+        """Ask a job to end. A finished job is left unchanged.
 
         Args:
             job: the job.
             reason: the error that it ends with; by default, that the client cancelled it.
         """
         if job.task is not None and not job.finished:
-            job.cancel_reason = job.cancel_reason or reason
+            job.cancelling, job.cancel_reason = True, job.cancel_reason or reason
             for handle in job.handles:
                 handle.cancel()
             job.task.cancel()
-            await job.wait()
+
+    async def cancel(self, job: Job, reason: ApiError | None = None) -> None:
+        """Cancel a job, see `request_cancel`, and wait until its slot is free."""
+        self.request_cancel(job, reason)
+        await job.wait()
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new jobs and wait for the others. Returns False if some did not finish in time;

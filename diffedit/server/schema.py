@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from diffedit.request import METHODS, RANGES, EditRequest
 from diffedit.server.form_fields import (
+    IGNORED_FIELDS,
     MASK_TEXT_FIELDS,
     OUTPUT_FORMATS,
     SIZE_PATTERN,
@@ -38,7 +39,12 @@ DESCRIPTIONS = {
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
     "auto: alpha if the mask has transparent pixels, else white.",
     "n": "Number of edits, with consecutive seeds.",
-    "size": "auto, or the image's own size as WIDTHxHEIGHT.",
+    "size": "Ignored: the result has the image's size. Another WIDTHxHEIGHT gives a warning.",
+    "quality": "Ignored with a warning, unless auto.",
+    "complexity": "Ignored with a warning.",
+    "input_fidelity": "Ignored with a warning; the image outside the mask is always kept.",
+    "moderation": "Ignored with a warning, unless auto; nothing is filtered.",
+    "background": "Results have no transparent pixels.",
     "response_format": "Images are returned inside the JSON response.",
     "output_format": "File format of the edited image.",
     "output_compression": "Quality of JPEG and WebP.",
@@ -46,9 +52,12 @@ DESCRIPTIONS = {
     "stream": "Respond with server-sent events.",
     "model": "Name of the served model.",
     "user": "Ignored.",
+    "safety_identifier": "Ignored.",
 }
 DEFAULTS = {f.name: f.default for f in fields(EditRequest) if f.default is not MISSING}
 FIELD_SCHEMAS: dict[str, Schema] = {
+    **{name: {"type": "string", "enum": list(values)} for name, values in IGNORED_FIELDS.items()},
+    "background": {"type": "string", "enum": ["auto", "opaque"]},
     "prompt": {"type": "string", "pattern": r"\S"},
     "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
     "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
@@ -116,7 +125,7 @@ REQUEST_TIMEOUT = header(
 IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     {"type": "string", "maxLength": 256},
-    "Repeating a request with the same key returns the same job.",
+    "Repeating a request with the same key and form returns the same job.",
 )
 LAST_EVENT_ID = header("Last-Event-ID", {"type": "string"}, "Id of the last event received.")
 
@@ -163,6 +172,8 @@ EDIT = object_schema(
     created=COUNT,
     output_format={"enum": list(OUTPUT_FORMATS)},
     background=TEXT,
+    quality=TEXT,
+    size=TEXT,
     data=array_schema(
         object_schema(b64_json=TEXT, mask=TEXT, **EDIT_FIELDS), minItems=1, maxItems=10
     ),
@@ -195,7 +206,8 @@ STATUS_DESCRIPTIONS = {
     408: "The form did not arrive in time.",
     409: "The job has not finished; try again.",
     410: "The job was cancelled.",
-    413: "The body has too many bytes, or the image too many pixels.",
+    413: "The body has too many bytes or the image too many pixels, or the edit needs more memory "
+    "than the server allows.",
     415: "The body is not a multipart form, or the image is neither PNG, JPEG nor WebP.",
     422: "A network returned NaN or infinity, or the Idempotency-Key was used for another form.",
     429: "The queue is full; `Retry-After` gives the seconds to wait.",
@@ -237,11 +249,11 @@ RESULT_ERRORS = error_responses(400, 404, 409, 410, 413, 415, 422, 503)
 # -- routes ----------------------------------------------------------------------------------------
 
 EDIT_ROUTE = {
-    "openapi_extra": multipart_form(TEXT_FIELDS, mask=True),
+    "openapi_extra": multipart_form(TEXT_FIELDS, IDEMPOTENCY_KEY, mask=True),
     "responses": success("text/event-stream", schema=EDIT) | EDIT_ERRORS,
 }
 MASK_ROUTE = {
-    "openapi_extra": multipart_form(MASK_TEXT_FIELDS, mask=False),
+    "openapi_extra": multipart_form(MASK_TEXT_FIELDS, IDEMPOTENCY_KEY, mask=False),
     "responses": success(schema=MASK) | EDIT_ERRORS,
 }
 SUBMIT_ROUTE = {
@@ -258,6 +270,7 @@ MASK_IMAGE_ROUTE = {"responses": success("image/png") | RESULT_ERRORS}
 METRICS_ROUTE = {"responses": success("text/plain") | error_responses()}
 READY_ROUTE = {"responses": error_responses(503)}
 PLAIN_ROUTE = {"responses": error_responses()}
+MODEL_ROUTE = {"responses": error_responses(404)}
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Expiry of finished jobs, and idempotency keys."""
+"""Expiry and owners of finished jobs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the server extra")
 
-from diffedit.server import Settings, idempotency, job_store
+from diffedit.server import Settings, job_store
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
-from diffedit.server.idempotency import IdempotencyKeys
 from diffedit.server.job_store import JobStore
 from diffedit.server.jobs import Job
 
@@ -66,42 +65,3 @@ def test_oldest_results_are_dropped_over_the_job_limit(monkeypatch: pytest.Monke
     store = store_of(first, second, running)
     store.sweep()
     assert list(store) == [second, running]
-
-
-def test_idempotency_keys_belong_to_an_owner() -> None:
-    keys = IdempotencyKeys()
-    keys.record("alice", "k", "job-1", FORM)
-    submission = keys.find("alice", "k")
-    assert submission is not None
-    assert submission.job_id == "job-1"
-    assert keys.find("bob", "k") is None
-
-
-def test_empty_idempotency_key_is_not_recorded() -> None:
-    keys = IdempotencyKeys()
-    keys.record(None, "", "job-1", FORM)
-    assert keys.find(None, "") is None
-
-
-def test_oldest_idempotency_keys_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "MAX_KEYS", 2)
-    keys = IdempotencyKeys()
-    for key in ("a", "b", "c"):
-        keys.record(None, key, f"job-{key}", FORM)
-    assert keys.find(None, "a") is None
-    assert keys.find(None, "c") is not None
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        EditForm(b"image", None, {"prompt": "a cube"}),
-        EditForm(b"other image", None, {"prompt": "a ball"}),
-        EditForm(b"image", b"mask", {"prompt": "a ball"}),
-        EditForm(b"image", None, {"prompt": "a ball"}, n=2),
-    ],
-)
-def test_form_digest_covers_every_field(other: EditForm) -> None:
-    same = EditForm(b"image", None, {"prompt": "a ball"})
-    assert idempotency.form_digest(FORM) == idempotency.form_digest(same)
-    assert idempotency.form_digest(FORM) != idempotency.form_digest(other)

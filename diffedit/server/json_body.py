@@ -1,0 +1,115 @@
+"""JSON with large base64 texts, encoded piece by piece in threads while it is sent.
+
+The images of a response may take hundreds of megabytes. Encoding them at once would block the event
+loop, even from a thread, because the encoders hold Python's global lock; and it would need memory
+for the text and for the JSON around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+PIECE_BYTES = 3 * 256 * 1024
+"""Bytes that are encoded at once; a multiple of three, so that pieces need no padding."""
+
+
+@dataclass(frozen=True)
+class Base64:
+    """Bytes that become a base64 text in JSON."""
+
+    data: bytes
+
+    @property
+    def encoded_length(self) -> int:
+        return (len(self.data) + 2) // 3 * 4
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the text in pieces."""
+        view = memoryview(self.data)
+        for start in range(0, len(view), PIECE_BYTES):
+            yield base64.b64encode(view[start : start + PIECE_BYTES])
+
+
+def parts_of(body: dict[str, Any]) -> list[bytes | Base64]:
+    """The JSON of a body, in which every `Base64` is still a part of its own."""
+    found: list[Base64] = []
+    mark = secrets.token_hex(16)  # no text of the body can contain it
+
+    def replace(value: Any) -> str:
+        if not isinstance(value, Base64):
+            raise TypeError(f"{type(value).__name__} is not JSON")
+        found.append(value)
+        return mark
+
+    text = json.dumps(body, default=replace, ensure_ascii=False, separators=(",", ":"))
+    first, *others = re.split(mark, text)
+    parts: list[bytes | Base64] = [first.encode()]
+    for value, rest in zip(found, others, strict=True):
+        parts += [value, rest.encode()]
+    return parts
+
+
+def encode(body: dict[str, Any]) -> Iterator[bytes]:
+    """Yield the JSON of a body in pieces."""
+    for part in parts_of(body):
+        if isinstance(part, Base64):
+            yield from part.pieces()
+        else:
+            yield part
+
+
+class StreamedJson(Response):
+    """A JSON response that is encoded in threads while the client reads it.
+
+    Args:
+        body: its values may contain `Base64`.
+        headers: of the response.
+        send_seconds: a client that does not accept a piece in this time is disconnected.
+        while_sending: a context that is open while the response is sent.
+    """
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        body: dict[str, Any],
+        headers: dict[str, str],
+        *,
+        send_seconds: float,
+        while_sending: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._parts, self._seconds, self._context = parts_of(body), send_seconds, while_sending
+        length = sum(
+            part.encoded_length if isinstance(part, Base64) else len(part) for part in self._parts
+        )
+        super().__init__(headers={**headers, "Content-Length": str(length)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        with self._context():
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            for part in self._parts:
+                pieces = part.pieces() if isinstance(part, Base64) else iter((part,))
+                while piece := await asyncio.to_thread(next, pieces, b""):
+                    await self._send_piece(send, piece)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_piece(self, send: Send, piece: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            raise ClientDisconnect from None
