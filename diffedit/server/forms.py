@@ -199,7 +199,7 @@ async def _split_items(
         if name in FILE_FIELDS:
             field = "mask" if name == "mask" else "image"
             if field in files:
-                raise _duplicate_field(name) if field == "mask" else _several_images(name)
+                raise _duplicate_field(name) if field == "mask" else _several_images(image_field)
             if not isinstance(value, UploadFile):
                 message = f"{name} is text, but must be a file; send it as one."
                 raise ApiError(400, "not_a_file", message, name)

@@ -61,35 +61,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class ServerProcess:
-    """A fake server in a separate process.
+class RunningServer:
+    """A server on a port of this machine.
 
-    The log goes to a file, since a pipe that nobody reads blocks the server when it is full.
+    Attributes:
+        port: of 127.0.0.1.
+        url: without a path.
     """
 
-    def __init__(
-        self, tiny: Path, log_file: IO[bytes], *arguments: str, **environment: str
-    ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "demo.fake_server", "--model", str(tiny)]
-        self._log_file = log_file.fileno()
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port), *arguments],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stderr=self._log_file,
-        )
-
-    def wait_until_ready(self) -> None:
-        wait_until(self._ready, "the server is ready", 180)
-
-    def _ready(self) -> bool:
-        try:
-            return self.get("/readyz").status_code == 200
-        except httpx.TransportError:
-            assert self.process.poll() is None, self.log()
-            return False
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", **{"timeout": DEADLINE_SECONDS, **options})
@@ -109,6 +91,15 @@ class ServerProcess:
             timeout=DEADLINE_SECONDS,
         )
 
+    def send(self, request: bytes) -> bytes:
+        """Send the bytes of a request, and return the first bytes of the response."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return connection.recv(65536)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), DEADLINE_SECONDS)
+
     @contextmanager
     def open_post(self, path: str, form: dict[str, str]) -> Iterator[socket.socket]:
         """Send a form and do not wait for the response. Disconnects at the end of the block."""
@@ -116,7 +107,7 @@ class ServerProcess:
         request = httpx.Request("POST", f"{self.url}{path}", files=files, data=form)
         body = request.read()
         lines = [f"POST {path} HTTP/1.1", *(f"{k}: {v}" for k, v in request.headers.items())]
-        with socket.create_connection(("127.0.0.1", self.port), DEADLINE_SECONDS) as connection:
+        with self.connect() as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             yield connection
 
@@ -130,6 +121,60 @@ class ServerProcess:
         wait_until(
             lambda: self.metric("diffedit_jobs_active") == count, f"{count} jobs are running"
         )
+
+
+class LiveServer(RunningServer):
+    """A server in a thread of this process.
+
+    Attributes:
+        app: the application.
+        server: uvicorn's server.
+    """
+
+    def __init__(self, app: Any, server: Any, port: int) -> None:
+        super().__init__(port)
+        self.app, self.server = app, server
+
+    def ready(self) -> bool:
+        """Whether the readiness probe succeeds."""
+        try:
+            return self.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Run a call on the server's event loop."""
+        self.server._loop.call_soon_threadsafe(call)
+
+
+class ServerProcess(RunningServer):
+    """A fake server in a separate process.
+
+    The log goes to a file, since a pipe that nobody reads blocks the server when it is full.
+    """
+
+    def __init__(
+        self, tiny: Path, log_file: IO[bytes], *arguments: str, **environment: str
+    ) -> None:
+        super().__init__(free_port())
+        command = [sys.executable, "-m", "demo.fake_server", "--model", str(tiny)]
+        self._log_file = log_file.fileno()
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stderr=self._log_file,
+        )
+
+    def wait_until_ready(self) -> None:
+        wait_until(self._ready, "the server is ready", 180)
+
+    def _ready(self) -> bool:
+        try:
+            return self.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            assert self.process.poll() is None, self.log()
+            return False
 
     def log(self) -> str:
         """Return what the server has logged so far."""

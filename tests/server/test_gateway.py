@@ -197,11 +197,17 @@ def test_routing_key_of_an_edit_depends_on_the_image_only() -> None:
     assert key != routing_key(files={"image": other}, data=PROMPTS)
 
 
-def test_idempotent_edit_is_pinned_to_its_replica() -> None:
-    files, headers = {"image": image_bytes()}, {"Idempotency-Key": "a"}
-    key = routing_key(files=files, data=PROMPTS)
-    pinned = routing_key(files=files, data=PROMPTS, headers=headers)
-    assert pinned == key.replace("image:", "pinned:")
+def test_requests_with_one_idempotency_key_go_to_one_replica() -> None:
+    """Whatever their forms: a key that is used with another form must be refused."""
+
+    def pinned(key: str, image: bytes) -> str:
+        headers = {"Idempotency-Key": key}
+        return routing_key(files={"image": image}, data=PROMPTS, headers=headers)
+
+    first = pinned("a", image_bytes())
+    assert first.startswith("pinned:")
+    assert first == pinned("a", image_bytes(80, 80))
+    assert first != pinned("b", image_bytes())
 
 
 @pytest.mark.parametrize(
