@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,5 +124,6 @@ def test_malformed_origin_is_a_foreign_origin(make_server: MakeServer, origin: s
 def test_headers_are_named_in_errors(make_server: MakeServer) -> None:
     server: LiveServer = make_server()
     for name, value in (("X-Request-Timeout", "soon"), ("Idempotency-Key", "k" * 257)):
-        error = server.post("/v1/jobs", FAST, **{name: value}).json()["error"]
+        headers: dict[str, Any] = {name: value}
+        error = server.post("/v1/jobs", FAST, **headers).json()["error"]
         assert (error["code"], error["param"]) == ("invalid_value", name)
