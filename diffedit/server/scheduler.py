@@ -216,7 +216,7 @@ class Scheduler:
         if is_device_failure(error):
             self._engine_host.mark_failed("The GPU reported an error it cannot recover from.")
         self._engine_host.check_alive()  # a dead engine thread fails every job with its own error
-        if self._engine_host.failure_reason and api_error.status >= 500:
+        if self._engine_host.failure_reason and api_error.status >= 410:
             api_error = engine_lost(self._engine_host.failure_reason)
         if api_error.param == "image":
             api_error.param = job.form.image_field
