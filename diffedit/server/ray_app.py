@@ -150,7 +150,7 @@ def build(
                 "request_routing_stats_period_s": STATS_SECONDS,
             }
         ),
-    )(Replica).bind(open_pipeline, model, settings, json_log)
+    )(Replica).bind(open_pipeline, model, settings, json_log, _replica_name)
 
     ingress = serve.deployment(
         name="ingress",
@@ -159,6 +159,11 @@ def build(
         graceful_shutdown_timeout_s=settings.drain_seconds + 10,
     )(serve.ingress()(Ingress))
     return ingress.bind(replica, settings, json_log)
+
+
+def _replica_name() -> str:
+    name: str = serve.get_replica_context().replica_id.unique_id
+    return name
 
 
 def _replica_count(scaling: Scaling, settings: Settings) -> dict[str, Any]:

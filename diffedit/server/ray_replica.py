@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from ray import serve
 from starlette.types import Message
 
 from diffedit.pipeline import DiffEditPipeline
@@ -24,10 +23,12 @@ class Replica:
         model: str,
         settings: Settings,
         json_log: bool,
+        get_name: Callable[[], str],
     ) -> None:
         """Load the model and return when it is ready. Exceptions from loading propagate."""
+        self._name = get_name()
         log_to_stderr(as_json=json_log)
-        self.app = create_app(open_pipeline, model, settings, replica_name=_replica_name())
+        self.app = create_app(open_pipeline, model, settings, replica_name=self._name)
         self.engine_host, self.scheduler = self.app.state.engine_host, self.app.state.scheduler
         self._lifespan = self.app.router.lifespan_context(self.app)
         await self._lifespan.__aenter__()
@@ -43,7 +44,7 @@ class Replica:
 
     async def metrics(self) -> tuple[str, str]:
         """Return the replica's name and its metrics in Prometheus' text format."""
-        return _replica_name(), self.app.state.metrics.render().decode()
+        return self._name, self.app.state.metrics.render().decode()
 
     def unfinished_jobs(self) -> int:
         """Return the number of running and queued jobs."""
@@ -64,8 +65,3 @@ class Replica:
     async def __del__(self) -> None:
         """Finish background jobs, then unload the model."""
         await self._lifespan.__aexit__(None, None, None)
-
-
-def _replica_name() -> str:
-    name: str = serve.get_replica_context().replica_id.unique_id
-    return name
