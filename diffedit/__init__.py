@@ -21,6 +21,7 @@ from engine.errors import (
     DiffEditError,
     EngineMismatch,
     NonFiniteError,
+    ResourceError,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "EngineMismatch",
     "InvalidRequest",
     "NonFiniteError",
+    "ResourceError",
     "Stats",
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.models import ModelFamily, Network, NetworkNames, Part, read_family
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size, batch_sizes_for
+from engine.other_models import not_a_checkpoint, not_a_folder
+from engine.safetensors_header import Header, read_header
+from engine.weight_files import WeightFiles, missing_weights
+
+__all__ = ["Checkpoint", "read_header"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,9 @@ class Checkpoint:
         """Read and check every config. Raises CheckpointError."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise CheckpointError(f"There is no model folder at {folder}; check the path.")
+            raise CheckpointError(not_a_folder(folder))
+        if not (folder / "model_index.json").is_file():
+            raise CheckpointError(not_a_checkpoint(folder))
         return cls(folder, variant, read_family(folder))
 
     @property
@@ -63,28 +73,54 @@ class Checkpoint:
         found = {part.name: part for part in self.family.parts}
         return found[name]
 
+    def weight_files(self, part: str) -> WeightFiles:
+        """The files of one part: those of the variant, or the plain ones if it has none.
+
+        Raises CheckpointError if there are neither, or an index does not fit its shards.
+        """
+        folder, described = self.folder / part, self.part(part)
+        found = WeightFiles.find(folder, described, self.variant)
+        if found is None and self.variant:
+            found = WeightFiles.find(folder, described, None)
+        if found is None:
+            names = [path.name for path in folder.glob("*")]
+            raise missing_weights(folder, described, self.variant, names)
+        return found
+
     def weights(self, part: str) -> tuple[Path, ...]:
         """The safetensors files of one part. Raises CheckpointError if there are none."""
-        suffix = f".{self.variant}.safetensors" if self.variant else ".safetensors"
-        files = sorted((self.folder / part).glob("*" + suffix))
-        if not self.variant:  # a name with a second dot belongs to a variant, shards excepted
-            files = [f for f in files if "." not in f.name.removesuffix(suffix)]
-        if files:
-            return tuple(files)
-        if any((self.folder / part).glob(f"*{suffix.removesuffix('.safetensors')}.bin")):
+        return self.weight_files(part).files
+
+    def header(self, part: str) -> Header:
+        """Name, dtype and shape of every tensor of one part, from the headers of its files.
+
+        Raises CheckpointError if a file is missing or damaged.
+        """
+        return self.weight_files(part).headers()
+
+    def check_files(self) -> None:
+        """Read the header of every weight file. Raises CheckpointError if one is missing or
+        damaged, or no part has the variant; logs which parts lack it."""
+        used = {part.name: self.weight_files(part.name).variant for part in self.family.parts}
+        for part in used:
+            self.header(part)
+        plain = [part for part, variant in used.items() if variant != self.variant]
+        if len(plain) == len(used):
             raise CheckpointError(
-                f"{self.folder / part} has only pickle weights (.bin), which can run code when "
-                "loaded; convert them to safetensors first."
+                f"{self.folder} has no {self.variant} weights in any part, only plain ones; leave "
+                "the variant out."
             )
-        others = sorted(p.name for p in (self.folder / part).glob("*.safetensors"))
-        hint = f" (it has {', '.join(others)}: pass that variant)" if others else ""
-        raise CheckpointError(f"{self.folder / part} has no *{suffix} weights{hint}.")
+        if plain:
+            log.warning(
+                "%s of %s has no %s weights; its plain weights are used.",
+                " and ".join(plain),
+                self.folder,
+                self.variant,
+            )
 
     def parameters(self, part: str) -> int:
-        """The number of weights of one part, from the headers of its files. Raises CheckpointError
-        if a file is damaged."""
-        headers = [read_header(file) for file in self.weights(part)]
-        return sum(math.prod(t["shape"]) for header in headers for t in header.values())
+        """The number of weights of one part. Raises CheckpointError if a file is damaged."""
+        return sum(math.prod(tensor["shape"]) for tensor in self.header(part).values())
 
     def digest(self, part: str) -> str:
         """sha256 of the config and the weights of one part."""
@@ -138,30 +174,3 @@ class Checkpoint:
             for network in self.family.networks
         ]
         return tuple(dict.fromkeys(found))
-
-
-def read_header(file: Path) -> dict[str, dict[str, Any]]:
-    """Tensor name -> {"dtype", "shape", "data_offsets"} of a safetensors file.
-
-    Raises CheckpointError if it is not a safetensors file, or its length differs from what its
-    header says.
-    """
-    damaged = CheckpointError(
-        f"{file} is damaged: it is truncated or not a safetensors file; copy or download it again."
-    )
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= size - 8:
-                raise damaged
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((t["data_offsets"][1] for t in header.values()), default=0)
-        if not header or 8 + length + end != size:
-            raise damaged
-        return dict(header)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}).") from None
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
-        raise damaged from None

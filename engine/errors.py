@@ -1,5 +1,10 @@
 """The errors of this project. Each message is one sentence: what is wrong, why, what to do."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
 
 class DiffEditError(Exception):
     """The base of every error that this project raises for a user to read."""
@@ -7,6 +12,10 @@ class DiffEditError(Exception):
 
 class CheckpointError(DiffEditError):
     """A model is missing, incomplete, unsafe, damaged or of an unsupported family."""
+
+
+class ResourceError(DiffEditError):
+    """A model was not loaded because memory or disk space ran out."""
 
 
 class EngineMismatch(DiffEditError):
@@ -43,14 +52,40 @@ class EngineUnavailable(DiffEditError, RuntimeError):
     """The engine cannot run this: it was closed, has failed, or is used from the wrong place."""
 
 
+MEMORY_TEXTS = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "CUDA out of memory",
+    "Cannot allocate memory",
+)
+"""How libraries say that memory ran out, in errors that have no type of their own."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out.
 
-    PyTorch raises RuntimeErrors for this, which differ from others only by name and text.
+    PyTorch raises RuntimeErrors for this, which differ from others only by name and text. The
+    system's own error is an OSError, which libraries may convert to one of theirs.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    kinds = (RuntimeError, OSError)
+    foreign = type(error).__name__ == "SafetensorError"
+    return (isinstance(error, kinds) or foreign) and any(t in str(error) for t in MEMORY_TEXTS)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it was raised from, the outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        yield current
+        seen.add(id(current))
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,14 +5,26 @@ This is the only file that contacts a model hub.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ResourceError, first_line
+from engine.load_errors import load_error
+from engine.models import Part
+from engine.weight_files import WeightFiles, missing_weights, patterns
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """The form of a hub id: "name" or "owner/name"."""
+FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+"""A name with such an ending is a file that is not there, not a hub id."""
+CONFIGS = ("model_index.json", "*/*.json", "*/*.txt")
+UNUSED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*")
+Download = Callable[[list[str]], Path]
+"""Downloads the files that match patterns; returns the folder."""
 
 
 def find_checkpoint(
@@ -25,46 +37,91 @@ def find_checkpoint(
 ) -> Checkpoint:
     """Open a local folder, or download a hub id (configs, tokenizer and safetensors only).
 
-    Reads the header of every weight file, so that a truncated file is found before it is loaded.
+    Checks every config, and the header of every weight file, so that an unsupported or truncated
+    model is found before it is loaded. Of a hub id, the configs are checked before the weights are
+    downloaded.
 
     Args:
         model: a folder in diffusers' format, or an id such as "owner/name".
-        variant: which weight files: None, or a name such as "fp16".
+        variant: which weight files: None, or a name such as "fp16". A part that has only plain
+            weights uses these, as in diffusers.
         revision, cache_dir, local_files_only: as in huggingface_hub; ignored for a folder.
 
     Raises:
         CheckpointError: the model is missing, incomplete, unsafe, damaged or not supported, or the
             hub cannot be reached.
+        ResourceError: there is no space for the download.
     """
     folder = Path(model).expanduser()
-    if not folder.exists() and HUB_ID.fullmatch(str(model)):
-        folder = _download(str(model), revision, variant, cache_dir, local_files_only)
-    checkpoint = Checkpoint.open(folder, variant)
-    for part in checkpoint.family.parts:
-        checkpoint.parameters(part.name)
+    if not folder.exists() and _is_hub_id(str(model)):
+        download = partial(_download, str(model), revision, cache_dir, local_files_only)
+        checkpoint = Checkpoint.open(download([*CONFIGS]), variant)
+        _download_weights(checkpoint, download, partial(_listed, str(model), revision))
+    else:
+        checkpoint = Checkpoint.open(folder, variant)
+    checkpoint.check_files()
     return checkpoint
 
 
-def download_patterns(variant: str | None) -> tuple[list[str], list[str]]:
-    """The file patterns to download from a hub, and those to skip.
+@contextlib.contextmanager
+def quiet_downloads() -> Iterator[None]:
+    """Show no progress bars of downloads."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    Downloads configs, tokenizer and the safetensors of one variant. Skips pickles, parts that no
-    edit uses, and other variants.
-    """
-    weights = f"*/*.{variant}.safetensors" if variant else "*/*.safetensors"
-    unused = ["safety_checker/*", "feature_extractor/*", "image_encoder/*", "*/*non_ema*"]
-    variants = [] if variant else ["*/*.fp16.safetensors", "*/*.bf16.safetensors"]
-    return ["model_index.json", "*/*.json", "*/*.txt", weights], unused + variants
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def _is_hub_id(model: str) -> bool:
+    return HUB_ID.fullmatch(model) is not None and not model.lower().endswith(FILE_ENDINGS)
+
+
+def _download_weights(
+    checkpoint: Checkpoint, download: Download, listed: Callable[[], list[str]]
+) -> None:
+    """Download the weights of every part: of the variant, or the plain ones if it has none."""
+    parts = checkpoint.family.parts
+    for variant in dict.fromkeys((checkpoint.variant, None)):
+        download([pattern for part in parts for pattern in patterns(part, variant)])
+        parts = tuple(p for p in parts if not _has_weights(checkpoint, p, variant))
+        if not parts:
+            return
+    folder = checkpoint.folder / parts[0].name
+    names = [name for name in listed() if name.startswith(f"{parts[0].name}/")]
+    there = [Path(name).name for name in names] + [path.name for path in folder.glob("*")]
+    raise missing_weights(folder, parts[0], checkpoint.variant, there)
+
+
+def _has_weights(checkpoint: Checkpoint, part: Part, variant: str | None) -> bool:
+    return WeightFiles.find(checkpoint.folder / part.name, part, variant) is not None
+
+
+def _listed(model: str, revision: str | None) -> list[str]:
+    """The files of a repository; none if the hub cannot be reached. For a message."""
+    try:
+        from huggingface_hub import list_repo_files
+
+        return list_repo_files(model, revision=revision)
+    except Exception:  # the library's errors have no common base
+        return []
 
 
 def _download(
     model: str,
     revision: str | None,
-    variant: str | None,
     cache_dir: str | Path | None,
     local_files_only: bool,
+    wanted: list[str],
 ) -> Path:
-    allowed, ignored = download_patterns(variant)
     try:
         from huggingface_hub import snapshot_download
 
@@ -73,13 +130,16 @@ def _download(
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            allow_patterns=allowed,
-            ignore_patterns=ignored,
+            allow_patterns=wanted,
+            ignore_patterns=[*UNUSED],
         )
     except Exception as error:  # the library's errors have no common base
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        known = load_error(error, f"the download of {model}")
+        if isinstance(known, ResourceError) or isinstance(error, ImportError | PermissionError):
+            raise known from error
         raise CheckpointError(
-            f"{model} is not a folder here and could not be downloaded from the hub ({reason}); "
-            "give the path of a checkpoint, or check the id, the network and your access to it."
+            f"{model} is not a folder here and could not be downloaded from the hub "
+            f"({first_line(error)}); give the path of a checkpoint, or check the id, the network "
+            "and your access to it."
         ) from error
     return Path(folder)

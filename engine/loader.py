@@ -15,32 +15,33 @@ from typing import Any
 import torch
 
 from engine.checkpoint import Checkpoint
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, first_line
+from engine.load_errors import load_error
+from engine.utf8_path import utf8_path
 
 
 def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.nn.Module:
     """A part with its weights, in evaluation mode, without gradients, on the CPU.
 
-    Raises CheckpointError if weight files are missing, unsafe or damaged, or lack tensors.
+    Raises:
+        CheckpointError: weight files are missing, unsafe, damaged or not readable, lack tensors, or
+            a package is missing.
+        ResourceError: there is not enough memory.
     """
-    checkpoint.weights(part)  # refuses pickles and missing files with a sentence of its own
+    files = checkpoint.weight_files(part)  # refuses pickles with a sentence of its own
     folder = checkpoint.folder / part
     try:
-        with quiet():
+        with quiet(), utf8_path(folder) as path:
             module, info = _class(checkpoint, part).from_pretrained(
-                str(folder),
+                str(path),
                 torch_dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
-                variant=checkpoint.variant,
+                variant=files.variant,
                 output_loading_info=True,
             )
     except Exception as error:  # three libraries, whose errors share no base
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(
-            f"The weights of {folder} cannot be loaded ({reason}): they are incomplete, damaged or "
-            "do not fit the config; download the checkpoint again."
-        ) from error
+        raise load_error(error, folder) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
@@ -49,6 +50,31 @@ def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.
         )
     frozen: torch.nn.Module = module.eval().requires_grad_(False)
     return frozen
+
+
+def empty_module(checkpoint: Checkpoint, part: str) -> torch.nn.Module:
+    """A part as its config describes it, on the meta device: with shapes, without weights.
+
+    Raises CheckpointError if the config does not describe such a module, or a package is missing.
+    """
+    folder = checkpoint.folder / part
+    config = {k: v for k, v in checkpoint.family.configs[part].items() if not k.startswith("_")}
+    try:
+        with quiet(), torch.device("meta"):
+            kind = _class(checkpoint, part)
+            if checkpoint.part(part).package == "transformers":
+                module = kind(kind.config_class.from_dict(config))
+            else:
+                module = kind.from_config(config)
+    except ImportError as error:
+        raise load_error(error, folder) from error
+    except Exception as error:  # a library may raise anything for a wrong value
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a {checkpoint.part(part).class_name} "
+            f"({first_line(error)}); copy or download it again."
+        ) from error
+    empty: torch.nn.Module = module
+    return empty
 
 
 def _class(checkpoint: Checkpoint, part: str) -> Any:

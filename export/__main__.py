@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.errors import CheckpointError, DiffEditError
+from engine.errors import CheckpointError, DiffEditError, ResourceError
 from engine.interrupts import forget_interrupt
 from engine.manifest import Manifest
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
@@ -214,7 +214,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
         if interrupts.came:  # a library turned Ctrl-C into an error of its own
             return fail(130, INTERRUPTED)
         codes: list[tuple[type[Exception], int]]
-        codes = [(CheckpointError, 3), (StorageError, 5), (ValueError, 2)]
+        codes = [(CheckpointError, 3), (StorageError, 5), (ResourceError, 5), (ValueError, 2)]
         return fail(next((code for kind, code in codes if isinstance(error, kind)), 4), error)
     if not display.worked:
         console.print(f"Nothing to do: {out} is up to date.", highlight=False, soft_wrap=True)

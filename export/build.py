@@ -95,6 +95,7 @@ def build(
         CheckpointError: the model or a LoRA is missing, damaged, unsafe or unsupported.
         EngineMismatch: `out` has the engines of another model.
         StorageError: no space, or no permission to write.
+        ResourceError: not enough memory to load the weights.
         BuildError: the compiler failed, or the target is not available on this machine.
     """
     wanted, report = BuildOptions(**options), progress or (lambda event: None)
@@ -106,6 +107,10 @@ def build(
         cache_dir=wanted.cache_dir,
         local_files_only=wanted.local_files_only,
     )
+    if not (out / "manifest.json").exists():  # later builds check what they load
+        from engine.weights_check import check_weights
+
+        check_weights(checkpoint)
     loras = [Lora.open(path, scale) for path, scale in wanted.loras]
     native = checkpoint.family.native_size
     sizes = [*wanted.sizes] or [(native, native)]

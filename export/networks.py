@@ -15,6 +15,7 @@ from engine.lora.file import Lora
 from engine.lora.fuse import fuse
 from engine.models import Network
 from engine.netspec import NetSpec, Precision
+from engine.weights_check import check_part
 
 STEPS = 1000
 """Timesteps of the sample inputs lie in [0, STEPS)."""
@@ -40,6 +41,7 @@ def load(checkpoint: Checkpoint, part: str, loras: Sequence[Lora] = ()) -> nn.Mo
 
     Raises CheckpointError if the weights are damaged, incomplete or do not fit the config.
     """
+    check_part(checkpoint, checkpoint.part(part))
     module = load_module(checkpoint, part, torch.float32)
     fuse(module, checkpoint, part, loras)
     return module.float().eval().requires_grad_(False)

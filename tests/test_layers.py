@@ -63,15 +63,20 @@ DESCRIPTIONS = (
     "engine.checkpoint",
     "engine.digest",
     "engine.errors",
+    "engine.load_errors",
     "engine.manifest",
     "engine.netspec",
+    "engine.other_models",
     "engine.products",
+    "engine.safetensors_header",
+    "engine.weight_files",
 )
 """The standard library only."""
 SHARED = (
     *DESCRIPTIONS,
     *("engine.cache_dir", "engine.dtypes", "engine.hub", "engine.interrupts", "engine.loader"),
     "engine.lora",
+    "engine.weights_check",
 )
 """What export may import of engine."""
 EXPORT_DOOR = "diffedit.cli.build"

@@ -15,6 +15,7 @@ from engine.errors import (
     EngineMismatch,
     EngineUnavailable,
     NonFiniteError,
+    ResourceError,
     out_of_memory,
 )
 
@@ -44,6 +45,7 @@ _EXIT_CODE_OF: dict[type[BaseException], int] = {
     EngineMismatch: 4,
     BuildError: 4,
     OutputError: 5,
+    ResourceError: 5,
     NonFiniteError: 6,
     Cancelled: 130,
     EngineUnavailable: 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from diffedit.cli.errors import say
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 def open_pipeline(
     options: ModelOptions, progress: Progress, *, quiet: bool
 ) -> Iterator[DiffEditPipeline]:
-    """Load the model and print which backend runs it and why, unless `quiet`."""
+    """Load the model, and show the progress of its download and which backend runs it and why,
+    unless `quiet`."""
     progress.start_stage("importing PyTorch")
     from diffedit import DiffEditPipeline
+    from engine.hub import quiet_downloads
 
     progress.start_stage("loading the model")
-    pipeline = DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
+    with quiet_downloads() if quiet else nullcontext():
+        pipeline = DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
     try:
         if not quiet:
             say(f"backend: {pipeline.describe()}")

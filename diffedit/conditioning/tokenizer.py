@@ -7,11 +7,13 @@ This is the only module that uses the tokenizer library. It runs no network: the
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
+from engine.load_errors import known_reason
+from engine.utf8_path import utf8_path
 
 TokenIds = tuple[int, ...]
 
@@ -25,6 +27,9 @@ class Tokenizer:
     Shorter texts are padded with the checkpoint's padding token: the end token for Stable
     Diffusion 1.x, "!" (id 0) for 2.x. Longer texts are truncated before the end token.
 
+    A textual inversion of several vectors in the checkpoint is several tokens: "<toy>" in a text
+    stands for "<toy> <toy>_1 <toy>_2", as in diffusers' `maybe_convert_prompt`.
+
     Attributes:
         length: number of tokens in every sequence, begin and end tokens included (77 for CLIP).
     """
@@ -37,6 +42,7 @@ class Tokenizer:
         """
         self.length = length
         self._tokenizer = _load(Path(folder))
+        self._expansions = _expansions(self._tokenizer.added_tokens_encoder)
         self._lock = threading.Lock()  # the library raises when two threads use one tokenizer
 
     def encode(self, text: str) -> TokenIds:
@@ -73,8 +79,43 @@ class Tokenizer:
     def _encode_all(self, text: str) -> tuple[TokenIds, list[int]]:
         """Return all token ids, begin and end included, and the first character of each token."""
         with self._lock:
-            encoding = self._tokenizer(text, return_offsets_mapping=True, verbose=False)
-        return tuple(encoding["input_ids"]), [start for start, _ in encoding["offset_mapping"]]
+            expanded, origins = self._expand(text)
+            encoding = self._tokenizer(expanded, return_offsets_mapping=True, verbose=False)
+        starts = [origins[start] for start, _ in encoding["offset_mapping"]]
+        return tuple(encoding["input_ids"]), starts
+
+    def _expand(self, text: str) -> tuple[str, Sequence[int]]:
+        """Write out the tokens of every textual inversion. Returns the text, and for each of its
+        characters and its end the place in the original text."""
+        origins: Sequence[int] = range(len(text) + 1)
+        if not self._expansions:
+            return text, origins
+        for token in dict.fromkeys(self._tokenizer.tokenize(text)):
+            if token in self._expansions:
+                text, origins = _replace(text, origins, token, self._expansions[token])
+        return text, origins
+
+
+def _expansions(added: Iterable[str]) -> dict[str, str]:
+    """Token -> all of its tokens, for textual inversions of two vectors or more."""
+    names, found = set(added), {}
+    for name in names:
+        tokens = [name]
+        while f"{name}_{len(tokens)}" in names:
+            tokens.append(f"{name}_{len(tokens)}")
+        if len(tokens) > 1:
+            found[name] = " ".join(tokens)
+    return found
+
+
+def _replace(text: str, origins: Sequence[int], old: str, new: str) -> tuple[str, Sequence[int]]:
+    """`text.replace(old, new)`, and the origins of the characters of the result."""
+    at, pieces, places = 0, [], []
+    while (found := text.find(old, at)) >= 0:
+        pieces += [text[at:found], new]
+        places += [*origins[at:found], *[origins[found]] * len(new)]
+        at = found + len(old)
+    return "".join([*pieces, text[at:]]), [*places, *origins[at:]]
 
 
 def truncation_warning(name: str, dropped: str, length: int) -> str:
@@ -107,9 +148,12 @@ def _load(folder: Path) -> Any:
     from transformers import CLIPTokenizerFast
 
     try:
-        tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+        with utf8_path(folder) as path:
+            tokenizer = CLIPTokenizerFast.from_pretrained(path, local_files_only=True)
         ids = tokenizer("a")["input_ids"]
     except Exception as error:  # the library raises bare Exception for damaged files
+        if known := known_reason(error, folder):
+            raise known from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"The tokenizer in {folder} cannot be loaded ({reason}); copy it from the checkpoint "

@@ -65,8 +65,11 @@ def record_chunks(record: EditRecord) -> list[Chunk]:
     else:
         values["mask_sha256"] = _sha256(mask)
         pieces = [mask[i : i + MASK_PIECE] for i in range(0, len(mask), MASK_PIECE)]
-    text = text_chunk(KEYWORD, json.dumps(values, ensure_ascii=False), compress=True)
-    return [text, *((MASK_CHUNK, piece) for piece in pieces)]
+    text = json.dumps(values, ensure_ascii=False)
+    if any("\ud800" <= c <= "\udfff" for c in text):  # a model folder's name that is not UTF-8
+        text = json.dumps(values)
+    chunk = text_chunk(KEYWORD, text, compress=True)
+    return [chunk, *((MASK_CHUNK, piece) for piece in pieces)]
 
 
 def read_record(path: Path) -> EditRecord:

@@ -12,7 +12,14 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from diffedit.request import PARAMETERS, InvalidRequest
-from engine.errors import Cancelled, CheckpointError, EngineMismatch, NonFiniteError, out_of_memory
+from engine.errors import (
+    Cancelled,
+    CheckpointError,
+    EngineMismatch,
+    NonFiniteError,
+    ResourceError,
+    out_of_memory,
+)
 
 ERROR_TYPES = {
     401: "authentication_error",
@@ -98,7 +105,7 @@ def to_api_error(error: BaseException) -> ApiError:
             "There was not enough memory to run this edit with the others; try again in a moment.",
             retry_after=5,
         )
-    if isinstance(error, CheckpointError | EngineMismatch):  # their messages contain local paths
+    if isinstance(error, CheckpointError | EngineMismatch | ResourceError):  # they name local paths
         message = "The model cannot be loaded; the server log has the reason."
         return ApiError(503, "model_unavailable", message, retry_after=60)
     return ApiError(

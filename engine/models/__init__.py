@@ -6,9 +6,7 @@ else in the program names a network. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from engine.errors import CheckpointError
 from engine.models.family import Configs, ModelFamily, Network, NetworkNames, Part
@@ -23,27 +21,11 @@ FAMILIES = (StableDiffusion,)
 def read_family(folder: Path) -> ModelFamily:
     """The family of a checkpoint in diffusers' folder format, bound to its configs.
 
-    Raises CheckpointError if the folder is not a checkpoint of a supported family.
+    Raises CheckpointError if the folder is not a checkpoint of a supported family, or its configs
+    are damaged, contradict each other or need what no edit provides.
     """
     index = read_index(folder)
-    for family in FAMILIES:
-        if family.matches(index):
-            return family.read(folder)
-    raise CheckpointError(_unsupported(folder, index))
-
-
-def _unsupported(folder: Path, index: Mapping[str, Any]) -> str:
-    """Name the first part that differs from Stable Diffusion's."""
-    from engine.models.stable_diffusion import PARTS, TITLE, TOKENIZER_CLASS
-
-    wanted = {part.name: part.class_name for part in reversed(PARTS)}
-    for name, class_name in (wanted | {"tokenizer": TOKENIZER_CLASS}).items():
-        found = (index.get(name) or [None, None])[1]
-        if found is None:
-            return f"{folder} has no {name}; {TITLE} checkpoints have one."
-        if found.removesuffix("Fast") != class_name:
-            return (
-                f"{folder} holds a {index.get('_class_name', 'pipeline')} whose {name} is a "
-                f"{found}; only {TITLE} ({class_name}) are supported."
-            )
-    raise AssertionError("the family matches")
+    problems = [family.problem(index) for family in FAMILIES]
+    if None not in problems:
+        raise CheckpointError(f"{folder} {problems[0]}")
+    return FAMILIES[problems.index(None)].read(folder, index)

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
+from engine.models.configs import config_problem
 from engine.models.family import Configs, Network, Part
+from engine.models.index import class_of, index_problem
+from engine.models.noise_schedule import schedule_problem
 from engine.models.reading import read_configs
+from engine.models.vocabulary import check_vocabulary
 from engine.netspec import Precision, Size, TensorSpec
 
 TITLE = "Stable Diffusion 1.x and 2.x"
-TOKENIZER_CLASS = "CLIPTokenizer"
+TOKENIZER = ("transformers", "CLIPTokenizer")
 
 
 def _encode_text(module: Any, dtype: Any, input_ids: Any) -> Any:
@@ -57,27 +61,25 @@ class StableDiffusion:
     networks: tuple[Network, ...] = NETWORKS
 
     @staticmethod
-    def matches(index: Mapping[str, Any]) -> bool:
-        """Whether every part has the class that this family loads."""
-        classes = {part.name: part.class_name for part in PARTS} | {"tokenizer": TOKENIZER_CLASS}
-        return all(
-            str((index.get(name) or [None, None])[1]).removesuffix("Fast") == wanted
-            for name, wanted in classes.items()
-        )
+    def problem(index: Mapping[str, Any]) -> str | None:
+        """Why a `model_index.json` is not of this family; None if it is."""
+        wanted = {part.name: (part.package, part.class_name) for part in reversed(PARTS)}
+        return index_problem(index, wanted | {"tokenizer": TOKENIZER}, TITLE)
 
     @staticmethod
-    def read(folder: Path) -> StableDiffusion:
+    def read(folder: Path, index: Mapping[str, Any]) -> StableDiffusion:
         """Read and check the configs of a checkpoint. Raises CheckpointError."""
         configs = read_configs(folder, [part.name for part in PARTS])
-        latent_channels = configs["vae"].get("latent_channels", 4)
-        in_channels = configs["unet"].get("in_channels", 4)
-        if in_channels != latent_channels:
+        scheduler = schedule_problem(configs["scheduler"], class_of(index, "scheduler")[1])
+        found = config_problem(configs, PARTS) or (("scheduler", scheduler) if scheduler else None)
+        if found:
+            part, problem = found
             raise CheckpointError(
-                f"The U-Net of {folder} takes {in_channels} channels, but the VAE has "
-                f"{latent_channels}: it is an inpainting, depth or instruction model; use the base "
-                "model."
+                f"The {part} of {folder} cannot be used: {problem}; use a checkpoint of {TITLE}."
             )
-        return StableDiffusion(configs)
+        family = StableDiffusion(configs)
+        check_vocabulary(folder / "tokenizer", family.vocabulary)
+        return family
 
     @property
     def factor(self) -> int:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+from huggingface_hub.utils import filter_repo_objects, tqdm  # type: ignore[attr-defined]
 
 from engine.checkpoint import Checkpoint
-from engine.errors import CheckpointError
-from engine.hub import download_patterns, find_checkpoint
+from engine.errors import CheckpointError, ResourceError
+from engine.hub import CONFIGS, UNUSED, find_checkpoint, quiet_downloads
+from engine.models.stable_diffusion import PARTS
+from engine.weight_files import patterns
+from tests.engine.checkpoints import config, weight_file
 
+UNET = "diffusion_pytorch_model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -56,6 +62,7 @@ REPOSITORY = [
     "v1-5-pruned.ckpt",
     "feature_extractor/preprocessor_config.json",
     "safety_checker/model.safetensors",
+    "safety_checker/config.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
@@ -71,17 +78,19 @@ REPOSITORY = [
 ]
 
 
+def chosen(wanted: list[str]) -> set[str]:
+    return set(filter_repo_objects(REPOSITORY, allow_patterns=wanted, ignore_patterns=[*UNUSED]))
+
+
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_only_what_an_edit_needs_is_downloaded(variant: str | None) -> None:
-    wanted, unused = download_patterns(variant)
-    found = set(filter_repo_objects(REPOSITORY, allow_patterns=wanted, ignore_patterns=unused))
     ending = ".fp16.safetensors" if variant else ".safetensors"
-    weights = {f for f in found if f.endswith(".safetensors")}
-    assert weights == {
+    weights = [pattern for part in PARTS for pattern in patterns(part, variant)]
+    assert chosen(weights) == {
         f"text_encoder/model{ending}",
         f"unet/diffusion_pytorch_model{ending}",
     }
-    assert found - weights == {
+    assert chosen([*CONFIGS]) == {
         "model_index.json",
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",
@@ -97,3 +106,113 @@ def test_a_truncated_weight_file_is_found_before_loading(tiny: Path, tmp_path: P
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=r"unet.*is damaged: it is truncated"):
         find_checkpoint(model)
+
+
+class Hub:
+    """A hub with one repository, in the place of huggingface_hub's two functions.
+
+    Attributes:
+        downloaded: the names of the files, in the order of the calls.
+    """
+
+    def __init__(self, repository: Path, cache: Path) -> None:
+        self.repository, self.cache = repository, cache
+        self.downloaded: list[str] = []
+
+    def list_repo_files(self, model: str, *, revision: str | None = None) -> list[str]:
+        paths = [p for p in sorted(self.repository.rglob("*")) if p.is_file()]
+        return [str(p.relative_to(self.repository)) for p in paths]
+
+    def snapshot_download(
+        self, model: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object
+    ) -> str:
+        wanted = filter_repo_objects(
+            self.list_repo_files(model),
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+        )
+        for name in wanted:
+            self.downloaded.append(name)
+            (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.repository / name, self.cache / name)
+        return str(self.cache)
+
+
+@pytest.fixture
+def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Its repository is a copy of the tiny model, to change."""
+    hub = Hub(Path(shutil.copytree(tiny, tmp_path / "repository")), tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", hub.list_repo_files)
+    return hub
+
+
+def renamed(hub: Hub, part: str, new: str) -> None:
+    file = weight_file(hub.repository, part)
+    file.rename(file.with_name(new))
+
+
+def test_a_model_of_another_family_costs_no_download_of_weights(hub: Hub) -> None:
+    config("unet", in_channels=9)(hub.repository)
+    with pytest.raises(CheckpointError, match="an inpainting model"):
+        find_checkpoint("owner/name")
+    assert [name for name in hub.downloaded if name.endswith(".safetensors")] == []
+
+
+def test_a_repository_with_fp16_alone_gets_the_hint_of_a_folder(hub: Hub) -> None:
+    for part, base in (("unet", UNET), ("vae", UNET), ("text_encoder", "model")):
+        renamed(hub, part, f"{base}.fp16.safetensors")
+    with pytest.raises(CheckpointError, match="but the variant fp16; pass --variant fp16"):
+        find_checkpoint("owner/name")
+    assert find_checkpoint("owner/name", variant="fp16").variant == "fp16"
+
+
+def test_a_repository_with_pickles_alone_gets_the_hint_of_a_folder(hub: Hub) -> None:
+    renamed(hub, "unet", f"{UNET}.bin")
+    with pytest.raises(CheckpointError, match="only pickle weights"):
+        find_checkpoint("owner/name")
+    assert f"unet/{UNET}.bin" not in hub.downloaded
+
+
+def test_a_partial_variant_downloads_plain_files_for_the_rest(hub: Hub) -> None:
+    unet = weight_file(hub.repository, "unet")
+    shutil.copy(unet, unet.with_name(f"{UNET}.fp16.safetensors"))
+    checkpoint = find_checkpoint("owner/name", variant="fp16")
+    assert [checkpoint.weight_files(p.name).variant for p in PARTS] == [None, None, "fp16"]
+    assert f"unet/{UNET}.safetensors" not in hub.downloaded
+    assert len(hub.downloaded) == len(set(hub.downloaded))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/c"), ResourceError, "no space left"),
+        (PermissionError(errno.EACCES, "denied", "/c/x"), CheckpointError, "/c/x.*no permission"),
+        (ImportError("no hub"), CheckpointError, "a package is missing"),
+        (ConnectionError("no route"), CheckpointError, r"could not be downloaded.*no route"),
+    ],
+)
+def test_a_failed_download_has_its_true_reason(
+    error: Exception, kind: type[Exception], words: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(kind, match=words):
+        find_checkpoint("owner/name")
+
+
+def test_quiet_downloads_show_no_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    def bar() -> str:
+        with tqdm(total=1, file=sys.stdout) as shown:  # type: ignore[no-untyped-call]
+            shown.update()
+        return capsys.readouterr().out
+
+    assert bar() != ""
+    with quiet_downloads():
+        assert bar() == ""
+        with quiet_downloads():
+            pass
+        assert bar() == ""
+    assert bar() != ""

@@ -32,6 +32,7 @@ from engine.errors import EngineMismatch
 from engine.loader import load_module
 from engine.models import Network
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size
+from engine.weights_check import check_weights
 
 KERNELS = {"attention": attention, "convolution": convolution}
 """This project's kernels for CPUs in bf16; each replaces layers that it runs faster."""
@@ -162,12 +163,13 @@ class TorchNetworks:
             denoiser_batch_sizes: the denoiser's profiles.
             pin_batch_size: the only profile of every network.
 
-        Raises CheckpointError if weights are missing, unsafe or damaged, and EngineMismatch if
-        there is no such GPU.
+        Raises CheckpointError if weights are missing, unsafe, damaged or do not fit the configs,
+        ResourceError if there is not enough memory, and EngineMismatch if there is no such GPU.
         """
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on = cuda_device(str(on), "PyTorch") if on.type == "cuda" else on
         precision = dtype or default_precision(on)
+        check_weights(checkpoint)
         modules = {}
         for part in checkpoint.family.parts:
             own_precision = checkpoint.family.part_precision(part.name, precision)

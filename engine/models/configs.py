@@ -1,0 +1,137 @@
+"""Which configs describe a Stable Diffusion 1.x or 2.x model, and which describe another one.
+
+Everything here is found in the JSON files, before a weight is read. Each function returns the
+first problem as a clause, or None. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from engine.models.family import Configs, Part
+from engine.models.reading import number, whole
+
+UNET_INPUTS = {
+    9: "an inpainting model",
+    8: "an instruction model such as InstructPix2Pix",
+    7: "an upscaler",
+    5: "a depth model",
+}
+"""What a U-Net with more input than latent channels is, by the number of channels."""
+TEXT_MODEL_TYPES = (None, "clip_text_model")
+
+
+def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] | None:
+    """(part, clause) of the first problem in the configs of a checkpoint's parts, or None."""
+    for part in parts:
+        config = configs[part.name]
+        try:
+            found = _class_problem(config, part) or CHECKS[part.name](config, configs)
+        except (ValueError, TypeError) as error:
+            found = str(error)
+        if found:
+            return part.name, found
+    return None
+
+
+def _class_problem(config: Mapping[str, Any], part: Part) -> str | None:
+    if config.get("quantization_config") is not None:
+        return "its weights are quantized; use the checkpoint that it was made from"
+    architectures = config.get("architectures") or [None]
+    for name in (config.get("_class_name"), architectures[0]):
+        if name not in (None, part.class_name):
+            return f"its config is of a {name}, not of a {part.class_name}"
+    return None
+
+
+def _text_encoder(config: Mapping[str, Any], configs: Configs) -> str | None:
+    if config.get("model_type") not in TEXT_MODEL_TYPES:
+        return f"its model_type is {config['model_type']!r}, not 'clip_text_model'"
+    width = whole(config, "hidden_size")
+    for key, default in (("max_position_embeddings", 77), ("vocab_size", 49408)):
+        whole(config, key, default)
+    wanted = list(_numbers(configs["unet"].get("cross_attention_dim", 1280)))
+    if any(dim != width for dim in wanted):
+        return (
+            f"it gives {width} numbers a token, but the unet takes {wanted[0]} "
+            "(cross_attention_dim): they are of different models"
+        )
+    return None
+
+
+def _vae(config: Mapping[str, Any], configs: Configs) -> str | None:
+    latent, taken = _channels(configs)
+    if latent != taken and taken not in UNET_INPUTS:
+        return (
+            f"its latents have {latent} channels, but the unet takes {taken}: they are of "
+            "different models"
+        )
+    if any(config.get(key) is not None for key in ("shift_factor", "latents_mean", "latents_std")):
+        return "it shifts its latents, as those of SD 3, FLUX and Playground do"
+    if not isinstance(config.get("block_out_channels"), list) or not config["block_out_channels"]:
+        return "block_out_channels is missing"
+    if number(config, "scaling_factor", 0.18215) <= 0:
+        return f"scaling_factor is {config['scaling_factor']}, but must be above 0"
+    if (whole(config, "in_channels", 3), whole(config, "out_channels", 3)) != (3, 3):
+        return "its pictures do not have 3 channels"
+    return None
+
+
+def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
+    latent, taken = _channels(configs)
+    if taken != latent:
+        return (
+            f"it takes {taken} channels, but the latents have {latent}: this is "
+            f"{UNET_INPUTS[taken]}; use the base model"
+        )
+    if whole(config, "out_channels", 4) != latent:
+        return f"it predicts {config['out_channels']} channels, but the latents have {latent}"
+    return _unet_condition_problem(config) or _sample_size_problem(config)
+
+
+def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
+    """A U-Net that needs more than latent, timestep and text."""
+    classes = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
+    if any(value is not None for value in classes):
+        kind = next(value for value in classes if value is not None)
+        return (
+            f"it also takes a class or an image ({kind!r}), as unCLIP models and upscalers do; use "
+            "the base model"
+        )
+    if (kind := config.get("addition_embed_type")) is not None:
+        sdxl = ": this is SDXL" if kind == "text_time" else ""
+        return f"it also takes {kind!r} embeddings (addition_embed_type){sdxl}"
+    if (kind := config.get("encoder_hid_dim_type") or config.get("encoder_hid_dim")) is not None:
+        return f"it takes projected embeddings ({kind!r}), as Kandinsky and DeepFloyd do"
+    if (kind := config.get("attention_type") or "default") != "default":
+        return f"its attention is {kind!r}, as in GLIGEN, which also takes boxes"
+    if config.get("time_cond_proj_dim") is not None:
+        return (
+            "it also takes the guidance scale (time_cond_proj_dim), as distilled latent "
+            "consistency models do; use the base model, or an LCM LoRA on it"
+        )
+    return None
+
+
+def _sample_size_problem(config: Mapping[str, Any]) -> str | None:
+    for side in _numbers(config.get("sample_size") or 64):
+        whole({"sample_size": side}, "sample_size")
+    return None
+
+
+def _channels(configs: Configs) -> tuple[int, int]:
+    """Channels of the VAE's latents, and those that the U-Net takes."""
+    return whole(configs["vae"], "latent_channels", 4), whole(configs["unet"], "in_channels", 4)
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """The numbers of a value that may be one number or nested lists."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    else:
+        yield value
+
+
+CHECKS = {"text_encoder": _text_encoder, "vae": _vae, "unet": _unet}

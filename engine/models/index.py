@@ -1,0 +1,86 @@
+"""Recognise a checkpoint by its `model_index.json`, and name what else it may be.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermark"})
+"""Entries that may be there and that no edit uses."""
+TITLES = {
+    "StableDiffusionXL": "SDXL",
+    "StableDiffusion3": "Stable Diffusion 3",
+    "Flux": "FLUX",
+    "StableUnCLIP": "Stable unCLIP",
+    "Kandinsky": "Kandinsky",
+    "StableCascade": "Stable Cascade",
+    "StableVideo": "Stable Video Diffusion",
+    "PixArt": "PixArt",
+    "AnimateDiff": "AnimateDiff",
+}
+"""Beginnings of pipeline classes, and what people call these models."""
+EXTRA = {
+    "text_encoder_2": "SDXL, SD 3 and FLUX have one",
+    "controlnet": "it belongs to a ControlNet pipeline",
+    "motion_adapter": "it belongs to AnimateDiff",
+    "depth_estimator": "it belongs to a depth model",
+    "low_res_scheduler": "it belongs to an upscaler",
+    "image_normalizer": "it belongs to unCLIP",
+}
+"""Parts of other models, and what they mean."""
+
+
+def class_of(index: Mapping[str, Any], name: str) -> tuple[str | None, str | None]:
+    """(package, class) of an entry; (None, None) if it has none or it has another form."""
+    entry = index.get(name)
+    if isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry):
+        return entry[0], entry[1]
+    return None, None
+
+
+def index_problem(
+    index: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]], title: str
+) -> str | None:
+    """Why an index does not describe a model of these classes, as the end of a sentence that begins
+    with the folder; None if it does.
+
+    Args:
+        wanted: part -> (package, class); a tokenizer's class may end with "Fast".
+        title: what the models are called.
+    """
+    for name, (package, class_name) in wanted.items():
+        found_package, found = class_of(index, name)
+        if found is None:
+            return f"has no {name}; {title} checkpoints have one."
+        if found.removesuffix("Fast") != class_name:
+            return (
+                f"holds {_pipeline(index)} whose {name} is a {found}; only {title} ({class_name}) "
+                "are supported."
+            )
+        if found_package != package:
+            return (
+                f"takes its {name} from the package {found_package!r}; only {package}'s "
+                f"{class_name} is supported, and no code of a checkpoint is run."
+            )
+    for name in _extra_parts(index, wanted):
+        reason = f" ({EXTRA[name]})" if name in EXTRA else ""
+        return f"holds {_pipeline(index)} with a {name}{reason}; only {title} are supported."
+    return None
+
+
+def _extra_parts(index: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
+    """Parts that a pipeline of ours would leave out without a word."""
+    known = {*wanted, "scheduler"} | IGNORED
+    names = [name for name in index if not name.startswith("_") and name not in known]
+    return [name for name in names if class_of(index, name) != (None, None)]
+
+
+def _pipeline(index: Mapping[str, Any]) -> str:
+    """Such as "a StableDiffusionXLPipeline (SDXL)"."""
+    name = index.get("_class_name", "pipeline")
+    name = str(name[-1] if isinstance(name, list) and name else name)
+    title = next((t for begin, t in TITLES.items() if name.startswith(begin)), None)
+    return f"a {name}" + (f" ({title})" if title else "")

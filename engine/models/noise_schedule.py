@@ -1,0 +1,104 @@
+"""Which `scheduler_config.json` describes a training schedule that an edit can follow.
+
+An edit reads only the schedule that the denoiser was trained with: abar of every timestep and the
+type of its prediction. How a scheduler class samples does not matter. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.models.reading import number, whole
+
+USUAL_DEFAULTS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        *("DDIM", "DDIMInverse", "DDIMParallel", "DDPM", "DDPMParallel", "PNDM", "LMSDiscrete"),
+        *("EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "DEISMultistep"),
+        *("DPMSolverMultistepInverse", "DPMSolverSinglestep", "UniPCMultistep", "SASolver"),
+    )
+)
+"""Schedulers of diffusion models whose betas are linear from 0.0001 to 0.02 by default."""
+OTHER_DEFAULTS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        *("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DPMSolverSDE"),
+        *("LCM", "TCD"),
+    )
+)
+"""Schedulers of diffusion models with other defaults: their configs must state the betas."""
+FLOW = "it is trained with flow matching, not with diffusion's noise schedule"
+EDM = "it is trained on EDM's continuous noise levels, not on timesteps"
+KINDS = {
+    "FlowM": FLOW,
+    "EDM": EDM,
+    "CosineDPM": EDM,
+    "KarrasVe": EDM,
+    "CMStochastic": "it is a consistency model",
+    "SCM": "it is a consistency model",
+    "CogVideoX": "it shifts the noise schedule of a video model",
+    "UnCLIP": "it is a part of unCLIP",
+}
+"""Beginnings of the names of other schedulers, and why they are refused."""
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "linspace", "trailing")
+
+
+def schedule_problem(config: Mapping[str, Any], listed: str | None) -> str | None:
+    """Why an edit cannot follow a scheduler's config, as a clause; None if it can.
+
+    Args:
+        config: the contents of `scheduler_config.json`.
+        listed: the class that `model_index.json` names, if it names one.
+    """
+    for name in (config.get("_class_name"), listed):
+        if name is not None and (problem := _class_problem(str(name))):
+            return problem
+    if config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas"):
+        return FLOW
+    if config.get("timestep_type", "discrete") == "continuous":
+        return EDM
+    try:
+        return _choice_problem(config) or _table_problem(config)
+    except ValueError as error:
+        return str(error)
+
+
+def _class_problem(name: str) -> str | None:
+    if name in USUAL_DEFAULTS | OTHER_DEFAULTS:
+        return None
+    reason = next((why for begin, why in KINDS.items() if name.startswith(begin)), None)
+    return f"{name} is not supported" + (f": {reason}" if reason else "")
+
+
+def _choice_problem(config: Mapping[str, Any]) -> str | None:
+    choices = {
+        "prediction_type": PREDICTION_TYPES,
+        "timestep_spacing": SPACINGS,
+        "beta_schedule": BETA_SCHEDULES,
+    }
+    for key, known in choices.items():
+        value = config.get(key, known[0])
+        if value not in known and not (key == "beta_schedule" and config.get("trained_betas")):
+            return f"its {key} {value!r} is unknown; known are {', '.join(known)}"
+    return None
+
+
+def _table_problem(config: Mapping[str, Any]) -> str | None:
+    """Check the numbers of the table. Raises ValueError for a value of another type."""
+    steps = whole(config, "num_train_timesteps", 1000)
+    betas = config.get("trained_betas")
+    if betas is not None:
+        if not isinstance(betas, list) or len(betas) != steps:
+            return f"its trained_betas are not a list of {steps} numbers"
+        values = [number({"trained_betas": beta}, "trained_betas") for beta in betas]
+        return None if all(0 < b < 1 for b in values) else "its trained_betas leave (0, 1)"
+    stated = all(key in config for key in ("beta_start", "beta_end", "beta_schedule"))
+    if config.get("_class_name") in OTHER_DEFAULTS and not stated:
+        return "it does not state beta_start, beta_end and beta_schedule"
+    start, end = number(config, "beta_start", 1e-4), number(config, "beta_end", 0.02)
+    if not 0 < start <= end < 1:
+        return f"its betas go from {start:g} to {end:g}, but must rise within (0, 1)"
+    return None

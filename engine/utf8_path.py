@@ -1,0 +1,24 @@
+"""Paths for libraries that cannot open every name. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def utf8_path(folder: Path) -> Iterator[Path]:
+    """A path of `folder` that libraries in Rust can open: itself, or a temporary link to it if its
+    name is not UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as temporary:
+            link = Path(temporary, "model")
+            os.symlink(folder.absolute(), link)
+            yield link
+    else:
+        yield folder
