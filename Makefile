@@ -148,13 +148,8 @@ $(LOCUST): | $(READY)
 bench-serving: $(READY) $(LOCUST)  ## Measure the server on fake networks, with its bounds: [ARGS="--soak 600"]
 	$(PY) -m benchmarks serving $(ARGS)
 
-gpu-check: $(READY)  ## On a GPU: the tests marked gpu, and every speed benchmark at Stable Diffusion's size
-	@set -e; out=$${OUT:-benchmarks/results}; mkdir -p "$$out"; \
-	$(PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "PyTorch sees no CUDA device here: gpu-check checks nothing. diffedit-trt doctor says more.")'; \
-	$(PY) -m pytest -q -m gpu --junitxml="$$out/gpu-tests.xml"; \
-	test -e build/sd15/model_index.json || \
-	    $(PY) -m demo.random_checkpoint build/sd15 --kind sd15 --dtype fp16; \
-	$(PY) -m benchmarks suite --model build/sd15 --size 512 --steps 50 --into "$$out/gpu.json"
+gpu-check: $(READY)  ## On a GPU: check and measure everything, in steps of nine minutes: [ARGS="--minutes 9 --rehearse"]
+	$(PY) -m benchmarks gpu-check --out "$${OUT:-build/gpu-check}" $(ARGS)
 
 clean:  ## Remove build products; keep .venv and benchmark results
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

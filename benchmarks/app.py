@@ -17,6 +17,7 @@ import typer
 
 from benchmarks import options, schema
 from benchmarks.compare import compare
+from benchmarks.gpu_check import gpu_check
 from benchmarks.kernels import kernels
 from benchmarks.ladder import ladder
 from benchmarks.latency import latency
@@ -31,7 +32,18 @@ from benchmarks.suite import suite
 from benchmarks.throughput import throughput
 from engine.errors import DiffEditError
 
-SPEED = (latency, ladder, throughput, roofline, kernels, profile, overhead, serving, suite)
+SPEED = (
+    latency,
+    ladder,
+    throughput,
+    roofline,
+    kernels,
+    profile,
+    overhead,
+    serving,
+    suite,
+    gpu_check,
+)
 BENCHMARKS: tuple[Callable[..., Any], ...] = (quality, *SPEED)
 
 app = typer.Typer(
@@ -68,7 +80,11 @@ def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
         before_measuring(json)
         found = benchmark(**chosen)
         results = found if isinstance(found, list) else [found]
-        if benchmark not in (quality, suite):  # which print each part as soon as they have it
+        if benchmark not in (
+            quality,
+            suite,
+            gpu_check,
+        ):  # which print each part as soon as they have it
             print(table(results[0]))
         if json is not None:
             schema.save(json, results)

@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import accuracy, options
 from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.host_waits import host_waits
 from benchmarks.machine import machine
 from benchmarks.report import progress
 from benchmarks.schema import Measurement, Result
@@ -63,9 +64,14 @@ def latency(
         progress(f"latency: {repeats} next edits of the same picture")
         following = [_edit(pipe, load, fresh=False) for _ in range(repeats)]
         memory, description = _peak_memory(), pipe.describe()
+        pipe.cache_clear()
+        waits = host_waits(pipe, load.request()) if pipe.networks.device.type == "cuda" else None
     quality = _compared(load, first) if check else {}
     rows += [*_stages("new picture", fresh, quality), *_stages("same picture", following, {})]
     rows.append(Measurement("peak memory", memory, "GiB", statistic="maximum"))
+    if waits is not None:
+        places = dict(waits.most_common(10))
+        rows.append(Measurement("host waits an edit", waits.total(), extras={"places": places}))
     return Result(
         "latency", machine(), load.settings(), {"backend": description}, load.facts(), tuple(rows)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +37,12 @@ def first_shape(checkpoint: Checkpoint, net: str, size: Size) -> tuple[int, ...]
 
 
 def random_inputs(backend: Backend, batch: int) -> dict[str, torch.Tensor]:
-    """Numbers from 0 to 10 for every input of a network."""
+    """Numbers from 0 to 10 for every input of a network, the same on every device."""
+    draw = torch.Generator().manual_seed(0)
     return {
-        t.name: torch.rand((batch, *t.shape), device=backend.device)
+        t.name: torch.rand((batch, *t.shape), generator=draw)
         .mul(10)
-        .to(TORCH_DTYPES[t.dtype])
+        .to(backend.device, TORCH_DTYPES[t.dtype])
         for t in backend.spec.inputs
     }
 
@@ -83,34 +85,46 @@ def _meta_module(checkpoint: Checkpoint, net: str) -> torch.nn.Module:
 
 @dataclass
 class _CountingBackend:
-    """A backend that appends the rows of each call to `sizes`."""
+    """A backend that appends the rows of each call to `calls[net]` of its networks."""
 
     spec: NetSpec
     device: torch.device
     call: Backend
-    sizes: list[int]
+    networks: CountingNetworks
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> Any:
-        self.sizes.append(len(next(iter(batch.values()))))
-        return self.call(batch)
+        net, sizes = self.spec.name, self.networks.calls[self.spec.name]
+        sizes.append(len(next(iter(batch.values()))))
+        output = self.call(batch)
+        if self.networks.on_call is not None:
+            self.networks.on_call(net, len(sizes) - 1)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.call, name)
 
 
 class CountingNetworks:
     """Networks that count their calls: `calls[net]` holds the rows of each.
 
-    With `keep_open`, `close` does nothing, so that several pipelines can use the same networks.
+    Everything else is the wrapped networks' own. With `keep_open`, `close` does nothing, so that
+    several pipelines can use the same networks.
     """
+
+    name: str
+    device: torch.device
+    sizes: tuple[Size, ...] | None
 
     def __init__(self, networks: Networks, *, keep_open: bool = False) -> None:
         self._networks, self._keep_open = networks, keep_open
-        self.name, self.sizes = networks.name, networks.sizes
-        self.device: torch.device = networks.device
-        self.queue = networks.queue
+        self.name, self.sizes, self.device = networks.name, networks.sizes, networks.device
         self.calls: defaultdict[str, list[int]] = defaultdict(list)
+        self.on_call: Callable[[str, int], None] | None = None
+        """Called after each call with the network and the number of the call."""
 
     def find(self, net: str, shape: tuple[int, ...]) -> Backend:
         backend = self._networks.find(net, shape)
-        return _CountingBackend(backend.spec, backend.device, backend, self.calls[net])
+        return _CountingBackend(backend.spec, backend.device, backend, self)
 
     def describe(self) -> str:
         return self._networks.describe()
@@ -118,3 +132,6 @@ class CountingNetworks:
     def close(self) -> None:
         if not self._keep_open:
             self._networks.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._networks, name)

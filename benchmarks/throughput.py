@@ -62,10 +62,11 @@ def throughput(
     run = _Run(pipe, mixed(work, edits), repeats)
     with pipe:
         pipe.submit(run.requests[0]).result()  # warm up
-        rows = [run.measure("one at a time", functools.partial(_closed, pipe, 1))]
+        rows = [
+            run.measure(f"{count} clients", functools.partial(_closed, pipe, count))
+            for count in (1, *(count for count in clients if count != 1))
+        ]
         alone = rows[0].value or 1.0
-        for count in clients:
-            rows.append(run.measure(f"{count} clients", functools.partial(_closed, pipe, count)))
         open_loop = functools.partial(_poisson, pipe, load * alone)
         rows.append(run.measure(f"Poisson, {load:g} times that rate", open_loop))
         description = pipe.describe()

@@ -1,0 +1,181 @@
+"""Everything that has to be measured on a GPU, in steps that each end within nine minutes.
+
+A step runs in a process of its own, so that a CUDA error or a hang ends that step only, and writes
+one result file. The same command continues where the last one ended: a step that has a result of
+the same commit and settings is not run again. PyTorch, transformers, diffusers, rich and typer are
+enough; what needs another package is listed as not run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+
+from benchmarks import options, schema
+from benchmarks.gpu_check import engines, exactness, runtime, speed
+from benchmarks.gpu_check.setup import Found, Setup
+from benchmarks.machine import machine, source
+from benchmarks.report import progress, table
+from benchmarks.schema import NotRun, Result, ResultError
+from benchmarks.workload import model_facts
+from demo.random_checkpoint import make
+from engine.errors import DiffEditError
+
+STEPS: dict[str, Callable[[Setup], Found]] = {
+    "correctness": exactness.correctness,
+    "graphs": exactness.graphs,
+    "sharing": runtime.sharing,
+    "cancel": runtime.cancel,
+    "syncs": runtime.syncs,
+    "latency": speed.one_edit,
+    "ladder": speed.eager,
+    "compiled": speed.compiled,
+    "throughput": speed.clients,
+    "roofline": speed.every_profile,
+    "onnxruntime": engines.onnxruntime,
+    "tensorrt": engines.tensorrt,
+    "tensorrt-rtx": engines.tensorrt_rtx,
+    "tests": engines.gpu_tests,
+}
+STEP_SECONDS = 540.0
+NO_GPU = (
+    "PyTorch sees no CUDA device here, and gpu-check measures on one; `diffedit-trt doctor` says "
+    "more. For a dry run on the CPU with tiny networks, add --rehearse."
+)
+
+Model = Annotated[
+    Path | None,
+    options.option(options.WORK, "A checkpoint. [default: Stable Diffusion 1.5's size, random]"),
+]
+Chosen = Annotated[Any, options.choices(options.WORK, "Steps to run", STEPS)]
+Rehearse = Annotated[
+    bool, options.option(options.WORK, "A dry run on the CPU, tiny networks.", "--rehearse")
+]
+Again = Annotated[bool, options.option(options.OUTPUT, "Run finished steps again.", "--again")]
+Out = Annotated[Path, options.option(options.OUTPUT, "Folder of the steps' results.")]
+Minutes = Annotated[
+    float | None,
+    options.option(options.WORK, "Stop after this time; run the same command again to continue."),
+]
+
+
+def gpu_check(
+    model: Model = None,
+    size: options.Size = None,
+    step: Chosen = tuple(STEPS),
+    out: Out = Path("build/gpu-check"),
+    again: Again = False,
+    minutes: Minutes = None,
+    rehearse: Rehearse = False,
+) -> list[Result]:
+    """Check and measure everything that needs a GPU, in steps of at most nine minutes.
+
+    Example: python -m benchmarks gpu-check --step correctness,graphs --out build/gpu-check
+    """
+    if not rehearse and not torch.cuda.is_available():
+        raise DiffEditError(NO_GPU)
+    setup = prepared(model, size, out, rehearse)
+    ends = time.monotonic() + 60 * minutes if minutes else float("inf")
+    for name in step:
+        path = out / f"{name}.json"
+        if finished(path, setup) and not again:
+            progress(f"gpu-check: {name} is finished: {path}")
+            continue
+        left = ends - time.monotonic()
+        if left <= 0 or not _run(name, setup, path, min(STEP_SECONDS, left)):
+            progress("gpu-check: the time is over; run the same command again to continue")
+            break
+        print(f"\n{name}\n{table(schema.load(path)[0])}", flush=True)
+    paths = [out / f"{name}.json" for name in STEPS]
+    return [schema.load(path)[0] for path in paths if finished(path, setup)]
+
+
+def prepared(model: Path | None, size: Any, out: Path, rehearse: bool) -> Setup:
+    """The setup, with a random checkpoint where no model is named."""
+    if model is None:
+        kind, dtype = ("tiny", "fp32") if rehearse else ("sd15", "fp16")
+        model = out / f"model-{kind}"
+        if not (model / "model_index.json").exists():
+            progress(f"gpu-check: making a random checkpoint of the kind {kind}")
+            make(model, kind, dtype=dtype)
+    setup = Setup(model, size, out, "cuda")
+    if rehearse:
+        return replace(setup, device="cpu", steps=4, batches=(1, 2), repeats=3, rehearse=True)
+    return setup
+
+
+def settings(name: str, setup: Setup) -> dict[str, Any]:
+    """What two results of a step must share."""
+    load = setup.load.settings()
+    return {"step": name, **load, "batches": list(setup.batches), "rehearse": setup.rehearse}
+
+
+def finished(path: Path, setup: Setup) -> bool:
+    """Whether a step has a result of this commit, model and settings."""
+    try:
+        (result,) = schema.load(path)
+    except (ResultError, ValueError):
+        return False
+    same = result.settings == settings(path.stem, setup) and result.model == model_facts(
+        setup.model
+    )
+    return same and (result.machine.commit, result.machine.dirty) == source()
+
+
+def _run(name: str, setup: Setup, path: Path, seconds: float) -> bool:
+    """Run a step in its own process. False if it has to run again in the next command."""
+    progress(f"gpu-check: {name}, at most {seconds:.0f} s")
+    path.unlink(missing_ok=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_step, args=(name, setup, path), name=name
+    )
+    process.start()
+    process.join(seconds)
+    timed_out = process.is_alive()
+    if timed_out:
+        process.kill()
+        process.join()
+        if seconds < STEP_SECONDS:
+            return False
+    if not path.exists():
+        ended = f"it ended with {process.exitcode}"
+        reason = f"it took longer than {seconds:.0f} s" if timed_out else ended
+        save(name, setup, path, Found(not_run=(NotRun(name, reason),)))
+    return True
+
+
+def run_step(name: str, setup: Setup, path: Path) -> None:
+    """One step in this process. What it raises becomes the reason why it did not run."""
+    source()  # before anything is measured
+    if setup.rehearse:
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling tiny networks takes minutes on a CPU
+    try:
+        found = STEPS[name](setup)
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        found = Found(not_run=(NotRun(name, reason),))
+    save(name, setup, path, found)
+
+
+def save(name: str, setup: Setup, path: Path, found: Found) -> None:
+    """Write what a step found as its result."""
+    result = Result(
+        f"gpu-check {name}",
+        machine(),
+        settings(name, setup),
+        {"backend": found.configuration},
+        model_facts(setup.model),
+        found.measurements,
+        found.checks,
+        found.not_run,
+    )
+    schema.save(path, [result])

@@ -1,0 +1,75 @@
+"""What every step gets, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.schema import Check, Measurement, NotRun, Result
+from benchmarks.workload import Workload
+from diffedit import DiffEditPipeline
+from engine.backends.torch.networks import default_precision
+from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The model, the device and the size of the measurements.
+
+    Attributes:
+        device: such as "cuda"; "cpu" in a rehearsal.
+        steps: N of the edits.
+        batches: rows of the denoiser's calls.
+        rehearse: whether this is a dry run with tiny networks: targets of speed do not apply.
+    """
+
+    model: Path
+    size: Size | None
+    out: Path
+    device: str
+    steps: int = 50
+    batches: tuple[int, ...] = DENOISER_BATCH_SIZES
+    repeats: int = 5
+    rehearse: bool = False
+
+    @property
+    def load(self) -> Workload:
+        """The edit: one picture, two texts, the paper's settings."""
+        return Workload.open(self.model, self.size, steps=self.steps)
+
+    @property
+    def precision(self) -> Precision:
+        """The default precision of the device."""
+        return default_precision(torch.device(self.device))
+
+    def configuration(self, **options: Any) -> Configuration:
+        """PyTorch on the device; its defaults but for `options`."""
+        return Configuration(**{"device": self.device, "dtype": self.precision, **options})
+
+    def pipeline(self, **options: Any) -> DiffEditPipeline:
+        """A pipeline of that configuration, with networks that count their calls."""
+        return open_pipeline(self.model, self.configuration(**options), self.load.size)
+
+    def target(self, text: str, met: bool) -> tuple[Check, ...]:
+        """A target of speed; none in a rehearsal."""
+        return () if self.rehearse else (Check(text, met),)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step found."""
+
+    measurements: tuple[Measurement, ...] = ()
+    checks: tuple[Check, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
+    configuration: str = ""
+
+    @classmethod
+    def of(cls, result: Result, *checks: Check) -> Found:
+        """The result of another benchmark, with checks."""
+        backend = result.configuration.get("backend", "")
+        return cls(result.measurements, (*result.checks, *checks), result.not_run, backend)
