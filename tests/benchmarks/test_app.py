@@ -42,7 +42,7 @@ def test_the_help_lists_every_benchmark_with_examples(capsys: pytest.CaptureFixt
 def test_the_help_of_a_benchmark_has_an_example(
     benchmark: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = getattr(benchmark, "__name__", "")
+    name = getattr(benchmark, "__name__", "").replace("_", "-")
     assert run(name, "--help") == 0
     text = capsys.readouterr().out
     assert "Example" in text and (f"benchmarks {name}" in text or "make bench" in text)
