@@ -71,7 +71,9 @@ def check_size(checkpoint: Checkpoint, size: Size | None) -> None:
 
 
 def _model(value: object) -> str | Path:
-    return checks.path("model", value, "a model folder, or a hub id")
+    model = checks.path("model", value, "a model folder, or a hub id")
+    _expanded("model", model)
+    return model
 
 
 def _backend(value: object) -> str:
@@ -86,7 +88,17 @@ def _engines(value: object) -> Path | None:
 
 
 def _path_or_none(name: str, value: object) -> Path | None:
-    return None if value is None else Path(checks.path(name, value)).expanduser()
+    return None if value is None else _expanded(name, checks.path(name, value))
+
+
+def _expanded(name: str, path: str | Path) -> Path:
+    """Replace "~". Raises InvalidRequest if there is no such user, or the user has no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InvalidRequest(
+            f"{name} is {str(path)!r}, but there is no such home folder; write the whole path."
+        ) from None
 
 
 def _device(value: object) -> str | None:

@@ -165,7 +165,7 @@ def choice(noun: str, value: object, names: Sequence[str]) -> str:
 def path(name: str, value: object, example: str = "a folder") -> str | Path:
     """Return a path that the file system can look up; a str stays a str. Raises InvalidRequest.
 
-    The file need not exist. "~" must be expandable, because a home folder can be missing.
+    The file need not exist. "~" has no meaning here.
     """
     plain = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(plain, str) or not plain.strip():
@@ -174,8 +174,8 @@ def path(name: str, value: object, example: str = "a folder") -> str | Path:
             "pathlib.Path."
         )
     try:
-        os.lstat(Path(plain).expanduser())
-    except (ValueError, RuntimeError) as error:  # a NUL, a surrogate, or no home folder
+        os.lstat(plain)
+    except ValueError as error:  # a NUL or a surrogate
         raise InvalidRequest(
             f"{name} is {short_repr(plain)}, which is not a path ({error}); pass the path of "
             f"{example}."

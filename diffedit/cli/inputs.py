@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 STDIN = STDOUT = "-"
 
 
-def read_photo(name: str) -> Image:
-    """Read the photograph as upright RGB; raises InvalidRequest."""
+def read_photo(name: str | Path) -> Image:
+    """Read the photograph as upright RGB; raises InvalidRequest. Only the str "-" is stdin."""
     from diffedit.imaging import decode
 
     return decode.load(_file_or_stdin(name))
 
 
-def read_mask(name: str, photo: Image) -> EditMask:
+def read_mask(name: str | Path, photo: Image) -> EditMask:
     """Read a mask for the photograph; raises InvalidRequest."""
     from diffedit.imaging import mask_reader
 
@@ -35,5 +35,5 @@ def default_output(image: str, label: str) -> str:
     return str(Path(image).with_name(f"{Path(image).stem}.{label}.png"))
 
 
-def _file_or_stdin(name: str) -> str | bytes:
+def _file_or_stdin(name: str | Path) -> str | Path | bytes:
     return sys.stdin.buffer.read() if name == STDIN else name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,16 +55,15 @@ class OutputFiles:
             UsageError: the file exists, or is named by two options.
             OutputError: the folder does not exist or is not writable.
         """
+        check_target(path)
         target = _target(path)
         if target in self._temporary:
             raise UsageError(f"{path} is named for two outputs; use a different name for each.")
         if os.path.lexists(target) and not self._force:
             raise UsageError(f"{path} already exists; add --force to overwrite it.")
-        if target.is_dir():
-            raise UsageError(f"{path} is a folder; name a file.")
         if _is_device_or_pipe(target):
             return
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short: names have a limit
         try:
             temporary.open("xb").close()
         except OSError as error:
@@ -98,6 +98,37 @@ class OutputFiles:
                 )
             os.replace(temporary, target)
             del self._temporary[target]
+
+
+def check_target(path: Path) -> None:
+    """Check that a file of this name can be written, as far as that is known without writing.
+
+    Raises:
+        UsageError: the name is not one that a file can have, or a folder has it.
+        OutputError: the folder does not exist or is not writable.
+    """
+    try:
+        target = _target(path)
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder; name a file.")
+        if _is_device_or_pipe(target):
+            return
+        if not target.parent.is_dir():
+            reason = f"there is no folder {target.parent}"
+        elif not os.access(target.parent, os.W_OK | os.X_OK):
+            reason = f"the folder {target.parent} is not writable"
+        else:
+            os.lstat(target)
+            return
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise UsageError(
+            f"{str(path)!r} is not the name of a file ({error}); use another."
+        ) from None
+    except OSError as error:
+        reason = str(error.strerror or error)
+    raise OutputError(f"{path} cannot be written ({reason}); name a file in a writable folder.")
 
 
 def _target(path: Path) -> Path:

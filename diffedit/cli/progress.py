@@ -11,6 +11,9 @@ STAGES = {
     "decode": "decoding the edit",
 }
 """Stage of a request -> text of the progress bar."""
+SPEED_SECONDS = 900.0
+"""The remaining time is estimated from the last updates of this time. An edit on a CPU takes
+minutes, and two updates are needed."""
 
 
 class Progress:
@@ -30,6 +33,7 @@ class Progress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            speed_estimate_period=SPEED_SECONDS,
             disable=quiet or not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, count="")

@@ -107,6 +107,7 @@ def record_of(
     result: EditResult,
     pipeline: DiffEditPipeline,
     model: ModelOptions,
+    identity: dict[str, str] | None = None,
 ) -> EditRecord:
     """Return the record that a PNG keeps: enough to repeat the edit, and no local path."""
     factor = pipeline.checkpoint.family.factor
@@ -121,6 +122,7 @@ def record_of(
         model=Path(model.model).resolve().name if is_local else model.model,
         size=(height * factor, width * factor),
         backend=pipeline.networks.describe(),
+        identity=identity,
     )
 
 

@@ -43,6 +43,8 @@ class EditRecord:
         model: hub id, or name of the checkpoint folder.
         size: (height, width) in pixels of the canvas the networks worked on.
         backend: description of the backend.
+        identity: what `batch` compares to resume, by name: digests of the model and of what was
+            fused into it, backend and precision. None in the files of other commands.
     """
 
     parameters: dict[str, Any]
@@ -52,6 +54,7 @@ class EditRecord:
     model: str | None = None
     size: tuple[int, int] | None = None
     backend: str | None = None
+    identity: dict[str, str] | None = None
 
 
 def record_chunks(record: EditRecord) -> list[Chunk]:
@@ -162,4 +165,5 @@ def _parse(values: dict[str, Any]) -> EditRecord:
         model=values.get("model"),
         size=(int(size[0]), int(size[1])) if size is not None else None,
         backend=values.get("backend"),
+        identity=dict(values.get("identity") or {}) or None,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffedit.cli.batch import read_lines
+from diffedit.cli.batch_file import read_lines
 from tests.cli.conftest import FAST, PROMPTS, Cli, Outcome, check_refused
 
 EDIT: dict[str, Any] = {
@@ -90,7 +90,7 @@ def test_a_failed_line_does_not_stop_the_others(work: Path, edits: Path, cli: Cl
         ({"prompt": "x", "out": "o.png"}, "has no image"),
         (EDIT | {"out": "a.png", "prompt": " "}, "prompt is blank"),
         (EDIT | {"out": "b.png", "seeed": 3}, "did you mean 'seed'?"),
-        (EDIT | {"out": "c.png", "strength": float("nan")}, "strength is nan"),
+        (EDIT | {"out": "c.png", "strength": float("inf")}, "strength is inf"),
         (EDIT | {"out": "d.png", "image": "nowhere.png"}, "does not exist"),
         (EDIT | {"out": "e.jpg"}, "only PNG"),
         (EDIT | {"out": "good.png"}, "also the output of line 1"),

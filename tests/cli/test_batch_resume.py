@@ -1,0 +1,154 @@
+"""`batch` again: it skips the outputs of the same edit, and refuses the outputs of another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from diffedit.cli.resume import fused_identity
+from engine.manifest import FusedFile, ModelIdentity
+from tests.cli.conftest import FAST, PROMPTS, Cli, Outcome
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EDIT: dict[str, Any] = {
+    "image": "in.png",
+    "out": "a.png",
+    "prompt": "a blue ball",
+    "source_prompt": "a red ball",
+    "num_inference_steps": 2,
+    "mask_thresholding_ratio": 1.0,
+}
+
+
+def batch(cli: Cli, *options: object, **changes: object) -> Outcome:
+    Path("edits.jsonl").write_text(json.dumps(EDIT | changes))
+    return cli("batch", "edits.jsonl", "--dtype", "fp32", "-q", *options)
+
+
+def other_weights(folder: Path) -> None:
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    changed = {name: 1.5 * tensor for name, tensor in load_file(file).items()}
+    save_file(changed, file, metadata={"format": "pt"})
+
+
+def other_scheduler(folder: Path) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"prediction_type": "v_prediction"}))
+
+
+def other_photo() -> None:
+    Image.effect_noise((96, 72), 50).convert("RGB").save("in.png")
+
+
+def add_mask() -> dict[str, object]:
+    mask = Image.new("L", (96, 72), 0)
+    mask.paste(255, (10, 10, 60, 60))
+    mask.save("m.png")
+    return {"mask_image": "m.png"}
+
+
+CHANGES: dict[str, tuple[Callable[[], dict[str, object] | None], list[object], str]] = {
+    "seed": (lambda: {"seed": 1}, [], "difference: other seed"),
+    "two options": (lambda: {"strength": 0.5, "method": "sdedit"}, [], "other strength, method"),
+    "composite": (lambda: {"composite": False}, [], "other composite"),
+    "photograph": (lambda: other_photo(), [], "another photograph"),
+    "mask": (add_mask, [], "another mask"),
+    "size": (dict, ["--size", "32x64"], "another size"),
+    "precision": (dict, ["--dtype", "bf16"], "another precision"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_an_output_of_another_edit_is_refused_with_the_difference(
+    case: str, work: Path, cli: Cli
+) -> None:
+    change, options, words = CHANGES[case]
+    assert batch(cli).line["status"] == "done"
+    before = (work / "a.png").read_bytes()
+    changes = change() or {}
+    again = batch(cli, *options, **changes)
+    assert (again.code, again.line["status"]) == (2, "failed")
+    assert words in again.line["error"]["message"]
+    assert (work / "a.png").read_bytes() == before
+    assert batch(cli, "--force", *options, **changes).line["status"] == "done"
+    assert batch(cli, *options, **changes).line["status"] == "skipped"
+
+
+@pytest.mark.parametrize("change", [other_weights, other_scheduler])
+def test_another_model_of_the_same_name_is_noticed(
+    change: Callable[[Path], None], work: Path, cli: Cli, tiny: Path
+) -> None:
+    copy = work / "models" / tiny.name
+    shutil.copytree(tiny, copy)
+    assert batch(cli).line["status"] == "done"
+    assert batch(cli, "--model", copy).line["status"] == "skipped", "a copy is the same model"
+    change(copy)
+    again = batch(cli, "--model", copy)
+    assert "difference: another model" in again.line["error"]["message"]
+
+
+def test_a_result_of_edit_records_no_digest_and_is_refused(work: Path, cli: Cli) -> None:
+    assert cli("edit", "in.png", *PROMPTS, *FAST, "-o", "a.png", "-q").code == 0
+    again = batch(cli)
+    assert "another model, LoRA, backend, precision" in again.line["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"\x89PNG\r\n\x1a\n"])
+def test_another_file_is_kept(content: bytes, work: Path, cli: Cli) -> None:
+    (work / "a.png").write_bytes(content)
+    refused = cli("batch", "-", "--model", "none", stdin=json.dumps(EDIT).encode())
+    assert "no record of an edit" in refused.line["error"]["message"]
+    assert (work / "a.png").read_bytes() == content
+
+
+def test_a_lora_fused_into_engines_is_part_of_the_identity() -> None:
+    lora = FusedFile("style.safetensors", "ab12", 0.5)
+    models = [
+        None,
+        ModelIdentity("m", "sd", (), {}, loras=(lora,)),
+        ModelIdentity("m", "sd", (), {}, loras=(replace(lora, scale=0.6),)),
+        ModelIdentity("m", "sd", (), {}, loras=(replace(lora, sha256="cd34"),)),
+        ModelIdentity("m", "sd", (), {}, loras=(lora,), embeddings=(replace(lora, scale=1.0),)),
+    ]
+    assert len({fused_identity(model) for model in models}) == len(models)
+    moved = ModelIdentity("n", "sd", (), {}, loras=(replace(lora, path="/elsewhere"),))
+    assert fused_identity(moved) == fused_identity(models[1])
+    assert fused_identity(ModelIdentity("m", "sd", (), {})) == fused_identity(None)
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_where_it_stopped(work: Path, cli: Cli) -> None:
+    rows = [
+        EDIT | {"out": f"{seed}.png", "seed": seed, "num_inference_steps": 40} for seed in range(6)
+    ]
+    Path("edits.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ["--dtype", "fp32", "--in-flight", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffedit.cli", "batch", "edits.jsonl", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert first["status"] == "done"
+    again = cli("batch", "edits.jsonl", *options)
+    assert again.code == 0, again.err
+    found = [line["status"] for line in again.lines]
+    assert found[0] == "skipped" and found[-1] == "done"
+    assert sorted(p.name for p in work.glob("*.png")) == [*(f"{n}.png" for n in range(6)), "in.png"]
