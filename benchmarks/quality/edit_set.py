@@ -26,7 +26,7 @@ from benchmarks.report import progress
 from benchmarks.schema import NotRun, Result
 from benchmarks.workload import model_facts
 from diffedit import DiffEditPipeline, EditRequest, EditResult
-from diffedit.cli.batch import read_lines
+from diffedit.cli.batch_file import read_lines
 from diffedit.imaging import decode
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.request import InvalidRequest

@@ -40,9 +40,18 @@ class Line:
     problem: str
     folder: Path
 
+    def checked(self) -> dict[str, Any]:
+        """Return the JSON object; raises UsageError if the line is not one."""
+        if self.problem:
+            raise UsageError(
+                f"Line {self.number} is not a JSON object ({self.problem}); write {{...}} on a "
+                "single line."
+            )
+        return self.fields
+
     def path(self, name: str) -> Path | None:
         """Return the path in a field, or None. Raises UsageError or InvalidRequest."""
-        value = self.fields.get(name)
+        value = self.checked().get(name)
         if _is_null(value):
             return None
         if not isinstance(value, str) or not value:
@@ -54,7 +63,7 @@ class Line:
 
     def request(self) -> EditRequest:
         """Return the request without its pictures; raises InvalidRequest for a wrong option."""
-        values = {n: v for n, v in self.fields.items() if n not in PATHS}
+        values = {n: v for n, v in self.checked().items() if n not in PATHS}
         return EditRequest.from_parameters(b"", without_pandas_traces(values))
 
 
@@ -123,11 +132,6 @@ def check_line(line: Line, names: FileNames) -> LineEdit:
         InvalidRequest: the line or an option is invalid, or the output is another line's file.
         OutputError: the output cannot be written.
     """
-    if line.problem:
-        raise UsageError(
-            f"Line {line.number} is not a JSON object ({line.problem}); write {{...}} on a single "
-            "line."
-        )
     out, image, mask = line.path("out"), line.path("image"), line.path("mask_image")
     if out is None or image is None:
         missing = "image" if image is None else "out"
