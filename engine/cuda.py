@@ -1,4 +1,4 @@
-"""CUDA devices, streams, copies and arithmetic, for every backend that uses a GPU.
+"""CUDA devices, streams, arithmetic and memory, for every backend that uses a GPU.
 
 Streams follow one rule: all networks of a pipeline run on its own `ExecutionStream`, and events
 order it with the caller's stream, so the host does not wait. Every call selects its GPU, and
@@ -16,9 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from engine.backends import DeviceQueue, Event, HostQueue
+from engine.backends import DeviceQueue, HostQueue
 from engine.errors import EngineMismatch
 
 log = logging.getLogger(__name__)
@@ -78,32 +77,6 @@ class CudaQueue:
 def device_queue(device: torch.device) -> DeviceQueue:
     """The queue of networks on `device`."""
     return CudaQueue(device) if device.type == "cuda" else HostQueue()
-
-
-class HostCopies:
-    """Copies tensors to the host while the GPU computes: on a stream of its own, into pinned
-    memory. Tensors on a CPU are copied at once."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-
-    def start(self, tensor: Tensor) -> tuple[Tensor, Event]:
-        """Copy `tensor` as the caller's stream leaves it.
-
-        Returns:
-            The copy, and the event after which it may be read.
-        """
-        if self._stream is None:
-            return tensor.clone(), HostQueue()
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        event = torch.cuda.Event(blocking=True)
-        with torch.cuda.stream(self._stream):
-            host.copy_(tensor, non_blocking=True)
-            event.record(self._stream)
-        tensor.record_stream(self._stream)  # its memory is not reused before the copy has ended
-        return host, event
 
 
 _PRECISION_LOCK = threading.Lock()

@@ -70,7 +70,7 @@ def _wanted(entry: Entry, verify: Verify) -> tuple[tuple[int, ...], str]:
     if reason:
         return (), NOT_HERE + reason
     sizes = entry.spec.batch_sizes
-    if verify == "all" or _runs_on_gpu(entry):
+    if verify == "all" or runs_on_gpu(entry):
         return sizes, ""
     return sizes[:1], BY_DEFAULT
 
@@ -90,7 +90,8 @@ def _obstacle(entry: Entry) -> str:
     return ""
 
 
-def _runs_on_gpu(entry: Entry) -> bool:
+def runs_on_gpu(entry: Entry) -> bool:
+    """Whether entries of this format are verified on a GPU here, if they can run."""
     if entry.format != "onnx":
         return True
     try:

@@ -19,6 +19,7 @@ from engine.backends.onnxruntime import memory
 from engine.errors import DiffEditError, first_line
 from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
+from export.checks import runs_on_gpu
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
 
@@ -113,7 +114,7 @@ def affordable(entry: Entry, batches: Sequence[int]) -> int:
 
     A GPU's memory is left to its runtime. On a CPU, ONNX Runtime stores all attention scores.
     """
-    if entry.format != "onnx" or torch.cuda.is_available():
+    if runs_on_gpu(entry):
         return max(batches)
     spec = replace(entry.spec, batch_sizes=tuple(sorted(batches)))
     return memory.limited(spec, entry.bytes).max_batch

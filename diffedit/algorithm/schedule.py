@@ -118,7 +118,8 @@ class Schedule:
 @lru_cache(maxsize=64)
 def timestep_tensors(schedule: Schedule, device: torch.device) -> tuple[Tensor, ...]:
     """The timestep of each level as a float32 scalar on `device`; cached."""
-    return torch.tensor(schedule.timesteps, dtype=torch.float32).to(device).unbind(0)
+    timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32)
+    return timesteps.to(device, non_blocking=True).unbind(0)  # waiting would stop every edit
 
 
 def _flow_schedule(sigmas: list[float], train: int) -> Schedule:

@@ -1,4 +1,4 @@
-"""Streams, copies, arithmetic and device numbers, on a substitute for `torch.cuda`."""
+"""Streams, arithmetic, memory and device numbers, on a substitute for `torch.cuda`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from engine.cuda import (
     ExecutionStream,
-    HostCopies,
     cuda_device,
     device_queue,
     fp32_arithmetic,
@@ -65,28 +64,6 @@ def test_the_queue_records_on_its_own_gpu(cuda: FakeCuda) -> None:
     queue.record()
     assert cuda.log == ["event on caller of gpu 1"]
     assert device_queue(CPU).in_flight == 1
-
-
-def test_a_copy_to_the_host_does_not_run_on_the_callers_stream(
-    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory, **o: empty(*a, **o))
-    used: list[Any] = []
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append(stream))
-    copies = HostCopies(SECOND_GPU)
-    host, _ = copies.start(torch.arange(3))
-    assert host.tolist() == [0, 1, 2]
-    assert cuda.log == ["own of gpu 1 waits for caller of gpu 1", "event on own of gpu 1"]
-    assert [stream.name for stream in used] == ["own of gpu 1"]
-
-
-def test_a_copy_on_a_cpu_is_no_view() -> None:
-    tensor = torch.zeros(2)
-    host, event = HostCopies(CPU).start(tensor)
-    tensor += 1
-    assert event.query()
-    assert host.tolist() == [0, 0]
 
 
 def switches() -> list[object]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.backends.onnxruntime import memory
 from engine.backends.onnxruntime.networks import OnnxBackend
 from engine.errors import EngineMismatch
 from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
@@ -19,6 +20,7 @@ from export import checks
 from export.build import BuildOptions, Event
 from export.checks import BY_DEFAULT, BY_REQUEST, NOT_HERE, Verify, plan
 from export.torch_reference import TorchReference
+from export.verify import affordable
 from tests.engine.compiled import spec
 
 Run = Callable[..., tuple[Manifest, list[Event]]]
@@ -61,6 +63,14 @@ def test_on_a_cpu_the_smallest_profile_is_verified_by_default() -> None:
 def test_on_a_gpu_every_profile_is_verified_by_default() -> None:
     assert planned(entry()) == ((1, 2, 4), [])
     assert planned(entry(check(1), check(2, BY_DEFAULT), check(4, BY_DEFAULT))) == ((2, 4), [])
+
+
+def test_a_cpu_runtime_on_a_gpu_machine_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime without CUDA: its memory and its time are those of the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(memory, "available", lambda: 1)
+    assert planned(entry()) == ((1,), [BY_DEFAULT] * 2)
+    assert affordable(entry(), (1, 2, 4)) == 1
 
 
 def test_a_finished_verification_is_not_repeated() -> None:
