@@ -20,7 +20,7 @@ def opened_by_serve(model: Path) -> DiffEditPipeline:
 
 
 def opened_by_a_replica(model: Path) -> DiffEditPipeline:
-    return Options(model=str(model), device="cpu").open_pipeline()
+    return Options.model_validate({"model": str(model), "device": "cpu"}).open_pipeline()
 
 
 @pytest.mark.parametrize("opened", [opened_by_serve, opened_by_a_replica])
