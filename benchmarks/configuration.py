@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.networks import CountingNetworks
 from diffedit import DiffEditPipeline
-from diffedit.backend_selection import open_backend
+from diffedit.backend_selection import Choice, open_backend
 from engine.backends import Networks
 from engine.backends.torch.networks import KERNELS, TorchNetworks
 from engine.checkpoint import Checkpoint
@@ -50,8 +50,8 @@ class Configuration:
         return networks, "requested"
 
 
-def _pair(networks: Networks, reason: str) -> tuple[Networks, str]:
-    return networks, reason
+def _pair(networks: Networks, choice: Choice) -> tuple[Networks, str]:
+    return networks, choice.reason
 
 
 def open_pipeline(

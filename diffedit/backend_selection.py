@@ -1,8 +1,14 @@
-"""Open a backend: the requested one, or the fastest one that is usable here."""
+"""Open a backend: the requested one, or the fastest one that is usable here.
+
+This is the only place that decides what "auto" does with an engine folder. An engine folder whose
+weights are not the checkpoint's own (a LoRA is fused into them, or they are another model's) is
+never replaced by PyTorch, which would run other weights than the user chose.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from engine.backends import Networks
+from engine.backends.engine_folder import check_model
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.manifest import Manifest
@@ -17,11 +24,38 @@ from engine.netspec import Precision
 from engine.products import PRODUCTS, TENSORRT_FORMATS
 
 T = TypeVar("T")
+TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why a backend was opened.
+
+    Attributes:
+        reason: one clause.
+        warning: a sentence for the user if an engine folder was given and is not used; else "".
+    """
+
+    reason: str
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class AutoPlan:
+    """What "auto" does with an engine folder.
+
+    Attributes:
+        tries: (backend, reason), the first one first. PyTorch, if it is among them, is the last.
+        refusal: the sentence if none of them opens.
+    """
+
+    tries: tuple[tuple[str, str], ...]
+    refusal: str
 
 
 def open_backend(
     checkpoint: Checkpoint,
-    ready: Callable[[Networks, str], T],
+    ready: Callable[[Networks, Choice], T],
     *,
     backend: str = "auto",
     engines: Path | None = None,
@@ -33,11 +67,11 @@ def open_backend(
 ) -> T:
     """Open a backend, and return what `ready` makes of it.
 
-    `ready` takes the backend and one clause that says why it was chosen. If it raises
-    EngineMismatch, because engines do not run here, "auto" goes on with PyTorch.
+    `ready` takes the backend and why it was chosen. If it raises EngineMismatch, because engines do
+    not run here, "auto" goes on with the next backend of its plan.
 
     `diffedit.arguments` has checked the arguments. Raises EngineMismatch for engines that do not
-    fit.
+    fit, and if "auto" could only replace them by other weights.
     """
     opened = partial(
         _open,
@@ -49,14 +83,24 @@ def open_backend(
         allow_tf32=allow_tf32,
     )
     if backend != "auto":
-        return ready(opened(backend, engines), "requested")
-    name, reason = fastest(engines, device)
-    try:
-        return ready(opened(name, engines), reason)
-    except EngineMismatch as error:
-        if name == "torch":
-            raise
-        return ready(opened("torch", None), f"the engines do not fit: {error}")
+        warning = _dropped(engines) if backend == "torch" and engines else ""
+        return ready(opened(backend, engines), Choice("requested", warning))
+    if engines is None:
+        return ready(opened("torch", None), Choice("no engines folder was given"))
+    plan = plan_auto(engines, device, checkpoint.digests())
+    failures: list[str] = []
+    for name, reason in plan.tries:
+        try:
+            if name == "torch":
+                reason = "; ".join([*failures, reason])
+                warning = f"The engines in {engines} are not used: {reason}."
+                return ready(opened("torch", None), Choice(reason, warning))
+            return ready(opened(name, engines), Choice(reason))
+        except EngineMismatch as error:
+            if name == "torch":
+                raise
+            failures.append(f"{TITLES[name]} cannot use them ({error})")
+    raise EngineMismatch(" ".join([plan.refusal, *(f"{failure}." for failure in failures)]))
 
 
 def _open(
@@ -105,16 +149,67 @@ def _open(
     )
 
 
-def fastest(engines: Path | None, device: str | None) -> tuple[str, str]:
-    """The backend that "auto" selects, and the reason.
+def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | None) -> AutoPlan:
+    """What "auto" does with an engine folder.
 
-    TensorRT if there are engines and a GPU that can load them. Otherwise PyTorch: its default
-    precision was faster than ONNX Runtime at Stable Diffusion's size on both CPUs measured so far
+    Args:
+        engines: the folder.
+        device: as in `open_backend`.
+        digests: part -> sha256 of the model in use; None does not compare.
+
+    Raises EngineMismatch if the folder has no engines, or those of another model.
+    """
+    manifest = Manifest.load(engines)
+    try:
+        check_model(engines, manifest, digests or {})
+    except EngineMismatch as error:
+        raise EngineMismatch(
+            f"{error}. To use the model without these engines, choose the backend torch."
+        ) from None
+    name, reason = fastest(engines, device)
+    compiled = () if name == "torch" else ((name, reason),)
+    fused = describe_fused(manifest)
+    if not fused:
+        torchs = reason if name == "torch" else "PyTorch runs the same weights"
+        return AutoPlan((*compiled, ("torch", torchs)), "")
+    refusal = (
+        f"The engines in {engines} contain {fused}, which PyTorch would not apply, and they cannot "
+        "run here. Build a folder for this machine, with the same --lora options, or choose the "
+        f"backend torch to edit without {fused}."
+    )
+    if any(entry.format == "onnx" for entry in manifest.entries) and PRODUCTS["onnx"].installed:
+        keeps = f"it applies {fused}, which PyTorch would not"
+        compiled = (*compiled, ("onnxruntime", keeps))
+    return AutoPlan(compiled, refusal)
+
+
+def describe_fused(manifest: Manifest) -> str:
+    """The LoRAs and embeddings in an engine folder, such as "the LoRA style.safetensors at 0.8"."""
+    model = manifest.model
+    if model is None:
+        return ""
+    loras = [f"the LoRA {Path(file.path).name} at {file.scale:g}" for file in model.loras]
+    return " and ".join([*loras, *(f"the embedding {Path(f.path).name}" for f in model.embeddings)])
+
+
+def _dropped(engines: Path) -> str:
+    """The warning for PyTorch that was asked for together with an engine folder."""
+    try:
+        fused = describe_fused(Manifest.load(engines))
+    except EngineMismatch:
+        return ""
+    unused = f"The engines in {engines} are not used, because the backend torch was asked for: "
+    return f"{unused}this edits without {fused}." if fused else ""
+
+
+def fastest(engines: Path, device: str | None) -> tuple[str, str]:
+    """The backend that is the fastest for an engine folder on this machine, and the reason.
+
+    TensorRT if there is a GPU that can load the engines. Otherwise PyTorch: its default precision
+    was faster than ONNX Runtime at Stable Diffusion's size on both CPUs measured so far
     (docs/speed.md has the figures).
     """
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
-    if engines is None:
-        return "torch", "no engines folder was given"
     formats = {entry.format for entry in Manifest.load(engines).entries}
     usable = [f for f in TENSORRT_FORMATS if f in formats and PRODUCTS[f].installed]
     if gpu and usable:

@@ -16,7 +16,7 @@ from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.arguments import BackendName, check_size, checked_arguments
-from diffedit.backend_selection import open_backend
+from diffedit.backend_selection import Choice, open_backend
 from diffedit.edit_many import edit_many
 from diffedit.handle import EditHandle, outputs_to_host, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
@@ -48,6 +48,8 @@ class DiffEditPipeline:
         networks: the backend in use; see `describe()`.
         batcher: the runtime, which runs the flows of all requests.
         costs: how long network calls take; empty before `warm_up`.
+        warnings: sentences about what was opened, such as that the engines are not used. Every
+            result repeats them.
     """
 
     def __init__(
@@ -57,16 +59,18 @@ class DiffEditPipeline:
         *,
         size: Size | None = None,
         reason: str = "",
+        warnings: tuple[str, ...] = (),
     ) -> None:
         check_size(checkpoint, size)
         self.checkpoint = checkpoint
         self.networks = networks
         self.batcher = Batcher(networks)
         self.costs: Costs = {}
+        self.warnings = warnings
         self._reason = reason
         sizes = (size,) if size else networks.sizes
         self._sizes = sizes or ((checkpoint.family.native_size,) * 2,)
-        self._preprocessor = Preprocessor(checkpoint, sizes, networks.device)
+        self._preprocessor = Preprocessor(checkpoint, sizes, networks.device, warnings)
         self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
 
     @classmethod
@@ -93,7 +97,9 @@ class DiffEditPipeline:
 
         Args:
             model: a folder or a hub id; safetensors only.
-            backend: "torch", "onnxruntime", "tensorrt", or "auto" for the fastest usable one.
+            backend: "torch", "onnxruntime", "tensorrt", or "auto" for the fastest usable one. With
+                `engines`, "auto" never runs other weights than theirs: where PyTorch would, because
+                a LoRA is fused into them or they are another model's, it raises EngineMismatch.
             engines: the folder that `make engines` wrote; needed by "onnxruntime" and "tensorrt".
             device: such as "cpu", "cuda" or "cuda:1"; by default a GPU if there is one.
             dtype: torch backend only: "fp32", "bf16" or "fp16"; by default the fastest one that
@@ -137,12 +143,18 @@ class DiffEditPipeline:
 
     @classmethod
     def _ready(
-        cls, checkpoint: Checkpoint, size: Size | None, warm: bool, networks: Networks, reason: str
+        cls,
+        checkpoint: Checkpoint,
+        size: Size | None,
+        warm: bool,
+        networks: Networks,
+        choice: Choice,
     ) -> DiffEditPipeline:
         """The pipeline on a backend that was opened for it, which is closed if this fails."""
         try:
-            log.info("backend %s: %s", networks.describe(), reason)
-            pipeline = cls(checkpoint, networks, size=size, reason=reason)
+            log.info("backend %s: %s", networks.describe(), choice.reason)
+            warnings = (choice.warning,) if choice.warning else ()
+            pipeline = cls(checkpoint, networks, size=size, reason=choice.reason, warnings=warnings)
         except BaseException:
             networks.close()
             raise

@@ -58,12 +58,17 @@ class Preprocessor:
     """Prepares requests for one checkpoint, and makes results of what their flows return."""
 
     def __init__(
-        self, checkpoint: Checkpoint, sizes: tuple[Size, ...] | None, device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        sizes: tuple[Size, ...] | None,
+        device: torch.device,
+        warnings: Sequence[str] = (),
     ) -> None:
         self._checkpoint = checkpoint
         self._family = checkpoint.family
         self._sizes = sizes
         self._device = device
+        self._warnings = warnings
         self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", self._family.tokens)
         self._schedules: dict[int, Schedule] = {}
 
@@ -99,7 +104,8 @@ class Preprocessor:
             user_mask=cells,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
         )
-        warnings = (*(user_mask.warnings if user_mask else ()), *warnings)
+        of_mask = user_mask.warnings if user_mask else ()
+        warnings = (*self._warnings, *of_mask, *warnings)
         schedule = self.schedule(request.num_inference_steps)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 

@@ -65,18 +65,23 @@ def explain(
     Every file is read once and compared with its sha256. With --model, the engines are also
     compared with that model. The exit code is 4 if no backend can use the folder.
     """
+    from diffedit.backend_selection import describe_fused
+
     manifest = Manifest.load(folder)
     damage = [message for entry in manifest.entries if (message := _damage(entry, folder))]
     digests = _digests(model, variant)
     backends = {name: _try_open(name, folder, digests, device) for name in _backend_classes()}
     usable = [name for name, (opened, _) in backends.items() if opened and not damage]
+    auto, auto_why = _auto(folder, device, digests, usable)
     if as_json:
         reasons = {
             name: {"usable": name in usable, "why": why} for name, (_, why) in backends.items()
         }
-        line = {"files": damage or "as built", "model_compared": digests is not None}
+        line: dict[str, Any] = {"files": damage or "as built"}
+        line["model_compared"] = digests is not None
         verified = {entry.files[0].name: entry.verification for entry in manifest.entries}
-        print(json.dumps({**line, "verified": verified, "backends": reasons}))  # noqa: T201
+        line |= {"verified": verified, "auto": {"backend": auto, "why": auto_why}}
+        print(json.dumps({**line, "backends": reasons}))  # noqa: T201
     else:
         file_count = sum(len(entry.files) for entry in manifest.entries)
         _print("files", *(damage or [f"all {file_count} are as they were built"]))
@@ -85,9 +90,12 @@ def explain(
             built_from = f"built from {manifest.source}; pass --model to compare"
             same = "the same as the engines were built from"
             _print("model", built_from if digests is None else same)
+        if fused := describe_fused(manifest):
+            _print("fused", f"{fused}; PyTorch's backend does not apply it")
         for name, (_, why) in backends.items():
             _print(name, f"{'usable' if name in usable else 'not usable'}: {why}")
-        _print("torch", "needs no engines; `--backend auto` falls back to it")
+        _print("torch", "needs no engines; `--backend torch` runs the model's own weights")
+        _print("auto", f"uses {auto}: {auto_why}" if auto else f"refuses: {auto_why}")
     if not usable:
         say(f"{folder} cannot be used on this machine; see the reasons above.")
         raise typer.Exit(4)
@@ -100,6 +108,22 @@ app = typer.Typer(
 )
 add_command(app, list_engines, name="list", examples=examples.ENGINES_LIST)
 add_command(app, explain, examples=examples.ENGINES_EXPLAIN)
+
+
+def _auto(
+    folder: Path, device: str | None, digests: Mapping[str, str] | None, usable: list[str]
+) -> tuple[str | None, str]:
+    """Return what `--backend auto` uses and why; None and the reason if it refuses."""
+    from diffedit.backend_selection import plan_auto
+
+    try:
+        plan = plan_auto(folder, device, digests)
+    except EngineMismatch as error:
+        return None, str(error)
+    for name, why in plan.tries:
+        if name in (*usable, "torch"):
+            return name, why
+    return None, plan.refusal
 
 
 def _print(label: str, *lines: str) -> None:

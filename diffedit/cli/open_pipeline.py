@@ -19,7 +19,7 @@ def open_pipeline(
     options: ModelOptions, progress: Progress, *, quiet: bool
 ) -> Iterator[DiffEditPipeline]:
     """Load the model, and show the progress of its download and which backend runs it and why,
-    unless `quiet`."""
+    unless `quiet`; print warnings in any case."""
     progress.start_stage("importing PyTorch")
     from diffedit import DiffEditPipeline
     from engine.hub import quiet_downloads
@@ -30,6 +30,8 @@ def open_pipeline(
     try:
         if not quiet:
             say(f"backend: {pipeline.describe()}")
+        for warning in pipeline.warnings:
+            say(f"warning: {warning}")
         yield pipeline
     finally:
         pipeline.close()

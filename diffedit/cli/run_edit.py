@@ -97,7 +97,9 @@ def run_edit(
             files.commit()
         if paths.out == STDOUT:
             write_stdout(encode(result.image, record=record))
-    _print_outcome(result, record, paths, options)
+    opened = pipeline.warnings  # printed when it was opened
+    new = tuple(warning for warning in result.warnings if warning not in opened)
+    _print_outcome(replace(result, warnings=new), record, paths, options)
     return result
 
 

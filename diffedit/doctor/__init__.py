@@ -55,14 +55,19 @@ def _check_auto_backend(engines: Path | None) -> list[Check]:
     """Report which backend `--backend auto` would use."""
     if isinstance(try_import("torch"), str):
         return []
-    from diffedit.backend_selection import fastest
+    from diffedit.backend_selection import plan_auto
     from engine.errors import DiffEditError
 
+    if engines is None:
+        return [Check("backend auto", "ok", "uses torch: no engines folder was given")]
     try:
-        name, why = fastest(engines, None)
+        plan = plan_auto(engines, None, None)
     except DiffEditError as error:
         fix = "pass a folder that `build` wrote"
         return [Check("backend auto", "problem", str(error), fix)]
+    if not plan.tries:
+        return [Check("backend auto", "problem", plan.refusal, "build the folder again")]
+    name, why = plan.tries[0]
     return [Check("backend auto", "ok", f"uses {name}: {why}")]
 
 

@@ -74,7 +74,7 @@ class EngineFolder:
         """
         path = Path(path)
         folder = cls(path, Manifest.load(path), tuple(formats), pin_batch_size)
-        folder._check_model(digests or {})
+        check_model(path, folder.manifest, digests or {})
         if not folder.entries:
             present = sorted({entry.format for entry in folder.manifest.entries})
             raise EngineMismatch(
@@ -150,16 +150,6 @@ class EngineFolder:
             parts.append(f"--size {format_size(size)}")
         return " ".join([*parts, "--target", self.formats[0]])
 
-    def _check_model(self, digests: Mapping[str, str]) -> None:
-        built = self.manifest.model.digests if self.manifest.model else {}
-        for part, digest in digests.items():
-            if built.get(part) != digest:
-                raise EngineMismatch(
-                    f"The engines in {self.path} were built from {self.manifest.source}, whose "
-                    f"{part} differs from the model in use; build engines of this model with: "
-                    "diffedit-trt build MODEL --out NEW_FOLDER"
-                )
-
     def _pinned(self, spec: NetSpec) -> NetSpec:
         if self.pin is None:
             return spec
@@ -198,6 +188,26 @@ class EngineFolder:
             return f"complete sizes: {', '.join(map(format_size, self.sizes))}"
         names = sorted({entry.spec.name for entry in self.entries})
         return f"the build is not finished, it has only {', '.join(names)}"
+
+
+def check_model(path: Path, manifest: Manifest, digests: Mapping[str, str]) -> None:
+    """Compare the model that engines were built from with the one in use.
+
+    Args:
+        path: the engine folder.
+        manifest: its manifest.
+        digests: part -> sha256 of the checkpoint in use; empty compares nothing.
+
+    Raises EngineMismatch if a part differs.
+    """
+    built = manifest.model.digests if manifest.model else {}
+    for part, digest in digests.items():
+        if built.get(part) != digest:
+            raise EngineMismatch(
+                f"The engines in {path} were built from {manifest.source}, whose {part} differs "
+                "from the model in use; build engines of this model with: diffedit-trt build MODEL "
+                "--out NEW_FOLDER"
+            )
 
 
 def _size_for(spec: NetSpec, tensor: TensorSpec, shape: tuple[int, ...]) -> Size | None:

@@ -20,7 +20,6 @@ from diffedit import (
     EditResult,
     EngineMismatch,
     InvalidRequest,
-    backend_selection,
 )
 from diffedit.algorithm import reference
 from diffedit.algorithm.schedule import Schedule
@@ -357,19 +356,6 @@ def test_auto_says_what_it_took_and_why(pipe: DiffEditPipeline, tiny: Path) -> N
     with DiffEditPipeline.from_pretrained(tiny, device="cpu") as chosen:
         assert chosen.networks.name == "torch"
         assert "torch" in chosen.describe() and "no engines folder" in chosen.describe()
-
-
-def test_auto_goes_on_with_torch_where_engines_do_not_fit(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        backend_selection, "fastest", lambda engines, device: ("tensorrt", "a GPU is here")
-    )
-    with DiffEditPipeline.from_pretrained(tiny, engines=tmp_path, device="cpu") as chosen:
-        assert chosen.networks.name == "torch"
-        assert "the engines do not fit" in chosen.describe()
-    with pytest.raises(EngineMismatch):
-        DiffEditPipeline.from_pretrained(tiny, backend="tensorrt", engines=tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])

@@ -19,7 +19,7 @@ SIZE = (64, 64)
 def auto_chooses_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     """As "auto" chooses TensorRT where there is a GPU."""
     choice = ("onnxruntime", "for this test")
-    monkeypatch.setattr(backend_selection, "fastest", lambda engines, device: choice)
+    monkeypatch.setattr(backend_selection, "fastest", lambda *engines_and_device: choice)
 
 
 @pytest.fixture
