@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import options, plots
 from benchmarks.report import aligned
 from benchmarks.schema import Result, ResultError, load
 
@@ -21,10 +20,10 @@ Files = Annotated[list[Path], typer.Argument(help="Two or more result files.")]
 Table = dict[str, dict[str, float]]
 
 
-def compare(files: Files, plot: options.Plot = None) -> None:
+def compare(files: Files) -> None:
     """Compare result files of several machines, configurations or versions.
 
-    Example: python -m benchmarks compare benchmarks/results/a.json b.json --plot speed.png
+    Example: python -m benchmarks compare benchmarks/results/a.json b.json
     """
     names, rows = compared(files)
     lines = [
@@ -32,8 +31,6 @@ def compare(files: Files, plot: options.Plot = None) -> None:
         for title, values in rows.items()
     ]
     print("\n".join(aligned([["", *names], *lines], right=True)))
-    if plot is not None:
-        plots.devices(rows, names, plot)
 
 
 def compared(files: Sequence[Path]) -> tuple[list[str], Table]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad, scaled_dot_product_attention
+from torch.nn.functional import conv2d, scaled_dot_product_attention
 
 from benchmarks import options, roofline
 from benchmarks.machine import machine
@@ -33,23 +33,16 @@ CONVOLUTION = (
     *((1280, 1280, 16), (2560, 1280, 16), (1280, 1280, 8), (128, 128, 512)),
 )
 """Channels in, channels out, side."""
-TILE = 256
 
 Call = Callable[[], Tensor]
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Only = Annotated[Any, options.choices(options.WORK, "Kernels to measure", ONLY)]
 Rows = Annotated[int, options.option(options.WORK, "Rows of a call.", min=1)]
-Flex = Annotated[
-    bool, options.option(options.WORK, "flex_attention as well (compiles, minutes).", "--flex")
-]
 
 
-def kernels(
-    only: Only = ONLY, rows: Rows = 2, repeats: options.Repeats = 5, flex: Flex = False
-) -> Result:
+def kernels(only: Only = ONLY, rows: Rows = 2, repeats: options.Repeats = 5) -> Result:
     """Time our attention and convolution kernels for CPUs against PyTorch's implementations.
 
-    Example: python -m benchmarks kernels --only attention --flex
+    Example: python -m benchmarks kernels --only attention
     """
     measured = [
         roofline.limit(
@@ -61,7 +54,7 @@ def kernels(
     ]
     not_run = []
     parts: dict[str, Callable[[], Iterator[Measurement]]] = {
-        "attention": lambda: _attention(rows, repeats, flex),
+        "attention": lambda: _attention(rows, repeats),
         "convolution": lambda: _convolution(rows, repeats),
     }
     modules = {"attention": our_attention, "convolution": our_convolution}
@@ -77,21 +70,18 @@ def kernels(
 
 
 @torch.inference_mode()
-def _attention(rows: int, repeats: int, flex: bool) -> Iterator[Measurement]:
-    """Every implementation at every shape."""
-    every = dict(IMPLEMENTATIONS)
-    if flex:
-        from torch.nn.attention.flex_attention import flex_attention
-
-        every["flex_attention, compiled"] = torch.compile(flex_attention, dynamic=False)
+def _attention(rows: int, repeats: int) -> Iterator[Measurement]:
+    """Our kernel and PyTorch's at every shape."""
     for queries, keys, width in ATTENTION:
         q, k, v = (torch.randn(rows, n, HEADS * width).bfloat16() for n in (queries, keys, keys))
         split = [t.unflatten(-1, (HEADS, width)).transpose(1, 2) for t in (q, k, v)]
         calls: dict[str, Call] = {}
         if our_attention.works():
             calls[OURS] = functools.partial(_our_attention, q, k, v)
-        calls |= {name: functools.partial(call, *split) for name, call in every.items()}
-        exact = scaled_dot_product_attention(*(t.float() for t in split))
+        wide = [t.float() for t in split]
+        calls["PyTorch, bf16"] = functools.partial(scaled_dot_product_attention, *split)
+        calls["PyTorch, fp32"] = functools.partial(scaled_dot_product_attention, *wide)
+        exact = calls["PyTorch, fp32"]()
         flops = 4 * rows * HEADS * queries * keys * width
         labels = {"kernel": "attention", "shape": f"{queries} x {keys}, {width} channels"}
         yield from _compare(calls, exact, flops, repeats, labels)
@@ -135,43 +125,3 @@ def _compare(
         rate = flops / ((found.value or 0) * 1e9)
         found.extras.update(tflops=round(rate, 3), quality={"relative_error": round(error, 6)})
         yield found
-
-
-def in_float32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's attention in fp32, conversions included."""
-    return scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-
-
-def padded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's with channels padded to a multiple of 32."""
-    width = q.shape[-1]
-    q, k, v = (pad(t, (0, -width % 32)) for t in (q, k, v))
-    return scaled_dot_product_attention(q, k, v, scale=width**-0.5)[..., :width]
-
-
-def explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Two batched products with all scores between them."""
-    scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return scores.softmax(-1) @ v
-
-
-def tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same for one head and one tile of queries at a time, whose scores fit into the cache."""
-    out, scale = torch.empty_like(q), q.shape[-1] ** -0.5
-    for batch in range(q.shape[0]):
-        for head in range(q.shape[1]):
-            keys, values = k[batch, head].T, v[batch, head]
-            for first in range(0, q.shape[2], TILE):
-                tile = slice(first, first + TILE)
-                scores = (q[batch, head, tile] @ keys).mul_(scale)
-                out[batch, head, tile] = scores.softmax(-1) @ values
-    return out
-
-
-IMPLEMENTATIONS: dict[str, Attention] = {
-    "PyTorch, bf16": scaled_dot_product_attention,
-    "PyTorch, fp32": in_float32,
-    "PyTorch, bf16, padded": padded,
-    "written out": explicit,
-    f"tiles of {TILE}": tiled,
-}

@@ -1,15 +1,14 @@
-"""Plots of speed results: ladder, roofline, devices. Each draws the result it is given."""
+"""Plots of speed results: ladder, roofline. Each draws the result it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.networks import DENOISER
 from benchmarks.schema import Result
 
-GREEN, RED, BLUE, GREY = "#0b6e4f", "#b3303c", "#3066be", "#9a9a9a"
+GREEN, RED = "#0b6e4f", "#b3303c"
 
 
 def ladder(result: Result, path: Path) -> None:
@@ -52,22 +51,6 @@ def roofline(result: Result, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     axes.set_title(result.configuration.get("backend", ""), fontsize=9)
-    save(figure, path)
-
-
-def devices(table: Mapping[str, Mapping[str, float]], names: Sequence[str], path: Path) -> None:
-    """Every row of a comparison, each device as a multiple of the first."""
-    rows = [row for row, values in table.items() if values.get(names[0])]
-    figure, axes = _axes((9.5, 0.32 * len(rows) + 1.4))
-    for i, name in enumerate(names):
-        multiples = [table[row].get(name, float("nan")) / table[row][names[0]] for row in rows]
-        axes.plot(multiples, rows, "o", color=(GREY, GREEN, BLUE, RED)[i % 4], label=name)
-    if all(value > 0 for row in rows for value in table[row].values()):
-        axes.set_xscale("log")
-    axes.invert_yaxis()
-    axes.set_xlabel(f"as a multiple of {names[0]}")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
     save(figure, path)
 
 

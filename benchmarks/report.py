@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.schema import Measurement, Result
 
 _BEGAN = time.monotonic()
+LINE_SECONDS = 30.0
+"""How often the remaining time is printed where standard error is not a terminal."""
 
 
 def progress(text: str) -> None:
     """One line on standard error, with the seconds since the program started."""
     print(f"[{time.monotonic() - _BEGAN:6.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def remaining(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the remaining time on standard error; where that is a file, a line now and then.
+
+    Yields a function that takes how many of `total` parts are done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    printed = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal printed
+        bar.update(task, completed=done)
+        left = bar.tasks[0].time_remaining
+        late = time.monotonic() - printed > LINE_SECONDS or done == total
+        if not console.is_terminal and late:
+            printed = time.monotonic()
+            about = f", about {left / 60:.0f} min left" if left else ""
+            progress(f"{text}: {done} of {total}{about}")
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield show
 
 
 def table(result: Result) -> str:
@@ -27,7 +58,9 @@ def row(measurement: Measurement) -> str:
     return "  ".join(cell for cell in _cells(measurement) if cell)
 
 
-def aligned(rows: Sequence[Sequence[str]], *, right: bool = False) -> Iterator[str]:
+def aligned(
+    rows: Sequence[Sequence[str]], *, right: bool = False, between: str = "  "
+) -> Iterator[str]:
     """Rows of cells as lines; with `right`, all columns but the first are aligned on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
@@ -35,7 +68,8 @@ def aligned(rows: Sequence[Sequence[str]], *, right: bool = False) -> Iterator[s
             cell.rjust(width) if right and column else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-        yield "  ".join(padded).rstrip()
+        line = between.join(padded)
+        yield line.rstrip() if between.isspace() else line
 
 
 def _lines(result: Result) -> Iterator[str]:

@@ -7,8 +7,9 @@ cannot be read fails its own edit only.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from benchmarks.machine import machine
 from benchmarks.quality.measures import Bools, mask_figures, picture_figures
 from benchmarks.quality.perceptual import Measure, open_measures
 from benchmarks.quality.settings import Fixed
-from benchmarks.quality.summary import Estimate, estimate, measurements, summarise, text_table
-from benchmarks.report import progress
+from benchmarks.quality.summary import Estimate, estimate, measurements, summarise, table
+from benchmarks.report import remaining
 from benchmarks.schema import NotRun, Result
 from benchmarks.workload import model_facts
 from diffedit import DiffEditPipeline, EditRequest, EditResult
@@ -105,10 +106,13 @@ class SetRun:
             self.save.mkdir(parents=True, exist_ok=True)
         failed: dict[int, str] = {}
         pipe = open_pipeline(self.model, self.configuration)
-        with pipe:
+        total, number = len(entries) * len(self.strengths), itertools.count(1)
+        with pipe, remaining("quality: edits", total) as show:
             learned, missing = open_measures(self.lpips, self.clip, pipe.networks.device)
             measured = {
-                f"strength {strength:g}": self._measure(pipe, learned, entries, strength, failed)
+                f"strength {strength:g}": self._measure(
+                    pipe, learned, entries, strength, failed, lambda: show(next(number))
+                )
                 for strength in self.strengths
             }
         print(
@@ -119,7 +123,7 @@ class SetRun:
             raise DiffEditError(f"No edit of {self.edits} was made; the lines above give reasons.")
         print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
         shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
-        print(text_table(measured, shown))
+        print(table(measured, shown))
         settings = {key: value for key, value in self._options(0).items() if key != "strength"}
         return Result(
             "quality",
@@ -143,9 +147,10 @@ class SetRun:
         entries: Sequence[Entry],
         strength: float,
         failed: dict[int, str],
+        done: Callable[[], None],
     ) -> dict[str, Estimate]:
-        """Every figure of the set at one strength; adds the lines that fail to `failed`."""
-        progress(f"quality: {len(entries)} edits at strength {strength:g}")
+        """Every figure of the set at one strength; adds the lines that fail to `failed`, and calls
+        `done` after each edit."""
         columns: dict[str, list[float]] = {}
         running: deque[tuple[Entry, Image, Bools | None]] = deque()
 
@@ -156,6 +161,7 @@ class SetRun:
                     photo, truth = entry.load()
                 except InvalidRequest as error:
                     failed[entry.line] = f"Line {entry.line}: {error}"
+                    done()
                     continue
                 running.append((entry, photo, truth))
                 yield replace(entry.request, image=photo, **chosen)
@@ -163,6 +169,7 @@ class SetRun:
         results: Iterator[Any] = pipe.edit_many(requests(), in_flight=IN_FLIGHT, return_errors=True)
         for result in results:
             entry, photo, truth = running.popleft()
+            done()
             if isinstance(result, DiffEditError):
                 failed[entry.line] = f"Line {entry.line}: {result}"
                 continue

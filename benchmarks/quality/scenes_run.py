@@ -18,10 +18,9 @@ from benchmarks.quality.summary import (
     Measured,
     difference,
     estimate,
-    markdown_table,
     measurements,
     summarise,
-    text_table,
+    table,
 )
 from benchmarks.quality.work import Columns, measure
 from benchmarks.schema import Check, Measurement, Result, save
@@ -182,8 +181,8 @@ class SceneRun:
 
     def _show(self, rows: Measured, figures: Mapping[str, str]) -> None:
         """Print a table, and add it to the page."""
-        print("\n" + text_table(rows, figures))
-        self.page.append(markdown_table(rows, figures))
+        self.page.append(table(rows, figures))
+        print("\n" + self.page[-1])
 
     def _keep(self, part: str, measured: Measured) -> None:
         self.rows += measurements(part, measured, self.count)

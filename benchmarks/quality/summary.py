@@ -91,25 +91,15 @@ Measured = Mapping[str, Mapping[str, Estimate]]
 """Setting -> figure -> estimate; the rows of a table."""
 
 
-def text_table(rows: Measured, figures: Mapping[str, str]) -> str:
-    """Lines of aligned columns; `figures` maps each figure to its format."""
-    return "\n".join(aligned(_cells(rows, figures), right=True))
-
-
-def markdown_table(rows: Measured, figures: Mapping[str, str]) -> str:
-    """The same table as Markdown."""
-    head, *body = _cells(rows, figures)
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cells(rows: Measured, figures: Mapping[str, str]) -> list[list[str]]:
-    """The heading and every line, as text."""
+def table(rows: Measured, figures: Mapping[str, str]) -> str:
+    """A Markdown table with aligned columns; `figures` maps each figure to its format."""
     body = [
         [name, *(f"{found[f]:{spec}}" if f in found else "-" for f, spec in figures.items())]
         for name, found in rows.items()
     ]
-    return [["", *figures], *body]
+    head = ["", *figures]
+    lines = aligned([head, ["---"] * len(head), *body], between=" | ")
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def measurements(part: str, rows: Measured, count: int) -> list[Measurement]:

@@ -7,11 +7,12 @@ afterwards, so a new figure or judge needs no new edits.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import signal
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from benchmarks.quality.cases import Case, case
 from benchmarks.quality.editors import Editors, Outcome
 from benchmarks.quality.figures import figures
 from benchmarks.quality.settings import Setting
-from benchmarks.report import progress
+from benchmarks.report import remaining
 from demo.judge import Judge
 from engine.checkpoint import Checkpoint
 
@@ -89,8 +90,9 @@ def measure(
     chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
     threads = max(1, (os.cpu_count() or 1) // workers)
     jobs = [Job(folder, model, configuration, tuple(settings), chunk, threads) for chunk in chunks]
-    if any(not job.path(s).exists() for job in jobs for s in settings):
-        _run(jobs, workers)
+    missing = [path for job in jobs for s in settings if not (path := job.path(s)).exists()]
+    if missing:
+        _run(jobs, missing, workers)
     checkpoint, judge = Checkpoint.open(model), Judge.open()
     cases = [case(seed, checkpoint.family.native_size) for seed in seeds]
     found = {}
@@ -116,15 +118,29 @@ def _figures(
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _run(jobs: Sequence[Job], workers: int) -> None:
-    """Run all jobs in one or more processes. Ctrl-C and errors end the processes at once."""
-    if workers == 1:
-        for job in jobs:
-            run_job(job)
-        return
+def _run(jobs: Sequence[Job], missing: Sequence[Path], workers: int) -> None:
+    """Run all jobs in one or more processes, and show how many parts are there.
+
+    Ctrl-C and errors end the processes at once.
+    """
+    with remaining(f"quality: parts of {CHUNK} edits", len(missing)) as show:
+        if workers == 1:
+            done = itertools.count(1)
+            for job in jobs:
+                run_job(job, lambda: show(next(done)))
+        else:
+            _run_processes(jobs, workers, lambda: show(sum(path.exists() for path in missing)))
+
+
+def _run_processes(jobs: Sequence[Job], workers: int, show: Callable[[], None]) -> None:
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts)
     try:
-        list(pool.map(run_job, jobs))
+        running = {pool.submit(run_job, job) for job in jobs}
+        while running:
+            ended, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+            for job in ended:
+                job.result()
+            show()
     except BaseException:
         for process in list(getattr(pool, "_processes", {}).values()):
             process.terminate()
@@ -133,18 +149,17 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def run_job(job: Job) -> None:
-    """Compute every part of the job that has no file yet."""
+def run_job(job: Job, done: Callable[[], None] = lambda: None) -> None:
+    """Compute every part of the job that has no file yet; calls `done` after each."""
     torch.set_num_threads(job.threads)
     editors = Editors(job.model, job.configuration)
     size = Checkpoint.open(job.model).family.native_size
     cases = [case(seed, size) for seed in job.seeds]
     missing = [setting for setting in job.settings if not job.path(setting).exists()]
     try:
-        for number, setting in enumerate(missing, 1):
-            part = f"seeds {job.seeds[0]} to {job.seeds[-1]}, {number} of {len(missing)}"
-            progress(f"quality: {part}: {setting.name}")
+        for setting in missing:
             save(job.path(setting), list(editors.run(setting, cases)), setting)
+            done()
     finally:
         editors.close()
 

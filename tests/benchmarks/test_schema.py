@@ -77,8 +77,7 @@ def test_every_committed_result_is_read_and_compared(
     names, table = compared([path, write(tmp_path / "other.json", *other)])
     known = [r for one in results for r in one.measurements if r.value is not None]
     assert names[1] == "another" and len(table) == len(known) > 0
-    compare([path, tmp_path / "other.json"], tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 5000
+    compare([path, tmp_path / "other.json"])
     assert known[0].title in capsys.readouterr().out
 
 
