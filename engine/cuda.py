@@ -157,8 +157,8 @@ def cuda_device(device: str | None, runtime: str) -> torch.device:
         cpu_only = torch.version.cuda is None
         why = "this PyTorch has no CUDA" if cpu_only else "none with a working driver was found"
         raise EngineMismatch(
-            f"{runtime} engines need an NVIDIA GPU, and {why}; use backend='onnxruntime' or "
-            "backend='torch' here."
+            f"{runtime} needs an NVIDIA GPU for {chosen}, and {why}; use backend='torch' with "
+            "device='cpu' here."
         )
     chosen = numbered(chosen)
     if chosen.index >= count:

@@ -10,10 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from engine.backends import Backend
 from engine.batcher import Batcher
 from engine.buffers import Answer
 from engine.dtypes import TORCH_DTYPES
@@ -63,8 +65,8 @@ def warm_up(batcher: Batcher, kinds: Sequence[Kind], stopped: Callable[[], bool]
     """Load the networks of `kinds`, run their profiles and measure them. A flow, like an edit.
 
     All networks are loaded before the first call, so that scratch memory that they share has its
-    final size when CUDA graphs are captured. A profile that does not fit into memory is left out,
-    with a warning, unless it is the smallest.
+    final size when CUDA graphs are captured. A profile that does not fit into memory, and the
+    larger ones, are never used, with a warning; the smallest must fit.
 
     Args:
         batcher: runs this flow.
@@ -74,16 +76,16 @@ def warm_up(batcher: Batcher, kinds: Sequence[Kind], stopped: Callable[[], bool]
     Raises whatever a network raises while it is loaded or run.
     """
     yield []  # the flow starts on the engine thread, which owns the networks
-    specs = [batcher.backend(kind).spec for kind in kinds]
+    backends = [batcher.backend(kind) for kind in kinds]
     costs: dict[tuple[str, Size | None], Mapping[int, float]] = {}
-    for spec in specs:
-        costs[spec.name, spec.size] = _measure(batcher, spec, stopped)
+    for backend in backends:
+        costs[backend.spec.name, backend.spec.size] = _measure(batcher, backend, stopped)
     return costs
 
 
-def _measure(batcher: Batcher, spec: NetSpec, stopped: Callable[[], bool]) -> dict[int, float]:
+def _measure(batcher: Batcher, backend: Backend, stopped: Callable[[], bool]) -> dict[int, float]:
     """Rows in the call -> seconds, for the profiles of one network."""
-    device = batcher.networks.device
+    spec, device = backend.spec, batcher.networks.device
     row = Row(spec.name, tuple(_sample(tensor, device) for tensor in spec.inputs))
     size = f" {format_size(spec.size)}" if spec.size else ""
     seconds: dict[int, float] = {}
@@ -97,6 +99,8 @@ def _measure(batcher: Batcher, spec: NetSpec, stopped: Callable[[], bool]) -> di
             if not seconds or not out_of_memory(error):
                 raise
             log.warning("%s%s with %d rows does not fit into memory", spec.name, size, batch)
+            fitting = tuple(b for b in spec.batch_sizes if b < batch)
+            backend.spec = replace(spec, batch_sizes=fitting)  # not tried again
             break
         seconds[batch] = last
         log.info("warm-up: %s%s, %d rows: %.4f s", spec.name, size, batch, last)

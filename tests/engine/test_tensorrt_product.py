@@ -24,7 +24,7 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU he
 @NO_GPU
 def test_without_a_gpu_the_error_names_other_backends(tmp_path: Path) -> None:
     manifest(tmp_path, complete(tmp_path, (64, 64), kind="tensorrt-rtx", **BUILT_RTX))
-    with pytest.raises(EngineMismatch, match=r"need an NVIDIA GPU, and .*backend='torch' here"):
+    with pytest.raises(EngineMismatch, match=r"needs an NVIDIA GPU for .*backend='torch'"):
         TensorRTNetworks.open(tmp_path)
 
 
