@@ -52,11 +52,15 @@ def find_checkpoint(
             hub cannot be reached.
         ResourceError: there is no space for the download.
     """
-    folder = Path(model).expanduser()
-    if not folder.exists() and _is_hub_id(str(model)):
+    folder = _local(model)
+    if folder is None:
         download = partial(_download, str(model), revision, cache_dir, local_files_only)
-        checkpoint = Checkpoint.open(download([*CONFIGS]), variant)
-        _download_weights(checkpoint, download, partial(_listed, str(model), revision))
+        listed = partial(_listed, str(model), revision)
+        folder = download([*CONFIGS])
+        if not (folder / "model_index.json").is_file():
+            raise CheckpointError(_not_a_model(str(model), listed()))
+        checkpoint = Checkpoint.open(folder, variant)
+        _download_weights(checkpoint, download, listed)
     else:
         checkpoint = Checkpoint.open(folder, variant)
     checkpoint.check_files()
@@ -81,8 +85,31 @@ def quiet_downloads() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _is_hub_id(model: str) -> bool:
-    return HUB_ID.fullmatch(model) is not None and not model.lower().endswith(FILE_ENDINGS)
+def _local(model: str | Path) -> Path | None:
+    """The path that a model argument names; None for a hub id."""
+    text = str(model)
+    if "://" in text:
+        raise CheckpointError(
+            f"{text[:200]} is an address; name the model as owner/name, as the hub's page does."
+        )
+    try:
+        folder = Path(model).expanduser()
+        is_id = HUB_ID.fullmatch(text) and not text.lower().endswith(FILE_ENDINGS)
+        return None if is_id and not folder.exists() else folder
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise CheckpointError(
+            f"The model {text[:200]!r} cannot be opened ({first_line(error)}); check the path."
+        ) from None
+
+
+def _not_a_model(model: str, names: list[str]) -> str:
+    """The sentence for a repository without `model_index.json`."""
+    singles = [name for name in names if name.endswith(FILE_ENDINGS) and "/" not in name]
+    hint = f" (it has {', '.join(singles[:3])})" if singles else ""
+    return (
+        f"{model} on the hub is not a checkpoint in diffusers' format: it has no model_index.json"
+        f"{hint}; use a repository that has one, or download and convert a single file."
+    )
 
 
 def _download_weights(

@@ -24,6 +24,8 @@ BITS = {
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 8),
 }
 """Bits of one number, by dtype; the sizes of other dtypes are not checked."""
+MAX_HEADER = 100_000_000
+"""Bytes of the longest header; safetensors has the same limit."""
 AGAIN = "copy or download it again"
 FOREIGN = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run: git lfs pull"),
@@ -45,7 +47,7 @@ def read_header(file: Path) -> Header:
             begin = stream.read(64)
             length = int.from_bytes(begin[:8], "little")
             stream.seek(8)
-            data = stream.read(length) if 2 <= length <= size - 8 else b""
+            data = stream.read(length) if 2 <= length <= min(size - 8, MAX_HEADER) else b""
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}).") from None
     if not data:

@@ -46,6 +46,11 @@ class WeightFiles:
         index = folder / f"{base}.safetensors.index{dot}.json"
         if index.is_file() and (part.package == "diffusers" or not single.is_file()):
             return cls(variant, _shards(folder, index), index)
+        for path in (index, single):
+            if path.is_symlink() and not path.exists():
+                raise CheckpointError(
+                    f"{path} is a link to a file that is gone; download the checkpoint again."
+                )
         return cls(variant, (single,)) if single.is_file() else None
 
     def headers(self) -> Header:

@@ -174,6 +174,15 @@ def test_a_repository_with_pickles_alone_gets_the_hint_of_a_folder(hub: Hub) -> 
     assert f"unet/{UNET}.bin" not in hub.downloaded
 
 
+def test_a_repository_that_is_no_diffusers_model_is_named(hub: Hub) -> None:
+    shutil.rmtree(hub.repository)
+    hub.repository.mkdir()
+    (hub.repository / "v1-5-pruned.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"owner/name on the hub is not .*v1-5-pruned.safe"):
+        find_checkpoint("owner/name")
+    assert hub.downloaded == []
+
+
 def test_a_partial_variant_downloads_plain_files_for_the_rest(hub: Hub) -> None:
     unet = weight_file(hub.repository, "unet")
     shutil.copy(unet, unet.with_name(f"{UNET}.fp16.safetensors"))

@@ -132,6 +132,24 @@ def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
         find_checkpoint(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("~nobody-of-that-name/model", "cannot be opened.*home directory"),
+        ("y" * 300, "cannot be opened.*too long"),
+        ("a\0b", "There is no model folder"),
+        ("a b", "There is no model folder"),
+        ("../nothing", "There is no model folder"),
+        ("https://huggingface.co/owner/name", "is an address; name the model as owner/name"),
+        ("/dev/null", "neither a folder nor a file"),
+    ],
+)
+def test_names_that_cannot_be_models(name: str, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        find_checkpoint(name)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_conversion_is_a_command_that_runs(tmp_path: Path) -> None:
     """Up to the file itself, which holds no model."""
     file = tmp_path / "it's.safetensors"

@@ -159,6 +159,14 @@ def test_shards_that_do_not_fit(case: str, saved: Saved) -> None:
 
 
 UNET = "unet"
+
+
+def dangling(folder: Path) -> None:
+    """As after cleaning a hub cache by hand."""
+    (folder / UNET / SINGLE).unlink()
+    (folder / UNET / SINGLE).symlink_to(folder / "blobs" / "0123")
+
+
 HINTS: dict[str, tuple[str | None, Change, str]] = {
     "fp16 alone": (
         None,
@@ -198,6 +206,7 @@ HINTS: dict[str, tuple[str | None, Change, str]] = {
         rename(UNET, SINGLE, "pytorch_model.safetensors"),
         r"has no diffusion_pytorch_model.safetensors \(it has pytorch_model.safetensors\)",
     ),
+    "a link to nothing": (None, dangling, "a link to a file that is gone"),
     "nothing": (None, lambda f: (f / UNET / SINGLE).unlink(), "copy or download the weights"),
 }
 

@@ -189,6 +189,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a pickle": (b"PK\x03\x04" + bytes(100), "is a pickle"),
     "GGUF": (b"GGUF" + bytes(100), "is a GGUF file"),
     "a web page": (b"<!DOCTYPE html><html>" + bytes(100), "is a web page"),
+    "a long header": ((2**30).to_bytes(8, "little") + b"{}", "truncated or not a safetensors"),
     "noise": (b"\xff" * 100, "truncated or not a safetensors file"),
     "no tensors": (raw_file({"__metadata__": {"format": "pt"}}, 0), "holds no tensors"),
     "cut": (raw_file({"a": TENSOR}, 7), r"truncated \(7 of 8 bytes of weights\)"),
