@@ -123,9 +123,16 @@ def _download_weights(
         if not parts:
             return
     folder = checkpoint.folder / parts[0].name
-    names = [name for name in listed() if name.startswith(f"{parts[0].name}/")]
-    there = [Path(name).name for name in names] + [path.name for path in folder.glob("*")]
-    raise missing_weights(folder, parts[0], checkpoint.variant, there)
+    names = [Path(n).name for n in listed() if n.startswith(f"{parts[0].name}/")]
+    error = missing_weights(
+        folder, parts[0], checkpoint.variant, names + [path.name for path in folder.glob("*")]
+    )
+    if not names and "--variant" not in str(error):  # the hub does not tell what it has
+        raise CheckpointError(
+            f"{str(error).partition(';')[0]}; the hub may have them as a variant (try --variant "
+            "fp16) or as pickles (.bin), which are not loaded."
+        )
+    raise error
 
 
 def _has_weights(checkpoint: Checkpoint, part: Part, variant: str | None) -> bool:

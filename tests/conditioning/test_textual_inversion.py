@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,20 @@ def test_the_ids_of_random_texts_are_those_of_diffusers(pipe: Any, tokenizer: To
         if any(f"{token}_1" in text for token in VECTORS):
             continue  # a text that names an inner token: diffusers' answer depends on the hash seed
         assert tokenizer.encode(text) == ids_of_diffusers(pipe, text), text
+
+
+def test_the_files_of_older_versions_give_the_same_ids(
+    tiny: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """Transformers 4 wrote added tokens to a file of their own."""
+    old = Path(shutil.copytree(tiny / "tokenizer", tmp_path / "tokenizer"))
+    added = tokenizer._tokenizer.added_tokens_encoder
+    vocabulary = json.loads((old / "vocab.json").read_text())
+    added = {token: number for token, number in added.items() if token not in vocabulary}
+    (old / "added_tokens.json").write_text(json.dumps(added))
+    assert len(added) == sum(VECTORS.values())
+    for text in TEXTS:
+        assert Tokenizer(old, 77).encode(text) == tokenizer.encode(text), text
 
 
 def test_the_checkpoint_with_inversions_opens(folder: Path, tokenizer: Tokenizer) -> None:

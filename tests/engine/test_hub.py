@@ -167,6 +167,18 @@ def test_a_repository_with_fp16_alone_gets_the_hint_of_a_folder(hub: Hub) -> Non
     assert find_checkpoint("owner/name", variant="fp16").variant == "fp16"
 
 
+def test_without_a_list_of_files_the_hint_says_what_may_be(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> list[str]:
+        raise ConnectionError("no route")
+
+    renamed(hub, "text_encoder", "model.fp16.safetensors")
+    monkeypatch.setattr("huggingface_hub.list_repo_files", fail)
+    with pytest.raises(CheckpointError, match=r"has no model.safetensors; the hub may .*fp16.*bin"):
+        find_checkpoint("owner/name")
+
+
 def test_a_repository_with_pickles_alone_gets_the_hint_of_a_folder(hub: Hub) -> None:
     renamed(hub, "unet", f"{UNET}.bin")
     with pytest.raises(CheckpointError, match="only pickle weights"):
