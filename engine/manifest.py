@@ -150,30 +150,6 @@ class Entry:
         """The checks of the compiled file; the others are of PyTorch in its precision."""
         return tuple(check for check in self.checks if check.backend != "torch")
 
-    @property
-    def verification(self) -> str:
-        """For people: "ok, 2.0e-03; 5 not run", "FAILED; 1 not run" or "not run"."""
-        ran = [check for check in self.own_checks if check.status != "not run"]
-        if not ran:
-            return "not run"
-        verdict = next((c.status.upper() for c in ran if c.status != "passed"), "ok")
-        errors = [check.relative for check in ran if check.relative is not None]
-        worst = f", {max(errors):.1e}" if errors else ""
-        skipped = len(self.own_checks) - len(ran)
-        return f"{verdict}{worst}" + (f"; {skipped} not run" if skipped else "")
-
-    @property
-    def unverified(self) -> tuple[str, ...]:
-        """A sentence for every reason why profiles did not pass, with the profiles."""
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for check in self.own_checks:
-            if check.status != "passed":
-                reasons.setdefault((check.status, check.reason), []).append(str(check.batch))
-        return tuple(
-            f"batch {', '.join(sizes)} {status}" + (f", because {reason}" if reason else "")
-            for (status, reason), sizes in reasons.items()
-        )
-
     def verified(self, folder: Path) -> Path:
         """Compare the size and sha256 of every file; returns the path of the main file.
 

@@ -10,6 +10,7 @@ from rich.status import Status
 from rich.table import Table
 
 from engine.manifest import Manifest
+from engine.verification import verdict
 from export.events import Event
 from export.resources import amount
 
@@ -89,6 +90,6 @@ def table(manifest: Manifest) -> Table:
             amount(entry.bytes),
             f"{entry.seconds:.1f} s",
             amount(entry.peak_bytes),
-            entry.verification,
+            verdict(entry),
         )
     return result

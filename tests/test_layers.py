@@ -68,6 +68,7 @@ DESCRIPTIONS = (
     "engine.netspec",
     "engine.other_models",
     "engine.products",
+    "engine.verification",
     "engine.safetensors_header",
     "engine.weight_files",
 )

@@ -17,6 +17,7 @@ from diffedit.cli.tables import print_table
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Manifest
 from engine.netspec import format_size
+from engine.verification import unverified, verdict
 
 Folder = Annotated[Path, typer.Argument(help="A folder that `build` wrote.")]
 ComparedModel = Annotated[
@@ -79,13 +80,13 @@ def explain(
         }
         line: dict[str, Any] = {"files": damage or "as built"}
         line["model_compared"] = digests is not None
-        verified = {entry.files[0].name: entry.verification for entry in manifest.entries}
+        verified = {entry.files[0].name: verdict(entry) for entry in manifest.entries}
         line |= {"verified": verified, "auto": {"backend": auto, "why": auto_why}}
         print(json.dumps({**line, "backends": reasons}))  # noqa: T201
     else:
         file_count = sum(len(entry.files) for entry in manifest.entries)
         _print("files", *(damage or [f"all {file_count} are as they were built"]))
-        _print("verified", *(f"{e.files[0].name}: {e.verification}" for e in manifest.entries))
+        _print("verified", *(f"{e.files[0].name}: {verdict(e)}" for e in manifest.entries))
         if not any("differs from the model" in why for _, why in backends.values()):
             built_from = f"built from {manifest.source}; pass --model to compare"
             same = "the same as the engines were built from"
@@ -184,7 +185,7 @@ def _cells(entry: Entry) -> list[str]:
         ",".join(map(str, spec.batch_sizes)),
         f"{entry.bytes / 1e6:.1f}",
         _builder(entry),
-        entry.verification,
+        verdict(entry),
     ]
 
 
@@ -198,6 +199,6 @@ def _unverified(manifest: Manifest) -> list[str]:
     """Why profiles were not verified: a line for each reason, with the files."""
     files: dict[str, list[str]] = {}
     for entry in manifest.entries:
-        for sentence in entry.unverified:
+        for sentence in unverified(entry):
             files.setdefault(sentence, []).append(entry.files[0].name)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in files.items()]

@@ -8,6 +8,7 @@ from diffedit.cli.engines import _unverified
 from engine.manifest import Check, Entry, File, Manifest, Status, Toolchain
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import NetSpec
+from engine.verification import verdict
 
 FAMILY = StableDiffusion({"text_encoder": {"hidden_size": 8}, "vae": {"block_out_channels": [1]}})
 SPEC = NetSpec("text", "text_encoder", None, *FAMILY.tensors("text", (8, 8)), (1,))
@@ -41,7 +42,7 @@ def entry(*checks: Check, name: str = "a.onnx") -> Entry:
 )
 def test_the_worst_status_is_shown(checks: list[Check], text: str) -> None:
     """PyTorch's own check says nothing about the compiled file."""
-    assert entry(*checks).verification == text
+    assert verdict(entry(*checks)) == text
 
 
 def test_what_was_not_verified_is_listed_by_reason() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
 from engine.backends.onnxruntime.networks import OnnxBackend
+from engine.manifest import FusedFile, Manifest
 
 SIZE = (64, 64)
 
@@ -30,6 +32,19 @@ def damaged(onnx_folder: Path, tmp_path: Path) -> Path:
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     return folder
+
+
+@pytest.fixture
+def unet_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The U-Net's engine loads, and fails when it runs."""
+    run = OnnxBackend._run
+
+    def fail(self: OnnxBackend, binding: object) -> None:
+        if self.spec.role == "denoiser":
+            raise RuntimeError("no kernel image is available for this device")
+        run(self, binding)
+
+    monkeypatch.setattr(OnnxBackend, "_run", fail)
 
 
 def test_the_costs_of_every_network_are_known_when_it_is_open(
@@ -65,21 +80,25 @@ def test_an_engine_that_cannot_be_loaded_is_an_error_if_it_was_asked_for(
 
 
 def test_an_engine_that_fails_when_it_runs_is_replaced_by_auto(
-    tiny: Path, onnx_folder: Path, auto_chooses_onnxruntime: None, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, onnx_folder: Path, auto_chooses_onnxruntime: None, unet_fails: None
 ) -> None:
-    run = OnnxBackend._run
-
-    def fail_for_the_unet(self: OnnxBackend, binding: object) -> None:
-        if self.spec.role == "denoiser":
-            raise RuntimeError("no kernel image is available for this device")
-        run(self, binding)
-
-    monkeypatch.setattr(OnnxBackend, "_run", fail_for_the_unet)
     with DiffEditPipeline.from_pretrained(
         tiny, engines=onnx_folder, device="cpu", warm=True
     ) as pipe:
         assert pipe.networks.name == "torch"
         assert "do not run on this machine (no kernel image is available" in pipe.describe()
+
+
+def test_engines_with_a_lora_that_fail_are_not_replaced_by_weights_without_it(
+    tiny: Path, onnx_folder: Path, tmp_path: Path, unet_fails: None
+) -> None:
+    folder = Path(shutil.copytree(onnx_folder, tmp_path / "engines"))
+    manifest = Manifest.load(folder)
+    assert manifest.model is not None
+    lora = FusedFile("style.safetensors", "0" * 64, 0.8)
+    replace(manifest, model=replace(manifest.model, loras=(lora,))).save(folder)
+    with pytest.raises(EngineMismatch, match=r"the LoRA style\.safetensors at 0\.8.*no kernel"):
+        DiffEditPipeline.from_pretrained(tiny, engines=folder, device="cpu", warm=True)
 
 
 def test_lack_of_memory_for_pytorch_is_raised(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
