@@ -30,6 +30,7 @@ from benchmarks.roofline import roofline
 from benchmarks.serving import serving
 from benchmarks.suite import suite
 from benchmarks.throughput import throughput
+from diffedit.cli.command import expand_groups
 from engine.errors import DiffEditError
 
 SPEED = (
@@ -55,7 +56,7 @@ of json. Examples:
 
 - `python -m benchmarks overhead`: half a minute, without a model
 - `python -m benchmarks latency --steps 10`: with the model in demo/model
-- `python -m benchmarks ladder --model sd15 --size 512`: with any checkpoint
+- `python -m benchmarks ladder --model sd15 --size 512 --steps 10`: with any checkpoint
 - `python -m benchmarks roofline --json a.json`: keep the result in a file
 - `python -m benchmarks compare a.json b.json`: compare two results""",
     no_args_is_help=True,
@@ -74,11 +75,12 @@ def before_measuring(path: Path | None) -> None:
 
 def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
     """The benchmark as a command: with `--json`, and its result printed."""
+    expanded = expand_groups(benchmark)
 
-    @functools.wraps(benchmark)
+    @functools.wraps(expanded)
     def command(*, json: Path | None, **chosen: Any) -> None:
         before_measuring(json)
-        found = benchmark(**chosen)
+        found = expanded(**chosen)
         results = found if isinstance(found, list) else [found]
         if benchmark not in (
             quality,
@@ -90,7 +92,7 @@ def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
             schema.save(json, results)
         print(schema.dumps(results))
 
-    signature = inspect.signature(benchmark, eval_str=True)
+    signature = inspect.signature(expanded)
     added = inspect.Parameter(
         "json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options.Json
     )

@@ -9,25 +9,26 @@ from typing import Any
 
 import torch
 
+from benchmarks import options
 from benchmarks.networks import CountingNetworks
 from diffedit import DiffEditPipeline
 from diffedit.backend_selection import Choice, open_backend
 from engine.backends import Networks
 from engine.backends.torch.networks import KERNELS, TorchNetworks
 from engine.checkpoint import Checkpoint
-from engine.netspec import Precision, Size
+from engine.netspec import Size
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """How our networks run: the backend options of `DiffEditPipeline`, and those of the torch
-    backend that a benchmark may turn off."""
+    """How our networks run: the backend options of `DiffEditPipeline` (a group of options), and
+    those of the torch backend that a benchmark may turn off."""
 
-    backend: str = "torch"
-    engines: Path | None = None
-    device: str | None = None
-    dtype: Precision | None = None
-    compile: bool = False
+    backend: options.Backend = "torch"
+    engines: options.Engines = None
+    device: options.Device = None
+    dtype: options.DType = None
+    compile: options.Compile = False
     cuda_graphs: bool = True
     channels_last: bool = True
     kernels: tuple[str, ...] = tuple(KERNELS)
@@ -35,19 +36,22 @@ class Configuration:
     def open(self, checkpoint: Checkpoint) -> tuple[Networks, str]:
         """Load the networks; returns them and why this backend was taken."""
         plain = self.cuda_graphs and self.channels_last and self.kernels == tuple(KERNELS)
-        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        options["compile"] = self.compile
+        chosen: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        chosen["compile"] = self.compile
         if self.backend != "torch" or plain:
             return open_backend(
-                checkpoint, _pair, backend=self.backend, engines=self.engines, **options
+                checkpoint, _pair, backend=self.backend, engines=self.engines, **chosen
             )
         networks = TorchNetworks.open(
-            checkpoint, kernels=self.kernels, cuda_graphs=self.cuda_graphs, **options
+            checkpoint, kernels=self.kernels, cuda_graphs=self.cuda_graphs, **chosen
         )
         if not self.channels_last:
             for part in (part.name for part in checkpoint.family.parts if part.convolutional):
                 networks.modules[part].to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return networks, "requested"
+
+
+DEFAULT = Configuration()
 
 
 def _pair(networks: Networks, choice: Choice) -> tuple[Networks, str]:

@@ -67,12 +67,7 @@ class Rung:
 
 
 def ladder(
-    model: options.Model = options.DEMO,
-    size: options.Size = None,
-    steps: options.Steps = 10,
-    strength: options.Strength = 0.8,
-    guidance: options.Guidance = 7.5,
-    maps: options.Maps = 10,
+    load: Workload,
     repeats: options.Repeats = 3,
     rungs: Rungs = (),
     together: Together = 4,
@@ -85,9 +80,8 @@ def ladder(
     Rungs that cannot run on this machine are listed with the reason. An engine folder adds the
     compiled backends.
 
-    Example: python -m benchmarks ladder --model sd15 --size 512 --engines sd15-engines
+    Example: python -m benchmarks ladder --model sd15 --size 512 --steps 10 --engines sd15-engines
     """
-    load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cache = NetworkCache(load.checkpoint)
     every = list(enumerate(all_rungs(load, cache, target, engines, together), 1))

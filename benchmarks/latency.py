@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 
 from benchmarks import accuracy, options
-from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.configuration import DEFAULT, Configuration, open_pipeline
 from benchmarks.host_waits import host_waits
 from benchmarks.machine import machine
 from benchmarks.report import progress
@@ -28,20 +28,11 @@ Check = Annotated[bool, options.option(options.WORK, "Compare the latents with f
 
 
 def latency(
-    model: options.Model = options.DEMO,
-    size: options.Size = None,
-    steps: options.Steps = 50,
-    strength: options.Strength = 0.8,
-    guidance: options.Guidance = 7.5,
-    maps: options.Maps = 10,
+    load: Workload,
+    chosen: Configuration = DEFAULT,
     repeats: options.Repeats = 5,
     cold_starts: ColdStarts = 3,
     check: Check = True,
-    backend: options.Backend = "torch",
-    engines: options.Engines = None,
-    device: options.Device = None,
-    dtype: options.DType = None,
-    compile: options.Compile = False,
 ) -> Result:
     """Time one edit at a time: cold start, new pictures, next edits of the same picture.
 
@@ -51,8 +42,6 @@ def latency(
 
     Example: python -m benchmarks latency --model sd15 --size 512 --steps 10
     """
-    load = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
-    chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
     rows = cold(load, chosen, cold_starts)
     pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:

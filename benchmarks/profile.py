@@ -64,7 +64,7 @@ def profile(
         raise DiffEditError("PyTorch's profiler measures the torch backend only.")
     checkpoint = Checkpoint.open(model)
     picture = size or (checkpoint.family.native_size,) * 2
-    chosen = Configuration(device=device, dtype=dtype, compile=compile)  # type: ignore[arg-type]
+    chosen = Configuration(device=device, dtype=dtype, compile=compile)
     networks, _ = (chosen if kernels else replace(chosen, kernels=())).open(checkpoint)
     denoiser = networks.find(DENOISER, first_shape(checkpoint, DENOISER, picture))
     inputs = random_inputs(denoiser, rows)

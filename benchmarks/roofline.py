@@ -124,7 +124,7 @@ def _configurations(
     """Every backend, torch once for each precision, with its label."""
     for backend in backends:
         for dtype in (dtypes or (None,)) if backend == "torch" else (None,):
-            chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
+            chosen = Configuration(backend, engines, device, dtype, compile)
             yield f"{backend} {dtype}" if dtype else backend, chosen
 
 

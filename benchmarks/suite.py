@@ -20,6 +20,7 @@ from benchmarks.report import progress, table
 from benchmarks.roofline import roofline
 from benchmarks.schema import Result
 from benchmarks.throughput import throughput
+from benchmarks.workload import Workload
 from engine.errors import DiffEditError
 
 ORDER: dict[str, Callable[..., Result]] = {
@@ -30,9 +31,6 @@ ORDER: dict[str, Callable[..., Result]] = {
     "throughput": throughput,
 }
 Only = Annotated[Any, options.choices(options.WORK, "Benchmarks to run", ORDER)]
-SuiteSteps = Annotated[
-    int | None, options.option(options.WORK, "N. [default: each benchmark's own]", "--steps")
-]
 Into = Annotated[
     Path | None,
     options.option(
@@ -43,9 +41,7 @@ Into = Annotated[
 
 
 def suite(
-    model: options.Model = options.DEMO,
-    size: options.Size = None,
-    steps: SuiteSteps = None,
+    load: Workload,
     only: Only = tuple(ORDER),
     engines: options.Engines = None,
     into: Into = None,
@@ -61,8 +57,8 @@ def suite(
     for name in only:
         progress(f"suite: {name}")
         plot = path.with_name(f"{path.stem}-{name}.png")
-        shared: dict[str, Any] = {"model": model, "size": size, "plot": plot}
-        shared |= {"steps": steps} if steps is not None else {}
+        shared: dict[str, Any] = {"load": load, "plot": plot}
+        shared |= {"model": load.model, "size": load.size}
         shared |= {"engines": engines} if name == "ladder" else {}
         taken = inspect.signature(ORDER[name]).parameters
         try:

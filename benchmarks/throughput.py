@@ -1,8 +1,8 @@
 """Many clients at once: edits a second, and how long each waits, against one client at a time.
 
 Closed: each client sends its next edit when it has received the last one. Open: edits arrive by a
-Poisson process at `load` times the rate of one client. The edits differ in prompt, steps, strength
-and seed.
+Poisson process at `arrivals` times the rate of one client. The edits differ in prompt, steps,
+strength and seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from benchmarks import options
-from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.configuration import DEFAULT, Configuration, open_pipeline
 from benchmarks.machine import machine
 from benchmarks.networks import DENOISER, CountingNetworks
 from benchmarks.report import progress, row
@@ -30,36 +30,25 @@ COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
 
 Clients = Annotated[Any, options.values(options.WORK, "Numbers of clients.")]
 Edits = Annotated[int, options.option(options.WORK, "Edits in one timing.", min=1)]
-Load = Annotated[
+Arrivals = Annotated[
     float, options.option(options.WORK, "Poisson arrivals: multiple of one client's rate.")
 ]
 
 
 def throughput(
-    model: options.Model = options.DEMO,
-    size: options.Size = None,
-    steps: options.Steps = 50,
-    strength: options.Strength = 0.8,
-    guidance: options.Guidance = 7.5,
-    maps: options.Maps = 10,
+    load: Workload,
+    chosen: Configuration = DEFAULT,
     repeats: options.Repeats = 3,
     clients: Clients = (1, 2, 4, 8, 16),
     edits: Edits = 32,
-    load: Load = 1.2,
-    backend: options.Backend = "torch",
-    engines: options.Engines = None,
-    device: options.Device = None,
-    dtype: options.DType = None,
-    compile: options.Compile = False,
+    arrivals: Arrivals = 1.2,
 ) -> Result:
     """Measure edits a second with several clients, closed and with Poisson arrivals.
 
     Example: python -m benchmarks throughput --clients 1,8 --edits 16 --steps 10
     """
-    work = Workload.open(model, size, steps=steps, strength=strength, guidance=guidance, maps=maps)
-    chosen = Configuration(backend, engines, device, dtype, compile)  # type: ignore[arg-type]
-    pipe = open_pipeline(work.model, chosen, work.size)
-    run = _Run(pipe, mixed(work, edits), repeats)
+    pipe = open_pipeline(load.model, chosen, load.size)
+    run = _Run(pipe, mixed(load, edits), repeats)
     with pipe:
         pipe.submit(run.requests[0]).result()  # warm up
         rows = [
@@ -67,14 +56,14 @@ def throughput(
             for count in (1, *(count for count in clients if count != 1))
         ]
         alone = rows[0].value or 1.0
-        open_loop = functools.partial(_poisson, pipe, load * alone)
-        rows.append(run.measure(f"Poisson, {load:g} times that rate", open_loop))
+        open_loop = functools.partial(_poisson, pipe, arrivals * alone)
+        rows.append(run.measure(f"Poisson, {arrivals:g} times that rate", open_loop))
         description = pipe.describe()
     for one in rows:
         one.extras["gain"] = round((one.value or 0) / alone, 3)
-    settings = {**work.settings(), "edits": edits, "load": load}
+    settings = {**load.settings(), "edits": edits, "arrivals": arrivals}
     return Result(
-        "throughput", machine(), settings, {"backend": description}, work.facts(), tuple(rows)
+        "throughput", machine(), settings, {"backend": description}, load.facts(), tuple(rows)
     )
 
 

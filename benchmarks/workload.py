@@ -8,12 +8,12 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks import options
 from benchmarks.networks import DENOISER
 from benchmarks.schema import Model
 from demo.picture import still_life
 from diffedit import EditRequest
 from engine.checkpoint import Checkpoint
-from engine.netspec import Size
 
 SOURCE = "a red ball and a green cube on a wooden table"
 PROMPT = "a blue ball and a green cube on a wooden table"
@@ -21,26 +21,24 @@ PROMPT = "a blue ball and a green cube on a wooden table"
 
 @dataclass(frozen=True)
 class Workload:
-    """One edit of one checkpoint.
+    """One edit of one checkpoint; a group of options. Raises CheckpointError for a missing model.
 
     Attributes:
         model: the checkpoint's folder.
-        size: (height, width) of the picture, which the networks run at.
-        steps, strength, guidance, maps: as in `EditRequest`.
+        size: (height, width) of the picture, which the networks run at; the model's by default.
+        steps, strength, guidance, maps: as in `EditRequest`; the defaults are the paper's.
     """
 
-    model: Path
-    size: Size
-    steps: int = 50
-    strength: float = 0.8
-    guidance: float = 7.5
-    maps: int = 10
+    model: options.Model = options.DEMO
+    size: options.Size = None
+    steps: options.Steps = 50
+    strength: options.Strength = 0.8
+    guidance: options.Guidance = 7.5
+    maps: options.Maps = 10
 
-    @classmethod
-    def open(cls, model: Path, size: Size | None, **options: Any) -> Workload:
-        """At the model's own size by default. Raises CheckpointError for a missing model."""
-        native = Checkpoint.open(model).family.native_size
-        return cls(model, size or (native, native), **options)
+    def __post_init__(self) -> None:
+        native = Checkpoint.open(self.model).family.native_size
+        object.__setattr__(self, "size", self.size or (native, native))
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -53,14 +51,14 @@ class Workload:
 
     def request(self, *, seed: int = 0, prompt: str = PROMPT, **more: Any) -> EditRequest:
         """The request, with `more` fields of EditRequest on top."""
-        options: dict[str, Any] = {
+        chosen: dict[str, Any] = {
             "num_inference_steps": self.steps,
             "strength": self.strength,
             "guidance_scale": self.guidance,
             "num_maps_per_mask": self.maps,
             "seed": seed,
         }
-        return EditRequest(self.image, prompt, SOURCE, **{**options, **more})
+        return EditRequest(self.image, prompt, SOURCE, **{**chosen, **more})
 
     def settings(self) -> dict[str, Any]:
         """The settings of a result: everything but the model."""

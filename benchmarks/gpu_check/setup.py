@@ -39,7 +39,7 @@ class Setup:
     @property
     def load(self) -> Workload:
         """The edit: one picture, two texts, the paper's settings."""
-        return Workload.open(self.model, self.size, steps=self.steps)
+        return Workload(self.model, self.size, self.steps)
 
     @property
     def precision(self) -> Precision:

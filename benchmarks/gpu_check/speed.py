@@ -19,10 +19,7 @@ COMPILED = (1, 3, 10, 11, 12, 13)
 
 def one_edit(setup: Setup) -> Found:
     """`latency`: one edit at a time."""
-    result = latency(
-        setup.model, setup.size, setup.steps, repeats=setup.repeats, cold_starts=0, check=False,
-        device=setup.device,
-    )  # fmt: skip
+    result = latency(setup.load, setup.configuration(), setup.repeats, cold_starts=0, check=False)
     taken = result.find("edit", picture="new picture", stage="total").value or 0.0
     return Found.of(result, *setup.target(f"a new picture: {taken:.3f} s (0.45)", taken <= 0.45))
 
@@ -42,16 +39,14 @@ def compiled(setup: Setup) -> Found:
 
 
 def _ladder(setup: Setup, rungs: tuple[int, ...]) -> Result:
-    return ladder(setup.model, setup.size, setup.steps, repeats=3, rungs=rungs, device=setup.device)
+    return ladder(setup.load, rungs=rungs, device=setup.device)
 
 
 def clients(setup: Setup) -> Found:
     """`throughput` with 1, 2, 4, 8 and 16 clients."""
     edits = 4 if setup.rehearse else 16
     counts = (1, 2) if setup.rehearse else (1, 2, 4, 8, 16)
-    result = throughput(
-        setup.model, setup.size, setup.steps, clients=counts, edits=edits, device=setup.device
-    )
+    result = throughput(setup.load, setup.configuration(), clients=counts, edits=edits)
     gains = {row.labels["clients"]: row.extras["gain"] for row in result.measurements}
     gain = gains.get("8 clients", 0.0)
     return Found.of(result, *setup.target(f"8 clients {gain:g} times one (2 or more)", gain >= 2))

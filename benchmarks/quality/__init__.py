@@ -97,7 +97,7 @@ def quality(
 
     python -m benchmarks quality --edits edits.jsonl --model CHECKPOINT --strengths 0.5,0.7,0.9
     """
-    chosen = Configuration(backend, engines, device, dtype)  # type: ignore[arg-type]
+    chosen = Configuration(backend, engines, device, dtype)
     given = {"steps": steps, "guidance": guidance, "ratio": ratio, "noise": noise}
     fixed = Fixed.chosen(DEMO if edits is None else PAPER, strength=strength, **given)
     if edits is not None:

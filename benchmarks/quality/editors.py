@@ -106,7 +106,10 @@ class Editors:
         return Outcome(np.asarray(edited.image), mask)
 
     def _mask(self, setting: Setting, case: Case) -> Image.Image | None:
-        """The mask that the editor gets, white where to edit; None where it finds its own."""
+        """The mask that the editor gets, white where to edit; None where it finds its own.
+
+        An empty mask is not a valid mask for a request: the editor then finds it again.
+        """
         if setting.mask == "found":
             return None
         if setting.mask == "true":
@@ -119,7 +122,7 @@ class Editors:
                 case.image, target, source, seed=case.seed, **options
             )
             self._masks[key] = found.mask
-        return self._masks[key]
+        return self._masks[key] if self._masks[key].getbbox() else None
 
     def round_trip(self, image: Pixels) -> Pixels:
         """The picture through the VAE and back."""

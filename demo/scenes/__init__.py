@@ -1,8 +1,5 @@
 """Synthetic still lifes with captions and true masks, to train and to evaluate the demo's model.
 
-    python -m demo.scenes sheet OUT.png [--seeds 0:48] [--size 64]
-    python -m demo.scenes edits OUT.png [--seeds 0:16] [--size 64]
-
 A scene has one to three objects of different kinds and colours on one of eight backgrounds. Its
 caption lists them from left to right: "a red ball and a green cube on a wooden table". The seed
 determines the scene; the size determines only the resolution. Seeds from EVALUATION up are reserved

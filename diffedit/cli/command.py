@@ -32,17 +32,20 @@ def add_command(
     app.command(name=name, help=help_text, epilog=epilog)(expand_groups(function))
 
 
-def expand_groups(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function whose signature lists the fields of every option group one by one."""
+def expand_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose signature lists the fields of every option group one by one.
+
+    Fields without an annotation for typer are not options and keep their defaults.
+    """
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters
     groups = {name: hints[name] for name in parameters if dataclasses.is_dataclass(hints[name])}
 
-    def command(**values: Any) -> None:
+    def command(**values: Any) -> Any:
         for name, group in groups.items():
-            fields = [field.name for field in dataclasses.fields(group)]
+            fields = [option.name for option in _group_parameters(group)]
             values[name] = group(**{field: values.pop(field) for field in fields})
-        function(**values)
+        return function(**values)
 
     expanded = list(_expanded(parameters, hints, groups))
     command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -73,6 +76,7 @@ def _group_parameters(group: Any) -> tuple[inspect.Parameter, ...]:
             hints[field.name],
         )
         for field in dataclasses.fields(group)
+        if hasattr(hints[field.name], "__metadata__")
     )
 
 

@@ -171,7 +171,7 @@ def test_diffusers_defaults_are_diffusers_own() -> None:
 
 
 def test_the_speed_benchmarks_run_the_papers_edit(tiny: Path) -> None:
-    load = Workload.open(tiny, None)
+    load = Workload(tiny)
     assert (load.steps, load.strength, load.guidance, load.maps) == (50, 0.8, 7.5, 10)
     request = load.request()
     assert isinstance(request, EditRequest)

@@ -33,7 +33,11 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.errors import DiffEditError
 
-SHORT: dict[str, Any] = {"steps": 4, "maps": 4, "repeats": 3}
+FP32 = Configuration(dtype="fp32")
+
+
+def short(model: Path, **more: Any) -> Workload:
+    return Workload(model, steps=4, maps=4, **more)
 
 
 def every_timing_is_repeated(result: Result) -> bool:
@@ -53,7 +57,7 @@ def test_fewer_than_three_repeats_are_refused() -> None:
 
 @pytest.mark.slow
 def test_latency_counts_rows_and_calls(tiny: Path) -> None:
-    result = latency.latency(tiny, dtype="fp32", cold_starts=0, **SHORT)
+    result = latency.latency(short(tiny), FP32, 3, cold_starts=0)
     total = result.find("edit", picture="new picture", stage="total")
     again = result.find("edit", picture="same picture", stage="total")
     rows = total.extras["rows"][DENOISER]
@@ -66,7 +70,7 @@ def test_latency_counts_rows_and_calls(tiny: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cold_start_runs_in_new_processes(tiny: Path) -> None:
-    load = Workload.open(tiny, None, steps=2, maps=1)
+    load = Workload(tiny, steps=2, maps=1)
     rows = latency.cold(load, Configuration(device="cpu", dtype="fp32"), 3)
     opened, first = rows
     assert opened.repeats == first.repeats == 3
@@ -76,7 +80,7 @@ def test_a_cold_start_runs_in_new_processes(tiny: Path) -> None:
 @pytest.mark.slow
 def test_clients_share_calls(tiny: Path) -> None:
     result = throughput.throughput(
-        tiny, dtype="fp32", clients=(1, 4), edits=6, load=50, guidance=2, **SHORT
+        short(tiny, guidance=2), FP32, 3, clients=(1, 4), edits=6, arrivals=50
     )
     rows = {row.labels["clients"]: row for row in result.measurements if row.unit == "edits/s"}
     assert list(rows) == ["1 clients", "4 clients", "Poisson, 50 times that rate"]
@@ -152,7 +156,7 @@ def test_a_profile_names_every_kind_of_operation(tiny: Path) -> None:
 def test_the_ladder_says_what_ran_and_what_did_not(tiny: Path, tmp_path: Path) -> None:
     plot = tmp_path / "ladder.png"
     rungs = (1, 2, 4, 5, 7, 8, 9, 10, 14, 15)
-    result = ladder.ladder(tiny, rungs=rungs, plot=plot, **SHORT)
+    result = ladder.ladder(short(tiny), rungs=rungs, plot=plot)
     ran = {row.labels["rung"]: row for row in result.measurements}
     reasons = {one.name: one.reason for one in result.not_run}
     assert len(ran) + len(reasons) == len(rungs)
@@ -177,7 +181,7 @@ from engine.backends.torch import compile
 from pathlib import Path
 assert "torch._inductor.compile_fx" not in sys.modules
 warnings.simplefilter("error")
-load = Workload.open(Path(sys.argv[1]), None, steps=2)
+load = Workload(Path(sys.argv[1]), steps=2)
 rungs = list(ladder.all_rungs(load, NetworkCache(load.checkpoint), torch.device("cpu"), None, 2))
 print([rung.name for rung in rungs if rung.reason.startswith("this processor")])
 print([i for i, rung in enumerate(rungs, 1) if rung.name == "+ torch.compile"])
@@ -236,12 +240,12 @@ def test_the_suite_keeps_what_ran_and_names_what_failed(
 
     monkeypatch.setitem(suite.ORDER, "latency", fail)
     path = tmp_path / "results.json"
-    done = suite.suite(tiny, steps=2, only=("latency", "roofline"), into=path)
+    done = suite.suite(Workload(tiny, steps=2), ("latency", "roofline"), into=path)
     assert done == schema.load(path) and [one.benchmark for one in done] == ["roofline"]
     assert "latency failed: the device went away" in capsys.readouterr().err
     assert path.with_name("results-roofline.png").exists()
     with pytest.raises(DiffEditError, match="No benchmark could run"):
-        suite.suite(tiny, only=("latency",), into=path)
+        suite.suite(Workload(tiny), ("latency",), into=path)
 
 
 def test_openvino_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -343,32 +341,3 @@ def test_training_never_reaches_the_reserved_seeds() -> None:
     for count, start in ((EVALUATION + 1, 0), (2, EVALUATION - 1), (1, EVALUATION), (1, -1)):
         with pytest.raises(ValueError, match="kept for evaluation"):
             scenes.training_seeds(count, start)
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "demo.scenes", *words]
-    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("what", ["sheet", "edits"])
-def test_the_command_draws_a_sheet(what: str, tmp_path: Path) -> None:
-    file = tmp_path / "new" / "sheet.png"
-    done = command(what, str(file), "--seeds", "3:7", "--size", "32")
-    assert done.returncode == 0, done.stderr
-    with Image.open(file) as page:
-        assert min(page.size) > 200
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["sheet", "x.png", "--seeds", "7"], "FIRST:END"),
-        (["sheet", "x.png", "--seeds", "7:7"], "FIRST:END"),
-        (["sheet", "x.png", "--size", "4"], "at least 16 pixels"),
-        (["sheet", "x.nonsense", "--seeds", "0:1"], "cannot write"),
-    ],
-)
-def test_the_command_says_what_is_wrong(words: list[str], said: str) -> None:
-    done = command(*words)
-    assert done.returncode == 2
-    assert said in done.stderr and "Traceback" not in done.stderr
