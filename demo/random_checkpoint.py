@@ -144,7 +144,7 @@ def make(
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder.")
     configs = KINDS[kind]
-    tokens = make_tokenizer(folder / "tokenizer")
+    tokens = make_tokenizer(folder / "tokenizer", size=configs["text"].get("vocab_size", 0))
     with quiet():
         _write_networks(folder, configs, tokens, seed, dtype, TEXT_GAIN.get(kind, 1.0))
     config = {**SD_SCHEDULER, **configs["scheduler"], **(scheduler or {})}
@@ -186,8 +186,10 @@ def _write_networks(
         encoder.to(torch_dtype).save_pretrained(folder / "text_encoder")
 
 
-def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
+def make_tokenizer(folder: Path, words: Iterable[str] = WORDS, *, size: int = 0) -> int:
     """Write a CLIP tokenizer with a token for every byte and one for each of `words` (lower case).
+
+    If there are fewer than `size` tokens, others that no text has fill the vocabulary up.
 
     Returns the size of the vocabulary.
     """
@@ -203,6 +205,7 @@ def make_tokenizer(folder: Path, words: Iterable[str] = WORDS) -> int:
             merges[pieces[0], pieces[1]] = len(merges)
             if pieces[0] + pieces[1] not in vocab:
                 vocab.append(pieces[0] + pieces[1])
+    vocab += [f"<|unused {n}|>" for n in range(size - len(vocab) - 2)]
     vocab += ["<|startoftext|>", "<|endoftext|>"]
     write_json(folder / "vocab.json", {token: i for i, token in enumerate(vocab)})
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
