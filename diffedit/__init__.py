@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from diffedit.own_packages import claim, warn_of_shadow
+
+claim("engine")
+warn_of_shadow("export")
+
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
 from engine.errors import (

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+NAME = "diffedit-trt"
 
 
 def user_cache() -> Path:
-    """~/.cache/diffedit-trt, or the same under XDG_CACHE_HOME.
+    """A folder that exists and that this user alone can write, because its files are run as code.
 
-    Some of these files are run as code, so no other user may write there.
+    It is ~/.cache/diffedit-trt, or the same under XDG_CACHE_HOME. Without a home folder, or with a
+    read-only one, it is a folder of this user among the temporary files.
+
+    Raises:
+        OSError: there is no such place.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "diffedit-trt"
+    for folder in _candidates():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if _is_private(folder):
+            return folder
+    raise OSError(
+        "there is no writable folder: neither the home folder nor one for temporary files"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        yield Path(base) / NAME
+    with contextlib.suppress(RuntimeError):  # neither HOME nor an entry in the list of users
+        yield Path.home() / ".cache" / NAME
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except OSError:  # no folder for temporary files is writable
+        return
+    yield temporary / f"{NAME}-{os.getuid()}"
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether a folder belongs to this user, and this process can write it.
+
+    If other users could write it too, they no longer can after this call.
+    """
+    try:
+        own = folder.lstat().st_uid == folder.stat().st_uid == os.getuid()
+        if not own or not folder.is_dir():
+            return False
+        if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            folder.chmod(0o700)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from diffedit.own_packages import claim
+
 SETTINGS: dict[str, Any] = {
     "name": "build",
     "add_help_option": False,
@@ -17,6 +19,7 @@ SETTINGS: dict[str, Any] = {
 
 def build(context: typer.Context) -> None:
     """Compile a model into ONNX files and TensorRT engines; see `build --help`."""
+    claim("export")
     from export.__main__ import EPILOG, build_command
 
     compiler = typer.Typer(

@@ -151,7 +151,9 @@ def test_the_compilers_message_is_part_of_the_error(
 def test_a_cache_folder_that_cannot_be_written_is_an_error(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "diffedit-trt").write_text("a file, not a folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(NativeError, match="could not be compiled into"):
+    (tmp_path / "file").write_text("a file, not a folder")
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(NativeError, match="there is no writable folder"):
         module.kernel()

@@ -34,7 +34,8 @@ class RuntimeCacheFile:
         self._engine_digest = main.sha256
         self.path = folder / f"{main.name}.cache"
         if not os.access(folder, os.W_OK):
-            self.path = user_cache() / f"{main.sha256}.cache"
+            with contextlib.suppress(OSError):  # no writable folder at all: nothing is saved
+                self.path = user_cache() / f"{main.sha256}.cache"
         self._saved_digest = b""
 
     def load(self) -> bytes | None:

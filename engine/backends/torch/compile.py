@@ -40,9 +40,10 @@ def import_compiler() -> None:
 def compile_modules(modules: Sequence[torch.nn.Module], device: torch.device) -> None:
     """Mark modules to be compiled at their first calls.
 
-    Raises DiffEditError if `device` is a CPU and there is no C++ compiler.
+    Raises DiffEditError if `device` is a CPU and there is no C++ compiler, or no folder for
+    the generated code.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "torch"))
+    _choose_cache_folder()
     if device.type == "cpu":
         need_compiler()
     import_compiler()
@@ -50,6 +51,19 @@ def compile_modules(modules: Sequence[torch.nn.Module], device: torch.device) ->
     warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for module in modules:
         module.compile(dynamic=False)
+
+
+def _choose_cache_folder() -> None:
+    """Keep the generated code in the user's cache folder, unless the user chose another one."""
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    try:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(user_cache() / "torch")
+    except OSError as error:
+        raise DiffEditError(
+            f"Compiling needs a folder for the generated code, and {error}; name one in "
+            "TORCHINDUCTOR_CACHE_DIR, or leave out the option to compile."
+        ) from None
 
 
 def need_compiler() -> None:

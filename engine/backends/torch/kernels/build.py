@@ -110,7 +110,13 @@ def build(source: Path, folder: Path) -> Path:
 def _library(source: Path) -> Path:
     """Return the library next to the source, or the one in the user's cache folder."""
     prebuilt = source.with_name(_library_name(source))
-    return prebuilt if prebuilt.exists() else build(source, user_cache())
+    if prebuilt.exists():
+        return prebuilt
+    try:
+        folder = user_cache()
+    except OSError as error:
+        raise NativeError(f"it cannot be kept anywhere: {error}.") from None
+    return build(source, folder)
 
 
 def _library_name(source: Path) -> str:
