@@ -127,6 +127,11 @@ def wait_for(device: torch.device) -> None:
 def give_back_memory(device: torch.device) -> None:
     """Return the memory that PyTorch keeps of deleted tensors to the GPU, for other programs."""
     gc.collect()  # modules refer to themselves
+    empty_cache(device)
+
+
+def empty_cache(device: torch.device) -> None:
+    """The same, without looking for tensors that only refer to themselves."""
     try:
         with torch.cuda.device(device):
             torch.cuda.empty_cache()

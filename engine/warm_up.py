@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.backends import Backend
 from engine.batcher import Batcher
 from engine.buffers import Answer
+from engine.cuda import empty_cache
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import Cancelled, DiffEditError, EngineMismatch, first_line, out_of_memory
 from engine.netspec import NetSpec, Size, TensorSpec, format_size
@@ -109,10 +110,12 @@ def _measure(batcher: Batcher, backend: Backend, stopped: Callable[[], bool]) ->
 
 def _timed(batcher: Batcher, rows: list[Row], stopped: Callable[[], bool]) -> Iterator[float]:
     """Run the same call several times; yields the seconds of each."""
-    cuda = batcher.networks.device.type == "cuda"
-    for _ in range(RUNS_ON_GPU if cuda else RUNS_ON_CPU):
+    device = batcher.networks.device
+    for run in range(RUNS_ON_GPU if device.type == "cuda" else RUNS_ON_CPU):
         if stopped():
             raise Cancelled("The warm-up was cancelled.")
+        if device.type == "cuda" and run == 1:
+            empty_cache(device)  # what the first run used; the graph has memory of its own
         began = time.perf_counter()
         _synchronize(batcher.run_call(rows)[-1])
         yield time.perf_counter() - began

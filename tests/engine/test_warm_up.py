@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from engine.backends.fake import CHANNELS, TOKENS, FakeBackend, FakeNetworks, Fa
 from engine.batcher import Batcher
 from engine.errors import Cancelled, EngineMismatch
 from engine.row_queues import Kind
+from engine.rows import Row
 from engine.warm_up import Costs, run_warm_up
+from tests.engine.fake_cuda import FakeCuda
 
 SIZE = (32, 32)
 TEXT: Kind = ("text", (TOKENS,))
@@ -142,6 +146,26 @@ def test_a_profile_for_every_number_of_rows_is_sampled() -> None:
     batcher.start()
     assert set(warmed(batcher)["unet", SIZE]) == {1, 2, 4, 8, 16, 20}
     batcher.close()
+
+
+def test_a_graph_is_captured_after_the_memory_of_the_first_run_was_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A capture cannot use it: the first run and the graph would need twice the memory."""
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+
+    def run_call(rows: list[Row]) -> list[Tensor]:
+        cuda.log.append(f"run {len(rows)} rows")
+        return [torch.zeros(2)] * len(rows)
+
+    gpu: Any = SimpleNamespace(
+        networks=SimpleNamespace(device=torch.device("cuda", 1)), run_call=run_call
+    )
+    row = Row("unet", (torch.zeros(CHANNELS, 4, 4),))
+    seconds = [*module._timed(gpu, [row] * 4, lambda: False)]
+    assert len(seconds) == 3
+    assert cuda.log == ["run 4 rows", "empty_cache of gpu 1", "run 4 rows", "run 4 rows"]
 
 
 def test_closing_the_batcher_ends_the_warm_up(batcher: Batcher, networks: Recorder) -> None:
