@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.tokenizer import Tokenizer
-from diffedit.imaging import compose, decode, geometry
+from diffedit.imaging import geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
+from diffedit.imaging.photograph import Photograph
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
@@ -38,7 +39,7 @@ class PreparedEdit:
     Attributes:
         inputs: of the flow.
         schedule: of the request's number of steps.
-        photo: the photograph, upright RGB.
+        photo: the photograph.
         placement: where it is on the networks' canvas.
         user_mask: the request's mask, or None.
         warnings: sentences for the user.
@@ -47,7 +48,7 @@ class PreparedEdit:
 
     inputs: EditInputs
     schedule: Schedule
-    photo: Image
+    photo: Photograph
     placement: geometry.Placement
     user_mask: EditMask | None
     warnings: Sequence[str]

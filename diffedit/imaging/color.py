@@ -1,100 +1,142 @@
-"""Convert decoded images of any mode to 8-bit sRGB on an opaque background.
+"""Color spaces of pictures: to sRGB for the networks, and back to the picture's own.
 
-It handles bit depth, transparency, ICC profiles and PNG's gamma. It reads no files.
+It handles ICC profiles and PNG's gamma for 8-bit grey and RGB. It reads no files.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
-from diffedit.request import InvalidRequest
+PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+"""Mode of the pixels -> color space of an ICC profile for them."""
+MAX_PROFILE = 2**20
+"""Longest profile in bytes that Pillow reads from a PNG."""
+SRGB_GAMMA = 1 / 2.2
 
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+@dataclass(frozen=True)
+class ColorSpace:
+    """The color space of a picture; sRGB without profile and gamma.
+
+    Attributes:
+        icc: ICC profile for the mode of the pixels.
+        gamma: exponent of PNG's gAMA chunk, if it is not that of sRGB.
+    """
+
+    icc: bytes | None = None
+    gamma: float | None = None
+
+    def to_srgb(self, image: Image.Image) -> Image.Image:
+        """Convert L, RGB or CMYK to RGB."""
+        if self.icc is not None:
+            return _converted(image, "RGB", icc=self.icc, reverse=False)
+        return _with_exponent(image.convert("RGB"), SRGB_GAMMA / (self.gamma or SRGB_GAMMA))
+
+    def from_srgb(self, rgb: Image.Image, mode: str) -> Image.Image:
+        """Convert RGB in sRGB to mode L or RGB in this color space."""
+        if self.icc is not None:
+            return _converted(rgb, mode, icc=self.icc, reverse=True)
+        return _with_exponent(rgb, (self.gamma or SRGB_GAMMA) / SRGB_GAMMA).convert(mode)
 
 
-def to_rgb(
-    image: Image.Image, background: tuple[int, int, int], *, color_managed: bool = True
-) -> Image.Image:
-    """Return 8-bit RGB without metadata, transparent pixels blended onto `background`.
+def color_space(info: Mapping[str, Any], mode: str) -> tuple[ColorSpace, str | None]:
+    """Return the color space that a file states, and a warning if it is ignored.
 
     Args:
-        image: PIL image of any mode but "F".
-        background: RGB color behind transparent pixels.
-        color_managed: convert to sRGB through the embedded ICC profile or gamma. Masks hold
-            values instead of colors and keep theirs.
+        info: PIL's `.info` of the picture.
+        mode: "L", "RGB" or "CMYK".
     """
-    if image.mode == "F":
-        raise InvalidRequest(
-            "The picture has floating-point pixels, whose value range is not defined; convert it "
-            "to 8 or 16 bits."
+    icc = info.get("icc_profile")
+    if icc:
+        problem = _problem(icc, mode)
+        if problem is None:
+            return ColorSpace(icc), None
+        return ColorSpace(), (
+            f"The color profile of the picture {problem}; its colors are read as sRGB, and the "
+            "result has no profile."
         )
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
-        alpha = image.getchannel("A")
-    rgb = _to_srgb(image) if color_managed else image.convert("RGB")
-    if alpha is not None:
-        opaque = Image.new("RGB", image.size, background)
-        opaque.paste(rgb, mask=alpha)
-        rgb = opaque
-    rgb.info = {}
-    return rgb
+    gamma = info.get("gamma")
+    if "srgb" in info or not gamma or abs(SRGB_GAMMA / gamma - 1) <= 0.05:
+        return ColorSpace(), None
+    return ColorSpace(gamma=gamma), None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray (modes I;16 and I) to mode L; larger values are taken as 31 bits."""
-    values = np.asarray(image).astype(np.int64).clip(0)
-    white = 65535 if values.max() <= 65535 else 2**31 - 1
-    gray = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
-    gray.info = {k: v for k, v in image.info.items() if k in ("icc_profile", "gamma", "srgb")}
-    return gray
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert to sRGB through the embedded ICC profile, or through PNG's gamma."""
-    if icc := image.info.get("icc_profile"):
-        try:
-            return _through_profile(image, icc)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
-            pass  # broken profile, profile of another mode, or PIL without lcms: ignore it
+def is_reversible(space: ColorSpace, mode: str) -> bool:
+    """Whether results can be converted to the color space, and stored with its profile."""
+    if space.icc is None:
+        return True
     try:
-        rgb = image.convert("RGB")
-    except ValueError:
-        raise InvalidRequest(
-            f"The picture has mode {image.mode}, which cannot be converted to RGB; save it as RGB."
-        ) from None
-    exponent = 1 / (2.2 * (image.info.get("gamma") or 1 / 2.2))
-    if "srgb" not in image.info and abs(exponent - 1) > 0.05:
-        rgb = rgb.point([round(255 * (v / 255) ** exponent) for v in range(256)] * 3)
-    return rgb
+        space.from_srgb(Image.new("RGB", (1, 1)), mode)
+    except (ImageCms.PyCMSError, ValueError):
+        return False
+    return len(space.icc) <= MAX_PROFILE
 
 
-def _through_profile(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert through an ICC profile; raises ImageCms errors if it does not fit the mode."""
-    if image.mode in ("1", "P", "PA", "RGBA", "RGBX"):
-        image = image.convert("RGB")
+def _problem(icc: bytes, mode: str) -> str | None:
+    """Return why a profile cannot be used, or None."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        actual = profile.profile.xcolor_space.strip()
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return "is damaged"
+    except ImportError:
+        return "cannot be used because Pillow was built without LittleCMS"
+    if actual != PROFILE_SPACES[mode]:
+        return f"is for {actual} pixels, but the picture has {PROFILE_SPACES[mode]} pixels"
+    try:
+        ColorSpace(icc).to_srgb(Image.new(mode, (1, 1)))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return "is damaged"
+    return None
+
+
+def _with_exponent(rgb: Image.Image, exponent: float) -> Image.Image:
+    if exponent == 1:
+        return rgb
+    return rgb.point([round(255 * (v / 255) ** exponent) for v in range(256)] * 3)
+
+
+def _converted(image: Image.Image, mode: str, *, icc: bytes, reverse: bool) -> Image.Image:
+    """Convert between a profile and sRGB. Profiles that are sRGB within rounding change nothing."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     srgb = ImageCms.createProfile("sRGB")
-    transform = ImageCms.buildTransform(profile, srgb, image.mode, "RGB")
-    if image.mode == "RGB" and _is_srgb(transform):
-        return image
-    return _transformed(transform, image)
+    own = mode if reverse else image.mode
+    if own != "CMYK" and _is_srgb(_transform(profile, srgb, own, "RGB"), own):
+        return image.convert(mode)
+    source, target = (srgb, profile) if reverse else (profile, srgb)
+    return _applied(_transform(source, target, image.mode, mode), image)
 
 
-def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform to sRGB changes a 9 x 9 x 9 grid of colors by at most rounding."""
-    colors = np.mgrid[:9, :9, :9].reshape(3, -1).T.astype(np.uint8) * 31
-    grid = Image.fromarray(colors.reshape(27, 27, 3))
-    difference = ImageChops.difference(grid, _transformed(transform, grid))
+def _transform(source: Any, target: Any, mode: str, target_mode: str) -> Any:
+    """Relative colorimetric with black point compensation: colors of both gamuts are kept."""
+    return ImageCms.buildTransform(
+        source,
+        target,
+        mode,
+        target_mode,
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+
+
+def _is_srgb(transform: Any, mode: str) -> bool:
+    """Whether a transform to sRGB changes a grid of colors by at most rounding."""
+    if mode == "L":
+        grid = Image.linear_gradient("L")
+    else:
+        colors = np.mgrid[:9, :9, :9].reshape(3, -1).T.astype(np.uint8) * 31
+        grid = Image.fromarray(colors.reshape(27, 27, 3))
+    difference = ImageChops.difference(grid.convert("RGB"), _applied(transform, grid))
     return bool(np.asarray(difference).max() <= 2)
 
 
-def _transformed(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+def _applied(transform: Any, image: Image.Image) -> Image.Image:
     result = ImageCms.applyTransform(image, transform)
     assert result is not None  # None is returned by in-place calls only
     return result

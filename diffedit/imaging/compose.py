@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,41 +15,69 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from diffedit.imaging.geometry import Placement
 
+Box: TypeAlias = tuple[int, int, int, int]
+"""(left, top, right, bottom) in pixels."""
+
 HEAT = ((24, 15, 75), (101, 21, 110), (184, 40, 92), (236, 88, 51), (252, 170, 52), (252, 250, 178))
 """Colors of the heatmap from cold to hot, in even steps of lightness."""
 
 
-def composite(
-    photo: Image.Image, edited: Image.Image, mask: Image.Image, *, feather: int | None = None
-) -> Image.Image:
-    """Paste `edited` into the photograph where the mask is white.
-
-    All other pixels keep the photograph's exact values.
+def faded_area(mask: Image.Image, feather: int | None = None) -> tuple[Box, Image.Image] | None:
+    """Return the part of a picture that an edit changes, and its opacity there.
 
     Args:
-        photo, edited: RGB of the same size.
-        mask: L, 0 or 255, of that size.
+        mask: L, 0 or 255.
         feather: width in pixels of the fade, inwards from the mask's outline. The default is 1/256
             of the longer side, two pixels at 512.
+
+    Returns: (left, top, right, bottom), and L of that size, 0 outside the mask; None for an empty
+    mask.
     """
-    assert photo.size == edited.size == mask.size
-    result = photo.copy()
     box = mask.getbbox()
     if box is None:
-        return result
-    radius = round(max(photo.size) / 256) if feather is None else feather
+        return None
+    radius = round(max(mask.size) / 256) if feather is None else feather
     left, top, right, bottom = box
     box = (  # a margin for the blur, cut at the photograph's edge, where the edit does not fade
         max(0, left - radius),
         max(0, top - radius),
-        min(photo.width, right + radius),
-        min(photo.height, bottom + radius),
+        min(mask.width, right + radius),
+        min(mask.height, bottom + radius),
     )
     alpha = mask = mask.crop(box)
     if radius:  # a blurred straight outline is half white at the outline: fade from there inwards
         ramp = [max(0, 2 * v - 255) for v in range(256)]
         alpha = ImageChops.darker(mask.filter(ImageFilter.BoxBlur(radius)).point(ramp), mask)
-    result.paste(edited.crop(box), box, alpha)
+    return box, alpha
+
+
+def paste(
+    picture: Image.Image, part: Image.Image, box: Box, alpha: Image.Image | None
+) -> Image.Image:
+    """Return a copy of a picture with a part of the same mode blended in at `box`."""
+    result = picture.copy()
+    result.paste(part, box, alpha)
+    return result
+
+
+def paste_deep(
+    picture: NDArray[np.uint16],
+    part: NDArray[np.uint16],
+    box: Box,
+    alpha: Image.Image | None,
+) -> NDArray[np.uint16]:
+    """As `paste`, for uint16 [H, W, C]."""
+    left, top, right, bottom = box
+    result = picture.copy()
+    area = result[top:bottom, left:right]
+    if alpha is None:
+        area[:] = part
+        return result
+    opacity = np.asarray(alpha)
+    area[opacity == 255] = part[opacity == 255]
+    rim = (opacity > 0) & (opacity < 255)
+    share = opacity[rim].astype(np.float64)[:, None] / 255
+    area[rim] = (area[rim] + (part[rim] - area[rim].astype(np.float64)) * share).round()
     return result
 
 

@@ -1,7 +1,7 @@
-"""Decode any picture a user passes into upright 8-bit sRGB, or raise `InvalidRequest`.
+"""Decode any picture a user passes, upright and in its own mode, or raise `InvalidRequest`.
 
-It handles files, formats and orientation; `diffedit.imaging.color` handles color. It does not
-resize pictures to the network's canvas (`diffedit.imaging.geometry` does).
+It handles files, formats and orientation. `diffedit.imaging.photograph` and
+`diffedit.imaging.mask_reader` give the pixels their meaning.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffedit.imaging.color import WHITE, to_rgb
+from diffedit.imaging import deep
+from diffedit.imaging.exif import Metadata, metadata_of
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,30 +31,10 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 """Supported input formats. PIL supports more, but some (EPS) run external programs."""
 
+Reopen = Callable[[], Image.Image]
+"""Opens the same file once more, with only its header read."""
+
 _header_lock = threading.Lock()  # warning filters are global: one thread at a time changes them
-
-
-def load(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to upright 8-bit sRGB.
-
-    Apply the EXIF orientation, convert an embedded color profile, blend transparent pixels onto
-    white, reduce 16 bits to 8, and take the first frame of an animation.
-
-    Args:
-        source: PIL image (not modified), path, file contents, or uint8 [H, W, 3].
-        max_pixels: reject larger pictures from their header, before decoding.
-
-    Returns: PIL RGB without metadata, never the caller's own object.
-
-    Raises:
-        InvalidRequest: the source is missing, damaged, too large or in an unsupported format.
-    """
-    if isinstance(source, np.ndarray) and (source.ndim != 3 or source.shape[2] != 3):
-        raise InvalidRequest(
-            f"The picture is an array of shape {source.shape}, but must be [H, W, 3]; convert it "
-            "to three color channels on the last axis."
-        )
-    return to_rgb(decoded(source, "picture", max_pixels).image, WHITE)
 
 
 def size_of(data: bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int]:
@@ -71,23 +52,30 @@ class Decoded:
     Attributes:
         image: a copy, never the caller's own object.
         stored_size: (width, height) before the EXIF orientation was applied.
+        deep: the values as uint16 [H, W, C] where the file has 16 bits for each channel of a color.
+        frames: number of frames or pages of the file.
+        metadata: EXIF and resolution.
     """
 
     image: Image.Image
     stored_size: tuple[int, int]
+    deep: deep.Deep | None
+    frames: int
+    metadata: Metadata
 
 
 def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode a picture and apply its EXIF orientation.
 
     Args:
-        source, max_pixels: as for `load`.
+        source: PIL image (not modified), path, file contents, or uint8 [H, W] or [H, W, 3].
         noun: "picture" or "mask", names the source in error messages.
+        max_pixels: reject larger pictures from their header, before decoding.
 
     Raises:
-        InvalidRequest: as `load`.
+        InvalidRequest: the source is missing, damaged, too large or in an unsupported format.
     """
-    with _opened(source, noun) as (image, name):
+    with _opened(source, noun) as (image, name, reopen):
         width, height = image.size
         if not width * height:
             raise InvalidRequest(
@@ -100,6 +88,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
                 f"{max_pixels:,}; scale it down first."
             )
         try:
+            low = deep.low_bytes(image, reopen) if reopen else None
             image.load()
         except MemoryError:
             raise
@@ -109,28 +98,52 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
                 field="mask_image" if noun == "mask" else "image",
                 code="damaged_image",
             ) from None
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # broken EXIF: the pixels are intact, so keep their orientation
-            upright = image.copy()
-        return Decoded(upright, (width, height))
+        frames = _frame_count(reopen() if reopen else image)
+        upright = _upright(image)
+        return Decoded(
+            image=upright,
+            stored_size=(width, height),
+            deep=None if low is None else deep.join(upright, _upright(low.image), low),
+            frames=frames,
+            metadata=metadata_of(image, upright.size),
+        )
+
+
+def _frame_count(image: Image.Image) -> int:
+    """Return the number of frames or pages; 1 if the file is damaged behind the first."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # decoders raise arbitrary exceptions on damaged data
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a copy with the EXIF orientation applied."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF: the pixels are intact, so keep their orientation
+        return image.copy()
 
 
 @contextmanager
-def _opened(source: ImageSource, noun: str) -> Iterator[tuple[Image.Image, str]]:
-    """Yield the picture with only its header read, and its name for error messages."""
+def _opened(source: ImageSource, noun: str) -> Iterator[tuple[Image.Image, str, Reopen | None]]:
+    """Yield the picture with only its header read, its name for messages, and how to reopen it."""
     name = f"The {noun}"
     if isinstance(source, Image.Image):
-        yield source, name
+        yield source, name, None
     elif isinstance(source, np.ndarray):
-        yield _from_array(source, noun), name
+        yield _from_array(source, noun), name, None
     elif isinstance(source, bytes | bytearray | memoryview):
         with io.BytesIO(source) as file:
-            yield _open_header(file, name), name
+            yield _open_header(file, name), name, lambda: _open_header(io.BytesIO(source), name)
     elif isinstance(source, str | Path):
         name = f"The {noun} {source}"
         with ExitStack() as stack:
-            yield _open_header(_open_file(Path(source), name, stack), name), name
+
+            def reopen() -> Image.Image:
+                return _open_header(_open_file(Path(source), name, stack), name)
+
+            yield reopen(), name, reopen
     else:
         raise InvalidRequest(
             f"{name} is of type {type(source).__name__}, but must be a PIL image, a path, the "

@@ -1,0 +1,119 @@
+"""16 bits for each channel, which PIL's color modes do not hold: arrays uint16 [H, W, C].
+
+PIL decodes the high byte of each value. A second decoding with the other byte order gives the low
+byte.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Deep = NDArray[np.uint16]
+"""uint16 [H, W, C], C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
+
+_NATIVE_SWAPPED = "B" if sys.byteorder == "little" else "L"
+_LOW_BYTES = {
+    f"{mode};16{order}": f"{mode};16{swapped}"
+    for mode in ("RGB", "RGBA")
+    for order, swapped in (("B", "L"), ("L", "B"), ("N", _NATIVE_SWAPPED))
+}
+GREY_ALPHA = "LA;16B"
+
+
+@dataclass(frozen=True, eq=False)
+class LowBytes:
+    """The second decoding of a file.
+
+    Attributes:
+        image: the low bytes; for grey with alpha all four bytes of each pixel.
+        grey_alpha: whether the file is grey with alpha.
+    """
+
+    image: Image.Image
+    grey_alpha: bool
+
+
+def low_bytes(header: Image.Image, reopen: Callable[[], Image.Image]) -> LowBytes | None:
+    """Decode a file with 16 bits for each channel of a color a second time; others give None.
+
+    Args:
+        header: the opened file, not decoded.
+        reopen: opens the file once more.
+    """
+    mode = _raw_mode(header)
+    if mode not in _LOW_BYTES and mode != GREY_ALPHA:
+        return None
+    again: Any = reopen()
+    swapped = "RGBA" if mode == GREY_ALPHA else _LOW_BYTES[mode]
+    again.tile = [tile._replace(args=_with_mode(tile.args, swapped)) for tile in again.tile]
+    again.load()
+    return LowBytes(again, mode == GREY_ALPHA)
+
+
+def _raw_mode(image: Any) -> str:
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    mode = args[0] if isinstance(args, tuple) and args else args
+    return mode if isinstance(mode, str) else ""
+
+
+def _with_mode(args: Any, mode: str) -> Any:
+    return mode if isinstance(args, str) else (mode, *args[1:])
+
+
+def join(high: Image.Image, low: Image.Image, second: LowBytes) -> Deep:
+    """Return the 16-bit values of two decodings.
+
+    Args:
+        high: PIL's own decoding.
+        low: `second.image`, turned as `high` is.
+        second: the second decoding.
+    """
+    if second.grey_alpha:
+        pairs = np.asarray(low).astype(np.uint16)
+        return pairs[..., ::2] << 8 | pairs[..., 1::2]
+    values = np.asarray(high).astype(np.uint16) << 8
+    values |= np.asarray(low)
+    return values
+
+
+def from_integers(image: Image.Image) -> tuple[Deep, bool]:
+    """Return a grey picture of mode I or I;16 as [H, W, 1], and whether 32 bits were reduced."""
+    values = np.asarray(image).astype(np.int64).clip(0)
+    is_reduced = bool(values.max() > 65535)
+    if is_reduced:
+        values = (values * 65535 + 2**30) // (2**31 - 1)
+    return values.astype(np.uint16)[..., None], is_reduced
+
+
+def with_transparent_color(values: Deep, color: Any) -> Deep:
+    """Add an alpha channel: pixels of one color (PNG's tRNS) are transparent."""
+    alpha = np.where((values == np.asarray(color)).all(axis=2, keepdims=True), 0, 65535)
+    return np.concatenate([values, alpha.astype(np.uint16)], axis=2)
+
+
+def to_eight_bits(values: Deep) -> Image.Image:
+    """Return the rounded values as L, LA, RGB or RGBA."""
+    levels = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return from_channels(levels)
+
+
+def from_channels(levels: NDArray[np.uint8]) -> Image.Image:
+    """Return uint8 [H, W, C] as L, LA, RGB or RGBA."""
+    if levels.shape[2] == 2:
+        bands = [Image.fromarray(np.ascontiguousarray(levels[..., c])) for c in (0, 1)]
+        return Image.merge("LA", bands)
+    return Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+
+
+def from_eight_bits(image: Image.Image) -> Deep:
+    """Return L, LA, RGB or RGBA with 0 to 255 scaled to 0 to 65535."""
+    levels = np.asarray(image)
+    return levels.reshape(*levels.shape[:2], -1).astype(np.uint16) * np.uint16(257)

@@ -1,0 +1,274 @@
+"""A photograph with its own values: read it, show it to the networks, and put an edit into it.
+
+The networks work on 8-bit sRGB. Outside the mask a result has the values that the file stores: its
+color space, transparency and 16 bits are kept. Files are opened by `diffedit.imaging.decode` and
+written by `diffedit.imaging.encode`.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from diffedit.imaging import compose, decode, deep
+from diffedit.imaging.color import ColorSpace, color_space, is_reversible
+from diffedit.imaging.deep import Deep
+from diffedit.imaging.exif import Metadata
+from diffedit.request import InvalidRequest
+
+if TYPE_CHECKING:
+    from diffedit.request import ImageSource
+
+GREY_MODES = ("L", "LA")
+ALPHA_MODES = {"La": "LA", "LA": "LA", "L": "LA"}
+"""Mode -> mode of the same picture with alpha; all others become RGBA."""
+EXACT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+"""Modes whose values are kept, apart from the way they are stored."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A photograph, upright.
+
+    Attributes:
+        values: the pixels in its own color space: PIL L, LA, RGB or RGBA, or uint16 [H, W, C] if
+            the file has 16 bits a channel.
+        color: that color space.
+        metadata: EXIF and resolution.
+        stored_size: (width, height) before the EXIF orientation was applied.
+        warnings: sentences about what is lost.
+    """
+
+    values: Image.Image | Deep
+    color: ColorSpace = field(default_factory=ColorSpace)
+    metadata: Metadata = field(default_factory=Metadata)
+    stored_size: tuple[int, int] | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as PIL's `.size`."""
+        values = self.values
+        return values.size if isinstance(values, Image.Image) else values.shape[1::-1]
+
+    @functools.cached_property
+    def eight_bit(self) -> Image.Image:
+        """The values as PIL L, LA, RGB or RGBA. Do not modify it."""
+        values = self.values
+        return values if isinstance(values, Image.Image) else deep.to_eight_bits(values)
+
+    @property
+    def base_mode(self) -> str:
+        """Mode without alpha: L or RGB."""
+        return "L" if self.eight_bit.mode in GREY_MODES else "RGB"
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.eight_bit.mode[-1] == "A"
+
+    @functools.cached_property
+    def rgb(self) -> Image.Image:
+        """What the networks see: RGB in sRGB, transparent pixels on white. Do not modify it."""
+        rgb = self.color.to_srgb(self.eight_bit.convert(self.base_mode))
+        if self.has_alpha:
+            white = Image.new("RGB", self.size, (255, 255, 255))
+            white.paste(rgb, mask=self.eight_bit.getchannel("A"))
+            return white
+        return rgb
+
+    @functools.cached_property
+    def image(self) -> Image.Image:
+        """The values as PIL shows them: 16-bit grey as I;16, and the high bytes of 16-bit colors.
+
+        `.info` has the ICC profile.
+        """
+        values = self.values
+        if isinstance(values, Image.Image):
+            image = values.copy()
+        elif values.shape[2] == 1:
+            image = Image.fromarray(values[..., 0])
+        else:
+            image = deep.from_channels((values >> 8).astype(np.uint8))
+        image.info = {} if self.color.icc is None else {"icc_profile": self.color.icc}
+        return image
+
+
+def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXELS) -> Photograph:
+    """Decode a picture of any mode, upright.
+
+    Args:
+        source: PIL image (not modified), path, file contents, or uint8 [H, W, 3]. A `Photograph` is
+            returned as it is.
+        max_pixels: reject larger pictures from their header, before decoding.
+
+    Raises:
+        InvalidRequest: the source is missing, damaged, too large or in an unsupported format.
+    """
+    if isinstance(source, Photograph):
+        return source
+    if isinstance(source, np.ndarray) and (source.ndim != 3 or source.shape[2] != 3):
+        raise InvalidRequest(
+            f"The picture is an array of shape {source.shape}, but must be [H, W, 3]; convert it "
+            "to three color channels on the last axis.",
+            field="image",
+        )
+    decoded = decode.decoded(source, "picture", max_pixels)
+    values, warnings = _own_values(decoded)
+    if decoded.frames > 1:
+        warnings.append(
+            f"The picture has {decoded.frames} frames or pages; only "
+            f"{'the current one' if isinstance(source, Image.Image) else 'the first'} is edited, "
+            "and the result has one."
+        )
+    photo = Photograph(values, stored_size=decoded.stored_size)
+    space, warning = color_space(decoded.image.info, _profile_mode(decoded.image, photo))
+    warnings += [warning] if warning else []
+    if decoded.image.mode == "CMYK":
+        photo = replace(photo, values=space.to_srgb(decoded.image))
+        space = ColorSpace()
+    elif not is_reversible(space, photo.base_mode):
+        warnings.append(
+            "Colors cannot be converted back to the profile of the picture, so the result is in "
+            "sRGB and all of its values change."
+        )
+        photo, space = _in_srgb(replace(photo, color=space)), ColorSpace()
+    return replace(photo, color=space, metadata=decoded.metadata, warnings=tuple(warnings))
+
+
+def _profile_mode(image: Image.Image, photo: Photograph) -> str:
+    return "CMYK" if image.mode == "CMYK" else photo.base_mode
+
+
+def _in_srgb(photo: Photograph) -> Photograph:
+    """Convert all colors to 8-bit sRGB and keep the transparency."""
+    rgb = photo.color.to_srgb(photo.eight_bit.convert(photo.base_mode))
+    if photo.has_alpha:
+        rgb.putalpha(photo.eight_bit.getchannel("A"))
+    return replace(photo, values=rgb, color=ColorSpace())
+
+
+def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]:
+    """Return the values in one of the modes of `Photograph`, and warnings of what is lost."""
+    image = decoded.image
+    if image.mode == "F":
+        raise InvalidRequest(
+            "The picture has floating-point pixels, whose value range is not defined; convert it "
+            "to 8 or 16 bits.",
+            field="image",
+        )
+    color_key = image.info.get("transparency")
+    values, is_reduced = decoded.deep, False
+    if image.mode.startswith("I"):
+        values, is_reduced = deep.from_integers(image)
+    if values is not None:
+        if color_key is not None and values.shape[2] in (1, 3):
+            values = deep.with_transparent_color(values, color_key)
+        return values, ["The picture has 32 bits a pixel; the result has 16."] if is_reduced else []
+    mode, target = image.mode, _target_mode(image)
+    warnings = []
+    if mode not in EXACT_MODES:
+        warnings.append(
+            f"The picture has mode {mode}, in which no edit can be made; it is converted to "
+            f"{target}, which changes all of its values."
+        )
+    try:
+        own = image if mode == target else image.convert(target)
+    except ValueError:
+        raise InvalidRequest(
+            f"The picture has mode {mode}, which cannot be converted to RGB; save it as RGB.",
+            field="image",
+        ) from None
+    own.info = {}
+    return own, warnings
+
+
+def _target_mode(image: Image.Image) -> str:
+    if image.has_transparency_data:
+        return ALPHA_MODES.get(image.mode, "RGBA")
+    return "L" if image.mode in ("1", "L") else "RGB"
+
+
+# -- edits -----------------------------------------------------------------------------------------
+
+
+def edited(
+    photo: Photograph, result: Image.Image, mask: Image.Image | None, *, fill: bool = False
+) -> Photograph:
+    """Put an edit into a photograph. All other pixels keep their exact values.
+
+    Args:
+        photo: the photograph.
+        result: RGB in sRGB of its size: `photo.rgb` with the edit.
+        mask: L, 0 or 255: where to put it. None replaces every pixel.
+        fill: make the area opaque. Otherwise transparent pixels stay transparent.
+    """
+    area = ((0, 0, *photo.size), None) if mask is None else compose.faded_area(mask)
+    if area is None:
+        return photo
+    box, alpha = area
+    pixels = _in_colors_of(photo, result.crop(box), box, fill=fill)
+    if isinstance(photo.values, Image.Image):
+        values: Image.Image | Deep = compose.paste(photo.values, pixels, box, alpha)
+    else:
+        values = compose.paste_deep(photo.values, deep.from_eight_bits(pixels), box, alpha)
+    return replace(photo, values=values)
+
+
+def _in_colors_of(
+    photo: Photograph, result: Image.Image, box: tuple[int, int, int, int], *, fill: bool
+) -> Image.Image:
+    """Convert a part of the result, RGB, to the mode and color space of the photograph."""
+    if not photo.has_alpha:
+        return photo.color.from_srgb(result, photo.base_mode)
+    alpha = Image.new("L", result.size, 255)
+    if not fill:
+        alpha = photo.eight_bit.getchannel("A").crop(box)
+        result = _without_white(result, alpha)
+    own = photo.color.from_srgb(result, photo.base_mode)
+    own.putalpha(alpha)
+    return own
+
+
+def _without_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return the colors that give `rgb` when they are blended onto white with `alpha`."""
+    if alpha.getextrema() == (255, 255):
+        return rgb
+    share = np.asarray(alpha, np.float32)[..., None] / 255
+    colors = (np.asarray(rgb) - 255 * (1 - share)) / np.maximum(share, 1 / 255)
+    return Image.fromarray(colors.round().clip(0, 255).astype(np.uint8))
+
+
+def hidden_share(photo: Photograph, mask: Image.Image) -> float:
+    """Return the share of a mask's area, in [0, 1], that is transparent in the photograph."""
+    count = mask.histogram()[255]
+    if not photo.has_alpha or not count:
+        return 0.0
+    alpha = photo.eight_bit.getchannel("A").histogram(mask)
+    return sum(alpha[:128]) / count
+
+
+def largest_difference(
+    first: Photograph, second: Photograph, area: Image.Image | None = None
+) -> int:
+    """Return the largest difference of any value, 0 to 255. 16-bit values are divided by 257.
+
+    Args:
+        first, second: photographs of one size. Their own values are compared if both have the same
+            kind of values, otherwise their sRGB values.
+        area: L: compare pixels where it is 255 only.
+    """
+    a, b = first.values, second.values
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
+        distance = np.maximum(a, b) - np.minimum(a, b)
+        inside = distance if area is None else distance[np.asarray(area) == 255]
+        return -(-int(inside.max(initial=0)) // 257)
+    if first.eight_bit.mode != second.eight_bit.mode:
+        difference = ImageChops.difference(first.rgb, second.rgb)
+    else:
+        difference = ImageChops.difference(first.eight_bit, second.eight_bit)
+    levels = difference.histogram(area)
+    return max((index % 256 for index, count in enumerate(levels) if count), default=0)
