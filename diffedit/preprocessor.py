@@ -76,15 +76,13 @@ class Preprocessor:
     def prepare(self, request: EditRequest) -> PreparedEdit:
         """Read the pictures, fit them to the canvas, tokenize the texts. Raises InvalidRequest."""
         timer = StageTimer()
-        photo = decode.load(request.image)
+        photo = photograph.read(request.image)
         factor = self._family.factor
-        size = geometry.choose_size(
-            (photo.height, photo.width), self._sizes, self._family.native_size, factor
-        )
-        array, placement = geometry.fit(photo, size)
+        size = geometry.choose_size(photo.size[::-1], self._sizes, self._family.native_size, factor)
+        array, placement = geometry.fit(photo.rgb, size)
         user_mask = cells = None
         if request.mask_image is not None:
-            user_mask = read_mask(request.mask_image, photo.size)
+            user_mask = read_mask(request.mask_image, photo.size, stored_size=photo.stored_size)
             cells = self._to_device(geometry.latent_mask(user_mask.image, placement, factor))
         ids, warnings = self._tokenizer.encode_prompts(
             {
@@ -106,7 +104,7 @@ class Preprocessor:
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
         )
         of_mask = user_mask.warnings if user_mask else ()
-        warnings = (*self._warnings, *of_mask, *warnings)
+        warnings = (*self._warnings, *photo.warnings, *of_mask, *warnings)
         schedule = self.schedule(request.num_inference_steps)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 
@@ -122,15 +120,16 @@ class Preprocessor:
         mask = self.mask_picture(prepared, cells)
         if not cells.any():
             warnings.append(_empty_mask_warning(prepared.inputs))
-        if outputs.image is None:
-            image = prepared.photo.copy()
-        else:
-            edited = outputs.image.float().numpy()
-            image = geometry.to_photo(edited, prepared.placement)
-            if request.composite:
-                image = compose.composite(prepared.photo, image, mask)
+        photo = prepared.photo
+        if outputs.image is not None:
+            edited = geometry.to_photo(outputs.image.float().numpy(), prepared.placement)
+            is_users = prepared.user_mask is not None
+            warnings += _loss_warnings(photo, mask, is_users=is_users)
+            area = mask if request.composite else None
+            photo = photograph.edited(photo, edited, area, fill=is_users)
         return EditResult(
-            image=image,
+            image=photo.image,
+            photo=photo,
             mask=mask.copy(),
             heatmap=outputs.heatmap.float().numpy().copy(),
             latent_mask=cells,
@@ -172,6 +171,20 @@ class Preprocessor:
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[str]:
+    """What an edit cannot show, because of the photograph's mode."""
+    found = []
+    if photo.base_mode == "L":
+        found.append("The picture is grey, so the edit is grey, too; convert it to RGB for colors.")
+    hidden = photograph.hidden_share(photo, mask)
+    if hidden > 0.5 and not is_users:
+        found.append(
+            f"{hidden:.0%} of the edited area is transparent in the picture and stays transparent, "
+            "so the edit does not show there; pass a mask to make that area opaque."
+        )
+    return found
 
 
 def _empty_mask_warning(inputs: EditInputs) -> str:

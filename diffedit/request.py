@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffedit.imaging.mask_reader import EditMask
+    from diffedit.imaging.photograph import Photograph
 
     ImageSource: TypeAlias = Image | str | Path | bytes | NDArray[np.uint8]
     """A picture: PIL image, path, contents of a file, or uint8 [H, W, 3]."""
+    PhotoSource: TypeAlias = ImageSource | Photograph
+    """A photograph: as a picture, or one that was read."""
     MaskSource: TypeAlias = ImageSource | EditMask | NDArray[Any]
     """A mask: as a picture, an array of any number type, or a mask that was read."""
 
@@ -89,7 +92,7 @@ class EditRequest:
             The message names the option and its value.
     """
 
-    image: ImageSource = field(repr=False)
+    image: PhotoSource = field(repr=False)
     prompt: str
     source_prompt: str = ""
     negative_prompt: str = ""
@@ -143,7 +146,7 @@ class EditRequest:
     @classmethod
     def from_parameters(
         cls,
-        image: ImageSource,
+        image: PhotoSource,
         params: Mapping[str, Any],
         mask_image: MaskSource | None = None,
     ) -> EditRequest:

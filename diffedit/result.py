@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffedit.imaging.mask_reader import MaskConvention
+    from diffedit.imaging.photograph import Photograph
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class EditResult:
     """An edited photograph.
 
     Attributes:
-        image: PIL RGB of the photograph's size.
+        image: PIL image of the photograph's size, in its own color space (`.info` has the ICC
+            profile) and mode: RGB, RGBA, L or LA. 16-bit grey is I;16. Of 16-bit colors it has the
+            high bytes. Palettes become RGB or RGBA, other modes RGB.
+        photo: the result with all of its values and metadata; `save` writes it.
         mask: PIL L of the photograph's size: 255 where pixels were edited, 0 elsewhere.
         heatmap: float32 [h, w] in [0, 1] on the latent grid: how much the two prompts disagree.
         latent_mask: bool [h, w]: the latent pixels that were edited.
@@ -49,6 +54,7 @@ class EditResult:
     """
 
     image: Image
+    photo: Photograph = field(repr=False)
     mask: Image
     heatmap: NDArray[np.float32]
     latent_mask: NDArray[np.bool_]
@@ -57,6 +63,24 @@ class EditResult:
     seed: int
     warnings: tuple[str, ...] = ()
     mask_read_as: MaskConvention | None = None
+
+    def save(self, path: str | Path) -> list[str]:
+        """Write the image as PNG, JPEG, WebP or TIFF, by the extension.
+
+        The color profile, EXIF and resolution are kept, and in PNG also 16 bits and transparency.
+        `image.save` of PIL does less.
+
+        Returns: a sentence for each property that the format cannot hold.
+
+        Raises:
+            InvalidRequest: another extension.
+            OSError: the file cannot be written.
+        """
+        from diffedit.imaging import encode
+
+        file_format = encode.format_of(Path(path))
+        Path(path).write_bytes(encode.encode(self.photo, file_format))
+        return encode.losses(self.photo, file_format)
 
 
 class FoundMask(NamedTuple):

@@ -28,7 +28,7 @@ from benchmarks.schema import NotRun, Result
 from benchmarks.workload import model_facts
 from diffedit import DiffEditPipeline, EditRequest, EditResult
 from diffedit.cli.batch_file import read_lines
-from diffedit.imaging import decode
+from diffedit.imaging import photograph
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.request import InvalidRequest
 from engine.errors import DiffEditError
@@ -62,7 +62,7 @@ class Entry:
 
     def load(self) -> tuple[Image, Bools | None]:
         """The photograph as RGB, and its true mask, bool [H, W]. Raises InvalidRequest."""
-        photo = decode.load(self.image)
+        photo = photograph.read(self.image).rgb
         if self.mask is None:
             return photo, None
         return photo, np.asarray(read_mask(self.mask, photo.size).image) > 0

@@ -33,8 +33,7 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from diffedit.imaging.photograph import Photograph
     from diffedit.pipeline import DiffEditPipeline
 
 EditsFile = Annotated[
@@ -53,7 +52,7 @@ class RunningEdit:
     """A line whose edit was submitted: its request now has the decoded pictures."""
 
     line: LineEdit
-    photo: Image
+    photo: Photograph
     request: EditRequest
 
 
@@ -192,7 +191,7 @@ class Run:
             )
             with OutputFiles(force=self.force) as files:
                 files.reserve(out)
-                files.write(out, encode(result.image, out, record))
+                files.write(out, encode(result.photo, out, record))
                 files.commit()
         except Exception as error:  # one result that cannot be written does not lose the others
             return failure(edit.line.number, error)

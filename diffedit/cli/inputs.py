@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from diffedit.imaging.mask_reader import EditMask
+    from diffedit.imaging.photograph import Photograph
 
 STDIN = STDOUT = "-"
 
 
-def read_photo(name: str | Path) -> Image:
-    """Read the photograph as upright RGB; raises InvalidRequest. Only the str "-" is stdin."""
-    from diffedit.imaging import decode
+def read_photo(name: str | Path) -> Photograph:
+    """Read the photograph; raises InvalidRequest. Only the str "-" is stdin."""
+    from diffedit.imaging import photograph
 
-    return decode.load(_file_or_stdin(name))
+    return photograph.read(_file_or_stdin(name))
 
 
-def read_mask(name: str | Path, photo: Image) -> EditMask:
+def read_mask(name: str | Path, photo: Photograph) -> EditMask:
     """Read a mask for the photograph; raises InvalidRequest."""
     from diffedit.imaging import mask_reader
 
-    return mask_reader.read_mask(_file_or_stdin(name), photo.size)
+    return mask_reader.read_mask(_file_or_stdin(name), photo.size, stored_size=photo.stored_size)
 
 
 def default_output(image: str, label: str) -> str:

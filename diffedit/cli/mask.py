@@ -55,7 +55,7 @@ def mask(
             if paths.out != STDOUT:
                 files.write(Path(paths.out), encode(result.mask, Path(paths.out)))
             if paths.heatmap is not None:
-                overlay = heatmap_overlay(pipeline, photo, result.heatmap)
+                overlay = heatmap_overlay(pipeline, photo.rgb, result.heatmap)
                 files.write(paths.heatmap, encode_heatmap(overlay, result.heatmap, paths.heatmap))
             backend = pipeline.networks.describe()
             files.commit()

@@ -20,13 +20,7 @@ from diffedit.imaging.metadata import EditRecord, record_chunks
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURE_FORMATS: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".webp": {"format": "WEBP", "lossless": True},
-}
-"""File extension -> arguments of PIL's `Image.save`."""
+    from diffedit.imaging.photograph import Photograph
 
 
 class OutputFiles:
@@ -149,28 +143,49 @@ def write_stdout(data: bytes) -> None:
 
 def check_extension(path: Path) -> None:
     """Raise UsageError unless pictures can be written in the format of this extension."""
-    if path.suffix.lower() not in PICTURE_FORMATS:
-        raise UsageError(
-            f"{path} does not have the extension of a supported picture format; use one of "
-            f"{', '.join(PICTURE_FORMATS)}."
-        )
+    from diffedit.imaging import encode
+    from diffedit.request import InvalidRequest
 
-
-def encode(image: Image, path: Path = Path("-.png"), record: EditRecord | None = None) -> bytes:
-    """Encode a picture in the format of a file name; a PNG also stores `record`."""
-    options = dict(PICTURE_FORMATS[path.suffix.lower()])
-    if record is not None and options["format"] == "PNG":
-        from PIL.PngImagePlugin import PngInfo
-
-        info = options["pnginfo"] = PngInfo()
-        for name, data in record_chunks(record):
-            info.add(name, data)
-    buffer = io.BytesIO()
     try:
-        image.save(buffer, **options)
+        encode.format_of(path)
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from None
+
+
+def encode(
+    picture: Image | Photograph, path: Path = Path("-.png"), record: EditRecord | None = None
+) -> bytes:
+    """Encode a picture in the format of a file name; a PNG also stores `record`."""
+    from diffedit.imaging import encode, photograph
+
+    if not isinstance(picture, photograph.Photograph):
+        picture = photograph.Photograph(picture)
+    chunks = record_chunks(record) if record is not None else ()
+    try:
+        options = encode.EncodeOptions(chunks=chunks)
+        return encode.encode(picture, encode.format_of(path), options)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({error}); use PNG.") from None
-    return buffer.getvalue()
+
+
+def losses(photo: Photograph, path: Path) -> list[str]:
+    """Return one sentence for each property of a photograph that a file of this name loses."""
+    from diffedit.imaging import encode
+
+    return encode.losses(photo, encode.format_of(path))
+
+
+def format_note(path: Path) -> str | None:
+    """Return what to know about the format of a result, None for PNG."""
+    extension = path.suffix.lower()
+    if extension == ".png":
+        return None
+    if extension in (".jpg", ".jpeg"):
+        return (
+            "JPEG changes every pixel a little, also outside the mask; PNG keeps them, and "
+            "only PNG stores the parameters that `replay` needs."
+        )
+    return "only PNG stores the parameters that `replay` needs."
 
 
 def encode_heatmap(overlay: Image, heatmap: Any, path: Path) -> bytes:

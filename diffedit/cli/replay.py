@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from diffedit.imaging.metadata import EditRecord, pixel_digest, read_record
 from diffedit.request import EditRequest
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from diffedit.imaging.photograph import Photograph
 
 EditedFile = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
 AnyInput = Annotated[
@@ -46,7 +46,7 @@ def replay(
     paths = OutputPaths.from_options(output_options, default_output(str(edited), "replay"))
     record = read_record(edited)
     photo = read_photo(image)
-    if pixel_digest(photo) != record.input:
+    if pixel_digest(photo.rgb) != record.input:
         if not any_input:
             raise UsageError(
                 f"{image} is not the picture that {edited} was made from (the pixels differ); name "
@@ -61,10 +61,10 @@ def replay(
         if any_input:
             say("done; the input is another picture, so the results are not compared.")
         else:
-            say(_comparison(edited, result.image, record))
+            say(_comparison(edited, result.photo, record))
 
 
-def _stored_request(record: EditRecord, photo: Image) -> EditRequest:
+def _stored_request(record: EditRecord, photo: Photograph) -> EditRequest:
     request = EditRequest.from_parameters(photo, record.parameters)
     if record.mask is None:
         return request
@@ -74,15 +74,14 @@ def _stored_request(record: EditRecord, photo: Image) -> EditRequest:
     return replace(request, mask_image=mask)
 
 
-def _comparison(edited: Path, image: Image, record: EditRecord) -> str:
+def _comparison(edited: Path, photo: Photograph, record: EditRecord) -> str:
     """Return one sentence about the difference between the stored and the repeated result."""
-    from PIL import ImageChops
+    from diffedit.imaging.photograph import largest_difference
 
     original = read_photo(str(edited))
-    if original.size != image.size:
+    if original.size != photo.size:
         return f"differs from {edited}: the sizes are different."
-    extremes: Any = ImageChops.difference(original, image).getextrema()
-    largest = max(high for _, high in extremes)
+    largest = largest_difference(original, photo)
     if largest == 0:
         return f"identical to {edited} in every pixel."
     return (

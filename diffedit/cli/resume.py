@@ -20,8 +20,7 @@ from engine.manifest import ModelIdentity
 from engine.netspec import Size
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from diffedit.imaging.photograph import Photograph
     from diffedit.pipeline import DiffEditPipeline
 
 
@@ -57,15 +56,13 @@ def _model_digest(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def canvas_size(pipeline: DiffEditPipeline, photo: Image, requested: Size | None) -> Size:
+def canvas_size(pipeline: DiffEditPipeline, photo: Photograph, requested: Size | None) -> Size:
     """Return (height, width) of the canvas on which a pipeline edits a photograph."""
     from diffedit.imaging import geometry
 
     family = pipeline.checkpoint.family
     sizes = (requested,) if requested else pipeline.networks.sizes
-    return geometry.choose_size(
-        (photo.height, photo.width), sizes, family.native_size, family.factor
-    )
+    return geometry.choose_size(photo.size[::-1], sizes, family.native_size, family.factor)
 
 
 def stored_record(out: Path) -> EditRecord | None:
@@ -104,7 +101,7 @@ def check_rest(
     photo: Any = request.image
     mask: Any = request.mask_image
     wanted = {
-        "photograph": pixel_digest(photo),
+        "photograph": pixel_digest(photo.rgb),
         "mask": pack_mask(mask.image) if mask is not None else None,
         "size": size,
         **identity,

@@ -22,6 +22,7 @@ from diffedit.result import EditResult
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from diffedit.imaging.photograph import Photograph
     from diffedit.pipeline import DiffEditPipeline
 
 
@@ -67,7 +68,7 @@ class OutputPaths:
 
 def run_edit(
     request: EditRequest,
-    photo: Image,
+    photo: Photograph,
     model: ModelOptions,
     paths: OutputPaths,
     options: OutputOptions,
@@ -96,7 +97,7 @@ def run_edit(
                 files.write(path, data)
             files.commit()
         if paths.out == STDOUT:
-            write_stdout(encode(result.image, record=record))
+            write_stdout(encode(result.photo, record=record))
     opened = pipeline.warnings  # printed when it was opened
     new = tuple(warning for warning in result.warnings if warning not in opened)
     _print_outcome(replace(result, warnings=new), record, paths, options)
@@ -105,7 +106,7 @@ def run_edit(
 
 def record_of(
     request: EditRequest,
-    photo: Image,
+    photo: Photograph,
     result: EditResult,
     pipeline: DiffEditPipeline,
     model: ModelOptions,
@@ -118,7 +119,7 @@ def record_of(
     mask: Any = request.mask_image
     return EditRecord(
         parameters=parameters(request),
-        input=pixel_digest(photo),
+        input=pixel_digest(photo.rgb),
         mask=pack_mask(mask.image) if mask is not None else None,
         version=diffedit.__version__,
         model=Path(model.model).resolve().name if is_local else model.model,
@@ -148,7 +149,7 @@ def white_share(mask: Image) -> float:
 
 
 def heatmap_overlay(pipeline: DiffEditPipeline, photo: Image, heatmap: Any) -> Image:
-    """Draw a heatmap, float32 [h, w] on the latent grid, over the photograph."""
+    """Draw a heatmap, float32 [h, w] on the latent grid, over the photograph in RGB."""
     from diffedit.imaging import compose, geometry
 
     factor = pipeline.checkpoint.family.factor
@@ -164,7 +165,7 @@ def _first_stage(request: EditRequest) -> str:
 
 def _encoded_files(
     paths: OutputPaths,
-    photo: Image,
+    photo: Photograph,
     result: EditResult,
     record: EditRecord,
     pipeline: DiffEditPipeline,
@@ -172,18 +173,18 @@ def _encoded_files(
     """Return the contents of every output file."""
     contents: dict[Path, bytes] = {}
     if paths.out != STDOUT:
-        contents[Path(paths.out)] = encode(result.image, Path(paths.out), record)
+        contents[Path(paths.out)] = encode(result.photo, Path(paths.out), record)
     if paths.mask is not None:
         contents[paths.mask] = encode(result.mask, paths.mask)
     if paths.heatmap is None and paths.panel is None:
         return contents
-    overlay = heatmap_overlay(pipeline, photo, result.heatmap)
+    overlay = heatmap_overlay(pipeline, photo.rgb, result.heatmap)
     if paths.heatmap is not None:
         contents[paths.heatmap] = encode_heatmap(overlay, result.heatmap, paths.heatmap)
     if paths.panel is not None:
         from diffedit.imaging import compose
 
-        panel = compose.panel(photo, overlay, result.mask, result.image)
+        panel = compose.panel(photo.rgb, overlay, result.mask, result.photo.rgb)
         contents[paths.panel] = encode(panel, paths.panel)
     return contents
 
@@ -191,7 +192,8 @@ def _encoded_files(
 def _print_outcome(
     result: EditResult, record: EditRecord, paths: OutputPaths, options: OutputOptions
 ) -> None:
-    for warning in result.warnings:
+    lost = [] if paths.out == STDOUT else output_files.losses(result.photo, Path(paths.out))
+    for warning in (*result.warnings, *lost):
         say(f"warning: {warning}")
     if options.as_json:
         print(json.dumps({**paths.by_name(), **summary(result, record)}))  # noqa: T201
@@ -204,5 +206,5 @@ def _print_outcome(
         f"wrote {names}: {white_share(result.mask):.1%} of the picture edited, {rows} denoiser "
         f"rows in {calls} calls, {result.stats.seconds['total']:.1f} s"
     )
-    if paths.out != STDOUT and Path(paths.out).suffix.lower() != ".png":
-        say("note: only PNG stores the parameters that `replay` needs.")
+    if paths.out != STDOUT and (note := output_files.format_note(Path(paths.out))):
+        say(f"note: {note}")

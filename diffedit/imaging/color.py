@@ -40,12 +40,14 @@ class ColorSpace:
 
     def from_srgb(self, rgb: Image.Image, mode: str) -> Image.Image:
         """Convert RGB in sRGB to mode L or RGB in this color space."""
+        if mode == "L":
+            rgb = rgb.convert("L").convert("RGB")
         if self.icc is not None:
             return _converted(rgb, mode, icc=self.icc, reverse=True)
         return _with_exponent(rgb, (self.gamma or SRGB_GAMMA) / SRGB_GAMMA).convert(mode)
 
 
-def color_space(info: Mapping[str, Any], mode: str) -> tuple[ColorSpace, str | None]:
+def color_space(info: Mapping[Any, Any], mode: str) -> tuple[ColorSpace, str | None]:
     """Return the color space that a file states, and a warning if it is ignored.
 
     Args:

@@ -77,10 +77,15 @@ def join(high: Image.Image, low: Image.Image, second: LowBytes) -> Deep:
         second: the second decoding.
     """
     if second.grey_alpha:
-        pairs = np.asarray(low).astype(np.uint16)
-        return pairs[..., ::2] << 8 | pairs[..., 1::2]
-    values = np.asarray(high).astype(np.uint16) << 8
-    values |= np.asarray(low)
+        pairs = np.asarray(low)
+        return _words(pairs[..., ::2], pairs[..., 1::2])
+    return _words(np.asarray(high), np.asarray(low))
+
+
+def _words(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> Deep:
+    values: Deep = high.astype(np.uint16)
+    values <<= 8
+    values |= low
     return values
 
 

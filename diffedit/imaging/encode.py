@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -15,8 +16,17 @@ from diffedit.imaging import png
 from diffedit.imaging.exif import Metadata
 from diffedit.imaging.photograph import Photograph
 from diffedit.imaging.png import Chunk
+from diffedit.request import InvalidRequest
 
 FileFormat = Literal["PNG", "JPEG", "WEBP", "TIFF"]
+EXTENSIONS: dict[str, FileFormat] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 MAX_JPEG_EXIF = 65533
 INCH = 0.0254
 XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -37,6 +47,16 @@ class EncodeOptions:
     chunks: Sequence[Chunk] = ()
     xmp: str | None = None
     metadata: bool = True
+
+
+def format_of(path: Path) -> FileFormat:
+    """Return the format of a file name; raises InvalidRequest for another extension."""
+    if (file_format := EXTENSIONS.get(path.suffix.lower())) is None:
+        raise InvalidRequest(
+            f"{path} does not have the extension of a supported picture format; use one of "
+            f"{', '.join(EXTENSIONS)}."
+        )
+    return file_format
 
 
 def encode(

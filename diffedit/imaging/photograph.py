@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -28,6 +28,7 @@ ALPHA_MODES = {"La": "LA", "LA": "LA", "L": "LA"}
 """Mode -> mode of the same picture with alpha; all others become RGBA."""
 EXACT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 """Modes whose values are kept, apart from the way they are stored."""
+OTHER_SPACES = ("LAB", "HSV", "YCbCr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,9 @@ class Photograph:
             return white
         return rgb
 
-    @functools.cached_property
+    @property
     def image(self) -> Image.Image:
-        """The values as PIL shows them: 16-bit grey as I;16, and the high bytes of 16-bit colors.
+        """A copy of the values, as PIL shows them: 16-bit grey as I;16, other 16 bits cut to 8.
 
         `.info` has the ICC profile.
         """
@@ -117,6 +118,7 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
             field="image",
         )
     decoded = decode.decoded(source, "picture", max_pixels)
+    info = dict(decoded.image.info)
     values, warnings = _own_values(decoded)
     if decoded.frames > 1:
         warnings.append(
@@ -125,7 +127,7 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
             "and the result has one."
         )
     photo = Photograph(values, stored_size=decoded.stored_size)
-    space, warning = color_space(decoded.image.info, _profile_mode(decoded.image, photo))
+    space, warning = _color_space(decoded.image.mode, info, photo)
     warnings += [warning] if warning else []
     if decoded.image.mode == "CMYK":
         photo = replace(photo, values=space.to_srgb(decoded.image))
@@ -139,8 +141,12 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     return replace(photo, color=space, metadata=decoded.metadata, warnings=tuple(warnings))
 
 
-def _profile_mode(image: Image.Image, photo: Photograph) -> str:
-    return "CMYK" if image.mode == "CMYK" else photo.base_mode
+def _color_space(
+    mode: str, info: dict[Any, Any], photo: Photograph
+) -> tuple[ColorSpace, str | None]:
+    if mode in OTHER_SPACES:
+        return ColorSpace(), None  # converted to sRGB already
+    return color_space(info, "CMYK" if mode == "CMYK" else photo.base_mode)
 
 
 def _in_srgb(photo: Photograph) -> Photograph:

@@ -1,26 +1,27 @@
 """Decode untrusted image bytes and encode results. Runs in the image pool.
 
 Only PNG, JPEG and WebP are opened, by content. The header is checked before anything is decoded.
-Metadata is dropped.
+Results keep the color profile and drop all other metadata.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from diffedit.imaging import decode, png
+from diffedit.imaging import decode, encode, photograph, png
 from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
+from diffedit.imaging.photograph import Photograph
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
+OUTPUT_FORMATS: dict[str, encode.FileFormat] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 PREVIEW_QUALITY = 80
 PROVENANCE_XMP = (
@@ -41,7 +42,7 @@ class DecodedForm:
     """The decoded image of a form, its n edits, and the convention its mask was read with."""
 
     requests: list[EditRequest]
-    photo: Image.Image
+    photo: Photograph
     mask_read_as: MaskConvention | None
 
 
@@ -58,13 +59,13 @@ def check_headers(form: EditForm, settings: Settings) -> tuple[int, int]:
 
 def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
     """Decode the image and the mask. Raises ApiError or InvalidRequest."""
-    photo = decode.load(form.image, max_pixels=settings.max_pixels)
+    photo = photograph.read(form.image, max_pixels=settings.max_pixels)
     mask = None
     if form.mask is not None:
         rules = MaskRules(
             form.mask_format, alpha_decides=True, same_size=True, max_pixels=settings.max_pixels
         )
-        mask = read_mask(form.mask, photo.size, rules=rules)
+        mask = read_mask(form.mask, photo.size, stored_size=photo.stored_size, rules=rules)
     return DecodedForm(form.requests(photo, mask), photo, mask.read_as if mask else None)
 
 
@@ -125,7 +126,7 @@ class EncodedEdit:
         timings: stage -> seconds.
         rows: network -> rows.
         mask_share: fraction of the image inside the mask.
-        max_abs_diff_outside_mask: 0 to 255, before encoding.
+        max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
     """
 
     image: bytes
@@ -146,44 +147,37 @@ class EncodedEdit:
         return len(self.image) + len(self.mask) + len(self.heatmap)
 
 
-def encode_edit(photo: Image.Image, result: EditResult, form: EditForm, factor: int) -> EncodedEdit:
+def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: int) -> EncodedEdit:
     """Encode a result. `factor` is the width of a latent cell in pixels."""
-    difference = ImageChops.difference(photo, result.image)
-    histogram_outside = difference.histogram(ImageChops.invert(result.mask))  # 256 bins per channel
+    outside = ImageChops.invert(result.mask)
+    file_format = OUTPUT_FORMATS[form.output_format]
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     height, width = (int(n) for n in levels.shape)
     return EncodedEdit(
-        image=encode_image(result.image, form.output_format, form.output_compression),
+        image=encode_image(result.photo, form.output_format, form.output_compression),
         mask=png.encode(result.mask),
         heatmap=png.encode(Image.fromarray(levels)),
         cells=(width, height),
         canvas=(width * factor, height * factor),
         seed=result.seed,
-        warnings=result.warnings,
+        warnings=(*result.warnings, *encode.losses(result.photo, file_format)),
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
-        mask_share=round(result.mask.histogram()[255] / (photo.width * photo.height), 6),
-        max_abs_diff_outside_mask=max(
-            (index % 256 for index, count in enumerate(histogram_outside) if count), default=0
-        ),
+        mask_share=round(result.mask.histogram()[255] / (outside.width * outside.height), 6),
+        max_abs_diff_outside_mask=photograph.largest_difference(photo, result.photo, outside),
     )
 
 
-def encode_image(image: Image.Image, output_format: str, quality: int) -> bytes:
+def encode_image(photo: Photograph, output_format: str, quality: int) -> bytes:
     """Encode an image as PNG, JPEG or WebP, with `PROVENANCE_XMP`."""
-    if output_format == "png":
-        return png.encode(image, [png.text_chunk("XML:com.adobe.xmp", PROVENANCE_XMP)])
-    buffer, xmp = io.BytesIO(), PROVENANCE_XMP.encode()
-    if output_format == "jpeg":
-        image.save(buffer, "JPEG", quality=max(1, quality), subsampling=0, xmp=xmp)
-    else:
-        image.save(buffer, "WEBP", quality=quality, method=2, xmp=xmp)
-    return buffer.getvalue()
+    options = encode.EncodeOptions(max(1, quality), xmp=PROVENANCE_XMP, metadata=False)
+    return encode.encode(photo, OUTPUT_FORMATS[output_format], options)
 
 
 def encode_preview(image: Image.Image, form: EditForm) -> bytes:
     """Encode a preview in the format of the result, at a lower quality."""
-    return encode_image(image, form.output_format, min(PREVIEW_QUALITY, form.output_compression))
+    quality = min(PREVIEW_QUALITY, form.output_compression)
+    return encode_image(Photograph(image), form.output_format, quality)
 
 
 def to_base64(data: bytes) -> str:

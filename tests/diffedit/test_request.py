@@ -286,9 +286,9 @@ def test_stats_and_results_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         stats.rows = {}  # type: ignore[misc]
     empty: Any = None
-    result = EditResult(empty, empty, empty, empty, empty, stats, seed=3)
+    result = EditResult(empty, empty, empty, empty, empty, empty, stats, seed=3)
     assert result.warnings == ()
-    assert result != EditResult(empty, empty, empty, empty, empty, stats, seed=3)
+    assert result != EditResult(empty, empty, empty, empty, empty, empty, stats, seed=3)
 
 
 def test_importing_it_imports_no_heavy_package() -> None:

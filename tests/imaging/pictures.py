@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffedit.imaging import geometry
+from diffedit.imaging import compose, geometry, photograph
 from diffedit.imaging.geometry import Placement
 from engine.netspec import Size
 
@@ -31,6 +31,21 @@ def saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, file_format, **options)
     return file.getvalue()
+
+
+def load(source: Any, **options: Any) -> Image.Image:
+    """What the networks see of a picture."""
+    return photograph.read(source, **options).rgb
+
+
+def composite(
+    photo: Image.Image, edited: Image.Image, mask: Image.Image, feather: int | None = None
+) -> Image.Image:
+    area = compose.faded_area(mask, feather)
+    if area is None:
+        return photo.copy()
+    box, alpha = area
+    return compose.paste(photo, edited.crop(box), box, alpha)
 
 
 sides = st.integers(1, 70)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from diffedit.imaging import decode
-from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, noise, saved
+from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, load, noise, saved
+from tests.imaging.profiles import SRGB_PRIMARIES, icc_profile
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, noise, saved
     ],
 )
 def test_every_mode_becomes_rgb(mode: str, color: Any, expected: tuple[int, int, int]) -> None:
-    found = decode.load(Image.new(mode, (3, 2), color))
+    found = load(Image.new(mode, (3, 2), color))
     assert np.abs(array(found).astype(int) - expected).max() <= 1
 
 
 def test_sixteen_bits_are_rounded() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (50, 50), dtype=np.uint16)
-    found = array(decode.load(Image.fromarray(values)))[..., 2]
+    found = array(load(Image.fromarray(values)))[..., 2]
     np.testing.assert_array_equal(found, np.round(values / 257.0))
 
 
@@ -55,13 +55,13 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
     data = saved(Image.fromarray(ramp), "PNG")
     assert Image.open(io.BytesIO(data)).mode.startswith("I")
-    np.testing.assert_array_equal(array(decode.load(data))[..., 1].ravel(), np.arange(256))
+    np.testing.assert_array_equal(array(load(data))[..., 1].ravel(), np.arange(256))
 
 
 def test_sixteen_bit_color() -> None:
     """PIL cannot write such a file, so the test writes a PPM."""
     values = np.array([[[65535, 0, 128 * 257]]], ">u2")
-    found = decode.load(b"P6 1 1 65535\n" + values.tobytes())
+    found = load(b"P6 1 1 65535\n" + values.tobytes())
     assert found.getpixel((0, 0)) == (255, 0, 128)
 
 
@@ -69,60 +69,33 @@ def test_palettes() -> None:
     picture = Image.new("P", (2, 1))
     picture.putpalette([*RED, *GREEN])
     picture.putpixel((1, 0), 1)
-    assert array(decode.load(saved(picture, "PNG"))).tolist() == [[list(RED), list(GREEN)]]
+    assert array(load(saved(picture, "PNG"))).tolist() == [[list(RED), list(GREEN)]]
     for transparency in (1, b"\xff\x00"):
         data = saved(picture, "PNG", transparency=transparency)
-        assert array(decode.load(data)).tolist() == [[list(RED), list(WHITE)]]
+        assert array(load(data)).tolist() == [[list(RED), list(WHITE)]]
 
 
 def test_a_transparent_color_of_an_rgb_picture() -> None:
     picture = Image.fromarray(np.array([[RED, GREEN]], np.uint8))
     data = saved(picture, "PNG", transparency=GREEN)
-    assert array(decode.load(data)).tolist() == [[list(RED), list(WHITE)]]
-
-
-def icc_profile(curve: list[int], primaries: list[tuple[float, float, float]]) -> bytes:
-    """An ICC v2 matrix profile from a tone curve (0 to 65535) and the primaries in D50 XYZ."""
-
-    def fixed(*values: float) -> bytes:
-        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
-
-    curv = b"curv\0\0\0\0" + struct.pack(f">I{len(curve)}H", len(curve), *curve)
-    tags = {b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1.0, 0.8249)}
-    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78 + 1)
-    tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
-    for letter, xyz in zip(b"rgb", primaries, strict=True):
-        tags[bytes([letter]) + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*xyz)
-        tags[bytes([letter]) + b"TRC"] = curv
-    table, body = struct.pack(">I", len(tags)), b""
-    start = 128 + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        table += name + struct.pack(">II", start + len(body), len(data))
-        body += data + bytes(-len(data) % 4)
-    header = struct.pack(">I4s", start + len(body), b"lcms") + b"\x02\x40\0\0mntrRGB XYZ "
-    header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
-    header += fixed(0.9642, 1.0, 0.8249)
-    return header + bytes(128 - len(header)) + table + body
-
-
-SRGB_PRIMARIES = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]
+    assert array(load(data)).tolist() == [[list(RED), list(WHITE)]]
 
 
 def test_a_profile_is_converted_to_srgb() -> None:
     """A linear profile with sRGB's primaries: linear 0.2159 is 128 in sRGB."""
     icc = icc_profile([0, 65535], SRGB_PRIMARIES)
     picture = Image.new("RGB", (4, 4), (55, 55, 55))
-    found = array(decode.load(saved(picture, "PNG", icc_profile=icc))).astype(int)
+    found = array(load(saved(picture, "PNG", icc_profile=icc))).astype(int)
     assert np.abs(found - 128).max() <= 2
     with_alpha = Image.new("RGBA", (4, 4), (55, 55, 55, 255))
-    found = array(decode.load(saved(with_alpha, "PNG", icc_profile=icc))).astype(int)
+    found = array(load(saved(with_alpha, "PNG", icc_profile=icc))).astype(int)
     assert np.abs(found - 128).max() <= 2
 
 
 def test_the_primaries_of_a_profile_are_used() -> None:
     green, red, blue = SRGB_PRIMARIES[1], SRGB_PRIMARIES[0], SRGB_PRIMARIES[2]
     icc = icc_profile([round(2.2 * 256)], [green, red, blue])  # red and green swapped
-    found = decode.load(saved(Image.new("RGB", (4, 4), (255, 0, 0)), "PNG", icc_profile=icc))
+    found = load(saved(Image.new("RGB", (4, 4), (255, 0, 0)), "PNG", icc_profile=icc))
     assert np.abs(array(found).astype(int) - (0, 255, 0)).max() <= 3
 
 
@@ -138,20 +111,20 @@ def test_srgb_profiles_change_no_pixel() -> None:
     assert converted is not None
     assert converted.tobytes() != picture.tobytes()
     for icc in (similar, ImageCms.ImageCmsProfile(exact_profile).tobytes()):
-        assert decode.load(saved(picture, "PNG", icc_profile=icc)).tobytes() == picture.tobytes()
+        assert load(saved(picture, "PNG", icc_profile=icc)).tobytes() == picture.tobytes()
 
 
 @pytest.mark.parametrize("icc", [b"", b"not a profile", bytes(200)])
 def test_a_broken_profile_is_ignored(icc: bytes) -> None:
     picture = noise(4, 4)
     picture.info["icc_profile"] = icc
-    assert decode.load(picture).tobytes() == picture.tobytes()
+    assert load(picture).tobytes() == picture.tobytes()
 
 
 def test_a_profile_of_another_mode_is_ignored() -> None:
     picture = Image.new("L", (2, 2), 50)
     picture.info["icc_profile"] = icc_profile([0, 65535], SRGB_PRIMARIES)
-    assert decode.load(picture).getpixel((0, 0)) == (50, 50, 50)
+    assert load(picture).getpixel((0, 0)) == (50, 50, 50)
 
 
 @pytest.mark.parametrize(("gamma", "expected"), [(1.0, 127), (1 / 2.2, 55), (0.46, 55)])
@@ -161,4 +134,4 @@ def test_the_gamma_of_a_png_is_applied(gamma: float, expected: int) -> None:
     info = PngInfo()
     info.add(b"gAMA", struct.pack(">I", round(gamma * 100000)))
     data = saved(Image.new("RGB", (2, 2), (55, 55, 55)), "PNG", pnginfo=info)
-    assert decode.load(data).getpixel((0, 0)) == (expected,) * 3
+    assert load(data).getpixel((0, 0)) == (expected,) * 3

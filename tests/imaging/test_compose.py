@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffedit.imaging import compose, geometry
 from engine.netspec import Size
-from tests.imaging.pictures import BLACK, WHITE, array, cell_masks, noise, photo_sizes
+from tests.imaging.pictures import BLACK, WHITE, array, cell_masks, composite, noise, photo_sizes
 
 
 @given(cell_masks(), st.sampled_from([None, 0, 1, 2, 5]))
@@ -21,7 +21,7 @@ def test_pixels_outside_the_mask_are_unchanged(case: Any, feather: int | None) -
     photo, edited = (noise(placement.source[0], placement.source[1], seed) for seed in (1, 2))
     mask = geometry.mask_to_photo(cells, placement, factor)
     before = photo.tobytes(), edited.tobytes(), mask.tobytes()
-    result = array(compose.composite(photo, edited, mask, feather=feather))
+    result = array(composite(photo, edited, mask, feather=feather))
     outside = array(mask) == 0
     np.testing.assert_array_equal(result[outside], array(photo)[outside])
     if feather == 0:
@@ -33,7 +33,7 @@ def test_pixels_outside_the_mask_are_unchanged(case: Any, feather: int | None) -
 def test_empty_and_full_masks(size: Size) -> None:
     photo, edited = (noise(size[0], size[1], seed) for seed in (1, 2))
     for value, expected in ((0, photo), (255, edited)):
-        result = compose.composite(photo, edited, Image.new("L", photo.size, value), feather=3)
+        result = composite(photo, edited, Image.new("L", photo.size, value), feather=3)
         assert result is not expected
         assert result.tobytes() == expected.tobytes()
 
@@ -46,7 +46,7 @@ def test_the_edit_fades_at_the_outline_but_not_at_the_photographs_edge(turn: int
     half = np.zeros((20, 40), np.uint8)
     half[:, :20] = 255  # touches three edges of the photograph
     mask = Image.fromarray(half).rotate(90 * turn, expand=True)
-    result = compose.composite(photo, edited, mask, feather=4)
+    result = composite(photo, edited, mask, feather=4)
     row = array(result.rotate(-90 * turn, expand=True))[..., 0]
     assert (row == row[0]).all()
     assert (row[0, :16] == 255).all()
@@ -60,7 +60,7 @@ def test_the_default_fade_grows_with_the_photograph() -> None:
         photo, edited = (Image.new("RGB", (width, 8), v) for v in (BLACK, WHITE))
         mask = Image.new("L", photo.size, 0)
         mask.paste(255, (0, 0, width // 2, 8))
-        values = array(compose.composite(photo, edited, mask))[4, :, 0]
+        values = array(composite(photo, edited, mask))[4, :, 0]
         return int(((values > 0) & (values < 255)).sum())
 
     assert (faded(64), faded(512), faded(2048)) == (0, 2, 8)

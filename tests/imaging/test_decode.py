@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.picture import still_life
-from diffedit.imaging import decode
 from diffedit.request import InvalidRequest
-from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, noise, saved
+from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, load, noise, saved
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "BMP", "PPM"])
@@ -30,30 +29,30 @@ def test_lossless_formats(file_format: str, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(saved(picture, file_format))
     for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), picture):
-        found = decode.load(source)  # type: ignore[arg-type]
+        found = load(source)
         assert found.mode == "RGB"
         assert type(found) is Image.Image
         assert found.tobytes() == picture.tobytes()
-    assert decode.load(np.asarray(picture)).tobytes() == picture.tobytes()
+    assert load(np.asarray(picture)).tobytes() == picture.tobytes()
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
 def test_lossy_formats(file_format: str) -> None:
-    found = decode.load(saved(Image.new("RGB", (32, 32), RED), file_format, quality=95))
+    found = load(saved(Image.new("RGB", (32, 32), RED), file_format, quality=95))
     assert np.abs(array(found).astype(int) - RED).max() < 8
 
 
 def test_the_source_is_not_modified() -> None:
     picture = noise(4, 4)
     picture.info["icc_profile"] = b"x"
-    found = decode.load(picture)
+    found = load(picture)
     found.putpixel((0, 0), BLACK)
     assert found is not picture
     assert picture.tobytes() == noise(4, 4).tobytes()
     assert picture.info == {"icc_profile": b"x"}
     assert found.info == {}
     pixels = np.zeros((2, 2, 3), np.uint8)
-    found = decode.load(pixels)
+    found = load(pixels)
     pixels[:] = 9
     assert found.getextrema() == ((0, 0),) * 3
 
@@ -78,11 +77,11 @@ def test_the_exif_orientation_is_applied(orientation: int, file_format: str) -> 
     exif[0x0112] = orientation
     options = {"quality": 100, "subsampling": 0} if file_format == "JPEG" else {}
     data = saved(Image.fromarray(np.ascontiguousarray(stored)), file_format, exif=exif, **options)
-    found = array(decode.load(data)).astype(int)
+    found = array(load(data)).astype(int)
     assert found.shape == upright.shape
     assert np.abs(found - upright).max() < 12
     opened = Image.open(io.BytesIO(data))
-    assert decode.load(opened).size == (32, 16)
+    assert load(opened).size == (32, 16)
 
 
 def test_broken_exif_is_ignored() -> None:
@@ -91,7 +90,7 @@ def test_broken_exif_is_ignored() -> None:
     data = saved(Image.new("RGB", (16, 8), RED), "PNG", exif=exif)
     with pytest.raises(UserWarning, match="Corrupt EXIF"):
         Image.open(io.BytesIO(data)).getexif()
-    assert decode.load(data).size == (16, 8)
+    assert load(data).size == (16, 8)
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -100,12 +99,12 @@ def test_the_first_frame_of_an_animation_is_used(file_format: str) -> None:
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = saved(first, file_format, save_all=True, append_images=[second], **options)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
-    assert np.abs(array(decode.load(data)).astype(int) - RED).max() <= 3
+    assert np.abs(array(load(data)).astype(int) - RED).max() <= 3
 
 
 def check_refused(source: Any, message: str, **options: Any) -> str:
     with pytest.raises(InvalidRequest, match=message) as caught:
-        decode.load(source, **options)
+        load(source, **options)
     text = str(caught.value)
     assert text.endswith(".")
     assert "\n" not in text
@@ -166,7 +165,7 @@ def test_random_damage_raises_nothing_but_invalid_request(file_format: str, seed
     for position in rng.integers(0, len(data), 6):
         data[position] = rng.integers(256)
     with contextlib.suppress(InvalidRequest):
-        assert decode.load(bytes(data), max_pixels=10**6).mode == "RGB"
+        assert load(bytes(data), max_pixels=10**6).mode == "RGB"
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -191,7 +190,7 @@ def test_huge_pictures_are_refused_from_their_header(width: int, height: int) ->
 
 def test_the_caller_sets_the_limit() -> None:
     picture = noise(10, 10)
-    assert decode.load(picture, max_pixels=100).size == (10, 10)
+    assert load(picture, max_pixels=100).size == (10, 10)
     text = check_refused(picture, "the limit is 99", max_pixels=99)
     assert "10 x 10 = 100 pixels" in text
     check_refused(np.zeros((10, 10, 3), np.uint8), "the limit is 99", max_pixels=99)
@@ -228,4 +227,4 @@ def test_a_closed_pil_image_is_refused(tmp_path: Path) -> None:
 
 def test_arrays_with_strides() -> None:
     pixels = np.asarray(noise(6, 8))[::2, ::-1]
-    np.testing.assert_array_equal(array(decode.load(pixels)), pixels)
+    np.testing.assert_array_equal(array(load(pixels)), pixels)

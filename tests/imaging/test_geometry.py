@@ -21,6 +21,7 @@ from tests.imaging.pictures import (
     array,
     canvases,
     cell_masks,
+    composite,
     fitted_photos,
     noise,
     photo_sizes,
@@ -87,7 +88,7 @@ def test_extreme_photographs(size: Size) -> None:
     assert mask.getextrema() == (255, 255)
     edited = geometry.to_photo(values, placement)
     assert edited.size == photo.size
-    result = compose.composite(photo, edited, mask)
+    result = composite(photo, edited, mask)
     overlay = compose.heatmap_overlay(photo, inside.astype(np.float32), placement, 8)
     assert overlay.size == photo.size
     sheet = compose.panel(photo, overlay, mask, result)

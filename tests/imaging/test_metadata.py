@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffedit.imaging import decode, png
+from diffedit.imaging import png
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.metadata import (
     KEYWORD,
@@ -24,7 +24,7 @@ from diffedit.imaging.metadata import (
     record_chunks,
 )
 from diffedit.request import InvalidRequest
-from tests.imaging.pictures import array, noise, saved
+from tests.imaging.pictures import array, load, noise, saved
 
 RECORD = EditRecord(
     {"prompt": 'a "red" ball\u2028\U0001f534', "seed": 3},
@@ -136,7 +136,7 @@ def test_files_without_a_record_are_refused(tmp_path: Path) -> None:
 def test_the_digest_depends_on_pixels_size_and_mode_only() -> None:
     picture = noise(4, 6)
     for file_format in ("PNG", "BMP", "TIFF"):
-        copy = decode.load(saved(picture, file_format))
+        copy = load(saved(picture, file_format))
         assert pixel_digest(copy) == pixel_digest(picture)
     others = [
         Image.frombytes("RGB", (4, 6), picture.tobytes()),
