@@ -44,10 +44,17 @@ class AccessLog:
     Args:
         app: the wrapped application.
         observe_response: called after each response.
+        observe_error: called with each exception that no route handled.
     """
 
-    def __init__(self, app: ASGIApp, observe_response: ObserveResponse) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observe_response: ObserveResponse,
+        observe_error: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
         self.app, self._observe_response = app, observe_response
+        self._observe_error = observe_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,6 +79,7 @@ class AccessLog:
             log.info("request %s: client disconnected", request_id)
         except Exception as error:
             if not isinstance(error, ApiError):
+                self._observe_error(error)
                 log.error("request %s failed", request_id, exc_info=error)
             if status:  # the response has begun and cannot be replaced
                 raise

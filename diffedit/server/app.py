@@ -97,7 +97,11 @@ def create_app(
     if replica_name is None:
         keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
         app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
-    app.add_middleware(AccessLog, observe_response=metrics.observe_response)
+    app.add_middleware(
+        AccessLog,
+        observe_response=metrics.observe_response,
+        observe_error=metrics.observe_error,
+    )
     return app
 
 

@@ -155,6 +155,11 @@ def body_too_large(limit: int) -> ApiError:
     return ApiError(413, "too_large", message, headers={"Connection": "close"})
 
 
+def out_of_device_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU ran out, and not that of the host."""
+    return type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
+
+
 def is_device_failure(error: BaseException) -> bool:
     """Whether the CUDA device is unusable for the rest of the process after this error."""
     if out_of_memory(error):

@@ -11,8 +11,10 @@ from prometheus_client.registry import Collector
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.engine_host import EngineHost
+from diffedit.server.errors import out_of_device_memory
 from diffedit.server.jobs import Job
 from diffedit.server.scheduler import Scheduler
+from engine.errors import out_of_memory
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds of the histograms' buckets, in seconds."""
@@ -47,8 +49,16 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
+        self._out_of_memory = Counter(
+            "diffedit_out_of_memory",
+            "Requests that failed because memory ran out, of the host or of the device.",
+            ["memory"],
+            registry=self._registry,
+        )
+        for memory in ("host", "device"):
+            self._out_of_memory.labels(memory)
         self._registry.register(_StateCollector(engine_host, scheduler))
-        scheduler.on_finish = self.observe_job
+        scheduler.on_finish, scheduler.on_error = self.observe_job, self.observe_error
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a response."""
@@ -62,6 +72,12 @@ class Metrics:
                 self._stages.labels(stage).observe(seconds)
         if "queue" in job.timings:
             self._stages.labels("queue").observe(job.timings["queue"])
+
+    def observe_error(self, error: BaseException) -> None:
+        """Count an exception if memory ran out."""
+        if out_of_memory(error):
+            memory = "device" if out_of_device_memory(error) else "host"
+            self._out_of_memory.labels(memory).inc()
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
@@ -98,6 +114,11 @@ class _StateCollector(Collector):
                 "diffedit_backlog_seconds",
                 "Predicted seconds of work in running and queued jobs.",
                 scheduler.backlog_seconds,
+            ),
+            (
+                "diffedit_job_bytes",
+                "Predicted bytes of running and queued jobs, and of results being sent.",
+                scheduler.held_bytes,
             ),
             ("diffedit_ready", "1 if the server accepts requests.", int(ready)),
             (

@@ -48,6 +48,7 @@ class Scheduler:
         store: every job by id.
         runner: runs jobs.
         on_finish: called with each finished job.
+        on_error: called with the exception of each failed job.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Scheduler:
         self.store = JobStore(settings)
         self.runner = JobRunner(engine_host, settings)
         self.on_finish: Callable[[Job], None] = lambda job: None
+        self.on_error: Callable[[Exception], None] = lambda error: None
 
     def count_event(self, name: str) -> None:
         self.event_counts[name] += 1
@@ -213,6 +215,7 @@ class Scheduler:
 
     def _to_api_error(self, job: Job, error: Exception) -> ApiError:
         api_error = to_api_error(error)
+        self.on_error(error)
         if is_device_failure(error):
             self._engine_host.mark_failed("The GPU reported an error it cannot recover from.")
         self._engine_host.check_alive()  # a dead engine thread fails every job with its own error

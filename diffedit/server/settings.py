@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     max_prompt_bytes: PositiveCount = 4096
     """Maximum size of each prompt, in bytes of UTF-8."""
     max_uploads: PositiveCount = 16
-    """Maximum number of request bodies of full size in memory at the same time. Over it, the
-    slowest upload is refused with 408."""
+    """Maximum number of request bodies of full size in memory at the same time. Over it, the upload
+    that has held most bytes for longest is refused with 408."""
     upload_seconds: PositiveSeconds = 30.0
     """Timeout for the request headers, and again for the body, in seconds."""
 

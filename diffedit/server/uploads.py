@@ -1,7 +1,7 @@
 """Bodies of requests that are being read: their time limit, and the memory of all together.
 
 A slow upload holds only the bytes that have arrived, so it does not delay others. If the memory is
-used up, the slowest upload is refused.
+used up, the upload that has held most of it for longest is refused.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Uploads:
     async def reading(self, receive: Receive) -> AsyncIterator[Receive]:
         """Count the bytes that are received in the block, which has `upload_seconds`.
 
-        Raises TimeoutError if the body does not arrive in time, or is the slowest one while the
-        memory is used up.
+        Raises TimeoutError if the body does not arrive in time, or holds most bytes for longest
+        while the memory is used up.
         """
         async with asyncio.timeout(self._seconds) as timeout:
             upload = _Upload(timeout)
@@ -43,7 +43,7 @@ class Uploads:
             async def counted_receive() -> Message:
                 message = await receive()
                 upload.received += len(message.get("body", b""))
-                self._drop_slowest()
+                self._make_room()
                 return message
 
             try:
@@ -51,11 +51,11 @@ class Uploads:
             finally:
                 self._open.discard(upload)
 
-    def _drop_slowest(self) -> None:
+    def _make_room(self) -> None:
         while self.received_bytes > self._max_bytes:
-            slowest = min(self._open, key=_Upload.bytes_per_second)
-            slowest.timeout.reschedule(asyncio.get_running_loop().time())
-            self._open.discard(slowest)
+            dropped = max(self._open, key=_Upload.byte_seconds)
+            dropped.timeout.reschedule(asyncio.get_running_loop().time())
+            self._open.discard(dropped)
 
 
 class _Upload:
@@ -71,5 +71,6 @@ class _Upload:
         self.received = 0
         self._began = time.monotonic()
 
-    def bytes_per_second(self) -> float:
-        return self.received / (time.monotonic() - self._began + 1e-3)
+    def byte_seconds(self) -> float:
+        """How much memory it has held, and for how long."""
+        return self.received * (time.monotonic() - self._began + 1e-3)

@@ -101,10 +101,11 @@ class RunningServer:
         return socket.create_connection(("127.0.0.1", self.port), DEADLINE_SECONDS)
 
     @contextmanager
-    def open_post(self, path: str, form: dict[str, str]) -> Iterator[socket.socket]:
+    def open_post(self, path: str, form: dict[str, str], **headers: str) -> Iterator[socket.socket]:
         """Send a form and do not wait for the response. Disconnects at the end of the block."""
         files = {"image": ("a.png", image_bytes())}
-        request = httpx.Request("POST", f"{self.url}{path}", files=files, data=form)
+        url = f"{self.url}{path}"
+        request = httpx.Request("POST", url, files=files, data=form, headers=headers)
         body = request.read()
         lines = [f"POST {path} HTTP/1.1", *(f"{k}: {v}" for k, v in request.headers.items())]
         with self.connect() as connection:

@@ -42,11 +42,10 @@ async def replica_metrics() -> str:
     return "requests 1\n"
 
 
-def make_gateway(
-    dispatch: Dispatch, keys: ApiKeys | None = None, *, upload_seconds: float = 60.0
-) -> ASGIApp:
+def make_gateway(dispatch: Dispatch, keys: ApiKeys | None = None, **limits: float) -> ASGIApp:
     """A gateway with its middleware, as `ray_app.Ingress` builds it."""
-    settings = Settings(upload_seconds=upload_seconds, max_body_bytes=200_000)
+    defaults = {"upload_seconds": 60.0, "max_body_bytes": 200_000}
+    settings = Settings.model_validate({**defaults, **limits})
     gateway = Gateway(dispatch, settings, replica_metrics)
     return AccessLog(AuthMiddleware(gateway, settings, keys), lambda *_: None)
 
