@@ -193,6 +193,8 @@ def application(options: Options | Mapping[str, Any]) -> serve.Application:
 
 def at_proxy_address(settings: Settings) -> Settings:
     """The settings with the address that Ray's proxies really listen on, if they are running."""
+    if not ray.is_initialized():  # the next line would start it
+        return settings
     try:
         client = _get_global_client(raise_if_no_controller_running=False)
     except (RayError, RayServeException):

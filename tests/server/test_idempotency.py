@@ -78,7 +78,7 @@ def test_key_of_a_refused_request_is_free(client: TestClient) -> None:
 
 def test_key_of_a_cancelled_job_is_free(make_server: MakeServer) -> None:
     server = make_server(call_seconds=0.005)
-    key = {"Idempotency-Key": "cancelled"}
+    key: dict[str, Any] = {"Idempotency-Key": "cancelled"}
     first = server.post(JOBS, SLOW, **key).json()["id"]
     assert server.post(JOBS, SLOW, **key).json()["id"] == first
     server.delete(f"{JOBS}/{first}")
@@ -91,7 +91,7 @@ def test_edit_goes_on_for_the_client_that_stays(make_server: MakeServer) -> None
     """Two clients wait for one edit. The first leaves; the second gets the result."""
     server = make_server(call_seconds=0.02)
     form = {**FAST, "num_inference_steps": "40", "strength": "1"}
-    key = {"Idempotency-Key": "shared"}
+    key: dict[str, Any] = {"Idempotency-Key": "shared"}
     with ThreadPoolExecutor(1) as pool:
         with server.open_post(EDITS, form, **key):
             server.wait_for_jobs(1)

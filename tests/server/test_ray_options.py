@@ -20,7 +20,8 @@ def application(**options: Any) -> Any:
 
     from diffedit.server import ray_app
 
-    return call_user_app_builder_with_args_if_necessary(ray_app.application, options)
+    builder: Any = ray_app.application
+    return call_user_app_builder_with_args_if_necessary(builder, options)
 
 
 def test_application_is_built_from_plain_values(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx2 as httpx
@@ -112,7 +112,7 @@ def test_gateway_answers_probes_behind_slow_uploads(method: str, path: str) -> N
     replicas = FakeReplicas("respond", "respond")
     app = make_gateway(replicas, max_uploads=1)
 
-    async def slow_body() -> object:
+    async def slow_body() -> AsyncIterator[bytes]:
         yield b"a"
         await asyncio.sleep(3600)
 
@@ -140,7 +140,7 @@ def test_gateway_does_not_wait_for_the_body_of_a_probe() -> None:
     app = make_gateway(FakeReplicas("respond"))
 
     async def run() -> None:
-        async def endless() -> object:
+        async def endless() -> AsyncIterator[bytes]:
             while True:
                 await asyncio.sleep(1)
                 yield b"a"
