@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.backends import Backend, Networks
+from engine.backends import Backend, Details, Networks
 from engine.checkpoint import Checkpoint
 from engine.dtypes import TORCH_DTYPES
 from engine.models import NetworkNames
@@ -128,6 +128,9 @@ class CountingNetworks:
 
     def describe(self) -> str:
         return self._networks.describe()
+
+    def details(self) -> Details:
+        return self._networks.details()
 
     def close(self) -> None:
         if not self._keep_open:

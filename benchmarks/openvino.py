@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends import DeviceQueue, HostQueue
+from engine.backends import Details, DeviceQueue, HostQueue
 from engine.backends.engine_folder import EngineFolder
 from engine.errors import DiffEditError
 from engine.netspec import NetSpec, Size
@@ -50,6 +50,9 @@ class OpenVinoNetworks:
         """Its version and the precision that it chose."""
         used = {str(backend.precision) for backend in self._backends.values()}
         return f"openvino {self._version} on cpu{''.join(f', {name}' for name in sorted(used))}"
+
+    def details(self) -> Details:
+        return self._folder.details
 
     def close(self) -> None:
         self._backends.clear()

@@ -67,7 +67,7 @@ def check_size(checkpoint: Checkpoint, size: Size | None) -> None:
         try:
             checkpoint.check_size(size)
         except ValueError as error:
-            raise InvalidRequest(str(error)) from None
+            raise InvalidRequest(str(error), field="size") from None
 
 
 def _model(value: object) -> str | Path:

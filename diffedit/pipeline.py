@@ -21,6 +21,7 @@ from diffedit.edit_many import edit_many
 from diffedit.handle import EditHandle, outputs_to_host, wait
 from diffedit.preprocessor import PreparedEdit, Preprocessor
 from diffedit.progress import Callback, PreviewCallback, Progress
+from diffedit.provenance import Provenance
 from diffedit.request import EditRequest
 from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
@@ -50,6 +51,7 @@ class DiffEditPipeline:
         costs: how long network calls take; empty before `warm_up`.
         warnings: sentences about what was opened, such as that the engines are not used. Every
             result repeats them.
+        provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
     """
 
     def __init__(
@@ -70,7 +72,10 @@ class DiffEditPipeline:
         self._reason = reason
         sizes = (size,) if size else networks.sizes
         self._sizes = sizes or ((checkpoint.family.native_size,) * 2,)
-        self._preprocessor = Preprocessor(checkpoint, sizes, networks.device, warnings)
+        self.provenance = Provenance.of(checkpoint, networks)
+        self._preprocessor = Preprocessor(
+            checkpoint, sizes, networks.device, warnings, self.provenance
+        )
         self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
 
     @classmethod

@@ -21,6 +21,7 @@ from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging import geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.provenance import Provenance
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
@@ -64,12 +65,14 @@ class Preprocessor:
         sizes: tuple[Size, ...] | None,
         device: torch.device,
         warnings: Sequence[str] = (),
+        provenance: Provenance | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._family = checkpoint.family
         self._sizes = sizes
         self._device = device
         self._warnings = warnings
+        self._provenance = provenance
         self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", self._family.tokens)
         self._schedules: dict[int, Schedule] = {}
 
@@ -142,6 +145,7 @@ class Preprocessor:
             ),
             seed=request.seed,
             warnings=tuple(warnings),
+            provenance=self._provenance,
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
         )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from diffedit.imaging.mask_reader import MaskConvention
     from diffedit.imaging.photograph import Photograph
+    from diffedit.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class EditResult:
         stats: cost of the edit.
         seed: seed of the request.
         warnings: sentences for the user, such as that a prompt was truncated.
+        provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
             "white" or "black"; None if the mask was computed.
     """
@@ -62,6 +64,7 @@ class EditResult:
     stats: Stats
     seed: int
     warnings: tuple[str, ...] = ()
+    provenance: Provenance | None = None
     mask_read_as: MaskConvention | None = None
 
     def save(self, path: str | Path) -> list[str]:

@@ -13,10 +13,11 @@ from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import default_output, read_photo
 from diffedit.cli.run_edit import OutputPaths, run_edit
 from diffedit.imaging.metadata import EditRecord, pixel_digest, read_record
-from diffedit.request import EditRequest
+from diffedit.request import EditRequest, InvalidRequest
 
 if TYPE_CHECKING:
     from diffedit.imaging.photograph import Photograph
+    from diffedit.result import EditResult
 
 EditedFile = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
 AnyInput = Annotated[
@@ -53,29 +54,67 @@ def replay(
                 "that picture, or add --any-input to apply the same edit to this one."
             )
         say(f"warning: {image} is not the picture that {edited} was made from.")
+    recorded_size = None
     if model_options.size is None and not any_input and record.size is not None:
-        model_options = replace(model_options, size="{}x{}".format(*record.size))
-    request = _stored_request(record, photo)
-    result = run_edit(request, photo, model_options, paths, output_options)
+        recorded_size = "{}x{}".format(*record.size)
+        model_options = replace(model_options, size=recorded_size)
+    request = _stored_request(edited, record, image, photo)
+    try:
+        result = run_edit(request, photo, model_options, paths, output_options)
+    except InvalidRequest as error:
+        if recorded_size is None or error.field != "size":
+            raise
+        raise UsageError(
+            f"{edited} was made at {recorded_size} pixels, which this model cannot do ({error}); "
+            "name the model that it was made with."
+        ) from None
+    differences = _differences(record, result)
+    if differences:
+        say(f"warning: {edited} was made in another way: {'; '.join(differences)}.")
     if not output_options.quiet:
         if any_input:
             say("done; the input is another picture, so the results are not compared.")
         else:
-            say(_comparison(edited, result.photo, record))
+            say(_comparison(edited, result.photo, record, bool(differences)))
 
 
-def _stored_request(record: EditRecord, photo: Photograph) -> EditRequest:
-    request = EditRequest.from_parameters(photo, record.parameters)
+def _differences(record: EditRecord, result: EditResult) -> list[str]:
+    """Say how the model and the backend in use differ from those of a record."""
+    now = result.provenance
+    if record.provenance is None or now is None:
+        return []
+    return record.provenance.differences(now)
+
+
+def _stored_request(edited: Path, record: EditRecord, image: str, photo: Photograph) -> EditRequest:
+    """Return the edit that a record describes. Its errors name the record, not options."""
+    try:
+        request = EditRequest.from_parameters(photo, record.parameters)
+    except InvalidRequest as error:
+        raise UsageError(f"{edited} stores parameters that cannot be used: {error}") from None
     if record.mask is None:
         return request
     from diffedit.imaging.mask_reader import read_mask
 
-    mask = read_mask(record.mask, photo.size)
+    try:
+        mask = read_mask(record.mask, photo.size)
+    except InvalidRequest as error:
+        raise UsageError(
+            f"The mask that {edited} stores does not fit {image} ({error}); replay it on a picture "
+            "of the same size, or run `edit` with a new mask."
+        ) from None
     return replace(request, mask_image=mask)
 
 
-def _comparison(edited: Path, photo: Photograph, record: EditRecord) -> str:
-    """Return one sentence about the difference between the stored and the repeated result."""
+def _comparison(edited: Path, photo: Photograph, record: EditRecord, warned: bool) -> str:
+    """Return one sentence about the difference between the stored and the repeated result.
+
+    Args:
+        edited: the file with the stored result.
+        photo: the repeated result.
+        record: of `edited`.
+        warned: whether a warning has already said what was different.
+    """
     from diffedit.imaging.photograph import largest_difference
 
     original = read_photo(str(edited))
@@ -84,7 +123,8 @@ def _comparison(edited: Path, photo: Photograph, record: EditRecord) -> str:
     largest = largest_difference(original, photo)
     if largest == 0:
         return f"identical to {edited} in every pixel."
-    return (
-        f"differs from {edited} by at most {largest} of 255; it was made with {record.model} on "
-        f"{record.backend}."
-    )
+    if record.provenance is None:
+        reason = f"it was made with {record.model} on {record.backend}"
+    else:
+        reason = "see the warning above" if warned else "everything that it records is the same"
+    return f"differs from {edited} by at most {largest} of 255; {reason}."

@@ -122,9 +122,10 @@ def record_of(
         input=pixel_digest(photo.rgb),
         mask=pack_mask(mask.image) if mask is not None else None,
         version=diffedit.__version__,
-        model=Path(model.model).resolve().name if is_local else model.model,
+        model=pipeline.provenance.model if is_local else model.model,
         size=(height * factor, width * factor),
         backend=pipeline.networks.describe(),
+        provenance=pipeline.provenance,
         identity=identity,
     )
 
@@ -135,6 +136,7 @@ def summary(result: EditResult, record: EditRecord) -> dict[str, Any]:
         "parameters": record.parameters,
         "model": record.model,
         "backend": record.backend,
+        "provenance": asdict(record.provenance) if record.provenance else None,
         "size": record.size,
         "mask_share": round(white_share(result.mask), 6),
         "mask_read_as": result.mask_read_as,

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffedit.provenance import Provenance
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ KEYWORD = "diffedit"
 """Keyword of the iTXt chunk."""
 MASK_CHUNK = b"deMK"
 """Name of the private chunks that hold the mask, a PNG cut into pieces. Editors drop them."""
+MAX_SIDE = 2**13
+"""Largest height and width of a canvas that is read."""
 MASK_PIECE = 2**19
 """Bytes of a mask chunk: far below the limits of libpng (8 MB) and of other readers."""
 
@@ -43,6 +46,7 @@ class EditRecord:
         model: hub id, or name of the checkpoint folder.
         size: (height, width) in pixels of the canvas the networks worked on.
         backend: description of the backend.
+        provenance: what the picture was made with; None in the files of older versions.
         identity: what `batch` compares to resume, by name: digests of the model and of what was
             fused into it, backend and precision. None in the files of other commands.
     """
@@ -54,6 +58,7 @@ class EditRecord:
     model: str | None = None
     size: tuple[int, int] | None = None
     backend: str | None = None
+    provenance: Provenance | None = None
     identity: dict[str, str] | None = None
 
 
@@ -156,14 +161,22 @@ def _parse(values: dict[str, Any]) -> EditRecord:
     if not isinstance(mask, str | None):
         raise TypeError("mask must be a string")
     packed = None if mask is None else base64.b64decode(mask, validate=True)
-    size = values.get("size")
+    size, made_with = values.get("size"), values.get("provenance")
     return EditRecord(
         parameters,
         digest,
         packed,
         version=values.get("version"),
         model=values.get("model"),
-        size=(int(size[0]), int(size[1])) if size is not None else None,
+        size=_parse_size(size) if size is not None else None,
         backend=values.get("backend"),
+        provenance=Provenance.from_json(made_with) if made_with is not None else None,
         identity=dict(values.get("identity") or {}) or None,
     )
+
+
+def _parse_size(size: Any) -> tuple[int, int]:
+    height, width = size
+    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size):
+        raise ValueError("the size is no size of a picture")
+    return height, width

@@ -6,11 +6,13 @@ A `Backend` runs one network at one size. A `Networks` finds the backend for a k
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from engine.manifest import FusedFile
 from engine.netspec import NetSpec, Size
 
 
@@ -72,6 +74,22 @@ class HostQueue:
         return None
 
 
+@dataclass(frozen=True)
+class Details:
+    """What the networks of a backend compute with, for the record of a result.
+
+    Attributes:
+        precision: such as "bf16", or "fp16 with vae_decode in fp32".
+        kernels: the names of this project's CPU kernels that are in use.
+        loras, embeddings: what is fused into the weights.
+    """
+
+    precision: str
+    kernels: tuple[str, ...] = ()
+    loras: tuple[FusedFile, ...] = ()
+    embeddings: tuple[FusedFile, ...] = ()
+
+
 class Networks(Protocol):
     """Every network of one checkpoint on one backend.
 
@@ -93,6 +111,10 @@ class Networks(Protocol):
 
     def describe(self) -> str:
         """One line for people: product, version, device, precision."""
+        ...
+
+    def details(self) -> Details:
+        """What it computes with."""
         ...
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.backends import Details
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Format, Manifest
@@ -118,6 +119,13 @@ class EngineFolder:
         by_name = {entry.spec.name: entry.spec.precision for entry in self.entries}
         others = [f"{name} in {other}" for name, other in by_name.items() if other != main]
         return f"{main} with {', '.join(others)}" if others else str(main)
+
+    @property
+    def details(self) -> Details:
+        """What a backend that runs these entries computes with."""
+        model = self.manifest.model
+        loras, embeddings = (model.loras, model.embeddings) if model else ((), ())
+        return Details(self.precisions, loras=loras, embeddings=embeddings)
 
     def only(self, wanted: Format) -> EngineFolder:
         """The same folder with the entries of one format."""

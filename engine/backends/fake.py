@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from engine.backends import DeviceQueue, HostQueue
+from engine.backends import Details, DeviceQueue, HostQueue
 from engine.errors import EngineMismatch
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Role, Size, batch_sizes_for
@@ -79,6 +79,9 @@ class FakeNetworks:
 
     def describe(self) -> str:
         return "fake (a function of each row, no network)"
+
+    def details(self) -> Details:
+        return Details("fp32")
 
     def close(self) -> None:
         self.backends.clear()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends import Details
 from engine.backends.engine_folder import EngineFolder, check_batch
 from engine.backends.onnxruntime import memory
 from engine.backends.onnxruntime.external_data import check_external_data
@@ -107,6 +108,9 @@ class OnnxNetworks:
         else:
             device = f"cpu, {torch.get_num_threads()} threads"
         return f"onnxruntime {self._ort.__version__} on {device}, {self.folder.precisions}"
+
+    def details(self) -> Details:
+        return self.folder.details
 
     def close(self) -> None:
         if self._stream is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.backends import Details
 from engine.backends.engine_folder import EngineFolder, check_batch, read_verified
 from engine.backends.tensorrt.arena import Arena
 from engine.backends.tensorrt.context import ContextFactory
@@ -104,6 +105,9 @@ class TensorRTNetworks:
 
     def describe(self) -> str:
         return f"{self.machine.describe()}, {self.folder.precisions}"
+
+    def details(self) -> Details:
+        return self.folder.details
 
     def close(self) -> None:
         """Wait for running calls, save the runtime caches, and free engines and memory."""

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from engine.backends import Details
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
@@ -213,6 +214,9 @@ class TorchNetworks:
         own = f", own kernels: {' and '.join(self._kernels)}" if self._kernels else ""
         compiled = ", compiled" if self._compile else ""
         return f"torch {torch.__version__} on {where}, {self.precision}{own}{compiled}"
+
+    def details(self) -> Details:
+        return Details(self.precision, tuple(self._kernels))
 
     def close(self) -> None:
         if self._graphs is not None:

@@ -1,0 +1,140 @@
+"""`Provenance`: the model and the backend that made a result, and how two of them differ.
+
+Standard library only: `diffedit-trt --help` imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.backends import Networks
+    from engine.checkpoint import Checkpoint
+    from engine.manifest import FusedFile
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A LoRA or an embedding that is part of the weights.
+
+    Attributes:
+        name: of its file, without the folder.
+        sha256: of the file.
+        scale: 1 is what it was trained for.
+    """
+
+    name: str
+    sha256: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was made with. It contains no path of the machine.
+
+    Attributes:
+        version: of diffedit-trt.
+        model: a hub id, or the names of the checkpoint's folder and its parent.
+        weights: see `engine.fingerprint`.
+        loras, embeddings: what is fused into the weights.
+        backend: "torch", "onnxruntime", "tensorrt" or "fake".
+        precision: such as "bf16", or "fp16 with vae_decode in fp32".
+        kernels: this project's CPU kernels that are in use, such as ("attention",).
+        description: one line with versions and the device.
+    """
+
+    version: str
+    model: str
+    weights: str
+    backend: str
+    precision: str
+    description: str
+    kernels: tuple[str, ...] = ()
+    loras: tuple[Fused, ...] = ()
+    embeddings: tuple[Fused, ...] = ()
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, networks: Networks) -> Provenance:
+        """The provenance of everything that a pipeline makes. Reads a few megabytes."""
+        import diffedit
+        from engine.fingerprint import fingerprint, model_name
+
+        details = networks.details()
+        return cls(
+            version=diffedit.__version__,
+            model=model_name(checkpoint.folder),
+            weights=fingerprint(checkpoint),
+            backend=networks.name,
+            precision=details.precision,
+            description=networks.describe(),
+            kernels=details.kernels,
+            loras=tuple(_fused(file) for file in details.loras),
+            embeddings=tuple(_fused(file) for file in details.embeddings),
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Provenance:
+        """Read what `dataclasses.asdict` and json made of it. Raises TypeError or KeyError."""
+        texts = {f.name: values[f.name] for f in fields(cls) if f.type == "str"}
+        if not all(isinstance(text, str) for text in (*texts.values(), *values["kernels"])):
+            raise TypeError("a field of the provenance is not text")
+        return cls(
+            **texts,
+            kernels=tuple(values["kernels"]),
+            loras=tuple(_parsed(file) for file in values["loras"]),
+            embeddings=tuple(_parsed(file) for file in values["embeddings"]),
+        )
+
+    def differences(self, now: Provenance) -> list[str]:
+        """Say how what is used now differs from this; one clause each, empty if nothing does."""
+        found = [*self._other_weights(now)]
+        for name in ("backend", "precision"):
+            before, after = getattr(self, name), getattr(now, name)
+            if before != after:
+                found.append(f"the {name} is {after}, not {before}")
+        if self.kernels != now.kernels:
+            found.append(f"the CPU kernels are {_names(now.kernels)}, not {_names(self.kernels)}")
+        if self.version != now.version:
+            found.append(f"this is diffedit-trt {now.version}, not {self.version}")
+        if not found and self.description != now.description:
+            found.append(f"this is {now.description}, not {self.description}")
+        return found
+
+    def _other_weights(self, now: Provenance) -> Iterator[str]:
+        if self.weights != now.weights:
+            same = self.model == now.model
+            what = f"the weights of {now.model} have changed"
+            yield what if same else f"the model is {now.model}, not {self.model}"
+        kinds = (("LoRA", self.loras, now.loras), ("embedding", self.embeddings, now.embeddings))
+        for kind, before, after in kinds:
+            yield from _other_files(kind, before, after)
+
+
+def _other_files(kind: str, before: tuple[Fused, ...], after: tuple[Fused, ...]) -> Iterator[str]:
+    """The order of fused files does not matter, and neither do their names."""
+    olds, news = ({(file.sha256, file.scale): file for file in files} for files in (before, after))
+    for key in olds.keys() - news.keys():
+        other = next((new for new in after if new.sha256 == key[0]), None)
+        if other is not None:
+            yield f"the {kind} {other.name} is at {other.scale:g}, not {key[1]:g}"
+        else:
+            yield f"the {kind} {olds[key].name} (at {key[1]:g}) is missing"
+    known = {file.sha256 for file in before}
+    for key in news.keys() - olds.keys():
+        if key[0] not in known:
+            yield f"the {kind} {news[key].name} (at {key[1]:g}) is added"
+
+
+def _names(kernels: tuple[str, ...]) -> str:
+    return f"our own for {' and '.join(kernels)}" if kernels else "PyTorch's"
+
+
+def _fused(file: FusedFile) -> Fused:
+    return Fused(Path(file.path).name, file.sha256, file.scale)
+
+
+def _parsed(values: Mapping[str, Any]) -> Fused:
+    return Fused(str(values["name"]), str(values["sha256"]), float(values["scale"]))
