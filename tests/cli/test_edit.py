@@ -164,7 +164,7 @@ def test_mask_equals_the_mask_of_edit(work: Path, cli: Cli) -> None:
 def test_the_record_contains_no_local_path(work: Path, cli: Cli, tiny: Path) -> None:
     assert cli("edit", "in.png", *PROMPTS, *FAST).code == 0
     record = read_record(work / "in.edited.png")
-    assert record.model == tiny.name
+    assert record.model == f"{tiny.parent.name}/{tiny.name}"
     assert str(work.parent) not in str(record)
 
 
