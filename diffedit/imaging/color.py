@@ -33,10 +33,11 @@ class ColorSpace:
     gamma: float | None = None
 
     def to_srgb(self, image: Image.Image) -> Image.Image:
-        """Convert L, RGB or CMYK to RGB."""
+        """Convert L, RGB or CMYK to RGB. RGB in sRGB is returned as it is."""
         if self.icc is not None:
             return _converted(image, "RGB", icc=self.icc, reverse=False)
-        return _with_exponent(image.convert("RGB"), SRGB_GAMMA / (self.gamma or SRGB_GAMMA))
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return _with_exponent(rgb, SRGB_GAMMA / (self.gamma or SRGB_GAMMA))
 
     def from_srgb(self, rgb: Image.Image, mode: str) -> Image.Image:
         """Convert RGB in sRGB to mode L or RGB in this color space."""
@@ -110,7 +111,7 @@ def _converted(image: Image.Image, mode: str, *, icc: bytes, reverse: bool) -> I
     srgb = ImageCms.createProfile("sRGB")
     own = mode if reverse else image.mode
     if own != "CMYK" and _is_srgb(_transform(profile, srgb, own, "RGB"), own):
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     source, target = (srgb, profile) if reverse else (profile, srgb)
     return _applied(_transform(source, target, image.mode, mode), image)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffedit.imaging import deep
-from diffedit.imaging.exif import Metadata, metadata_of
+from diffedit.imaging.exif import Metadata, is_turned, metadata_of, stored_exif
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
             )
         try:
             low = deep.low_bytes(image, reopen) if reopen else None
-            image.load()
+            exif = stored_exif(image) if image.format == "TIFF" else None
+            image.load()  # closes a TIFF; only then a PNG has EXIF
+            exif = stored_exif(image) if exif is None else exif
         except MemoryError:
             raise
         except Exception as error:  # decoders raise arbitrary exceptions on damaged data
@@ -102,10 +104,10 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
         upright = _upright(image)
         return Decoded(
             image=upright,
-            stored_size=(width, height),
+            stored_size=upright.size[::-1] if is_turned(exif) else upright.size,
             deep=None if low is None else deep.join(upright, _upright(low.image), low),
             frames=frames,
-            metadata=metadata_of(image, upright.size),
+            metadata=metadata_of(exif, image.info, upright.size),
         )
 
 

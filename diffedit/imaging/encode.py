@@ -104,7 +104,7 @@ def _save_options(file_format: FileFormat, quality: int | None) -> dict[str, Any
     if file_format == "JPEG":
         return {"quality": 95 if quality is None else quality, "subsampling": 0}
     if file_format == "TIFF":
-        return {"compression": "tiff_adobe_deflate"}
+        return {}  # not compressed: libtiff, which compresses, cannot write EXIF
     if quality is None:
         return {"lossless": True, "exact": True}  # exact: keep the colors of transparent pixels
     return {"quality": quality, "method": 2}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 ORIENTATION = 0x0112
+QUARTER_TURNS = (5, 6, 7, 8)
 EXIF_IFD = 0x8769
 WIDTH, HEIGHT = 0xA002, 0xA003
 """Tags of the Exif IFD."""
@@ -33,37 +36,45 @@ class Metadata:
     dpi: tuple[float, float] | None = None
 
 
-def metadata_of(image: Image.Image, size: tuple[int, int]) -> Metadata:
-    """Read the metadata of an opened picture. Damaged metadata is dropped.
+def stored_exif(image: Image.Image) -> Image.Exif:
+    """Return a copy of a picture's EXIF data, empty if it is damaged."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.getexif().tobytes())
+    except Exception:  # damaged EXIF raises arbitrary exceptions
+        return Image.Exif()
+    return exif
+
+
+def is_turned(exif: Image.Exif) -> bool:
+    """Whether the orientation turns the picture by 90 degrees."""
+    return exif.get(ORIENTATION) in QUARTER_TURNS
+
+
+def metadata_of(exif: Image.Exif, info: Mapping[Any, Any], size: tuple[int, int]) -> Metadata:
+    """Return the metadata of an upright picture.
 
     Args:
-        image: the picture as it is stored.
-        size: its (width, height) after its orientation was applied.
+        exif: as `stored_exif` returns it; it is changed.
+        info: PIL's `.info`.
+        size: (width, height) of the upright picture.
     """
-    try:
-        exif = _upright_exif(image.getexif(), size)
-    except Exception:  # damaged EXIF raises arbitrary exceptions
-        exif = None
-    return Metadata(exif, _resolution(image, size))
-
-
-def _upright_exif(stored: Image.Exif, size: tuple[int, int]) -> bytes | None:
-    exif = Image.Exif()
-    exif.load(stored.tobytes())
+    dpi = _resolution(info)
+    if dpi and is_turned(exif):
+        dpi = dpi[::-1]
     for tag in (ORIENTATION, *STRUCTURE, *DOCUMENTS):
         exif.pop(tag, None)
     pixels = exif.get_ifd(EXIF_IFD)
     if WIDTH in pixels or HEIGHT in pixels:
         pixels[WIDTH], pixels[HEIGHT] = size
-    return exif.tobytes() if len(exif) else None
+    return Metadata(exif.tobytes() if len(exif) else None, dpi)
 
 
-def _resolution(image: Image.Image, size: tuple[int, int]) -> tuple[float, float] | None:
+def _resolution(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     try:
-        horizontal, vertical = (float(dots) for dots in image.info["dpi"])
+        horizontal, vertical = (float(dots) for dots in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     if not all(math.isfinite(dots) and 1 <= dots <= 100_000 for dots in (horizontal, vertical)):
         return None
-    is_turned = size != image.size
-    return (vertical, horizontal) if is_turned else (horizontal, vertical)
+    return horizontal, vertical

@@ -74,12 +74,12 @@ class Photograph:
     @functools.cached_property
     def rgb(self) -> Image.Image:
         """What the networks see: RGB in sRGB, transparent pixels on white. Do not modify it."""
+        if not self.has_alpha:
+            return self.color.to_srgb(self.eight_bit)
         rgb = self.color.to_srgb(self.eight_bit.convert(self.base_mode))
-        if self.has_alpha:
-            white = Image.new("RGB", self.size, (255, 255, 255))
-            white.paste(rgb, mask=self.eight_bit.getchannel("A"))
-            return white
-        return rgb
+        white = Image.new("RGB", self.size, (255, 255, 255))
+        white.paste(rgb, mask=self.eight_bit.getchannel("A"))
+        return white
 
     @property
     def image(self) -> Image.Image:

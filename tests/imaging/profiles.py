@@ -42,3 +42,10 @@ def _profile(tags: dict[bytes, bytes], space: bytes) -> bytes:
     header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     header += _fixed(0.9642, 1.0, 0.8249)
     return header + bytes(128 - len(header)) + table + body
+
+
+P3 = icc_profile(
+    [round(2.2 * 256)],
+    [(0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)],
+)
+"""Similar to Apple's Display P3."""

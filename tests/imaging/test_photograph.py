@@ -17,14 +17,12 @@ from PIL.PngImagePlugin import PngInfo
 from diffedit.imaging import encode, photograph, png
 from diffedit.imaging.photograph import Photograph
 from tests.imaging.pictures import array, noise, saved
-from tests.imaging.profiles import SRGB_PRIMARIES, grey_profile, icc_profile
+from tests.imaging.profiles import P3, SRGB_PRIMARIES, grey_profile, icc_profile
 
 SIZE = (64, 48)
 MASK = Image.new("L", SIZE)
 MASK.paste(255, (10, 10, 40, 30))
 OUTSIDE = np.asarray(MASK) == 0
-P3_PRIMARIES = [(0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)]
-P3 = icc_profile([round(2.2 * 256)], P3_PRIMARIES)
 LINEAR = icc_profile([0, 65535], SRGB_PRIMARIES)
 GREEN = Image.new("RGB", SIZE, (20, 200, 60))
 
