@@ -24,7 +24,6 @@ endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt $(PIP_EXTRA)
 
 DEMO := build/demo
-LOCUST := build/locust/bin/locust
 # Without a GPU, only the ONNX files of the demo's engines can run.
 DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime)
 
@@ -140,12 +139,7 @@ format: $(READY)  ## Format every file and fix what the linter can fix
 bench: $(READY)  ## Measure speed, into benchmarks/results: [MODEL=folder SIZE=512 ARGS="--only ladder"]
 	$(PY) -m benchmarks suite $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE") $(ARGS)
 
-$(LOCUST): | $(READY)
-	@echo "Making an environment of its own for the load tool"
-	$(PY) -m venv build/locust
-	build/locust/bin/python -m pip --disable-pip-version-check install -q $(PIP_EXTRA) locust
-
-bench-serving: $(READY) $(LOCUST)  ## Measure the server on fake networks, with its bounds: [ARGS="--soak 600"]
+bench-serving: $(READY)  ## Measure the server on fake networks, with its bounds: [ARGS="--soak 600"]
 	$(PY) -m benchmarks serving $(ARGS)
 
 gpu-check: $(READY)  ## On a GPU: check and measure everything, in steps of nine minutes: [ARGS="--minutes 9 --rehearse"]

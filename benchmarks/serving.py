@@ -1,24 +1,20 @@
 """The cost of the server, and its behaviour under load, faults and signals, each with its bound.
 
 A server runs in a process of its own, on fake networks whose calls take `--call-ms`, or with
-`--real` on a checkpoint. locust makes the load (`benchmarks/serving_load.py`).
+`--real` on a checkpoint. Clients are threads of this process and need time on the same processors.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import itertools
-import os
+import random
 import signal
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,7 +22,7 @@ import numpy as np
 from benchmarks import options
 from benchmarks.machine import machine
 from benchmarks.report import progress, row
-from benchmarks.schema import Check, Measurement, NotRun, Result, rounded
+from benchmarks.schema import Check, Measurement, Result, rounded
 from benchmarks.serving_client import Server, photo, start_server
 from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
@@ -43,7 +39,7 @@ EQUAL = "edits next to a failing one, equal to the bit"
 GAIN, GOODPUT = "8 clients, of one client's rate", "served at 4 times capacity, of capacity"
 REFUSED, NOT_READY, EXIT = "refusal", "not ready after SIGTERM", "exit code after SIGTERM"
 GROWTH = "growth of the memory in the soak"
-REQUESTS, WARM_UPS, JOBS = 200, 20, 100
+REQUESTS, WARM_UPS, JOBS, CROWD = 200, 20, 100, 400
 BOUNDS: dict[str, tuple[str, float]] = {
     f"{REQUEST} (format jpeg, percentile 50)": ("<=", 10.0),
     f"{REQUEST} (format jpeg, percentile 99)": ("<=", 30.0),
@@ -63,16 +59,6 @@ Real = Annotated[bool, options.option(options.WORK, "Run the model, not fake net
 CallMs = Annotated[float, options.option(options.WORK, "Duration of a fake call.")]
 Seconds = Annotated[int, options.option(options.WORK, "Duration of each load.", min=1)]
 Soak = Annotated[float, options.option(options.WORK, "Seconds of a soak at the end; 0 for none.")]
-Locust = Annotated[Path, options.option(options.WORK, "The load tool; see make bench-serving.")]
-
-
-@dataclass(frozen=True)
-class Load:
-    """The load of `loaded`: locust, the seconds of one load, and how often each is repeated."""
-
-    locust: Path
-    seconds: int
-    repeats: int
 
 
 def serving(
@@ -82,21 +68,18 @@ def serving(
     seconds: Seconds = 20,
     repeats: options.Repeats = 3,
     soak: Soak = 0.0,
-    locust: Locust = Path("build/locust/bin/locust"),
 ) -> Result:
     """Measure the server: cost of a request, load, cancelling, a failing edit, SIGTERM, memory.
 
-    Example: make bench-serving ARGS="--soak 600"
+    Example: python -m benchmarks serving --soak 600
     """
-    load = Load(locust, seconds, repeats)
     rows: list[Measurement] = []
-    for part, ms, *faults in _parts(load, real, call_ms, soak):
+    for part, ms, *faults in _parts(real, call_ms, seconds, repeats, soak):
         with start_server(model, None if real else ms, faults) as server:
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
     final = list(merged(rows))
-    missing = "there is no load tool; `make bench-serving` installs it"
     settings = {"call_ms": call_ms, "seconds": seconds, "real": real}
     return Result(
         "serving",
@@ -106,20 +89,20 @@ def serving(
         model_facts(model) if real else None,
         tuple(final),
         tuple(found for one in final for found in check(one)),
-        () if locust.exists() else (NotRun("load", missing),),
     )
 
 
-def _parts(load: Load, real: bool, call_ms: float, soak: float) -> Iterator[tuple[Any, ...]]:
+def _parts(
+    real: bool, call_ms: float, seconds: float, repeats: int, soak: float
+) -> Iterator[tuple[Any, ...]]:
     """Each part, the duration of its server's fake calls, and the faults of its server."""
     if not real:
         yield request_cost, 0.0
     yield functools.partial(cancelling, call_ms=0.0 if real else call_ms), call_ms
     if not real:
         yield failing, 1.0, "--fault", "nan"
-    if load.locust.exists():
-        yield functools.partial(loaded, load=load), call_ms
-    yield from [(stopping, call_ms)] * load.repeats
+    yield functools.partial(loaded, seconds=seconds, repeats=repeats), call_ms
+    yield from [(stopping, call_ms)] * repeats
     if soak:
         yield functools.partial(soaked, seconds=soak), 0.0
 
@@ -198,13 +181,13 @@ def failing(server: Server) -> Iterator[Measurement]:
     yield Measurement(EQUAL, float(np.mean(same)), repeats=len(same), statistic="share")
 
 
-def loaded(server: Server, load: Load) -> Iterator[Measurement]:
+def loaded(server: Server, seconds: float, repeats: int) -> Iterator[Measurement]:
     """Closed with one client and with eight, then open at four times the rate of eight."""
-    for _ in range(load.repeats):
-        alone = _drive(server, load, users=1, rate=0.0)
-        eight = _drive(server, load, users=8, rate=0.0)
+    for _ in range(repeats):
+        alone = _drive(server, seconds, 1)
+        eight = _drive(server, seconds, 8)
         capacity = eight["served_rate"]
-        over = _drive(server, load, users=400, rate=4 * capacity)
+        over = _drive(server, seconds, CROWD, 4 * capacity)
         yield Measurement("capacity, 8 clients", capacity, "edits/s")
         yield Measurement(GAIN, capacity / alone["served_rate"])
         yield Measurement("edit with 8 clients, p99", eight["served_p99_ms"], "ms")
@@ -215,25 +198,41 @@ def loaded(server: Server, load: Load) -> Iterator[Measurement]:
             yield Measurement(REFUSED, over["refused_p99_ms"], "ms", statistic="p99")
 
 
-def _drive(server: Server, load: Load, *, users: int, rate: float) -> dict[str, float]:
-    """Run locust for some seconds: rate and p99 of served and refused edits, and failures."""
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "photo.jpg"
-        image.write_bytes(photo(128, "jpeg"))
-        command = [str(load.locust), "-f", "benchmarks/serving_load.py", "--headless"]
-        command += ["-u", str(users), "-r", str(users), "-t", f"{load.seconds}s"]
-        command += ["--host", server.url, "--csv", f"{folder}/out", "--only-summary"]
-        environment = {**os.environ, "RATE": str(rate), "IMAGE": str(image)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        table = Path(folder) / "out_stats.csv"
-        if not table.exists():
-            raise DiffEditError(f"locust failed: {done.stderr.strip().splitlines()[-1]}")
-        rows = {row["Name"]: row for row in csv.DictReader(table.read_text().splitlines())}
-    figures = {"failures": float(rows["Aggregated"]["Failure Count"])}
-    for name in ("served", "refused"):
-        if name in rows:
-            figures[f"{name}_rate"] = float(rows[name]["Requests/s"])
-            figures[f"{name}_p99_ms"] = float(rows[name]["99%"])
+def _drive(server: Server, seconds: float, clients: int, rate: float = 0.0) -> dict[str, float]:
+    """Edits for some seconds: each client one after another, or `rate` a second by all.
+
+    With a rate, edits arrive by a Poisson process; one more than `clients` at once waits.
+
+    Returns: rate and p99 of served and of refused edits, and the number of failures.
+    """
+    image, seeds, draw = photo(128, "jpeg"), itertools.count(), random.Random(0)
+    waited: dict[int, list[float]] = {}
+    began = due = time.monotonic()
+
+    def send() -> None:
+        sent = time.perf_counter()
+        form = {**FORM, "num_inference_steps": "10", "output_format": "jpeg"}
+        status = server.post(image, {**form, "seed": str(next(seeds))}).status_code
+        waited.setdefault(status, []).append(1000 * (time.perf_counter() - sent))
+
+    def client() -> None:
+        while time.monotonic() - began < seconds:
+            send()
+
+    with ThreadPoolExecutor(clients) as pool:
+        running = [] if rate else [pool.submit(client) for _ in range(clients)]
+        while rate and (due := due + draw.expovariate(rate)) < began + seconds:
+            time.sleep(max(0.0, due - time.monotonic()))
+            running.append(pool.submit(send))
+        for one in running:
+            one.result()
+    taken = time.monotonic() - began
+    answered = sum(map(len, waited.values()))
+    figures = {"failures": float(answered - sum(len(waited.get(s, ())) for s in (200, 429)))}
+    for name, status in (("served", 200), ("refused", 429)):
+        if status in waited:
+            figures[f"{name}_rate"] = len(waited[status]) / taken
+            figures[f"{name}_p99_ms"] = float(np.percentile(waited[status], 99))
     return figures
 
 

@@ -80,7 +80,8 @@ def start_server(
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        with httpx2.Client(base_url=url, timeout=120) as http:
+        limits = httpx2.Limits(max_connections=None)
+        with httpx2.Client(base_url=url, timeout=120, limits=limits) as http:
             server = Server(url, process, http)
             _wait_until_ready(server)
             yield server

@@ -274,12 +274,14 @@ def test_the_parts_of_serving_that_run_several_times_become_one_row() -> None:
 
 
 @pytest.mark.slow
-def test_the_server_is_measured_without_the_load_tool(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "REQUESTS", 5)
     monkeypatch.setattr(serving, "JOBS", 3)
-    result = serving.serving(tiny, call_ms=2, locust=tmp_path / "none")
+    monkeypatch.setattr(serving, "CROWD", 40)
+    result = serving.serving(tiny, call_ms=2, seconds=2)
     assert result.find(serving.EQUAL).value == 1 and result.find(serving.EXIT).value == 0
     assert result.find(serving.NOT_READY).repeats == 3
-    assert [one.name for one in result.not_run] == ["load"]
+    assert result.find("failed requests at 4 times capacity").value == 0
+    gain = result.find(serving.GAIN)
+    assert gain.repeats == 3 and gain.value is not None and gain.value > 0
+    assert not result.not_run
