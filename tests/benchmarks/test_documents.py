@@ -1,0 +1,94 @@
+"""Figures in the documents are those of the published results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import schema
+from benchmarks.schema import Result
+
+ROOT = Path(schema.__file__).parents[1]
+EDITORS = {
+    "ideal edit, through the VAE": "ideal edit through the VAE",
+    "DiffEdit": "DiffEdit",
+    "without compositing": "DiffEdit, no compositing",
+    "mask grown by a cell (`mask_dilation=1`)": "DiffEdit, mask grown by a cell",
+    "without a source text": "DiffEdit, no source text",
+    "with the true mask": "DiffEdit, true mask",
+    "the default options": "DiffEdit, the program's defaults",
+    "encode-decode (no mask)": "encode-decode",
+    "masked SDEdit (no encoding)": "masked SDEdit",
+    "SDEdit (neither)": "SDEdit",
+    "diffusers, its defaults": "diffusers, its defaults",
+    "diffusers, the same guidance and strength": "diffusers, same guidance and strength",
+    "diffusers, plain inversion as in the paper": "diffusers, plain inversion",
+}
+"""Rows of the table in docs/quality.md -> settings."""
+
+
+def published(name: str) -> Result:
+    (result,) = schema.load(schema.COMMITTED / f"cpu-amd-epyc-2-{name}.json")
+    return result
+
+
+def rows(document: str, heading: str) -> dict[str, list[str]]:
+    """The first table below a heading: the first cell of each row -> the others, without bold."""
+    text = (ROOT / document).read_text().replace("**", "")
+    lines = text[text.index(heading) :].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|---"))
+    found = {}
+    for line in lines[first + 1 :]:
+        if not line.startswith("|"):
+            break
+        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        found[label] = cells
+    return found
+
+
+def test_the_ladder_in_the_documents_is_the_published_one() -> None:
+    table = rows("docs/speed.md", "## One edit")
+    result = published("ladder")
+    seconds = {round(row.value or 0) for row in result.measurements}
+    for label, cells in table.items():
+        assert int(cells[0]) in seconds, label
+    assert int(table["diffusers' pipeline, its defaults (fp32)"][0]) == max(seconds)
+    readme = rows("README.md", "## Speed and quality")
+    assert {int(cell) for cell in readme["seconds an edit"]} <= seconds
+    assert all(row.repeats == 1 for row in result.measurements)
+    assert "One timing of each" in (ROOT / "docs/speed.md").read_text()
+
+
+@pytest.mark.parametrize("label", EDITORS)
+def test_the_quality_in_the_documents_is_the_published_one(label: str) -> None:
+    cells = rows("docs/quality.md", "## 200 edits at one setting")[label]
+    result = published("quality-table")
+    for figure, cell in zip(("success", "background_db", "iou", "recall"), cells, strict=True):
+        numbers = re.findall(r"\d+(?:\.\d+)?", cell)
+        if not numbers or (label.startswith("ideal") and figure in ("iou", "recall")):
+            continue  # no mask is searched for an ideal edit
+        found = result.find(figure, setting=EDITORS[label])
+        assert found.value is not None and found.low is not None and found.high is not None
+        places = len(numbers[0].partition(".")[2])
+        exact = [found.value, found.low, found.high]
+        for number, value in zip(numbers, exact, strict=False):
+            assert abs(float(number) - value) <= 0.5001 * 10**-places, (figure, cell, value)
+
+
+def test_every_result_that_a_document_names_exists() -> None:
+    """docs/speed.md uses short names, such as `uncommitted/profile-*.json`."""
+    prefix = "cpu-amd-epyc-2-"
+    texts = {path.name: path.read_text() for path in ROOT.glob("docs/*.md")}
+    texts["LOG.md"] = (ROOT / "benchmarks/LOG.md").read_text()
+    names = [
+        match
+        for name, text in texts.items()
+        for match in re.findall(r"`([\w/]*/)?([a-z0-9*-]+)\.json`", text)
+        if name == "speed.md" or match[1].startswith(prefix)
+    ]
+    assert len(names) > 6
+    for folder, name in names:
+        where = schema.UNCOMMITTED if "uncommitted" in folder else schema.COMMITTED
+        assert list(where.glob(f"{prefix}{name.removeprefix(prefix)}.json")), (folder, name)
