@@ -278,7 +278,7 @@ def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(serving, "REQUESTS", 5)
     monkeypatch.setattr(serving, "JOBS", 3)
     monkeypatch.setattr(serving, "CROWD", 40)
-    result = serving.serving(tiny, call_ms=2, seconds=2)
+    result = serving.serving(tiny, call_ms=2, seconds=1)
     assert result.find(serving.EQUAL).value == 1 and result.find(serving.EXIT).value == 0
     assert result.find(serving.NOT_READY).repeats == 3
     assert result.find("failed requests at 4 times capacity").value == 0
