@@ -126,6 +126,30 @@ def _open(
             pin_batch_size=pin_batch_size,
             allow_tf32=allow_tf32,
         )
+    networks = _open_compiled(
+        checkpoint, name, engines, device, pin_batch_size, allow_tf32=allow_tf32
+    )
+    built = networks.details().precision
+    if dtype is not None and built.split()[0] != dtype:
+        networks.close()
+        raise EngineMismatch(
+            f"The engines in {engines} are {built}, but the dtype {dtype} was asked for; omit it, "
+            f"or build engines of that precision with: diffedit-trt build {checkpoint.folder} "
+            f"--out NEW_FOLDER --precision {dtype}"
+        )
+    return networks
+
+
+def _open_compiled(
+    checkpoint: Checkpoint,
+    name: str,
+    engines: Path | None,
+    device: str | None,
+    pin_batch_size: int | None,
+    *,
+    allow_tf32: bool,
+) -> Networks:
+    """Open ONNX Runtime or TensorRT on an engine folder."""
     if engines is None:
         raise EngineMismatch(
             f"The {name} backend needs an engine folder, and none was given; build one with: "
@@ -168,7 +192,7 @@ def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | No
         ) from None
     name, reason = fastest(engines, device)
     compiled = () if name == "torch" else ((name, reason),)
-    fused = describe_fused(manifest)
+    fused = manifest.fused
     if not fused:
         torchs = reason if name == "torch" else "PyTorch runs the same weights"
         return AutoPlan((*compiled, ("torch", torchs)), "")
@@ -183,19 +207,10 @@ def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | No
     return AutoPlan(compiled, refusal)
 
 
-def describe_fused(manifest: Manifest) -> str:
-    """The LoRAs and embeddings in an engine folder, such as "the LoRA style.safetensors at 0.8"."""
-    model = manifest.model
-    if model is None:
-        return ""
-    loras = [f"the LoRA {Path(file.path).name} at {file.scale:g}" for file in model.loras]
-    return " and ".join([*loras, *(f"the embedding {Path(f.path).name}" for f in model.embeddings)])
-
-
 def _dropped(engines: Path) -> str:
     """The warning for PyTorch that was asked for together with an engine folder."""
     try:
-        fused = describe_fused(Manifest.load(engines))
+        fused = Manifest.load(engines).fused
     except EngineMismatch:
         return ""
     unused = f"The engines in {engines} are not used, because the backend torch was asked for: "

@@ -68,6 +68,14 @@ class ModelIdentity:
     loras: tuple[FusedFile, ...] = ()
     embeddings: tuple[FusedFile, ...] = ()
 
+    @property
+    def fused(self) -> str:
+        """For people: "the LoRA style.safetensors at 0.8", or "" without LoRAs and embeddings."""
+        loras = [f"the LoRA {Path(file.path).name} at {file.scale:g}" for file in self.loras]
+        return " and ".join(
+            [*loras, *(f"the embedding {Path(f.path).name}" for f in self.embeddings)]
+        )
+
 
 @dataclass(frozen=True)
 class Toolchain:
@@ -190,6 +198,11 @@ class Manifest:
     entries: tuple[Entry, ...] = ()
     schema: int = SCHEMA
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fused(self) -> str:
+        """See `ModelIdentity.fused`."""
+        return self.model.fused if self.model else ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:

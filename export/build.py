@@ -167,7 +167,20 @@ def _read(out: Path, report: Callable[[Event], None]) -> Manifest:
 def _require_same_model(
     out: Path, saved: Manifest, identity: ModelIdentity, checkpoint: Checkpoint
 ) -> None:
-    if saved.model is None or not saved.entries or saved.model.source == identity.source:
+    """Raise EngineMismatch if `out` has engines that another command made for other weights."""
+    if saved.model is None or not saved.entries:
+        return
+    fused, wanted = (
+        sorted((file.sha256, file.scale) for file in (*model.loras, *model.embeddings))
+        for model in (saved.model, identity)
+    )
+    if fused and fused != wanted:
+        raise EngineMismatch(
+            f"{out} has engines with {saved.model.fused}, and this build has "
+            f"{identity.fused or 'no LoRA'}; choose another --out, or replace them with "
+            "--force."
+        )
+    if saved.model.source == identity.source:
         return
     denoiser = checkpoint.network(checkpoint.names.denoiser).part  # fine-tunes share the rest
     if saved.model.digests.get(denoiser) != identity.digests[denoiser]:

@@ -66,8 +66,6 @@ def explain(
     Every file is read once and compared with its sha256. With --model, the engines are also
     compared with that model. The exit code is 4 if no backend can use the folder.
     """
-    from diffedit.backend_selection import describe_fused
-
     manifest = Manifest.load(folder)
     damage = [message for entry in manifest.entries if (message := _damage(entry, folder))]
     digests = _digests(model, variant)
@@ -91,7 +89,7 @@ def explain(
             built_from = f"built from {manifest.source}; pass --model to compare"
             same = "the same as the engines were built from"
             _print("model", built_from if digests is None else same)
-        if fused := describe_fused(manifest):
+        if fused := manifest.fused:
             _print("fused", f"{fused}; PyTorch's backend does not apply it")
         for name, (_, why) in backends.items():
             _print(name, f"{'usable' if name in usable else 'not usable'}: {why}")

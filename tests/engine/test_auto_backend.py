@@ -18,6 +18,7 @@ from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
 from diffedit.backend_selection import plan_auto
 from diffedit.cli import main
 from diffedit.doctor import report
+from diffedit.provenance import Fused
 from engine.manifest import Format, FusedFile, Manifest
 from export.build import build
 from tests.engine.lora_files import draw, saved
@@ -88,6 +89,27 @@ def test_fused_weights_are_kept_by_onnx_runtime(kind: str, micro: Path, changed:
     with opened(micro, changed(**{kind: (LORA,)})) as pipe:
         assert pipe.networks.name == "onnxruntime"
         assert "style.safetensors" in pipe.describe() and pipe.warnings == ()
+
+
+def test_a_result_states_the_fused_files(micro: Path, changed: Changed, photo: Image.Image) -> None:
+    light = replace(LORA, path="/else/light.safetensors", scale=1.0)
+    with opened(micro, changed(loras=(LORA,), embeddings=(light,))) as pipe:
+        found = pipe(photo, "a blue ball", "a red ball", **OPTIONS).provenance
+    assert found is not None
+    assert (found.backend, found.precision, found.kernels) == ("onnxruntime", "fp32", ())
+    assert found.loras == (Fused("style.safetensors", "0" * 64, 0.8),)
+    assert found.embeddings == (Fused("light.safetensors", "0" * 64, 1.0),)
+
+
+def test_engines_of_another_precision_are_not_taken(
+    micro: Path, onnx_folder: Path, changed: Changed
+) -> None:
+    words = "are fp32, but the dtype bf16 was asked for"
+    with pytest.raises(EngineMismatch, match=words):
+        opened(micro, onnx_folder, backend="onnxruntime", dtype="bf16")
+    opened(micro, onnx_folder, backend="onnxruntime", dtype="fp32").close()
+    with pytest.raises(EngineMismatch, match=rf"style\.safetensors.*{words}"):
+        opened(micro, changed(loras=(LORA,)), dtype="bf16")
 
 
 @pytest.mark.parametrize("kind", ["loras", "embeddings"])

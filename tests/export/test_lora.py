@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.checkpoint import Checkpoint
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, EngineMismatch
 from engine.lora.file import Lora
 from engine.manifest import FusedFile, Manifest
 from export.build import Event
@@ -105,3 +105,20 @@ def test_a_lora_that_does_not_fit_is_refused_before_anything_is_built(
     assert not (tmp_path / "engines").exists()
     with pytest.raises(ValueError, match="finite"):
         run(micro, tmp_path / "engines", loras=[(other, float("nan"))])
+
+
+def test_engines_with_a_lora_are_not_replaced(
+    micro: Path, tmp_path: Path, run: Run, made: Made, unet_lora: tuple[Path, dict[str, Any]]
+) -> None:
+    path, _ = unet_lora
+    out = tmp_path / "engines"
+    before, _ = run(micro, out, verify=False, loras=[(path, 0.5)])
+    for loras in ([], [(path, 0.6)], [(path, 0.5), (path, 0.5)]):
+        with pytest.raises(
+            EngineMismatch, match=r"has engines with the LoRA style.* at 0\.5.*--force"
+        ):
+            run(micro, out, verify=False, loras=loras)
+        assert Manifest.load(out) == before
+    assert made(run(micro, out, verify=False, loras=[(path, 0.5)])[1]) == []
+    forced, _ = run(micro, out, verify=False, force=True)
+    assert forced.model is not None and forced.model.loras == ()
