@@ -87,7 +87,14 @@ def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
         )
     if whole(config, "out_channels", 4) != latent:
         return f"it predicts {config['out_channels']} channels, but the latents have {latent}"
-    return _unet_condition_problem(config) or _sample_size_problem(config)
+    for key, default in (
+        ("sample_size", 64),
+        ("attention_head_dim", 8),
+        ("num_attention_heads", 8),
+    ):
+        for item in _numbers(config.get(key) or default):
+            whole({key: item}, key)
+    return _unet_condition_problem(config)
 
 
 def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
@@ -111,12 +118,6 @@ def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
             "it also takes the guidance scale (time_cond_proj_dim), as distilled latent "
             "consistency models do; use the base model, or an LCM LoRA on it"
         )
-    return None
-
-
-def _sample_size_problem(config: Mapping[str, Any]) -> str | None:
-    for side in _numbers(config.get("sample_size") or 64):
-        whole({"sample_size": side}, "sample_size")
     return None
 
 

@@ -89,6 +89,8 @@ def _choice_problem(config: Mapping[str, Any]) -> str | None:
 def _table_problem(config: Mapping[str, Any]) -> str | None:
     """Check the numbers of the table. Raises ValueError for a value of another type."""
     steps = whole(config, "num_train_timesteps", 1000)
+    if number(config, "steps_offset", 0) != int(config.get("steps_offset", 0)):
+        return f"its steps_offset is {config['steps_offset']}, but must be a whole number"
     betas = config.get("trained_betas")
     if betas is not None:
         if not isinstance(betas, list) or len(betas) != steps:

@@ -98,6 +98,8 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "a size of zero": (config("text_encoder", max_position_embeddings=0), "max_position_embeddin"),
     "a scale of zero": (config("vae", scaling_factor=0), "scaling_factor is 0"),
     "an infinite scale": (config("vae", scaling_factor=float("inf")), "scaling_factor is inf"),
+    "no heads": (config("unet", num_attention_heads=[None]), "num_attention_heads is None"),
+    "half a head": (config("unet", attention_head_dim=[8, 0.5]), "attention_head_dim is 0.5"),
     "a wrong size": (config("unet", sample_size=[64, "64"]), "sample_size is '64'"),
 }
 
@@ -130,6 +132,8 @@ SCHEDULERS: dict[str, tuple[Change, str]] = {
     "trained betas": (config("scheduler", trained_betas=[0.1, 0.2]), "a list of 1000 numbers"),
     "rising betas": (config("scheduler", beta_start=0.5, beta_end=0.1), "from 0.5 to 0.1"),
     "text as beta": (config("scheduler", beta_end="0.012"), "beta_end is '0.012'"),
+    "no offset": (config("scheduler", steps_offset=None), "steps_offset is None"),
+    "half an offset": (config("scheduler", steps_offset=0.5), "steps_offset is 0.5"),
     "no steps": (config("scheduler", num_train_timesteps=0), "num_train_timesteps is 0"),
     "unstated betas": (
         data("scheduler/scheduler_config.json", '{"_class_name": "LCMScheduler"}'),
