@@ -42,6 +42,8 @@ def mask(
     }
     EditRequest.from_parameters(b"", parameters)  # check them before the model is loaded
     photo = read_photo(image)
+    for warning in photo.warnings:
+        say(f"warning: {warning}")
     quiet = output_options.quiet
     with OutputFiles(force=output_options.force) as files:
         for path in paths.files:

@@ -53,6 +53,7 @@ class Decoded:
         image: a copy, never the caller's own object.
         stored_size: (width, height) before the EXIF orientation was applied.
         deep: the values as uint16 [H, W, C] where the file has 16 bits for each channel of a color.
+        is_reduced: whether 8 bits of more were read.
         frames: number of frames or pages of the file.
         metadata: EXIF and resolution.
     """
@@ -60,6 +61,7 @@ class Decoded:
     image: Image.Image
     stored_size: tuple[int, int]
     deep: deep.Deep | None
+    is_reduced: bool
     frames: int
     metadata: Metadata
 
@@ -88,6 +90,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
                 f"{max_pixels:,}; scale it down first."
             )
         try:
+            is_reduced = deep.is_reduced(image)
             low = deep.low_bytes(image, reopen) if reopen else None
             exif = stored_exif(image) if image.format == "TIFF" else None
             image.load()  # closes a TIFF; only then a PNG has EXIF
@@ -106,6 +109,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
             image=upright,
             stored_size=upright.size[::-1] if is_turned(exif) else upright.size,
             deep=None if low is None else deep.join(upright, _upright(low.image), low),
+            is_reduced=is_reduced,
             frames=frames,
             metadata=metadata_of(exif, image.info, upright.size),
         )

@@ -57,6 +57,16 @@ def low_bytes(header: Image.Image, reopen: Callable[[], Image.Image]) -> LowByte
     return LowBytes(again, mode == GREY_ALPHA)
 
 
+def is_reduced(header: Image.Image) -> bool:
+    """Whether PIL reads 8 bits of an opened file that has more, and `low_bytes` cannot help."""
+    tiles: Any = getattr(header, "tile", None)
+    if tiles and tiles[0][0] == "ppm" and header.mode == "RGB":
+        return bool(tiles[0][3][1] > 255)
+    mode = _raw_mode(header)
+    is_wide = ";16" in mode and mode != GREY_ALPHA and mode not in _LOW_BYTES
+    return is_wide and not header.mode.startswith("I")
+
+
 def _raw_mode(image: Any) -> str:
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
@@ -104,10 +114,20 @@ def with_transparent_color(values: Deep, color: Any) -> Deep:
     return np.concatenate([values, alpha.astype(np.uint16)], axis=2)
 
 
+def on_white(values: Deep) -> Deep:
+    """Blend [H, W, 2 or 4] onto white and drop the alpha channel."""
+    alpha = values[..., -1:].astype(np.uint64)
+    colors = values[..., :-1] * alpha + 65535 * (65535 - alpha)
+    return ((colors + 32767) // 65535).astype(np.uint16)
+
+
 def to_eight_bits(values: Deep) -> Image.Image:
     """Return the rounded values as L, LA, RGB or RGBA."""
-    levels = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return from_channels(levels)
+    levels = values.astype(np.uint32)
+    levels *= 255
+    levels += 32895
+    levels >>= 16  # the same as rounding after a division by 257, but faster
+    return from_channels(levels.astype(np.uint8))
 
 
 def from_channels(levels: NDArray[np.uint8]) -> Image.Image:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffedit.imaging import png
 from diffedit.imaging.exif import Metadata
-from diffedit.imaging.photograph import Photograph
+from diffedit.imaging.photograph import Photograph, opaque
 from diffedit.imaging.png import Chunk
 from diffedit.request import InvalidRequest
 
@@ -119,11 +119,8 @@ def _storable(photo: Photograph, file_format: FileFormat) -> tuple[Image.Image, 
         image = photo.color.to_srgb(photo.eight_bit.convert(photo.base_mode))
         if photo.has_alpha:
             image.putalpha(photo.eight_bit.getchannel("A"))
-    if file_format == "JPEG" and photo.has_alpha:
-        base = "L" if image.mode == "LA" else "RGB"
-        opaque = Image.new(base, image.size, "white")
-        opaque.paste(image.convert(base), mask=image.getchannel("A"))
-        return opaque, icc
+    if file_format == "JPEG":
+        image = opaque(Photograph(image)).eight_bit
     return image, icc
 
 

@@ -71,7 +71,7 @@ def levels_of_colors(rgb: Image.Image) -> Levels:
         InvalidRequest: it has colors, so it is a photograph, a label map or strokes of a brush.
     """
     red, green, blue = rgb.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
+    if all(ImageChops.difference(red, other).getbbox() is None for other in (green, blue)):
         return np.asarray(red)
     high = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     low = ImageChops.darker(ImageChops.darker(red, green), blue)
@@ -102,8 +102,7 @@ def check_levels(levels: Levels) -> Levels:
     Raises:
         InvalidRequest: nothing is selected, or the levels are numbers of labels.
     """
-    counts = np.bincount(levels.ravel(), minlength=256)
-    found = np.flatnonzero(counts)
+    found = np.flatnonzero(Image.fromarray(levels).histogram())
     highest = int(found[-1])
     if highest == 0:
         raise _refused(
@@ -112,7 +111,7 @@ def check_levels(levels: Levels) -> Levels:
         )
     if highest == 1:
         return levels * np.uint8(255)
-    if len(found) <= MAX_LABELS and _are_labels(flat_levels(levels)):
+    if 3 <= len(found) <= MAX_LABELS and _are_labels(flat_levels(levels)):
         some = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
         raise _refused(
             f"The mask holds {len(found)} different values ({some}), like a label map, and which "

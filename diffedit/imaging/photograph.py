@@ -120,6 +120,8 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     decoded = decode.decoded(source, "picture", max_pixels)
     info = dict(decoded.image.info)
     values, warnings = _own_values(decoded)
+    if decoded.is_reduced:
+        warnings.append("The picture has 16 bits a channel in a form that is read as 8 bits.")
     if decoded.frames > 1:
         warnings.append(
             f"The picture has {decoded.frames} frames or pages; only "
@@ -246,6 +248,18 @@ def _without_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     share = np.asarray(alpha, np.float32)[..., None] / 255
     colors = (np.asarray(rgb) - 255 * (1 - share)) / np.maximum(share, 1 / 255)
     return Image.fromarray(colors.round().clip(0, 255).astype(np.uint8))
+
+
+def opaque(photo: Photograph) -> Photograph:
+    """Blend transparent pixels onto white, in the photograph's own color space."""
+    values = photo.values
+    if not photo.has_alpha:
+        return photo
+    if not isinstance(values, Image.Image):
+        return replace(photo, values=deep.on_white(values))
+    white = Image.new(photo.base_mode, photo.size, "white")
+    white.paste(values.convert(photo.base_mode), mask=values.getchannel("A"))
+    return replace(photo, values=white)
 
 
 def hidden_share(photo: Photograph, mask: Image.Image) -> float:

@@ -91,7 +91,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     "composite": _parse_bool,
     "mask_format": _choice("auto", "alpha", "white", "black"),
     **{name: _choice(*choices) for name, choices in IGNORED_FIELDS.items()},
-    "background": _choice("auto", "opaque", note=", since results have no transparent pixels"),
+    "background": _choice("auto", "opaque", note=", since an edit makes nothing transparent"),
     "n": _integer(1, 10),
     "size": _parse_size,
     "response_format": _choice("b64_json", note=", since images are not stored at URLs"),

@@ -50,6 +50,7 @@ class EditForm:
         size: "auto", or WIDTHxHEIGHT; the result has the image's size anyway.
         output_format: "png", "jpeg" or "webp".
         output_compression: quality of JPEG and WebP, 0 to 100.
+        background: "opaque" makes transparent parts of the image white, "auto" keeps them.
         partial_images: number of previews, 0 to 3.
         stream: respond with server-sent events.
         model: the requested model name, or None.
@@ -64,6 +65,7 @@ class EditForm:
     size: str = "auto"
     output_format: str = "png"
     output_compression: int = 95
+    background: str = "auto"
     partial_images: int = 0
     stream: bool = False
     model: str | None = None
@@ -176,7 +178,7 @@ async def _parse_form(
     parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
     ignored = {name: values.pop(name) for name in IGNORED_FIELDS if name in values}
     notes = tuple(note for item in ignored.items() if (note := ignored_note(*item)))
-    for name in ("user", "safety_identifier", "response_format", "background"):
+    for name in ("user", "safety_identifier", "response_format"):
         values.pop(name, None)
     if "prompt" not in parameters:
         message = "The field prompt is missing; describe what the edited image should show."

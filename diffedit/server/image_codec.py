@@ -127,6 +127,7 @@ class EncodedEdit:
         rows: network -> rows.
         mask_share: fraction of the image inside the mask.
         max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
+        has_alpha: whether the encoded image has an alpha channel.
     """
 
     image: bytes
@@ -140,6 +141,7 @@ class EncodedEdit:
     rows: dict[str, int]
     mask_share: float
     max_abs_diff_outside_mask: int
+    has_alpha: bool
 
     @property
     def size(self) -> int:
@@ -151,20 +153,22 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
     """Encode a result. `factor` is the width of a latent cell in pixels."""
     outside = ImageChops.invert(result.mask)
     file_format = OUTPUT_FORMATS[form.output_format]
+    shown = photograph.opaque(result.photo) if form.background == "opaque" else result.photo
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     height, width = (int(n) for n in levels.shape)
     return EncodedEdit(
-        image=encode_image(result.photo, form.output_format, form.output_compression),
+        image=encode_image(shown, form.output_format, form.output_compression),
         mask=png.encode(result.mask),
         heatmap=png.encode(Image.fromarray(levels)),
         cells=(width, height),
         canvas=(width * factor, height * factor),
         seed=result.seed,
-        warnings=(*result.warnings, *encode.losses(result.photo, file_format)),
+        warnings=(*result.warnings, *encode.losses(shown, file_format)),
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
         mask_share=round(result.mask.histogram()[255] / (outside.width * outside.height), 6),
         max_abs_diff_outside_mask=photograph.largest_difference(photo, result.photo, outside),
+        has_alpha=shown.has_alpha and file_format != "JPEG",
     )
 
 

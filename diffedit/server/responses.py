@@ -49,7 +49,7 @@ def output_facts(job: Job) -> dict[str, str]:
     size = "x".join(map(str, job.image_size)) if job.image_size else "auto"
     return {
         "output_format": job.form.output_format,
-        "background": "opaque",
+        "background": "transparent" if any(edit.has_alpha for edit in job.edits) else "opaque",
         "quality": "auto",
         "size": size,
     }

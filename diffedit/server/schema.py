@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "complexity": "Ignored with a warning.",
     "input_fidelity": "Ignored with a warning; the image outside the mask is always kept.",
     "moderation": "Ignored with a warning, unless auto; nothing is filtered.",
-    "background": "Results have no transparent pixels.",
+    "background": "auto: transparent parts of the image stay so. opaque: they become white.",
     "response_format": "Images are returned inside the JSON response.",
     "output_format": "File format of the edited image.",
     "output_compression": "Quality of JPEG and WebP.",

@@ -93,6 +93,13 @@ def test_what_is_lost_is_said_once(cli: Cli, photo: Image.Image, mask: Image.Ima
         assert words in messages
 
 
+def test_mask_says_that_it_reads_one_frame(cli: Cli, work: Path, photo: Image.Image) -> None:
+    photo.save("moving.gif", save_all=True, append_images=[Image.new("RGB", photo.size)])
+    done = cli("mask", "moving.gif", *PROMPTS, *FAST)
+    assert done.code == 0, done.err
+    assert "2 frames" in done.err
+
+
 def test_an_edit_that_does_not_show_is_said(cli: Cli, work: Path, photo: Image.Image) -> None:
     clear = photo.convert("RGBA")
     clear.putalpha(0)

@@ -227,6 +227,7 @@ LOSSES: dict[str, tuple[Any, str]] = {
     "animated GIF": (saved(gradient("P"), "GIF", **TWO), "2 frames or pages"),
     "animated WebP": (saved(gradient("RGB"), "WEBP", **TWO), "2 frames or pages"),
     "TIFF of two pages": (saved(gradient("RGB"), "TIFF", **TWO), "2 frames or pages"),
+    "PPM of 16 bits": (b"P6 64 48 65535\n" + deep_values(3).astype(">u2").tobytes(), "8 bits"),
     "MPO": (saved(gradient("RGB"), "MPO", **TWO), "2 frames or pages"),
     "damaged profile": (saved(gradient("RGB"), "PNG", icc_profile=b"no profile"), "is damaged"),
     "zeros as profile": (saved(gradient("RGB"), "PNG", icc_profile=bytes(200)), "is damaged"),
@@ -292,6 +293,20 @@ def test_transparency_stays_or_is_filled() -> None:
     assert photograph.hidden_share(photo, MASK) == 1
     _, filled = edit(clear, fill=True)
     assert filled.image.getpixel((25, 20)) == (20, 200, 60, 255)
+
+
+def test_opaque_blends_onto_white() -> None:
+    for data in (
+        EXACT["RGBA"],
+        EXACT["LA"],
+        png.encode(deep_values(4)),
+        png.encode(deep_values(2)),
+    ):
+        photo = photograph.read(data)
+        flat = photograph.opaque(photo)
+        assert not flat.has_alpha
+        assert type(flat.values) is type(photo.values)
+        assert np.abs(array(flat.rgb).astype(int) - array(photo.rgb)).max() <= 1
 
 
 def test_half_transparent_edits_look_right_on_white() -> None:

@@ -82,6 +82,17 @@ def test_other_formats_keep_the_profile_and_say_what_they_lose(
     assert (opened.mode, lost) == (("RGB", [True]) if output_format == "jpeg" else ("RGBA", []))
 
 
+def test_an_opaque_background_is_white(client: TestClient) -> None:
+    files = {"image": ("a.png", encoded(clear_photo()))}
+    for background, shown in (("auto", "transparent"), ("opaque", "opaque")):
+        form = {**FAST, "background": background}
+        body = client.post("/v1/images/edits", files=files, data=form).json()
+        assert body["background"] == shown
+        image = Image.open(io.BytesIO(base64.b64decode(body["data"][0]["b64_json"])))
+        assert image.mode == ("RGBA" if background == "auto" else "RGB")
+        assert (image.getpixel((0, 0)) == (255, 255, 255)) == (background == "opaque")
+
+
 def test_exif_and_resolution_are_dropped(client: TestClient) -> None:
     exif = Image.Exif()
     exif[0x010F] = "SECRETMAKER"
