@@ -2,7 +2,8 @@
 
 It ships with the package, because users test their own code with it too. Every output is a smooth,
 deterministic function of its own row. A fault function sees each call: it may sleep, raise
-`torch.OutOfMemoryError`, or return NaN.
+`torch.OutOfMemoryError`, or return NaN. With a `FakeDevice`, calls finish after they return, as on
+a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.backends import Details, DeviceQueue, HostQueue
+from engine.backends.fake_device import FakeDevice
 from engine.errors import EngineMismatch
 from engine.models.stable_diffusion import StableDiffusion
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Role, Size, batch_sizes_for
@@ -26,14 +28,19 @@ TOKENS, TEXT_WIDTH, CHANNELS = 77, 8, 4
 class FakeBackend:
     """One fake network; the role in its `spec` decides what it computes."""
 
-    def __init__(self, spec: NetSpec, fault: Fault | None = None) -> None:
+    def __init__(
+        self, spec: NetSpec, fault: Fault | None = None, clock: FakeDevice | None = None
+    ) -> None:
         self.spec = spec
         self.device = torch.device("cpu")
         self.calls: list[int] = []
         self._fault = fault
+        self._clock = clock
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         self.calls.append(len(next(iter(batch.values()))))
+        if self._clock is not None:
+            self._clock.launch(self.spec.name, self.calls[-1])
         output = _COMPUTE[self.spec.role](batch, self.spec.outputs[0].shape)
         if self._fault is not None:
             changed = self._fault(self.spec.name, batch, output)
@@ -49,6 +56,7 @@ class FakeNetworks:
         denoiser_batch_sizes: the denoiser's profiles.
         pin_batch_size: the only profile of every network.
         fault: see `Fault`.
+        clock: the device that calls are launched on; by default a call that returns is finished.
     """
 
     name = "fake"
@@ -61,20 +69,22 @@ class FakeNetworks:
         denoiser_batch_sizes: tuple[int, ...] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
         fault: Fault | None = None,
+        clock: FakeDevice | None = None,
     ) -> None:
         self.device = torch.device("cpu")
-        self.queue: DeviceQueue = HostQueue()
+        self.queue: DeviceQueue = clock or HostQueue()
         self.backends: dict[tuple[str, tuple[int, ...]], FakeBackend] = {}
         self._family = _family(factor)
         self._batch_sizes = denoiser_batch_sizes
         self._pin = pin_batch_size
         self._fault = fault
+        self._clock = clock
 
     def find(self, net: str, shape: tuple[int, ...]) -> FakeBackend:
         if (net, shape) not in self.backends:
             spec = self._spec(net, shape)
             spec = spec.pinned(self._pin) if self._pin else spec
-            self.backends[net, shape] = FakeBackend(spec, self._fault)
+            self.backends[net, shape] = FakeBackend(spec, self._fault, self._clock)
         return self.backends[net, shape]
 
     def describe(self) -> str:

@@ -1,13 +1,9 @@
-"""The batcher: any sizes, any order, failures and cancellations that stay where they are."""
+"""The batcher: any sizes, any order, rows that share calls, and rows that are the same."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
-from typing import Any
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,44 +12,9 @@ from torch import Tensor
 from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
 from engine.batcher import Batcher
 from engine.buffers import Buffers, gather
-from engine.errors import Cancelled, EngineMismatch
-from engine.flow_handle import FlowHandle
+from engine.errors import Cancelled
 from engine.rows import Flow, Row
-
-LATENT = (CHANNELS, 4, 4)
-
-
-def row(value: float, net: str = "unet") -> Row:
-    if net == "text":
-        return Row("text", (torch.full((TOKENS,), int(value)),))
-    return Row(
-        net,
-        (torch.full(LATENT, value), torch.tensor(value), torch.full((TOKENS, TEXT_WIDTH), value)),
-    )
-
-
-def alone(value: float) -> Tensor:
-    (output,) = Buffers(FakeNetworks().find("unet", LATENT)).run([row(value)])
-    assert isinstance(output, Tensor)
-    return output
-
-
-def asks(groups: list[list[float]]) -> Flow[list[Tensor]]:
-    """A flow that yields one list of rows after another and returns every answer."""
-    answers: list[Tensor] = []
-    for group in groups:
-        answers += yield [row(value) for value in group]
-    return answers
-
-
-def drain(batcher: Batcher) -> None:
-    while batcher.step():
-        pass
-
-
-def backend(networks: FakeNetworks) -> FakeBackend:
-    return networks.find("unet", LATENT)
-
+from tests.engine.flows import LATENT, alone, asks, asks_rows, backend, drain, keyed, row
 
 values = st.floats(-3, 3, allow_nan=False, width=32)
 demands = st.lists(st.lists(st.lists(values, max_size=7), max_size=5), min_size=1, max_size=6)
@@ -154,202 +115,10 @@ def test_outputs_survive_later_calls() -> None:
     assert first.equal(alone(1.0)) and second.equal(alone(2.0))
 
 
-# -- failures -----------------------------------------------------------------------------------
-
-
-def test_an_exception_in_a_flow_is_its_own() -> None:
-    def breaks() -> Flow[None]:
-        yield [row(1.0)]
-        raise ValueError("broken flow")
-
-    batcher = Batcher(FakeNetworks())
-    kept, broken = batcher.submit(asks([[1.0], [2.0]])), batcher.submit(breaks())
-    drain(batcher)
-    assert len(kept.future.result()) == 2
-    with pytest.raises(ValueError, match="broken flow"):
-        broken.future.result()
-
-
-def refuses(value: float) -> Any:
-    """A fault that raises for any call with a row of `value`."""
-
-    def fault(net: str, batch: Mapping[str, Tensor], output: Tensor) -> None:
-        if (batch["timestep"] == value).any():
-            raise RuntimeError("this row cannot be run")
-
-    return fault
-
-
-def test_a_row_that_fails_takes_only_its_request_along() -> None:
-    batcher = Batcher(FakeNetworks(fault=refuses(-7.0)))
-    good = [batcher.submit(asks([[i, i + 0.5], [i]])) for i in range(5)]
-    bad = batcher.submit(asks([[2.5, -7.0, 3.5], [1.0]]))
-    drain(batcher)
-    for i, job in enumerate(good):
-        got = job.future.result()
-        assert [a.equal(alone(v)) for a, v in zip(got, (i, i + 0.5, i), strict=True)] == [True] * 3
-    with pytest.raises(RuntimeError, match="cannot be run"):
-        bad.future.result()
-    assert batcher.waiting_rows == 0
-
-
-def test_a_batch_too_large_for_the_memory_runs_in_parts() -> None:
-    def fault(net: str, batch: Mapping[str, Tensor], output: Tensor) -> None:
-        if len(output) > 4:
-            raise torch.OutOfMemoryError("too large")
-
-    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 4, 8, 16), fault=fault))
-    job = batcher.submit(asks([[float(i) for i in range(16)]]))
-    drain(batcher)
-    got = job.future.result()
-    assert all(a.equal(alone(i)) for i, a in enumerate(got)) and job.calls["unet"] == 4
-
-
-def test_a_network_that_does_not_exist_fails_who_asks_for_it() -> None:
-    def asks_for_nothing_known() -> Flow[None]:
-        yield [Row("upscaler", (torch.zeros(1),))]
-
-    batcher = Batcher(FakeNetworks())
-    bad, good = batcher.submit(asks_for_nothing_known()), batcher.submit(asks([[1.0]]))
-    drain(batcher)
-    with pytest.raises(EngineMismatch, match="upscaler"):
-        bad.future.result()
-    assert good.future.result()[0].equal(alone(1.0))
-
-
-# -- cancelling and progress --------------------------------------------------------------------
-
-
-def test_a_cancelled_job_leaves_no_row_and_closes_its_flow() -> None:
-    closed = []
-
-    def watched() -> Flow[None]:
-        try:
-            while True:
-                yield [row(1.0)] * 3
-        finally:
-            closed.append(True)
-
-    networks = FakeNetworks(denoiser_batch_sizes=(1, 2))
-    batcher = Batcher(networks)
-    job, other = batcher.submit(watched()), batcher.submit(asks([[1.0], [2.0]]))
-    batcher.step()
-    assert batcher.waiting_rows > 0
-    job.cancel()
-    before = job.rows["unet"]
-    drain(batcher)
-    with pytest.raises(Cancelled):
-        job.future.result()
-    assert closed == [True] and job.rows["unet"] == before and batcher.waiting_rows == 0
-    assert len(other.future.result()) == 2
-
-
-def test_a_job_cancelled_before_it_began_runs_nothing() -> None:
-    networks = FakeNetworks()
-    batcher = Batcher(networks)
-    job = batcher.submit(asks([[1.0]]))
-    job.cancel()
-    drain(batcher)
-    with pytest.raises(Cancelled):
-        job.future.result()
-    assert not networks.backends
-
-
-@given(cancel_at=st.lists(st.integers(0, 12), min_size=4, max_size=4))
-def test_cancelling_at_any_time_leaves_the_others_alone(cancel_at: list[int]) -> None:
-    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2, 3)))
-    doomed = [batcher.submit(asks([[i, 1.0], [2.0], [3.0]])) for i in range(4)]
-    kept = batcher.submit(asks([[1.0, 2.0], [3.0]]))
-    for tick in range(60):
-        for job, when in zip(doomed, cancel_at, strict=True):
-            if tick == when:
-                job.cancel()
-        batcher.step()
-    assert all(a.equal(alone(v)) for a, v in zip(kept.future.result(), (1, 2, 3), strict=True))
-    assert all(job.done for job in doomed) and batcher.waiting_rows == 0
-
-
-def test_progress_counts_answered_rows() -> None:
-    seen: list[int] = []
-
-    def report(job: FlowHandle[Any]) -> None:
-        seen.append(job.rows["unet"])
-
-    batcher = Batcher(FakeNetworks(denoiser_batch_sizes=(1, 2)))
-    batcher.submit(asks([[1.0, 2.0, 3.0], [4.0]]), on_progress=report)
-    drain(batcher)
-    assert seen == [2, 3, 4]
-
-
-def test_a_progress_callback_that_raises_ends_its_own_job() -> None:
-    def report(job: FlowHandle[Any]) -> None:
-        raise KeyError("the caller's own mistake")
-
-    batcher = Batcher(FakeNetworks())
-    bad = batcher.submit(asks([[1.0], [2.0]]), on_progress=report)
-    good = batcher.submit(asks([[1.0], [2.0]]))
-    drain(batcher)
-    with pytest.raises(KeyError):
-        bad.future.result()
-    assert len(good.future.result()) == 2
-
-
-# -- the thread ---------------------------------------------------------------------------------
-
-
-def test_many_threads_submit_to_one_engine() -> None:
-    batcher = Batcher(FakeNetworks())
-    batcher.start()
-    results: dict[int, list[Tensor]] = {}
-
-    def client(i: int) -> None:
-        batcher.start()
-        results[i] = batcher.submit(asks([[i], [i + 0.5]])).future.result(timeout=20)
-
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=20)
-    batcher.close()
-    assert sorted(results) == list(range(16))
-    assert all(r[0].equal(alone(i)) and r[1].equal(alone(i + 0.5)) for i, r in results.items())
-
-
-def test_closing_cancels_what_is_under_way_and_refuses_more() -> None:
-    def slow(net: str, batch: Mapping[str, Tensor], output: Tensor) -> None:
-        time.sleep(0.01)
-
-    def endless() -> Flow[None]:
-        while True:
-            yield [row(1.0)]
-
-    batcher = Batcher(FakeNetworks(fault=slow))
-    batcher.start()
-    job = batcher.submit(endless())
-    time.sleep(0.05)
-    batcher.close()
-    with pytest.raises(Cancelled):
-        job.future.result(timeout=5)
-    with pytest.raises(RuntimeError, match="closed"):
-        batcher.submit(asks([[1.0]]))
-
-
 def test_gather_pads_with_the_first_example() -> None:
     into = torch.zeros(4, 2)
     gather([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], into)
     assert into.tolist() == [[1, 2], [3, 4], [1, 2], [1, 2]]
-
-
-def keyed(value: float, key: object, net: str = "unet") -> Row:
-    return row(value, net)._replace(key=key)
-
-
-def asks_rows(*groups: list[Row]) -> Flow[list[Tensor]]:
-    answers: list[Tensor] = []
-    for group in groups:
-        answers += yield group
-    return answers
 
 
 def test_equal_rows_that_wait_together_run_once() -> None:
