@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -76,7 +77,7 @@ class Batcher:
         self._submitted.append(handle)
         self._thread.put(self._serve)
         if self._thread.stopped is not None:  # meanwhile: the thread may have missed the flow
-            self._fail_submitted(EngineUnavailable(self._thread.stopped))
+            self._fail_submitted(partial(EngineUnavailable, self._thread.stopped))
         return handle
 
     def start(self) -> None:
@@ -101,7 +102,8 @@ class Batcher:
         with self._close_lock:
             if not self._closed:
                 self._closed = True
-                self._fail_all(Cancelled("The pipeline was closed while the request was running."))
+                why = "The pipeline was closed while the request was running."
+                self._fail_all(partial(Cancelled, why))
                 self._buffers.clear()
                 self.networks.close()
 
@@ -155,7 +157,7 @@ class Batcher:
         """Count what the device has finished, report progress, and resolve the flows that ended."""
         for launched in self._in_flight.finished(wait=wait):
             for flow, rows in launched.rows.items():
-                if flow.done:
+                if flow.ended:
                     continue
                 flow.rows[launched.net] += rows
                 flow.calls[launched.net] += launched.calls[flow]
@@ -191,13 +193,14 @@ class Batcher:
 
     def _launch(self, batch: Sequence[QueuedRow]) -> None:
         """Run a batch, advance the flows that it answers, and record the event that ends both."""
-        rows: Counter[Handle] = Counter()
-        calls: Counter[Handle] = Counter()
+        rows: dict[Handle, int] = {}
+        calls: dict[Handle, int] = {}
         for answered, answers in self._run(batch):
             self._deliver(answered, answers, rows)
-            calls.update({flow for queued in answered for flow in queued.flows})
+            for flow in {flow for queued in answered for flow in queued.flows}:
+                calls[flow] = calls.get(flow, 0) + 1
         for flow in rows:
-            if not flow.done and flow.missing == 0:
+            if not flow.ended and flow.missing == 0:
                 self._advance(flow)
         returned, self._returned = self._returned, []
         net = batch[0].row.net if batch else ""
@@ -237,7 +240,7 @@ class Batcher:
             self.on_call(*kind, self._buffers_of(kind).backend.spec.batch_for(rows), seconds)
 
     def _deliver(
-        self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: Counter[Handle]
+        self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: dict[Handle, int]
     ) -> None:
         """Hand each answer to the flows that wait for it, and count the rows of each flow."""
         for queued, answer in zip(batch, answers, strict=True):
@@ -245,7 +248,7 @@ class Batcher:
                 if flow.answers is not None:
                     flow.answers[index] = answer
                     flow.missing -= 1
-                    rows[flow] += 1
+                    rows[flow] = rows.get(flow, 0) + 1
 
     def _advance(self, flow: Handle) -> None:
         """Send a flow its answers and queue the rows that it yields. An empty list is answered with
@@ -266,15 +269,15 @@ class Batcher:
     def _finish(self, flow: Handle, error: BaseException | None, result: Any = None) -> None:
         """End a flow once: remove its rows, close its generator, resolve its future."""
         self._running.discard(flow)
-        if not flow.done:
+        if not flow.ended:
             if flow.missing:
                 self._queues.remove(flow)
             flow.finish(error, result)
 
-    def _fail_submitted(self, error: BaseException) -> None:
+    def _fail_submitted(self, error: Callable[[], BaseException]) -> None:
         """Fail the flows that were not started. Any thread: each flow is taken by one of them."""
         while (flow := self._next_submitted()) is not None:
-            flow.finish(error)
+            flow.finish(error())
 
     def _next_submitted(self) -> Handle | None:
         try:
@@ -282,15 +285,15 @@ class Batcher:
         except IndexError:
             return None
 
-    def _fail_all(self, error: BaseException) -> None:
+    def _fail_all(self, error: Callable[[], BaseException]) -> None:
         """Fail every flow and drop every row."""
         self._queues.clear()
         self._in_flight.clear()
         self._returned.clear()
         while self._running:
             flow = self._running.pop()
-            if not flow.done:
-                flow.finish(error)
+            if not flow.ended:
+                flow.finish(error())
         self._fail_submitted(error)
 
     def _report(self, flow: Handle, callback: Callable[[Handle], None]) -> None:
@@ -308,14 +311,17 @@ class Batcher:
     def _serve(self) -> None:
         """Run until no flow is left. If this fails, for whatever reason, every flow fails."""
         try:
-            more = True
-            while more and self._thread.stopped is None:
-                self._step_began = time.monotonic()
-                more = self.step()
+            while self._thread.stopped is None and self._timed_step():
+                pass
         except BaseException as error:
             log.critical("the engine thread failed", exc_info=True)
             reason = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
             self._thread.stop(f"The engine has failed ({reason}); open the pipeline again.")
-            self._fail_all(EngineUnavailable(self._thread.stopped))
+            self._fail_all(partial(EngineUnavailable, self._thread.stopped))
+
+    def _timed_step(self) -> bool:
+        self._step_began = time.monotonic()
+        try:
+            return self.step()
         finally:
             self._step_began = None

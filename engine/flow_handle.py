@@ -6,11 +6,11 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from engine.buffers import Answer
 from engine.engine_thread import EngineFuture, EngineThread
+from engine.errors import DiffEditError
 from engine.rows import Flow
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class FlowHandle(Generic[T]):
         self.flow = flow
         self.answers: list[Answer | None] | None = None
         self.missing = 0
+        self.ended = False  # the same as `done`, without a lock, for the engine thread
 
     def cancel(self) -> None:
         """Request cancellation: no further row of this flow runs, and its future raises Cancelled.
@@ -57,6 +58,7 @@ class FlowHandle(Generic[T]):
 
     def finish(self, error: BaseException | None, result: T | None = None) -> None:
         """Close the generator and resolve the future. The batcher calls this once."""
+        self.ended = True
         try:
             self.flow.close()
         except BaseException as closing:
@@ -75,28 +77,16 @@ Handle = FlowHandle[Any]
 
 
 def without_frames(error: E) -> E:
-    """The error, without the local variables of the frames it passed through.
+    """The error, without the frames that it and its causes passed through.
 
-    They would keep tensors, or the whole engine, for as long as anybody keeps the error. Frames
-    that still run cannot be cleared, so the traceback begins below them.
+    Frames refer to their variables and to their callers: whoever kept the error would keep tensors,
+    and the whole engine. The stack trace of an unexpected error is kept as a note, as text.
     """
-    seen: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in seen:
-        seen.append(link)
-        trace = link.__traceback__
-        while trace is not None and not _cleared(trace.tb_frame):
-            trace = trace.tb_next
-        traceback.clear_frames(trace)
-        link.__traceback__ = trace
-        link = link.__cause__ or link.__context__
+    if error.__traceback__ is not None and not isinstance(error, DiffEditError):
+        error.add_note("".join(traceback.format_exception(error)).rstrip())
+    links: list[BaseException | None] = [error]
+    for link in links:  # grows
+        if link is not None and link.__traceback__ is not None:
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__]
     return error
-
-
-def _cleared(frame: FrameType) -> bool:
-    """Clear a frame's local variables. Returns False if it still runs."""
-    try:
-        frame.clear()
-    except RuntimeError:
-        return False
-    return True

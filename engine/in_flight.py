@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ class Launched(NamedTuple):
 
     event: Event
     net: str
-    rows: Counter[Handle]
-    calls: Counter[Handle]
+    rows: dict[Handle, int]
+    calls: dict[Handle, int]
     returned: list[tuple[Handle, Any]]
 
 
@@ -45,8 +45,8 @@ class InFlight:
     def record(
         self,
         net: str,
-        rows: Counter[Handle],
-        calls: Counter[Handle],
+        rows: dict[Handle, int],
+        calls: dict[Handle, int],
         returned: list[tuple[Handle, Any]],
     ) -> None:
         """Add all work that was launched since the last record."""

@@ -26,7 +26,7 @@ class QueuedRow:
 
     @property
     def flows(self) -> list[Handle]:
-        return [flow for flow, _ in self.waiters if not flow.done]
+        return [flow for flow, _ in self.waiters if not flow.ended]
 
 
 class RowQueues:
