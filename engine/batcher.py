@@ -11,21 +11,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from engine.backends import Backend, Networks
-from engine.buffers import Answer, Buffers
+from engine.backends import Networks
+from engine.buffers import Answer
 from engine.engine_thread import EngineThread
 from engine.errors import Cancelled, EngineUnavailable
 from engine.flow_handle import FlowHandle, Handle
 from engine.in_flight import InFlight
-from engine.row_queues import Kind, QueuedRow, RowQueues
-from engine.rows import Flow, Row
+from engine.network_calls import NetworkCalls
+from engine.row_queues import QueuedRow, RowQueues
+from engine.rows import Flow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,17 +42,14 @@ class Batcher:
 
     Attributes:
         networks: what runs the calls.
-        calls, rows: network -> calls and rows since the start.
-        on_call: called on the engine thread after each call that has finished, with the network,
-            the shape of its first input, the batch size and the seconds.
+        network_calls: runs and counts the calls.
+        calls, rows: network -> calls and rows since the start, without padding.
     """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self.calls: Counter[str] = Counter()
-        self.rows: Counter[str] = Counter()
-        self.on_call: Callable[[str, tuple[int, ...], int, float], None] | None = None
-        self._buffers: dict[Kind, Buffers] = {}
+        self.network_calls = NetworkCalls(networks)
+        self.calls, self.rows = self.network_calls.calls, self.network_calls.rows
         self._queues = RowQueues()
         self._running: set[Handle] = set()
         self._submitted: deque[Handle] = deque()
@@ -104,8 +102,7 @@ class Batcher:
                 self._closed = True
                 why = "The pipeline was closed while the request was running."
                 self._fail_all(partial(Cancelled, why))
-                self._buffers.clear()
-                self.networks.close()
+                self.network_calls.close()
 
     @property
     def waiting_rows(self) -> int:
@@ -114,7 +111,7 @@ class Batcher:
 
     def padded_rows(self, net: str) -> int:
         """Padding rows that one network has run since the start."""
-        return sum(b.padded_rows for kind, b in [*self._buffers.items()] if kind[0] == net)
+        return self.network_calls.padded_rows(net)
 
     @property
     def busy_seconds(self) -> float:
@@ -128,15 +125,6 @@ class Batcher:
         return self._thread.alive
 
     # -- the engine thread ----------------------------------------------------------------------
-
-    def backend(self, kind: Kind) -> Backend:
-        """The backend for rows of a kind, loaded if it was not. Raises EngineMismatch."""
-        return self._buffers_of(kind).backend
-
-    def run_call(self, rows: Sequence[Row]) -> list[Answer]:
-        """Run rows of one kind in one call, past the queues; its error is raised. For a flow that
-        measures calls."""
-        return self._buffers_of(rows[0].kind).run(rows)
 
     def step(self) -> bool:
         """Start new flows, launch one network call, and advance the flows that it answers.
@@ -182,7 +170,7 @@ class Batcher:
         while (oldest := self._queues.oldest()) is not None:
             kind = oldest.row.kind
             try:
-                limit = self._buffers_of(kind).backend.spec.max_batch
+                limit = self.network_calls.backend(kind).spec.max_batch
             except Exception as error:  # there is no such network: its rows end their flows
                 for queued in self._queues.take(kind, len(self._queues)):
                     for flow in queued.flows:
@@ -195,9 +183,14 @@ class Batcher:
         """Run a batch, advance the flows that it answers, and record the event that ends both."""
         rows: dict[Handle, int] = {}
         calls: dict[Handle, int] = {}
-        for answered, answers in self._run(batch):
+        for answered, answers in self.network_calls.run(batch):
+            flows = {flow for queued in answered for flow in queued.flows}
+            if isinstance(answers, Exception):
+                for flow in flows:
+                    self._finish(flow, answers)
+                continue
             self._deliver(answered, answers, rows)
-            for flow in {flow for queued in answered for flow in queued.flows}:
+            for flow in flows:
                 calls[flow] = calls.get(flow, 0) + 1
         for flow in rows:
             if not flow.ended and flow.missing == 0:
@@ -205,39 +198,6 @@ class Batcher:
         returned, self._returned = self._returned, []
         net = batch[0].row.net if batch else ""
         self._in_flight.record(net, rows, calls, returned)
-
-    def _run(
-        self, batch: Sequence[QueuedRow]
-    ) -> Iterator[tuple[Sequence[QueuedRow], list[Answer]]]:
-        """One call for all rows. If it fails, one call for each half; a row that fails alone ends
-        its flows."""
-        live = [queued for queued in batch if queued.flows]
-        if not live:
-            return
-        began = time.perf_counter()
-        try:
-            answers = self._buffers_of(live[0].row.kind).run([queued.row for queued in live])
-        except Exception as error:
-            if len(live) == 1:
-                for flow in live[0].flows:
-                    self._finish(flow, error)
-                return
-            answers = None  # leave the handler first: its traceback holds the call's memory
-        if answers is None:
-            middle = len(live) // 2
-            yield from self._run(live[:middle])
-            yield from self._run(live[middle:])
-            return
-        self._observe(live[0].row.kind, len(live), time.perf_counter() - began)
-        name = live[0].row.net
-        self.calls[name] += 1
-        self.rows[name] += len(live)
-        yield live, answers
-
-    def _observe(self, kind: Kind, rows: int, seconds: float) -> None:
-        """Report the duration of a call, if the call was finished when it returned."""
-        if self.on_call is not None and self.networks.queue.in_flight == 1:
-            self.on_call(*kind, self._buffers_of(kind).backend.spec.batch_for(rows), seconds)
 
     def _deliver(
         self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: dict[Handle, int]
@@ -302,11 +262,6 @@ class Batcher:
             callback(flow)
         except BaseException as error:
             self._finish(flow, error)
-
-    def _buffers_of(self, kind: Kind) -> Buffers:
-        if kind not in self._buffers:
-            self._buffers[kind] = Buffers(self.networks.find(*kind))
-        return self._buffers[kind]
 
     def _serve(self) -> None:
         """Run until no flow is left. If this fails, for whatever reason, every flow fails."""

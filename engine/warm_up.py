@@ -77,7 +77,7 @@ def warm_up(batcher: Batcher, kinds: Sequence[Kind], stopped: Callable[[], bool]
     Raises whatever a network raises while it is loaded or run.
     """
     yield []  # the flow starts on the engine thread, which owns the networks
-    backends = [batcher.backend(kind) for kind in kinds]
+    backends = [batcher.network_calls.backend(kind) for kind in kinds]
     costs: dict[tuple[str, Size | None], Mapping[int, float]] = {}
     for backend in backends:
         costs[backend.spec.name, backend.spec.size] = _measure(batcher, backend, stopped)
@@ -117,7 +117,7 @@ def _timed(batcher: Batcher, rows: list[Row], stopped: Callable[[], bool]) -> It
         if device.type == "cuda" and run == 1:
             empty_cache(device)  # what the first run used; the graph has memory of its own
         began = time.perf_counter()
-        _synchronize(batcher.run_call(rows)[-1])
+        _synchronize(batcher.network_calls.run_call(rows)[-1])
         yield time.perf_counter() - began
 
 

@@ -148,7 +148,7 @@ class EngineHost:
             self._load_thread = start_daemon(self._open_and_measure, "load")
             loaded = await wait_for(self._load_thread, lambda late: late[0].close())
             self._pipeline, self.cost_model = loaded
-            self._pipeline.batcher.on_call = self.cost_model.observe
+            self._pipeline.batcher.network_calls.on_call = self.cost_model.observe
             self._last_used = time.monotonic()
             self.load_seconds = self._last_used - began
             log.info("model loaded in %.1f s: %s", self.load_seconds, self._pipeline.describe())

@@ -1,0 +1,85 @@
+"""Calls of networks: rows that run together, in parts where one call fails.
+
+It does not start, advance or end flows. Only the engine thread runs calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from engine.backends import Backend, Networks
+from engine.buffers import Answer, Buffers
+from engine.row_queues import Kind, QueuedRow
+from engine.rows import Row
+
+Answered = tuple[Sequence[QueuedRow], list[Answer] | Exception]
+"""Rows of one call with their answers, or a single row with the error of its call."""
+
+
+class NetworkCalls:
+    """The backends in use with their buffers, and what they ran.
+
+    Attributes:
+        calls, rows: network -> calls and rows that were launched, padding left out.
+        on_call: called on the engine thread after each call, with the network, the shape of its
+            first input, the batch size and the seconds; not on a GPU, where a call that returned
+            is not finished.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self.calls: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.on_call: Callable[[str, tuple[int, ...], int, float], None] | None = None
+        self._networks = networks
+        self._buffers: dict[Kind, Buffers] = {}
+
+    def backend(self, kind: Kind) -> Backend:
+        """The backend for rows of a kind, loaded if it was not. Raises EngineMismatch."""
+        return self._of(kind).backend
+
+    def run_call(self, rows: Sequence[Row]) -> list[Answer]:
+        """Run rows of one kind in one call; its error is raised."""
+        return self._of(rows[0].kind).run(rows)
+
+    def run(self, batch: Sequence[QueuedRow]) -> Iterator[Answered]:
+        """One call for all rows that a flow waits for. If it fails, one call for each half, until
+        the failing rows are alone."""
+        live = [queued for queued in batch if queued.flows]
+        if not live:
+            return
+        answers: list[Answer] | Exception | None
+        began = time.perf_counter()
+        try:
+            answers = self.run_call([queued.row for queued in live])
+        except Exception as error:
+            answers = error if len(live) == 1 else None
+        if answers is None:  # outside the handler: its traceback holds the call's memory
+            middle = len(live) // 2
+            yield from self.run(live[:middle])
+            yield from self.run(live[middle:])
+            return
+        if not isinstance(answers, Exception):
+            self._count(live[0].row.kind, len(live), time.perf_counter() - began)
+        yield live, answers
+
+    def padded_rows(self, net: str) -> int:
+        """Padding rows that one network has run since the start. Any thread."""
+        return sum(b.padded_rows for kind, b in [*self._buffers.items()] if kind[0] == net)
+
+    def close(self) -> None:
+        """Release the buffers and the networks."""
+        self._buffers.clear()
+        self._networks.close()
+
+    def _count(self, kind: Kind, rows: int, seconds: float) -> None:
+        self.calls[kind[0]] += 1
+        self.rows[kind[0]] += rows
+        if self.on_call is not None and self._networks.queue.in_flight == 1:
+            self.on_call(*kind, self.backend(kind).spec.batch_for(rows), seconds)
+
+    def _of(self, kind: Kind) -> Buffers:
+        if kind not in self._buffers:
+            self._buffers[kind] = Buffers(self._networks.find(*kind))
+        return self._buffers[kind]
