@@ -115,7 +115,8 @@ def test_a_profile_that_needs_too_much_memory_is_left_out(
     assert set(warmed(batcher)["unet", SIZE]) == {1}
     assert "unet 32x32 with 2 rows does not fit into memory" in caplog.text
     assert "unet 4" not in networks.log
-    assert batcher.network_calls.backend(UNET).spec.batch_sizes == (1,), "requests do not try it again"
+    backend = batcher.network_calls.backend(UNET)
+    assert backend.spec.batch_sizes == (1,), "requests do not try it again"
 
 
 def test_the_smallest_profile_must_fit(batcher: Batcher, networks: Recorder) -> None:
