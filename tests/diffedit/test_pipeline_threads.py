@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import re
-import shutil
 import threading
 import time
 import weakref
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from diffedit import Cancelled, DiffEditError, DiffEditPipeline, EditRequest
+from diffedit import Cancelled, DiffEditError, DiffEditPipeline, EditRequest, pipeline
 from diffedit.handle import EditHandle
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch.networks import TorchNetworks
@@ -230,9 +229,9 @@ def test_an_edit_whose_pipeline_is_deleted_is_finished(tiny: Path, photo: Image.
     assert handle.result().image.size == photo.size
 
 
-@pytest.mark.parametrize("broken", ["tokenizer", "warm_up"])
+@pytest.mark.parametrize("broken", ["preprocessor", "warm_up"])
 def test_what_was_opened_is_closed_when_opening_fails(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     closed: list[TorchNetworks] = []
     close = TorchNetworks.close
@@ -241,13 +240,15 @@ def test_what_was_opened_is_closed_when_opening_fails(
         closed.append(self)
         close(self)
 
+    def fails(*_: object) -> None:
+        raise MemoryError("no memory is left")
+
     monkeypatch.setattr(TorchNetworks, "close", record)
-    folder = shutil.copytree(tiny, tmp_path / "model")
-    if broken == "tokenizer":
-        (folder / "tokenizer" / "vocab.json").write_text("{")
+    if broken == "warm_up":
+        monkeypatch.setattr(TorchNetworks, "find", fails)
     else:
-        monkeypatch.setattr(TorchNetworks, "find", lambda *_: 1 / 0)
+        monkeypatch.setattr(pipeline, "Preprocessor", fails)
     threads = threading.active_count()
-    with pytest.raises((DiffEditError, ZeroDivisionError)):
-        DiffEditPipeline.from_pretrained(folder, device="cpu", warm=broken == "warm_up")
+    with pytest.raises(MemoryError, match="no memory is left"):
+        DiffEditPipeline.from_pretrained(tiny, device="cpu", warm=broken == "warm_up")
     assert len(closed) == 1 and threading.active_count() == threads
