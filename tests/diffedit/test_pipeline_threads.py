@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import re
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineUnavailable
 from tests.forking import in_child
+from tests.waiting import eventually
 
 FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
 
@@ -166,10 +166,7 @@ def test_edit_many_that_is_left_early_cancels_what_runs(
     results = pipe.edit_many([request(photo), *[endless(photo)] * 3], in_flight=4)
     next(results)
     del results
-    deadline = time.monotonic() + 20
-    while pipe.batcher.waiting_rows:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert eventually(lambda: not pipe.batcher.waiting_rows)
 
 
 def test_a_pipeline_that_is_closed_within_edit_many(
@@ -216,11 +213,8 @@ def test_a_deleted_pipeline_is_freed(tiny: Path, photo: Image.Image) -> None:
         networks.append(weakref.ref(pipe.networks))
         del pipe
     gc.collect()
-    assert [reference() for reference in networks] == [None] * 3
-    deadline = time.monotonic() + 20
-    while threading.active_count() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert eventually(lambda: [reference() for reference in networks] == [None] * 3)
+    assert eventually(lambda: threading.active_count() == before)
 
 
 def test_an_edit_whose_pipeline_is_deleted_is_finished(tiny: Path, photo: Image.Image) -> None:
