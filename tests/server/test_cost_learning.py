@@ -115,7 +115,9 @@ def test_running_edits_teach_the_server(tiny: Path) -> None:
     with open_fake(tiny, call_seconds=0.002) as pipeline:
         cost_model = measure(pipeline)
         observed: list[tuple[str, int, float]] = []
-        pipeline.batcher.on_call = lambda net, shape, size, s: observed.append((net, size, s))
+        pipeline.batcher.network_calls.on_call = lambda net, shape, size, s: observed.append(
+            (net, size, s)
+        )
         pipeline(np.zeros((32, 32, 3), np.uint8), "a", num_inference_steps=5)
     assert {net for net, _, _ in observed} == set(cost_model.calls)
     assert all(seconds >= 0.002 for _, _, seconds in observed)
