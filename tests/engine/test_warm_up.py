@@ -161,7 +161,8 @@ def test_a_graph_is_captured_after_the_memory_of_the_first_run_was_freed(
         return [torch.zeros(2)] * len(rows)
 
     gpu: Any = SimpleNamespace(
-        networks=SimpleNamespace(device=torch.device("cuda", 1)), run_call=run_call
+        networks=SimpleNamespace(device=torch.device("cuda", 1)),
+        network_calls=SimpleNamespace(run_call=run_call),
     )
     row = Row("unet", (torch.zeros(CHANNELS, 4, 4),))
     seconds = [*module._timed(gpu, [row] * 4, lambda: False)]
