@@ -136,8 +136,15 @@ format: $(READY)  ## Format every file and fix what the linter can fix
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## Measure speed, into benchmarks/results: [MODEL=folder SIZE=512 ARGS="--only ladder"]
-	$(PY) -m benchmarks suite $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE") $(ARGS)
+bench: $(READY)  ## Measure speed, one result a benchmark: [OUT=folder MODEL=folder SIZE=512 ONLY="ladder latency"]
+	@out="$${OUT:-build/bench}"; failed=; \
+	for name in $(or $(ONLY),overhead roofline ladder latency throughput); do \
+	    set -- --json "$$out/$$name.json" $(ARGS); \
+	    case $$name in overhead) ;; *) \
+	        set -- "$$@" $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE");; esac; \
+	    case $$name in roofline | ladder) set -- "$$@" --plot "$$out/$$name.png";; esac; \
+	    $(PY) -m benchmarks $$name "$$@" || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "These failed:$$failed" >&2; exit 1; }
 
 bench-serving: $(READY)  ## Measure the server on fake networks, with its bounds: [ARGS="--soak 600"]
 	$(PY) -m benchmarks serving $(ARGS)

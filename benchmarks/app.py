@@ -28,7 +28,6 @@ from benchmarks.quality import quality
 from benchmarks.report import table
 from benchmarks.roofline import roofline
 from benchmarks.serving import serving
-from benchmarks.suite import suite
 from benchmarks.throughput import throughput
 from diffedit.cli.command import expand_groups
 from engine.errors import DiffEditError
@@ -42,7 +41,6 @@ SPEED = (
     profile,
     overhead,
     serving,
-    suite,
     gpu_check,
 )
 BENCHMARKS: tuple[Callable[..., Any], ...] = (quality, *SPEED)
@@ -82,11 +80,7 @@ def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
         before_measuring(json)
         found = expanded(**chosen)
         results = found if isinstance(found, list) else [found]
-        if benchmark not in (
-            quality,
-            suite,
-            gpu_check,
-        ):  # which print each part as soon as they have it
+        if benchmark not in (quality, gpu_check):  # which print each part when they have it
             print(table(results[0]))
         if json is not None:
             schema.save(json, results)

@@ -11,7 +11,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 
@@ -70,11 +69,6 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{os.cpu_count()} cores of {_cpu()}"
-
-
-def slug(name: str) -> str:
-    """A name as part of a file name: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _versions() -> dict[str, str]:

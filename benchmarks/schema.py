@@ -255,17 +255,6 @@ def check_publishable(path: Path, *machines: Machine) -> None:
             )
 
 
-def add(path: Path, result: Result) -> None:
-    """Add a result to a file; it replaces one of the same benchmark, settings and model."""
-
-    def identity(one: Result) -> tuple[Any, ...]:
-        return one.benchmark, json.loads(json.dumps(one.settings)), one.model
-
-    before = load(path) if path.exists() else []
-    kept = [one for one in before if identity(one) != identity(result)]
-    save(path, [*kept, result])
-
-
 def _finite(value: Any) -> Any:
     """Replace NaN and infinities, which json does not have, by None."""
     if isinstance(value, float):

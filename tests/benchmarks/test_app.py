@@ -32,7 +32,7 @@ def test_the_help_lists_every_benchmark_with_examples(capsys: pytest.CaptureFixt
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name in (
-        "quality latency ladder throughput roofline kernels serving overhead profile suite compare"
+        "quality latency ladder throughput roofline kernels serving overhead profile compare"
     ).split():
         assert f" {name} " in text
     assert "python -m benchmarks overhead" in text
@@ -94,7 +94,6 @@ def test_overhead_is_mostly_the_copies_and_grows_with_rows() -> None:
         (("latency", "--size", "big"), "a size is one number or HEIGHTxWIDTH"),
         (("throughput", "--clients", "1;2"), "is not a comma-separated list"),
         (("kernels", "--only", "norm"), "choose from attention,convolution"),
-        (("suite", "--only", "speed"), "choose from overhead,roofline,ladder"),
     ],
 )
 def test_wrong_usage_is_named(
@@ -103,6 +102,17 @@ def test_wrong_usage_is_named(
     assert run(*arguments) == 2
     text = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert words in text
+
+
+def test_make_bench_keeps_what_ran_and_names_what_failed(tmp_path: Path) -> None:
+    options = [f"PY={sys.executable}", f"OUT={tmp_path}", "ONLY=latency overhead"]
+    arguments = ["MODEL=/no/such/model", "ARGS=--repeats 3"]
+    command = ["make", "bench", *options, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "These failed: latency" in done.stderr
+    assert "no model folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["overhead.json"]
+    assert schema.load(tmp_path / "overhead.json")[0].find("a call").repeats == 3
 
 
 @pytest.mark.parametrize("name", ["latency", "ladder", "throughput", "roofline", "profile"])

@@ -59,15 +59,6 @@ def test_two_rows_that_cannot_be_told_apart_are_refused() -> None:
         replace(result(), measurements=(row, row))
 
 
-def test_a_result_is_added_or_replaces_the_same_one(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    for one in (result(1.0), result(2.0, steps=10), result(3.0)):
-        schema.add(path, one)
-    read = schema.load(path)
-    assert [one.settings["steps"] for one in read] == [10, 50]
-    assert read[1].find("edit", stage="total").value == 3.0
-
-
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_every_committed_result_is_read_and_compared(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -158,4 +149,3 @@ def test_the_machine_is_described() -> None:
     assert found.device and found.versions["torch"] == found.torch
     assert found.commit is None or isinstance(found.dirty, bool)
     assert json.loads(schema.dumps([replace(result(), machine=found)]))
-    assert machine.slug("NVIDIA H200 (2)") == "nvidia-h200-2"

@@ -17,9 +17,7 @@ from benchmarks import (
     networks,
     profile,
     roofline,
-    schema,
     serving,
-    suite,
     throughput,
     timing,
 )
@@ -229,23 +227,6 @@ def test_equal_configurations_share_their_networks(tiny: Path) -> None:
     plain = cache.get(replace(chosen, dtype="bf16", channels_last=False))
     assert plain.find(DENOISER, (4, 16, 16)).spec.precision == "bf16"
     cache.clear()
-
-
-@pytest.mark.usefixtures("small_limits")
-def test_the_suite_keeps_what_ran_and_names_what_failed(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(**options: Any) -> Result:
-        raise DiffEditError("the device went away")
-
-    monkeypatch.setitem(suite.ORDER, "latency", fail)
-    path = tmp_path / "results.json"
-    done = suite.suite(Workload(tiny, steps=2), ("latency", "roofline"), into=path)
-    assert done == schema.load(path) and [one.benchmark for one in done] == ["roofline"]
-    assert "latency failed: the device went away" in capsys.readouterr().err
-    assert path.with_name("results-roofline.png").exists()
-    with pytest.raises(DiffEditError, match="No benchmark could run"):
-        suite.suite(Workload(tiny), ("latency",), into=path)
 
 
 def test_openvino_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path) -> None:
