@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,23 @@ def test_a_profile_names_every_kind_of_operation(tiny: Path) -> None:
     result = profile.profile(tiny, rows=3, repeats=3, dtype="fp32")
     kinds = {row.labels["kind"]: row for row in result.measurements if row.name == "part"}
     assert set(kinds) == {*profile.KINDS, profile.REST}
-    assert sum(row.extras["share"] for row in kinds.values()) == pytest.approx(1, abs=0.2)
+    assert all(0 <= row.extras["share"] <= 1 for row in kinds.values())
     checkpoint = Checkpoint.open(tiny)
     counted = sum(row.extras.get("gflop", 0) for row in kinds.values())
     one = networks.operations(checkpoint, checkpoint.spec(DENOISER, (64, 64)))
     assert counted == pytest.approx(3 * one / 1e9, abs=0.2)
     with pytest.raises(DiffEditError, match="torch backend only"):
         profile.profile(tiny, backend="onnxruntime")
+
+
+def test_the_parts_of_a_call_take_their_share_of_its_time() -> None:
+    spent = [{"convolutions": 0.75, "attention": 0.25}] * 3
+    flops = Counter({"convolutions": 3 * 10**12})
+    first, second = profile.kinds(spent, flops, seconds=4.0, peak=2e12)
+    assert (first.labels["kind"], first.value, first.extras["share"]) == ("convolutions", 3.0, 0.75)
+    assert (first.extras["tflops"], first.extras["share_of_limit"]) == (1.0, 0.5)
+    assert (second.labels["kind"], second.value) == ("attention", 1.0)
+    assert "tflops" not in second.extras
 
 
 @pytest.mark.slow
