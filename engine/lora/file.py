@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint, read_header
@@ -49,7 +49,7 @@ class Target:
     """
 
     layer: str
-    tensors: dict[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str]
     factor: float | None = None
 
 
@@ -123,22 +123,37 @@ class Lora:
         from engine.lora.shapes import check_layer, model_layers
 
         layers = model_layers(checkpoint)
-        targets: dict[str, dict[str, Target]] = {part.name: {} for part in checkpoint.family.parts}
         configs = read_configs(self.path, tuple(layers))
-        prefixes = part_prefixes(checkpoint.family.parts)
+        matched = self._matched(layers, part_prefixes(checkpoint.family.parts))
+        targets: dict[str, dict[str, Target]] = {part.name: {} for part in checkpoint.family.parts}
+        for (part, layer), tensors in matched.items():
+            model_layer = layers[part][layer]
+            factor = _factor(configs, part, model_layer.path)
+            reason = check_layer(tensors, self.shapes, model_layer)
+            if factor is not None and "alpha" in tensors:
+                reason = "alpha is given twice, as a tensor and in PEFT's settings"
+            if reason:
+                self._refuse(f"in its layer {model_layer.path}, {reason}", f"'s {part}")
+            targets[part][layer] = Target(model_layer.path, tensors, factor)
+        return targets
+
+    def _matched(
+        self, layers: Mapping[str, Mapping[str, object]], prefixes: Mapping[str, str]
+    ) -> dict[tuple[str, str], dict[str, str]]:
+        """(part, layer) -> kind -> tensor name. Refuses tensors that belong to no layer."""
+        matched: dict[tuple[str, str], dict[str, str]] = {}
         unmatched = []
         for name in self.shapes:
             found = parse(name, prefixes)
             layer = plain(found.layer) if found else ""
-            parts = [found.part] if found and found.part else [*layers]
-            part = next((p for p in parts if layer in layers.get(p, {})), None)
-            if found is None or part is None:
+            named = found.part if found else None
+            parts = [p for p in layers if layer in layers[p] and named in (None, p)]
+            if found is None or not parts:
                 unmatched.append(name)
                 continue
-            path = layers[part][layer].path
-            if layer not in targets[part]:
-                targets[part][layer] = Target(path, {}, _factor(configs, part, path))
-            tensors = targets[part][layer].tensors
+            if len(parts) > 1:
+                self._refuse(f"{name} may belong to the {' or the '.join(parts)}")
+            tensors = matched.setdefault((parts[0], layer), {})
             if found.kind in tensors:
                 self._refuse(f"it has two tensors for one ({tensors[found.kind]} and {name})")
             tensors[found.kind] = name
@@ -147,12 +162,7 @@ class Lora:
                 f"{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of the "
                 f"model ({', '.join(sorted(unmatched)[:3])})"
             )
-        for part, found_layers in targets.items():
-            for layer, target in found_layers.items():
-                reason = check_layer(target.tensors, self.shapes, layers[part][layer])
-                if reason:
-                    self._refuse(f"in its layer {target.layer}, {reason}", f"'s {part}")
-        return targets
+        return matched
 
     def _refuse(self, reason: str, part: str = "") -> None:
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -198,4 +199,12 @@ def test_settings_of_peft_that_are_not_understood(case: str, tiny: Path, tmp_pat
     path = saved(tmp_path / "adapter_model.safetensors", state)
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(CheckpointError, match=words):
+        Lora.open(path, 1.0).targets(Checkpoint.open(tiny))
+
+
+def test_an_alpha_that_is_given_twice(tiny: Path, tmp_path: Path) -> None:
+    settings = json.dumps({"unet.r": 2, "unet.lora_alpha": 8})
+    metadata = {"lora_adapter_metadata": settings}
+    path = saved(tmp_path / "a.safetensors", pair(TO_Q, alpha=1.0), metadata)
+    with pytest.raises(CheckpointError, match="alpha is given twice"):
         Lora.open(path, 1.0).targets(Checkpoint.open(tiny))
