@@ -77,9 +77,8 @@ class StableDiffusion:
             raise CheckpointError(
                 f"The {part} of {folder} cannot be used: {problem}; use a checkpoint of {TITLE}."
             )
-        family = StableDiffusion(configs)
-        check_vocabulary(folder / "tokenizer", family.vocabulary)
-        return family
+        check_vocabulary(folder / "tokenizer", configs["text_encoder"])
+        return StableDiffusion(configs)
 
     @property
     def factor(self) -> int:

@@ -1,60 +1,68 @@
-"""The size of a tokenizer's vocabulary, from its files. Standard library only."""
+"""Whether a tokenizer and a text encoder belong together. Standard library only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
-from engine.models.reading import read_json
+from engine.models.reading import read_json, whole
 
-PADDED_ROWS = 128
-"""A text encoder's table may have this many rows more than there are tokens: some trainers round
-its size up."""
+END = "<|endoftext|>"
+"""CLIP's end token."""
+CLIP_END, OLD_END = 49407, 2
+"""Its id in the published models. Their old configs say 2 instead, which is no token's id."""
+OTHERWISE = "the tokenizer is missing"
 
 
-def check_vocabulary(folder: Path, rows: int) -> None:
-    """Raise CheckpointError unless a tokenizer's ids fit a text encoder with `rows` embeddings.
+def check_vocabulary(folder: Path, text_encoder: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless a tokenizer's ids are those of a text encoder.
 
     Args:
         folder: a checkpoint's `tokenizer` folder.
+        text_encoder: the text encoder's config. Its table may have more rows than there are tokens,
+            but not fewer.
     """
-    tokens = max(_ids(folder), default=-1) + 1
-    if not rows - PADDED_ROWS <= tokens <= rows:
-        raise CheckpointError(
-            f"The tokenizer in {folder} has {tokens} tokens, but the text encoder knows {rows}: "
-            "they are of different models; copy the tokenizer of this checkpoint."
-        )
+    ids = _ids(folder)
+    tokens, rows = max(ids.values(), default=-1) + 1, whole(text_encoder, "vocab_size", 49408)
+    end = text_encoder.get("eos_token_id", CLIP_END)
+    if end == OLD_END:
+        end = CLIP_END if rows > CLIP_END else None
+    there = ids.get(END)
+    if tokens > rows:
+        problem = f"has {tokens} tokens, but the text encoder knows {rows}"
+    elif isinstance(end, int) and there is not None and there != end:
+        problem = f"ends a text with token {there}, but the text encoder with {end}"
+    else:
+        return
+    raise CheckpointError(
+        f"The tokenizer in {folder} {problem}: they are of different models; copy the tokenizer of "
+        "this checkpoint."
+    )
 
 
-def _ids(folder: Path) -> Iterator[int]:
-    """The ids of every token, added ones included."""
-    fast = folder / "tokenizer.json"
-    slow = folder / "vocab.json"
-    if not fast.is_file() and not (slow.is_file() and (folder / "merges.txt").is_file()):
+def _ids(folder: Path) -> dict[str, int]:
+    """Token -> id, added tokens included."""
+    fast, slow = folder / "tokenizer.json", folder / "vocab.json"
+    if fast.is_file():
+        data = read_json(fast, OTHERWISE)
+        model, added = data.get("model"), data.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        tokens = [t for t in added or [] if isinstance(t, dict)]
+        return _whole(vocabulary) | _whole({str(t.get("content")): t.get("id") for t in tokens})
+    if not (slow.is_file() and (folder / "merges.txt").is_file()):
         raise CheckpointError(
             f"{folder} contains no tokenizer (vocab.json and merges.txt, or tokenizer.json); copy "
             "it from the checkpoint again."
         )
-    if fast.is_file():
-        data = read_json(fast, "the tokenizer is missing")
-        model, added = data.get("model"), data.get("added_tokens")
-        vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        yield from _numbers(vocabulary)
-        yield from _numbers([t.get("id") for t in added or [] if isinstance(t, dict)])
-        return
-    yield from _numbers(read_json(slow, "the tokenizer is missing"))
-    for name in ("added_tokens.json",):
-        if (folder / name).is_file():
-            yield from _numbers(read_json(folder / name, "the tokenizer is missing"))
-    config = folder / "tokenizer_config.json"
-    if config.is_file():
-        decoder = read_json(config, "the tokenizer is missing").get("added_tokens_decoder")
-        yield from _numbers([int(k) for k in decoder or {} if str(k).isdigit()])
+    ids = _whole(read_json(slow, OTHERWISE))
+    if (folder / "added_tokens.json").is_file():
+        ids |= _whole(read_json(folder / "added_tokens.json", OTHERWISE))
+    return ids
 
 
-def _numbers(values: Any) -> Iterator[int]:
-    """The whole numbers of a list, or of the values of an object."""
-    items = values.values() if isinstance(values, dict) else values or []
-    yield from (value for value in items if isinstance(value, int))
+def _whole(values: Any) -> dict[str, int]:
+    """The entries of an object that are whole numbers."""
+    items = values.items() if isinstance(values, dict) else ()
+    return {key: value for key, value in items if isinstance(value, int)}

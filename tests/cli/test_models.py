@@ -62,6 +62,15 @@ def test_fp16_in_shards(work: Path, tiny: Path, cli: Cli) -> None:
     assert done.code == 0, done.err
 
 
+def test_a_partial_variant_is_said(work: Path, tiny: Path, cli: Cli) -> None:
+    unet = Path(shutil.copytree(tiny, work / "m")) / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(
+        unet / "diffusion_pytorch_model.fp16.safetensors"
+    )
+    done = cli("mask", "in.png", *PROMPTS, *FAST, "--model", "m", "--variant", "fp16")
+    assert done.code == 0, done.err
+
+
 def test_a_model_folder_that_is_not_utf8(work: Path, tiny: Path, cli: Cli) -> None:
     folder = os.fsdecode(b"mod\xe8le")
     shutil.copytree(tiny, folder)

@@ -143,7 +143,14 @@ SCHEDULERS: dict[str, tuple[Change, str]] = {
 
 VOCABULARIES: dict[str, tuple[Change, str]] = {
     "too many tokens": (config("text_encoder", vocab_size=300), "tokens, but the text encoder"),
-    "too few tokens": (config("text_encoder", vocab_size=49408), "knows 49408"),
+    "another tokenizer": (
+        config("text_encoder", vocab_size=49408, eos_token_id=49407),
+        "but the text encoder with 49407",
+    ),
+    "another tokenizer, old config": (
+        config("text_encoder", vocab_size=49410, eos_token_id=2),
+        "but the text encoder with 49407",
+    ),
     "none": (lambda f: shutil.rmtree(f / "tokenizer"), "contains no tokenizer"),
     "added tokens": (
         data("tokenizer/added_tokens.json", json.dumps({"<toy>": 49408})),
@@ -198,5 +205,13 @@ def test_what_is_legal_stays_so(case: str, tiny: Path, tmp_path: Path) -> None:
 def test_a_padded_embedding_table_is_legal(tiny: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "model"))
     size: Any = json.loads((folder / "text_encoder/config.json").read_text())["vocab_size"]
-    config("text_encoder", vocab_size=size + 63)(folder)
+    for rows in (size + 1, size + 63, 49408):  # the last as in demo.random_checkpoint's "sd15"
+        config("text_encoder", vocab_size=rows)(folder)
+        Checkpoint.open(folder)
+
+
+def test_old_configs_name_another_end_token(tiny: Path, tmp_path: Path) -> None:
+    """Those of the published models say 2 for it."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "model"))
+    config("text_encoder", eos_token_id=2, bos_token_id=0)(folder)
     Checkpoint.open(folder)
