@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffedit.imaging import deep
+from diffedit.imaging import deep, png
 from diffedit.imaging.exif import Metadata, is_turned, metadata_of, stored_exif
 from diffedit.request import InvalidRequest
 
@@ -189,13 +189,22 @@ def _from_array(array: NDArray[Any], noun: str) -> Image.Image:
     return Image.fromarray(array) if array.size else Image.new("L", (0, 0))
 
 
+def _open_whatever_its_text(file: IO[bytes]) -> Image.Image:
+    """Open a file. PIL refuses a PNG with more than 1 MiB of text, so open it without."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except ValueError:
+        file.seek(0)
+        return Image.open(io.BytesIO(png.without_text(file.read())), formats=["PNG"])
+
+
 def _open_header(file: IO[bytes], name: str) -> Image.Image:
     if not file.seek(0, io.SEEK_END):
         raise InvalidRequest(f"{name} is empty (0 bytes); save or download it again.")
     try:
         with _header_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large pictures; `max_pixels` is stricter
-            return Image.open(file, formats=FORMATS)
+            return _open_whatever_its_text(file)
     except MemoryError:
         raise
     except UnidentifiedImageError:

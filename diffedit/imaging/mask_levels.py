@@ -24,6 +24,8 @@ BORDER = 3
 """Grey pixels within so many pixels of both black and white are an antialiased border."""
 SOFT_SHARE = 0.001
 """A mask with a larger share of grey pixels apart from such borders is soft."""
+MOSTLY_GREY = 0.95
+"""With a larger share of grey pixels it is no mask at all."""
 COLORED = 48
 """A larger difference between the channels of a pixel is a color."""
 COLORED_SHARE = 0.0001
@@ -147,10 +149,20 @@ def _are_labels(flat: NDArray[np.intp]) -> bool:
 
 
 def soft_warning(levels: Levels) -> str | None:
-    """Return the warning about a soft mask, None for black and white with antialiased borders."""
+    """Return the warning about a soft mask, None for black and white with antialiased borders.
+
+    Raises:
+        InvalidRequest: nearly everything is grey.
+    """
     mask = Image.fromarray(levels)
     grey = mask.point([255 if v in GREY else 0 for v in range(256)])
     count = grey.histogram()[255]
+    if count > MOSTLY_GREY * levels.size:
+        raise _refused(
+            f"{count / levels.size:.1%} of the mask is grey, like a photograph or a depth map; "
+            "pass a picture that is white where the photograph is edited and black elsewhere.",
+            "not_a_mask",
+        )
     if count <= SOFT_SHARE * levels.size or not _is_soft(mask, grey):
         return None
     return (

@@ -6,7 +6,7 @@ from prompts are made by `diffedit.algorithm.mask`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -99,7 +99,9 @@ def read_mask(
     """
     if isinstance(source, EditMask):
         _check_aspect(source.image.size, size, stored_size)
-        return source
+        if source.image.size == tuple(size):
+            return source
+        return replace(source, image=_resized(source.image, size))
     rules = rules or MaskRules()
     if isinstance(source, np.ndarray):
         source = _from_array(source)
@@ -236,8 +238,8 @@ def _check_alpha(rgba: Image.Image, alpha: Levels, rules: MaskRules) -> None:
     """Raise InvalidRequest if it is not clear that the transparent pixels are edited."""
     if alpha.max() < HALF:
         raise _refused(
-            "The mask is transparent everywhere, so nothing shows which part is edited; paint that "
-            "part white on black, or erase it from a copy of the picture.",
+            "The mask is transparent everywhere, by half or more, so nothing shows which part is "
+            "edited; paint that part white on black, or erase it from a copy of the picture.",
             "not_a_mask",
         )
     step = max(1, round((alpha.size / SAMPLES) ** 0.5))

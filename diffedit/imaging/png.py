@@ -26,6 +26,7 @@ COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 FILTER_UP = 2
 COMPRESSION_LEVEL = 1
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_TEXT = 64 * 2**20
 """Longest text that `text_of` decompresses, in bytes."""
 
@@ -98,6 +99,12 @@ def text_of(chunks: Iterable[Chunk], keyword: str) -> str | None:
         if stream.unconsumed_tail:
             raise ValueError(f"the text is longer than {MAX_TEXT:,} bytes")
     return text.decode()
+
+
+def without_text(data: bytes) -> bytes:
+    """Return a file's contents without its text, which Pillow limits; raises as `chunks_of`."""
+    kept = (_packed(name, d) for name, d in chunks_of(data) if name not in TEXT_CHUNKS)
+    return SIGNATURE + b"".join(kept)
 
 
 def chunks_of(data: bytes) -> Iterator[Chunk]:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.picture import still_life
+from diffedit.imaging import png
 from diffedit.request import InvalidRequest
 from tests.imaging.pictures import BLACK, GREEN, RED, WHITE, array, load, noise, saved
 
@@ -40,6 +41,16 @@ def test_lossless_formats(file_format: str, tmp_path: Path) -> None:
 def test_lossy_formats(file_format: str) -> None:
     found = load(saved(Image.new("RGB", (32, 32), RED), file_format, quality=95))
     assert np.abs(array(found).astype(int) - RED).max() < 8
+
+
+def test_a_png_with_much_text_is_read(tmp_path: Path) -> None:
+    """Other programs store their workflow. Pillow refuses more than 1 MiB."""
+    text = png.text_chunk("workflow", "x" * 2**21, compress=True)
+    (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), [text]))
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(tmp_path / "a.png")
+    for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        assert load(source).tobytes() == noise(4, 6).tobytes()
 
 
 def test_the_source_is_not_modified() -> None:

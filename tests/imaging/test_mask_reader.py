@@ -158,6 +158,12 @@ def strokes(color: tuple[int, int, int]) -> Image.Image:
 
 REFUSED = {
     "a photograph": (noise(30, 40), "looks like a photograph"),
+    "a grey photograph": (
+        noise(30, 40).convert("L").point(lambda v: 40 + v // 2),
+        "of the mask is",
+    ),
+    "half": (np.full((30, 40), 0.5), "100.0% of the mask is grey"),
+    "faint strokes": (Image.new("RGBA", SIZE, (255, 255, 255, 100)), "by half or more"),
     "red strokes": (strokes((255, 0, 0)), "2 colors"),
     "yellow strokes": (strokes((255, 255, 0)), "2 colors"),
     "a palette of labels": (palette((0, 0, 0), (128, 0, 0)), "2 colors"),
@@ -278,3 +284,6 @@ def test_the_size_of_openais_masks_is_exact() -> None:
 def test_a_mask_that_was_read_is_not_read_again() -> None:
     mask = read(HOLES["photograph"])
     assert read(mask) is mask
+    twice = read(mask, size=(80, 60))
+    assert twice.image.size == (80, 60)
+    assert twice.read_as == "alpha"
