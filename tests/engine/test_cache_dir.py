@@ -75,7 +75,7 @@ def test_a_home_that_cannot_be_written(no_home: Path) -> None:
     assert user_cache() == no_home / f"diffedit-trt-{os.getuid()}"
 
 
-def test_a_link_of_another_user_is_not_followed(no_home: Path) -> None:
+def test_a_file_in_the_way_is_an_error(no_home: Path) -> None:
     folder = no_home / f"diffedit-trt-{os.getuid()}"
     folder.write_text("in the way")
     with pytest.raises(OSError, match="no writable folder"):
