@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
+from diffedit.conditioning.prompt_syntax import syntax_warnings
 from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging import geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
@@ -87,13 +88,12 @@ class Preprocessor:
         if request.mask_image is not None:
             user_mask = read_mask(request.mask_image, photo.size, stored_size=photo.stored_size)
             cells = self._to_device(geometry.latent_mask(user_mask.image, placement, factor))
-        ids, warnings = self._tokenizer.encode_prompts(
-            {
-                "source": request.source_prompt,
-                "prompt": request.prompt,
-                "negative": request.negative_prompt,
-            }
-        )
+        prompts = {
+            "source": request.source_prompt,
+            "prompt": request.prompt,
+            "negative": request.negative_prompt,
+        }
+        ids, warnings = self._tokenizer.encode_prompts(prompts)
         inputs = EditInputs(
             request=request,
             networks=self._checkpoint.names,
@@ -107,7 +107,13 @@ class Preprocessor:
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
         )
         of_mask = user_mask.warnings if user_mask else ()
-        warnings = (*self._warnings, *photo.warnings, *of_mask, *warnings)
+        warnings = (
+            *self._warnings,
+            *photo.warnings,
+            *of_mask,
+            *warnings,
+            *syntax_warnings(prompts),
+        )
         schedule = self.schedule(request.num_inference_steps)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 

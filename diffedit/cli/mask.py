@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,9 @@ def mask(
         "seed": seed,
         **asdict(mask_options),
     }
-    EditRequest.from_parameters(b"", parameters)  # check them before the model is loaded
+    request = EditRequest.from_parameters(b"", parameters)
     photo = read_photo(image)
-    for warning in photo.warnings:
-        say(f"warning: {warning}")
+    request = replace(request, image=photo)
     quiet = output_options.quiet
     with OutputFiles(force=output_options.force) as files:
         for path in paths.files:
@@ -53,7 +52,8 @@ def mask(
             open_pipeline(model_options, progress, quiet=quiet) as pipeline,
         ):
             progress.start_stage(STAGES["mask"])
-            result = pipeline.generate_mask(photo, callback=progress.update, **parameters)
+            handle = pipeline.submit(request, callback=progress.update, mask_only=True)
+            result = handle.result()
             if paths.out != STDOUT:
                 files.write(Path(paths.out), encode(result.mask, Path(paths.out)))
             if paths.heatmap is not None:
@@ -64,8 +64,11 @@ def mask(
     if paths.out == STDOUT:
         write_stdout(encode(result.mask))
     share = white_share(result.mask)
+    for warning in result.warnings:
+        say(f"warning: {warning}")
     if output_options.as_json:
         line = {"out": paths.out, "mask_share": round(share, 6), "backend": backend}
-        print(json.dumps({**line, "parameters": parameters}))  # noqa: T201
+        more = {"parameters": parameters, "warnings": list(result.warnings)}
+        print(json.dumps({**line, **more}))  # noqa: T201
     if not quiet:
         say(f"wrote {paths.out}: {share:.1%} of the picture is white")
