@@ -35,9 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-add_command(app, edit.edit, examples=examples.EDIT)
-add_command(app, mask.mask, examples=examples.MASK)
-add_command(app, replay.replay, examples=examples.REPLAY)
+_MANY = "run many edits with `diffedit-trt batch`, whose file has one edit per line."
+add_command(app, edit.edit, examples=examples.EDIT, more_files=_MANY)
+add_command(app, mask.mask, examples=examples.MASK, more_files=_MANY)
+add_command(app, replay.replay, examples=examples.REPLAY, more_files=_MANY)
 add_command(app, batch.batch, examples=examples.BATCH)
 add_command(app, serve.serve, examples=examples.SERVE)
 app.command(**build.SETTINGS)(build.build)

@@ -25,7 +25,7 @@ EXIT_CODES = {
     2: "invalid input or options",
     3: "the model cannot be loaded",
     4: "the engines cannot be used or built",
-    5: "no disk space, no memory, or a file cannot be written",
+    5: "no disk space, no memory, a file cannot be written, or a port is taken",
     6: "a network returned NaN or infinity",
     130: "interrupted (143 after SIGTERM)",
 }
@@ -49,10 +49,10 @@ _EXIT_CODE_OF: dict[type[BaseException], int] = {
     NonFiniteError: 6,
     Cancelled: 130,
     EngineUnavailable: 1,
-    DiffEditError: 2,
-    KeyboardInterrupt: 130,
     MemoryError: 5,
     OSError: 5,
+    DiffEditError: 2,
+    KeyboardInterrupt: 130,
 }
 
 

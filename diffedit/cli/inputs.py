@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffedit.cli.errors import UsageError
+
 if TYPE_CHECKING:
     from diffedit.imaging.mask_reader import EditMask
     from diffedit.imaging.photograph import Photograph
@@ -35,4 +37,11 @@ def default_output(image: str, label: str) -> str:
 
 
 def _file_or_stdin(name: str | Path) -> str | Path | bytes:
-    return sys.stdin.buffer.read() if name == STDIN else name
+    if name != STDIN:
+        return name
+    if sys.stdin.isatty():
+        raise UsageError(
+            "Standard input is a terminal, not a picture; name a file, or send one to standard "
+            "input."
+        )
+    return sys.stdin.buffer.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ class OutputPaths:
         if out == STDOUT and options.as_json:
             raise UsageError(
                 "--json and the picture both write to standard output; name a file with --out."
+            )
+        if out == STDOUT and sys.stdout.isatty():
+            raise UsageError(
+                "Standard output is a terminal, which cannot show a picture; name a file with "
+                "--out, or send standard output to a file or a program."
             )
         extra = options if isinstance(options, EditOutputOptions) else EditOutputOptions()
         paths = cls(out, extra.mask_out, options.heatmap_out, extra.panel)

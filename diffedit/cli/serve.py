@@ -83,6 +83,7 @@ def serve(
     given = dict(locals())
     with _extra("server"):
         from diffedit.server import create_app
+        from diffedit.server.listen import listening
         from diffedit.server.run import check_binding, log_to_stderr, run
     if replicas is not None and not ray:
         raise UsageError("--replicas needs Ray Serve; give --ray as well.")
@@ -98,12 +99,13 @@ def serve(
     check_binding(settings)
     name, open_pipeline = served_name(model_options.model), partial(_open_pipeline, model_options)
     log_to_stderr(as_json=json_log)
-    if not json_log:
-        say(
-            f"Loading {model_options.model}. The page is at http://{settings.host}:{settings.port}/"
-        )
-    if not ray:
-        sys.exit(run(create_app(open_pipeline, name, settings), settings))
+    with listening(settings.host, settings.port) as sockets:  # before the model is loaded
+        settings = settings.model_copy(update={"port": sockets[0].getsockname()[1]})
+        if not json_log:
+            page = f"http://{settings.host}:{settings.port}/"
+            say(f"Loading {model_options.model}. The page is at {page}")
+        if not ray:
+            sys.exit(run(create_app(open_pipeline, name, settings), settings, sockets))
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling

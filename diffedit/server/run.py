@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from types import FrameType
@@ -94,8 +95,10 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def run(app: FastAPI, settings: Settings) -> int:
+def run(app: FastAPI, settings: Settings, sockets: list[socket.socket] | None = None) -> int:
     """Serve until a signal arrives, and return the exit code.
+
+    `sockets` listen already (`diffedit.server.listen`); None listens on the settings' address.
 
     Raises DiffEditError for an unsafe address. Exceptions from loading the model propagate.
     """
@@ -103,7 +106,7 @@ def run(app: FastAPI, settings: Settings) -> int:
     engine_host = app.state.engine_host
     server = Server(app, settings)
     engine_host.on_failure = server.on_engine_failure
-    server.run()
+    server.run(sockets)
     if engine_host.load_error is not None:
         raise engine_host.load_error
     code = EX_SOFTWARE if engine_host.failure_reason else 0

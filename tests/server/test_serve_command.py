@@ -93,7 +93,7 @@ def test_model_options_reach_the_pipeline(
     monkeypatch.setattr("diffedit.server.create_app", lambda opener, *_: openers.append(opener))
     monkeypatch.setattr(run, "run", lambda *_: 0)
     with pytest.raises(SystemExit):
-        main(["serve", "--model", str(tiny), "--size", "64x32", "--dtype", "fp32"])
+        main(["serve", "--model", str(tiny), "--size", "64x32", "--dtype", "fp32", "--port", "0"])
     with openers[0]() as pipeline:
         assert "fp32" in pipeline.describe()
         assert pipeline.invert(photo, 2).shape[-2:] == (16, 8)
