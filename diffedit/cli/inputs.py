@@ -30,10 +30,16 @@ def read_mask(name: str | Path, photo: Photograph) -> EditMask:
 
 
 def default_output(image: str, label: str) -> str:
-    """Return cup.LABEL.png for the input cup.jpg, and standard output for standard input."""
+    """Return cup.LABEL.png for the input cup.jpg, and standard output for standard input.
+
+    Raises UsageError for a name that no file has.
+    """
     if image == STDIN:
         return STDOUT
-    return str(Path(image).with_name(f"{Path(image).stem}.{label}.png"))
+    path = Path(image)
+    if not path.name:
+        raise UsageError(f"The picture {image!r} is a folder; name a file.")
+    return str(path.with_name(f"{path.stem}.{label}.png"))
 
 
 def _file_or_stdin(name: str | Path) -> str | Path | bytes:

@@ -1,4 +1,4 @@
-"""`serve` takes its address before it loads the model; an address it cannot have is one sentence."""
+"""`serve` takes its address before it loads the model; one that it cannot have is an error."""
 
 from __future__ import annotations
 
