@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from engine.errors import DiffEditError
 
@@ -48,7 +49,7 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def _addresses(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     """Return the family and the address of every entry of a name, without repetitions."""
     try:
         found = socket.getaddrinfo(
@@ -59,7 +60,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     """Return a socket that listens on one address."""
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
