@@ -136,13 +136,14 @@ format: $(READY)  ## Format every file and fix what the linter can fix
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(READY)  ## Measure speed, one result a benchmark: [OUT=folder MODEL=folder SIZE=512 ONLY="ladder latency"]
+bench: $(READY)  ## Measure speed, one result a benchmark: [OUT=folder MODEL=folder SIZE=512 STEPS=10 ONLY="ladder latency"]
 	@out="$${OUT:-build/bench}"; failed=; \
 	for name in $(or $(ONLY),overhead roofline ladder latency throughput); do \
 	    set -- --json "$$out/$$name.json" $(ARGS); \
 	    case $$name in overhead) ;; *) \
 	        set -- "$$@" $(if $(MODEL),--model "$$MODEL") $(if $(SIZE),--size "$$SIZE");; esac; \
 	    case $$name in roofline | ladder) set -- "$$@" --plot "$$out/$$name.png";; esac; \
+	    case $$name in ladder | latency | throughput) set -- "$$@" $(if $(STEPS),--steps $(STEPS));; esac; \
 	    $(PY) -m benchmarks $$name "$$@" || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "These failed:$$failed" >&2; exit 1; }
 
