@@ -19,7 +19,7 @@ from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.prompt_syntax import syntax_warnings
 from diffedit.conditioning.tokenizer import Tokenizer
-from diffedit.imaging import geometry, photograph
+from diffedit.imaging import compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
 from diffedit.provenance import Provenance
@@ -188,7 +188,7 @@ def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[st
     found = []
     if photo.base_mode == "L":
         found.append("The picture is grey, so the edit is grey, too; convert it to RGB for colors.")
-    hidden = photograph.hidden_share(photo, mask)
+    hidden = compare.hidden_share(photo, mask)
     if hidden > 0.5 and not is_users:
         found.append(
             f"{hidden:.0%} of the edited area is transparent in the picture and stays transparent, "

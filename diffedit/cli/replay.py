@@ -115,7 +115,7 @@ def _comparison(edited: Path, photo: Photograph, record: EditRecord, warned: boo
         record: of `edited`.
         warned: whether a warning has already said what was different.
     """
-    from diffedit.imaging.photograph import largest_difference
+    from diffedit.imaging.compare import largest_difference
 
     original = read_photo(str(edited))
     if original.size != photo.size:

@@ -218,6 +218,8 @@ def edited(
     if area is None:
         return photo
     box, alpha = area
+    if fill and alpha is not None and mask is not None:
+        alpha = _filled(photo, alpha, mask, box)
     pixels = _in_colors_of(photo, result.crop(box), box, fill=fill)
     if isinstance(photo.values, Image.Image):
         values: Image.Image | Deep = compose.paste(photo.values, pixels, box, alpha)
@@ -226,8 +228,18 @@ def edited(
     return replace(photo, values=values)
 
 
+def _filled(
+    photo: Photograph, alpha: Image.Image, mask: Image.Image, box: compose.Box
+) -> Image.Image:
+    """Do not fade the edit where the photograph is transparent, or a gap would stay there."""
+    if not photo.has_alpha:
+        return alpha
+    is_clear = photo.eight_bit.getchannel("A").crop(box).point([255] * 255 + [0])
+    return ImageChops.lighter(alpha, ImageChops.darker(is_clear, mask.crop(box)))
+
+
 def _in_colors_of(
-    photo: Photograph, result: Image.Image, box: tuple[int, int, int, int], *, fill: bool
+    photo: Photograph, result: Image.Image, box: compose.Box, *, fill: bool
 ) -> Image.Image:
     """Convert a part of the result, RGB, to the mode and color space of the photograph."""
     if not photo.has_alpha:
@@ -260,35 +272,3 @@ def opaque(photo: Photograph) -> Photograph:
     white = Image.new(photo.base_mode, photo.size, "white")
     white.paste(values.convert(photo.base_mode), mask=values.getchannel("A"))
     return replace(photo, values=white)
-
-
-def hidden_share(photo: Photograph, mask: Image.Image) -> float:
-    """Return the share of a mask's area, in [0, 1], that is transparent in the photograph."""
-    count = mask.histogram()[255]
-    if not photo.has_alpha or not count:
-        return 0.0
-    alpha = photo.eight_bit.getchannel("A").histogram(mask)
-    return sum(alpha[:128]) / count
-
-
-def largest_difference(
-    first: Photograph, second: Photograph, area: Image.Image | None = None
-) -> int:
-    """Return the largest difference of any value, 0 to 255. 16-bit values are divided by 257.
-
-    Args:
-        first, second: photographs of one size. Their own values are compared if both have the same
-            kind of values, otherwise their sRGB values.
-        area: L: compare pixels where it is 255 only.
-    """
-    a, b = first.values, second.values
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape:
-        distance = np.maximum(a, b) - np.minimum(a, b)
-        inside = distance if area is None else distance[np.asarray(area) == 255]
-        return -(-int(inside.max(initial=0)) // 257)
-    if first.eight_bit.mode != second.eight_bit.mode:
-        difference = ImageChops.difference(first.rgb, second.rgb)
-    else:
-        difference = ImageChops.difference(first.eight_bit, second.eight_bit)
-    levels = difference.histogram(area)
-    return max((index % 256 for index, count in enumerate(levels) if count), default=0)

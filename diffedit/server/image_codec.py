@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from diffedit.imaging import decode, encode, photograph, png
+from diffedit.imaging import compare, decode, encode, photograph, png
 from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import EditRequest
@@ -167,7 +167,7 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
         mask_share=round(result.mask.histogram()[255] / (outside.width * outside.height), 6),
-        max_abs_diff_outside_mask=photograph.largest_difference(photo, result.photo, outside),
+        max_abs_diff_outside_mask=compare.largest_difference(photo, result.photo, outside),
         has_alpha=shown.has_alpha and file_format != "JPEG",
     )
 

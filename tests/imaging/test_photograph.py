@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from diffedit.imaging import encode, photograph, png
+from diffedit.imaging import compare, encode, photograph, png
 from diffedit.imaging.photograph import Photograph
 from tests.imaging.pictures import array, noise, saved
 from tests.imaging.profiles import P3, SRGB_PRIMARIES, grey_profile, icc_profile
@@ -87,8 +87,8 @@ def test_values_outside_the_mask_are_the_files_own(kind: str) -> None:
         assert found.info.get("icc_profile") == original.info.get("icc_profile")
     assert image.info.get("gamma") == original.info.get("gamma")
     assert photo.warnings == ()
-    assert photograph.largest_difference(photo, result, MASK.point(lambda v: 255 - v)) == 0
-    assert photograph.largest_difference(photo, result) > 0
+    assert compare.largest_difference(photo, result, MASK.point(lambda v: 255 - v)) == 0
+    assert compare.largest_difference(photo, result) > 0
 
 
 @pytest.mark.parametrize("kind", EXACT)
@@ -182,7 +182,7 @@ def test_sixteen_bits_are_kept(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(again[OUTSIDE], values[OUTSIDE])
         expected = [GREEN.convert("L").getpixel((0, 0))] if values.shape[2] < 3 else [20, 200, 60]
         assert again[20, 25].tolist()[: len(expected)] == [257 * v for v in expected]  # type: ignore[operator]
-        assert photograph.largest_difference(photo, result, MASK.point(lambda v: 255 - v)) == 0
+        assert compare.largest_difference(photo, result, MASK.point(lambda v: 255 - v)) == 0
     opened, shown = Image.open(io.BytesIO(data)), written(result)
     assert shown.mode == opened.mode == ("RGBA" if kind == "grey with alpha" else result.image.mode)
     np.testing.assert_array_equal(array(shown)[OUTSIDE], array(opened)[OUTSIDE])
@@ -246,7 +246,7 @@ def test_one_warning_names_what_is_lost(kind: str) -> None:
     assert words in warning
     assert warning.endswith(".")
     outside = MASK.point(lambda v: 255 - v)
-    assert photograph.largest_difference(photo, result, outside) == 0
+    assert compare.largest_difference(photo, result, outside) == 0
     assert written(result).size == SIZE
 
 
@@ -290,7 +290,12 @@ def test_transparency_stays_or_is_filled() -> None:
     clear.putalpha(MASK.point(lambda v: 255 - v))
     photo, kept = edit(clear)
     assert kept.image.getchannel("A").tobytes() == clear.getchannel("A").tobytes()
-    assert photograph.hidden_share(photo, MASK) == 1
+    assert compare.hidden_share(photo, MASK) == 1
+    large = Image.new("RGB", (1024, 768), "red")  # wide enough for a fade at the outline
+    hole = MASK.resize(large.size, Image.Resampling.NEAREST)
+    large.putalpha(hole.point(lambda v: 255 - v))
+    whole = photograph.edited(photograph.read(large), large.convert("RGB"), hole, fill=True)
+    assert whole.image.getchannel("A").getextrema() == (255, 255)
     _, filled = edit(clear, fill=True)
     assert filled.image.getpixel((25, 20)) == (20, 200, 60, 255)
 
