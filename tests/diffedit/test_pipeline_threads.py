@@ -214,7 +214,7 @@ def test_a_deleted_pipeline_is_freed(tiny: Path, photo: Image.Image) -> None:
         del pipe
     gc.collect()
     assert eventually(lambda: [reference() for reference in networks] == [None] * 3)
-    assert eventually(lambda: threading.active_count() == before)
+    assert eventually(lambda: threading.active_count() <= before)
 
 
 def test_an_edit_whose_pipeline_is_deleted_is_finished(tiny: Path, photo: Image.Image) -> None:
@@ -245,4 +245,5 @@ def test_what_was_opened_is_closed_when_opening_fails(
     threads = threading.active_count()
     with pytest.raises(MemoryError, match="no memory is left"):
         DiffEditPipeline.from_pretrained(tiny, device="cpu", warm=broken == "warm_up")
-    assert len(closed) == 1 and threading.active_count() == threads
+    assert len(closed) == 1
+    assert eventually(lambda: threading.active_count() <= threads)
