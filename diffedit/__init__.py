@@ -25,6 +25,7 @@ from engine.errors import (
     CheckpointError,
     DiffEditError,
     EngineMismatch,
+    EngineUnavailable,
     NonFiniteError,
     ResourceError,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "EditRequest",
     "EditResult",
     "EngineMismatch",
+    "EngineUnavailable",
     "InvalidRequest",
     "NonFiniteError",
     "ResourceError",

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from torch import Tensor
 
-from diffedit.algorithm import edit as flows
-from diffedit.algorithm.cache import Caches, TensorCache
-from diffedit.algorithm.inputs import EditInputs
-from diffedit.algorithm.plan import EditPlan
 from diffedit.arguments import BackendName, check_size, checked_arguments
 from diffedit.backend_selection import Choice, open_backend
 from diffedit.edit_many import edit_many
-from diffedit.handle import EditHandle, outputs_to_host, wait
-from diffedit.preprocessor import PreparedEdit, Preprocessor
-from diffedit.progress import Callback, PreviewCallback, Progress
+from diffedit.flow_runner import FlowRunner
+from diffedit.handle import EditHandle, wait
+from diffedit.preprocessor import Preprocessor
+from diffedit.progress import Callback, PreviewCallback
 from diffedit.provenance import Provenance
 from diffedit.request import EditRequest
 from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher
-from engine.buffers import to_host
 from engine.checkpoint import Checkpoint
-from engine.flow_handle import FlowHandle
 from engine.hub import find_checkpoint
 from engine.netspec import Precision, Size
-from engine.rows import Flow
 from engine.warm_up import Costs, run_warm_up
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-TEXT_CACHE_BYTES = 64 * 2**20
-TRAJECTORY_CACHE_BYTES = 512 * 2**20
 
 
 class DiffEditPipeline:
@@ -76,7 +65,7 @@ class DiffEditPipeline:
         self._preprocessor = Preprocessor(
             checkpoint, sizes, networks.device, warnings, self.provenance
         )
-        self._caches = Caches(TensorCache(TEXT_CACHE_BYTES), TensorCache(TRAJECTORY_CACHE_BYTES))
+        self._runner = FlowRunner(self.batcher, checkpoint.names.denoiser)
 
     @classmethod
     @checked_arguments
@@ -240,11 +229,9 @@ class DiffEditPipeline:
         self.batcher.check()
         prepared = self._preprocessor.prepare(request)
         if mask_only:
-            plan = EditPlan.for_mask(request, prepared.schedule)
+            handle = self._runner.find_mask(prepared, callback)
         else:
-            plan = EditPlan.for_edit(request, prepared.schedule, self._known_levels(prepared))
-        steps = flows.mask_only if mask_only else flows.edit
-        handle = self._start(steps, plan, prepared, outputs_to_host, callback, on_preview)
+            handle = self._runner.edit(prepared, callback, on_preview)
         return EditHandle(self._preprocessor, prepared, handle)
 
     @overload
@@ -298,13 +285,11 @@ class DiffEditPipeline:
         options = {"num_inference_steps": num_inference_steps, "strength": strength}
         request = _request(image, "-", "", "", options)
         self.batcher.check()
-        prepared = self._preprocessor.prepare(request)
-        plan = EditPlan.for_inversion(request, prepared.schedule, self._known_levels(prepared))
-        return wait(self._start(flows.encode_only, plan, prepared, to_host, callback))
+        return wait(self._runner.invert(self._preprocessor.prepare(request), callback))
 
     def cache_clear(self) -> None:
         """Drop cached embeddings and trajectories."""
-        self._caches.clear()
+        self._runner.cache_clear()
 
     def close(self) -> None:
         """Cancel running edits and release the networks. Waits for the running network call.
@@ -320,27 +305,6 @@ class DiffEditPipeline:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _known_levels(self, prepared: PreparedEdit) -> int:
-        return self._caches.known_levels((prepared.inputs.image_key, prepared.schedule))
-
-    def _start(
-        self,
-        steps: Callable[[EditInputs, EditPlan, Caches], Flow[T]],
-        plan: EditPlan,
-        prepared: PreparedEdit,
-        copy: Callable[[T], T],
-        callback: Callback | None,
-        on_preview: PreviewCallback | None = None,
-    ) -> FlowHandle[T]:
-        """Submit a flow, reporting its progress along the plan. `copy` makes its result ours."""
-        denoiser = self.checkpoint.names.denoiser
-        progress = Progress(plan, prepared.timer, denoiser, callback, on_preview)
-        preview = progress.on_preview if on_preview else None
-        inputs = replace(prepared.inputs, on_stage=progress.on_stage, on_preview=preview)
-        flow = progress.around(steps(inputs, plan, self._caches), copy)
-        self.batcher.start()
-        return self.batcher.submit(flow, on_progress=progress.report)
 
 
 def _request(
