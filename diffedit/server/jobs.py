@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from diffedit.handle import EditHandle
-from diffedit.server.errors import ApiError
+from diffedit.server.errors import ApiError, cancelled
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
 
@@ -104,6 +104,12 @@ class Job:
     def remaining_seconds(self) -> float:
         """Predicted seconds of device time left."""
         return 0.0 if self.finished else self.work_seconds * (1 - self.progress)
+
+    def end_of_cancelled(self) -> tuple[State, ApiError]:
+        """State and error if the job is cancelled. Only a client's wish counts as cancelled."""
+        if self.cancel_reason is not None:
+            return "failed", self.cancel_reason
+        return "cancelled", cancelled()
 
     @property
     def warnings(self) -> tuple[str, ...]:

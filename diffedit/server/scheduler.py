@@ -18,7 +18,6 @@ from diffedit.server import admission
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import (
     ApiError,
-    cancelled,
     draining,
     engine_lost,
     is_device_failure,
@@ -195,7 +194,7 @@ class Scheduler:
                 job.timings["queue"] = time.monotonic() - began
                 await self.runner.run(job)
         except asyncio.CancelledError:
-            state, job.error = _end_of_cancelled(job)
+            state, job.error = job.end_of_cancelled()
         except TimeoutError:
             state, job.error = "failed", self._deadline_exceeded()
         except Exception as error:
@@ -246,7 +245,7 @@ class Scheduler:
     def _finish_unstarted(self, job: Job) -> None:
         """Finish a job whose task was cancelled before its first step."""
         if not job.finished:
-            state, job.error = _end_of_cancelled(job)
+            state, job.error = job.end_of_cancelled()
             self._finish(job, state)
 
     def _grant_slots(self) -> None:
@@ -291,13 +290,6 @@ class Scheduler:
         unfinished = [job for job in jobs if not job.finished]
         await asyncio.gather(*(self.cancel(job, draining()) for job in unfinished))
         return not unfinished
-
-
-def _end_of_cancelled(job: Job) -> tuple[State, ApiError]:
-    """State and error of a cancelled job. Only a client's wish counts as cancelled."""
-    if job.cancel_reason is not None:
-        return "failed", job.cancel_reason
-    return "cancelled", cancelled()
 
 
 def _to_loop_time(deadline: float) -> float:
