@@ -24,7 +24,6 @@ from diffedit.cli.resume import (
     canvas_size,
     check_options,
     check_rest,
-    identity_of,
     stored_record,
 )
 from diffedit.cli.run_edit import record_of, summary
@@ -116,8 +115,7 @@ def run_batch(
         Progress(quiet=quiet) as progress,
         open_pipeline(model_options, progress, quiet=quiet) as pipeline,
     ):
-        progress.start_stage("reading the model's digest")
-        run = Run(pipeline, model_options, identity_of(pipeline), force)
+        run = Run(pipeline, model_options, force)
         for count, outcome in enumerate(run.outcomes(edits, in_flight), failed + 1):
             progress.update("edits", count, len(lines))
             yield outcome
@@ -129,13 +127,11 @@ class Run:
 
     Attributes:
         pipeline, model_options: what edits.
-        identity: of the pipeline, as results store it.
         force: overwrite existing files.
     """
 
     pipeline: DiffEditPipeline
     model_options: ModelOptions
-    identity: dict[str, str]
     force: bool
 
     def outcomes(
@@ -178,7 +174,7 @@ class Run:
         """Raise UsageError unless an existing output is the result of this edit."""
         size = self.model_options.pipeline_arguments()["size"]
         canvas = canvas_size(self.pipeline, edit.photo, size)
-        check_rest(record, edit.line.out, edit.request, self.identity, canvas)
+        check_rest(record, edit.line.out, edit.request, self.pipeline.provenance, canvas)
 
     def finish(self, edit: RunningEdit, result: EditResult | Exception) -> dict[str, Any]:
         """Write one result and return its outcome."""
@@ -186,9 +182,7 @@ class Run:
         try:
             if isinstance(result, Exception):
                 raise result
-            record = record_of(
-                edit.request, edit.photo, result, self.pipeline, self.model_options, self.identity
-            )
+            record = record_of(edit.request, edit.photo, result, self.pipeline, self.model_options)
             with OutputFiles(force=self.force) as files:
                 files.reserve(out)
                 files.write(out, encode(result.photo, out, record))

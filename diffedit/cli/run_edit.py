@@ -116,7 +116,6 @@ def record_of(
     result: EditResult,
     pipeline: DiffEditPipeline,
     model: ModelOptions,
-    identity: dict[str, str] | None = None,
 ) -> EditRecord:
     """Return the record that a PNG keeps: enough to repeat the edit, and no local path."""
     factor = pipeline.checkpoint.family.factor
@@ -132,7 +131,6 @@ def record_of(
         size=(height * factor, width * factor),
         backend=pipeline.networks.describe(),
         provenance=pipeline.provenance,
-        identity=identity,
     )
 
 

@@ -47,8 +47,6 @@ class EditRecord:
         size: (height, width) in pixels of the canvas the networks worked on.
         backend: description of the backend.
         provenance: what the picture was made with; None in the files of older versions.
-        identity: what `batch` compares to resume, by name: digests of the model and of what was
-            fused into it, backend and precision. None in the files of other commands.
     """
 
     parameters: dict[str, Any]
@@ -59,7 +57,6 @@ class EditRecord:
     size: tuple[int, int] | None = None
     backend: str | None = None
     provenance: Provenance | None = None
-    identity: dict[str, str] | None = None
 
 
 def record_chunks(record: EditRecord) -> list[Chunk]:
@@ -171,7 +168,6 @@ def _parse(values: dict[str, Any]) -> EditRecord:
         size=_parse_size(size) if size is not None else None,
         backend=values.get("backend"),
         provenance=Provenance.from_json(made_with) if made_with is not None else None,
-        identity=dict(values.get("identity") or {}) or None,
     )
 
 

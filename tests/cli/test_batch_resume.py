@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from diffedit.cli.resume import fused_identity
-from engine.manifest import FusedFile, ModelIdentity
+from diffedit.cli.errors import UsageError
+from diffedit.cli.resume import check_rest
+from diffedit.imaging import photograph
+from diffedit.imaging.metadata import EditRecord, pixel_digest
+from diffedit.provenance import Fused, Provenance
+from diffedit.request import EditRequest
 from tests.cli.conftest import FAST, PROMPTS, Cli, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,7 +72,7 @@ CHANGES: dict[str, tuple[Callable[[], dict[str, object] | None], list[object], s
     "photograph": (lambda: other_photo(), [], "another photograph"),
     "mask": (add_mask, [], "another mask"),
     "size": (dict, ["--size", "32x64"], "another size"),
-    "precision": (dict, ["--dtype", "bf16"], "another precision"),
+    "precision": (dict, ["--dtype", "bf16"], "the precision is bf16, not fp32"),
 }
 
 
@@ -97,13 +102,12 @@ def test_another_model_of_the_same_name_is_noticed(
     assert batch(cli, "--model", copy).line["status"] == "skipped", "a copy is the same model"
     change(copy)
     again = batch(cli, "--model", copy)
-    assert "difference: another model" in again.line["error"]["message"]
+    assert "difference: the model is models/" in again.line["error"]["message"]
 
 
-def test_a_result_of_edit_records_no_digest_and_is_refused(work: Path, cli: Cli) -> None:
+def test_a_result_of_edit_is_the_result_of_the_same_line(work: Path, cli: Cli) -> None:
     assert cli("edit", "in.png", *PROMPTS, *FAST, "-o", "a.png", "-q").code == 0
-    again = batch(cli)
-    assert "another model, LoRA, backend, precision" in again.line["error"]["message"]
+    assert batch(cli).line["status"] == "skipped"
 
 
 @pytest.mark.parametrize("content", [b"", b"mine", b"\x89PNG\r\n\x1a\n"])
@@ -114,19 +118,38 @@ def test_another_file_is_kept(content: bytes, work: Path, cli: Cli) -> None:
     assert (work / "a.png").read_bytes() == content
 
 
-def test_a_lora_fused_into_engines_is_part_of_the_identity() -> None:
-    lora = FusedFile("style.safetensors", "ab12", 0.5)
-    models = [
-        None,
-        ModelIdentity("m", "sd", (), {}, loras=(lora,)),
-        ModelIdentity("m", "sd", (), {}, loras=(replace(lora, scale=0.6),)),
-        ModelIdentity("m", "sd", (), {}, loras=(replace(lora, sha256="cd34"),)),
-        ModelIdentity("m", "sd", (), {}, loras=(lora,), embeddings=(replace(lora, scale=1.0),)),
-    ]
-    assert len({fused_identity(model) for model in models}) == len(models)
-    moved = ModelIdentity("n", "sd", (), {}, loras=(replace(lora, path="/elsewhere"),))
-    assert fused_identity(moved) == fused_identity(models[1])
-    assert fused_identity(ModelIdentity("m", "sd", (), {})) == fused_identity(None)
+PROVENANCE = Provenance("1", "a/model", "ab", "onnxruntime", "fp32", "on this machine")
+LORA = Fused("style.safetensors", "cd", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": "cd"}, "the weights of a/model have changed"),
+        ({"backend": "torch"}, "the backend is torch"),
+        ({"precision": "fp16"}, "the precision is fp16"),
+        ({"loras": (LORA,)}, "the LoRA style.safetensors (at 0.5) is added"),
+        ({"embeddings": (LORA,)}, "the embedding style.safetensors (at 0.5) is added"),
+        ({"version": "2"}, ""),
+        ({"kernels": ("attention",)}, ""),
+        ({"description": "on another machine"}, ""),
+        (None, "its model is not recorded"),
+    ],
+    ids=repr,
+)
+def test_what_made_a_picture_is_compared(
+    changes: dict[str, Any] | None, words: str, photo: Image.Image
+) -> None:
+    """Building engines with a LoRA takes a minute, so this compares two records."""
+    request = EditRequest(photograph.read(photo), "a")
+    stored = None if changes is None else PROVENANCE
+    record = EditRecord({}, pixel_digest(photo), size=(8, 8), provenance=stored)
+    now = replace(PROVENANCE, **changes or {})
+    if not words:
+        check_rest(record, Path("a.png"), request, now, (8, 8))
+        return
+    with pytest.raises(UsageError, match=re.escape(words)):
+        check_rest(record, Path("a.png"), request, now, (8, 8))
 
 
 @pytest.mark.slow
