@@ -112,10 +112,10 @@ class Checkpoint:
             )
         if plain:
             log.warning(
-                "%s of %s has no %s weights; its plain weights are used.",
-                " and ".join(plain),
+                "%s has no %s weights of its %s; the plain ones are used.",
                 self.folder,
                 self.variant,
+                " and ".join(plain),
             )
 
     def parameters(self, part: str) -> int:
