@@ -100,3 +100,24 @@ def mask_flow(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[Ed
 
 def encode_flow(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[Tensor]:
     return flows.encode_only(inputs, EditPlan.for_inversion(inputs.request, schedule), caches)
+
+
+TEN = Schedule.from_config(SD_CONFIG, 10)
+FIFTY = Schedule.from_config(SD_CONFIG, 50)
+
+
+def some_mask(side: int = 8) -> torch.Tensor:
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    mask[2:5, 1:6] = True
+    return mask
+
+
+def poison(net: str, after: int = 0) -> Any:
+    """A fault that answers NaN from the call number `after` of `net` on."""
+    seen: list[str] = []
+
+    def fault(name: str, batch: Any, output: torch.Tensor) -> torch.Tensor | None:
+        seen.append(name)
+        return output * float("nan") if name == net and seen.count(net) > after else None
+
+    return fault
