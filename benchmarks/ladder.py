@@ -229,6 +229,7 @@ def _diffusers(
 def _reference(load: Workload, device: torch.device) -> Iterator[Edit]:
     """`diffedit.algorithm.reference`: plain PyTorch loops, one row at a time."""
     from diffedit.algorithm import reference
+    from diffedit.algorithm.reference_models import stable_diffusion
     from diffedit.algorithm.schedule import Schedule
     from diffedit.preprocessor import Preprocessor
 
@@ -242,13 +243,11 @@ def _reference(load: Workload, device: torch.device) -> Iterator[Edit]:
         inputs = preprocessor.prepare(what.request()).inputs
         texts = ("source", "target", "negative", "empty")
         done = reference.edit(
-            modules[DENOISER],
-            modules["vae"],
-            modules["text_encoder"],
+            stable_diffusion(modules),
             Schedule.from_config(checkpoint.scheduler_config, what.steps),
             inputs.request,
             inputs.image[None],
-            {name: torch.tensor([getattr(inputs, name)]) for name in texts},
+            {n: [torch.tensor([ids]) for ids in getattr(inputs, n)] for n in texts},
             inputs.region,
         )
         rows = 2 * what.maps + 3 * (len(done.trajectory) - 1)

@@ -63,14 +63,13 @@ def open_fake(
         call_seconds: duration of each network call.
         fault: one of `FAULTS`, or None.
     """
-    from diffedit.conditioning.tokenizer import Tokenizer
+    from diffedit.conditioning.conditioner import Conditioner
 
     checkpoint = Checkpoint.open(model)
     poisoned_embedding = None
     if fault is not None:
-        tokens = checkpoint.family.tokens
-        ids = Tokenizer(checkpoint.folder / "tokenizer", tokens).encode(POISON)
-        text_encoder = FakeNetworks().find("text", (tokens,))
+        (ids,) = Conditioner(checkpoint).encode(POISON)
+        text_encoder = FakeNetworks().find("text", (len(ids),))
         (poisoned_embedding,) = text_encoder({"input_ids": torch.tensor(ids)[None]})
     networks = FakeNetworks(
         factor=checkpoint.family.factor, fault=make_fault(fault, call_seconds, poisoned_embedding)

@@ -48,8 +48,10 @@ class FlowRunner:
         on_preview: PreviewCallback | None,
     ) -> FlowHandle[EditOutputs]:
         """The whole edit."""
-        request, known = prepared.inputs.request, self._known_levels(prepared)
-        plan = EditPlan.for_edit(request, prepared.schedule, known)
+        inputs, known = prepared.inputs, self._known_levels(prepared)
+        plan = EditPlan.for_edit(
+            inputs.request, prepared.schedule, known, embeds_guidance=inputs.embeds_guidance
+        )
         return self._start(flows.edit, plan, prepared, outputs_to_host, callback, on_preview)
 
     def find_mask(

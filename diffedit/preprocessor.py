@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
+from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
-from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging import compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
@@ -74,8 +74,8 @@ class Preprocessor:
         self._device = device
         self._warnings = warnings
         self._provenance = provenance
-        self._tokenizer = Tokenizer(checkpoint.folder / "tokenizer", self._family.tokens)
-        self._schedules: dict[int, Schedule] = {}
+        self._conditioner = Conditioner(checkpoint)
+        self._schedules: dict[tuple[int, Size], Schedule] = {}
 
     def prepare(self, request: EditRequest) -> PreparedEdit:
         """Read the pictures, fit them to the canvas, tokenize the texts. Raises InvalidRequest."""
@@ -93,7 +93,7 @@ class Preprocessor:
             "prompt": request.prompt,
             "negative": request.negative_prompt,
         }
-        ids, warnings = self._tokenizer.encode_prompts(prompts)
+        ids, warnings = self._conditioner.encode_prompts(prompts)
         inputs = EditInputs(
             request=request,
             networks=self._checkpoint.names,
@@ -102,9 +102,13 @@ class Preprocessor:
             source=ids["source"],
             target=ids["prompt"],
             negative=ids["negative"],
-            empty=self._tokenizer.encode(""),
+            empty=self._conditioner.empty,
+            condition=self._conditioner.condition,
             user_mask=cells,
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
+            unguided=self._request_inputs(size, 1.0),
+            guided=self._request_inputs(size, request.guidance_scale),
+            embeds_guidance=self._family.embeds_guidance,
         )
         of_mask = user_mask.warnings if user_mask else ()
         warnings = (
@@ -114,7 +118,7 @@ class Preprocessor:
             *warnings,
             *syntax_warnings(prompts),
         )
-        schedule = self.schedule(request.num_inference_steps)
+        schedule = self.schedule(request.num_inference_steps, size)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
 
     def finish(
@@ -169,15 +173,18 @@ class Preprocessor:
         )
         return geometry.to_photo(large[0].numpy(), replace(placement, source=placement.fitted))
 
-    def schedule(self, steps: int) -> Schedule:
-        """The checkpoint's schedule for a number of steps. Raises InvalidRequest."""
-        if steps not in self._schedules:
+    def schedule(self, steps: int, size: Size) -> Schedule:
+        """The checkpoint's schedule for a number of steps and a canvas. Raises InvalidRequest."""
+        if (steps, size) not in self._schedules:
             try:
-                schedule = Schedule.from_config(self._checkpoint.scheduler_config, steps)
+                self._schedules[steps, size] = schedule_for(self._checkpoint, steps, size)
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
-            self._schedules[steps] = schedule
-        return self._schedules[steps]
+        return self._schedules[steps, size]
+
+    def _request_inputs(self, size: Size, guidance_scale: float) -> tuple[torch.Tensor, ...]:
+        values = self._family.request_inputs(size, guidance_scale)
+        return tuple(torch.tensor(value, dtype=torch.float32).to(self._device) for value in values)
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -195,6 +202,20 @@ def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[st
             "so the edit does not show there; pass a mask to make that area opaque."
         )
     return found
+
+
+def schedule_for(checkpoint: Checkpoint, steps: int, size: Size) -> Schedule:
+    """The schedule of a checkpoint for a number of steps and a canvas (height, width) in pixels.
+
+    Raises ValueError for a number of steps out of range.
+    """
+    family = checkpoint.family
+    return Schedule.from_config(
+        checkpoint.scheduler_config,
+        steps,
+        image_tokens=family.image_tokens(size),
+        uniform_sigmas=family.uniform_sigmas,
+    )
 
 
 def _empty_mask_warning(inputs: EditInputs) -> str:

@@ -116,14 +116,14 @@ class Provenance:
 def _other_files(kind: str, before: tuple[Fused, ...], after: tuple[Fused, ...]) -> Iterator[str]:
     """The order of fused files does not matter, and neither do their names."""
     olds, news = ({(file.sha256, file.scale): file for file in files} for files in (before, after))
-    for key in olds.keys() - news.keys():
+    for key in (key for key in olds if key not in news):
         other = next((new for new in after if new.sha256 == key[0]), None)
         if other is not None:
             yield f"the {kind} {other.name} is at {other.scale:g}, not {key[1]:g}"
         else:
             yield f"the {kind} {olds[key].name} (at {key[1]:g}) is missing"
     known = {file.sha256 for file in before}
-    for key in news.keys() - olds.keys():
+    for key in (key for key in news if key not in olds):
         if key[0] not in known:
             yield f"the {kind} {news[key].name} (at {key[1]:g}) is added"
 

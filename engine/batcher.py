@@ -19,14 +19,13 @@ from typing import Any, TypeVar
 import torch
 
 from engine.backends import Networks
-from engine.buffers import Answer
 from engine.engine_thread import EngineThread
 from engine.errors import Cancelled, EngineUnavailable
 from engine.flow_handle import FlowHandle, Handle
 from engine.in_flight import InFlight
 from engine.network_calls import NetworkCalls
 from engine.row_queues import QueuedRow, RowQueues
-from engine.rows import Flow
+from engine.rows import Answer, Flow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

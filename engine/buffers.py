@@ -13,10 +13,7 @@ from torch import Tensor
 
 from engine.backends import Backend
 from engine.dtypes import TORCH_DTYPES
-from engine.rows import Row
-
-Answer = Tensor | tuple[Tensor, ...]
-"""The output of one row: a tensor, or a tuple if the network has several outputs."""
+from engine.rows import Answer, Row
 
 
 class Buffers:

@@ -136,7 +136,7 @@ class Checkpoint:
 
     def check_size(self, size: Size) -> None:
         """Raise ValueError unless both sides are whole numbers of latent cells."""
-        factor = self.family.factor
+        factor = self.family.size_multiple
         if any(s < factor or s % factor for s in size):
             raise ValueError(
                 f"{size[0]} x {size[1]} is not a size for this model: both sides must be "

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from engine.buffers import Answer
 from engine.engine_thread import EngineFuture, EngineThread
 from engine.errors import DiffEditError
-from engine.rows import Flow
+from engine.rows import Answer, Flow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.backends import Backend, Networks
-from engine.buffers import Answer, Buffers
+from engine.buffers import Buffers
 from engine.row_queues import Kind, QueuedRow
-from engine.rows import Row
+from engine.rows import Answer, Row
 
 Answered = tuple[Sequence[QueuedRow], list[Answer] | Exception]
 """Rows of one call with their answers, or a single row with the error of its call."""

@@ -84,8 +84,9 @@ def _safetensors(path: Path) -> str:
     except CheckpointError as error:
         return str(error)
     kind = _kind(names)
-    if kind == "a Stable Diffusion checkpoint in a single file":
-        return f"{path} is {kind}; convert it to a folder with: {_conversion(path)}"
+    if kind.endswith("checkpoint in a single file"):
+        pipeline = "StableDiffusionXLPipeline" if "SDXL" in kind else "StableDiffusionPipeline"
+        return f"{path} is {kind}; convert it to a folder with: {_conversion(path, pipeline)}"
     hint = ""
     if kind == "a LoRA":
         hint = "fuse it into engines with diffedit-trt build --lora, and name its base model here; "
@@ -101,11 +102,11 @@ def _kind(names: Collection[str]) -> str:
     if some("lora_", ".lora.", "hada_w1", "lokr_w1"):
         return "a LoRA"
     if some("double_blocks."):
-        return "a FLUX transformer, which is not supported"
+        return "a FLUX transformer without its other parts"
     if some("joint_blocks."):
-        return "a Stable Diffusion 3 transformer, which is not supported"
+        return "a Stable Diffusion 3 transformer without its other parts"
     if some("conditioner.embedders."):
-        return "an SDXL checkpoint in a single file, which is not supported"
+        return "an SDXL checkpoint in a single file"
     if some("control_model.", "controlnet_cond_embedding"):
         return "a ControlNet"
     if some("model.diffusion_model."):
@@ -121,10 +122,10 @@ def _kind(names: Collection[str]) -> str:
     return "a safetensors file of another kind"
 
 
-def _conversion(path: Path) -> str:
+def _conversion(path: Path, pipeline: str = "StableDiffusionPipeline") -> str:
     """A command that writes a diffusers folder beside a single-file checkpoint."""
     code = (
-        "import sys; from diffusers import StableDiffusionPipeline as P; "
+        f"import sys; from diffusers import {pipeline} as P; "
         "P.from_single_file(sys.argv[1]).save_pretrained(sys.argv[2])"
     )
     return shlex.join(["python", "-c", code, str(path), str(path.with_suffix(""))])

@@ -11,11 +11,15 @@ owns its random generator. Any number of flows can therefore share network calls
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 T = TypeVar("T")
+
+Tensors = tuple[Tensor, ...]
+Answer = Tensor | Tensors
+"""The output of one row: a tensor, or a tuple if the network has several outputs."""
 
 
 class Row(NamedTuple):
@@ -35,5 +39,6 @@ class Row(NamedTuple):
         return self.net, tuple(self.inputs[0].shape)
 
 
-Flow = Generator[list[Row], list[Tensor], T]
-"""`T` is the result. Networks with several outputs answer with a tuple of tensors."""
+Flow = Generator[list[Row], list[Any], T]
+"""`T` is the result. An answer is a tensor, or a tuple of tensors of a network with several
+outputs."""

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from engine.backends import Backend
 from engine.batcher import Batcher
-from engine.buffers import Answer
 from engine.cuda import empty_cache
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import Cancelled, DiffEditError, EngineMismatch, first_line, out_of_memory
 from engine.netspec import NetSpec, Size, TensorSpec, format_size
 from engine.row_queues import Kind
-from engine.rows import Flow, Row
+from engine.rows import Answer, Flow, Row
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 from engine.loader import empty_module
@@ -45,11 +47,22 @@ def check_part(checkpoint: Checkpoint, part: Part) -> None:
     module = empty_module(checkpoint, part.name)
     wanted = {_plain(name): tuple(t.shape) for name, t in module.state_dict().items()}
     found = _renamed(files.headers(), wanted, sharded=files.index is not None)
+    for names in _shared(module):  # a file holds a shared tensor under one of its names
+        held = next((found[name] for name in names if name in found), None)
+        found |= dict.fromkeys(names, held) if held else {}
     layers = checkpoint.family.configs[part.name].get("num_hidden_layers")
     shapes = {name: tuple(tensor["shape"]) for name, tensor in found.items()}
     problem = _difference(wanted, shapes, layers) or _dtype_problem(wanted, found)
     if problem:
         raise CheckpointError(f"The weights of {folder} {problem}")
+
+
+def _shared(module: torch.nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several, such as T5's token embedding."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(_plain(name))
+    return [same for same in names.values() if len(same) > 1]
 
 
 def _difference(wanted: Shapes, found: Shapes, layers: int | None) -> str | None:

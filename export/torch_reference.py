@@ -34,7 +34,7 @@ class TorchReference:
 
     def inputs(self, rows: int) -> tuple[Tensor, ...]:
         """The first `rows` rows of the sample."""
-        return sample(self._job.spec, rows, vocabulary=self._checkpoint.family.vocabulary)
+        return sample(self._job.spec, rows, vocabulary=self._vocabulary())
 
     def outputs(self, rows: int) -> tuple[Tensor, ...]:
         """PyTorch's outputs for `inputs(rows)` in fp32, cached."""
@@ -52,6 +52,11 @@ class TorchReference:
     def free(self) -> None:
         """Release the weights."""
         self._module = None
+
+    def _vocabulary(self) -> int:
+        """The token ids that the network knows; 1 if it reads no text."""
+        texts = self._checkpoint.family.text_inputs
+        return next((t.vocabulary for t in texts if t.network == self._job.network.name), 1)
 
     def _take(self) -> nn.Module:
         module, self._module = self._module, None

@@ -161,5 +161,5 @@ def request_of(setting: Setting, case: Case, mask: Image.Image | None = None) ->
 
 def _round_trip(image: torch.Tensor) -> Flow[torch.Tensor]:
     (latent,) = yield [Row(NAMES.image_encoder, (image,))]
-    (decoded,) = yield [Row(NAMES.image_decoder, (latent,))]
-    return decoded
+    decoded: list[torch.Tensor] = yield [Row(NAMES.image_decoder, (latent,))]
+    return decoded[0]

@@ -1,4 +1,4 @@
-"""What one edit keeps for the next: text embeddings and trajectories.
+"""What one edit keeps for the next: the conditioning of texts, and trajectories.
 
 The caches belong to one pipeline, hence to one checkpoint and one backend.
 """
@@ -18,8 +18,10 @@ from diffedit.algorithm.schedule import Schedule
 
 K = TypeVar("K", bound=Hashable)
 
-TokenIds = tuple[int, ...]
-"""The token ids of one text, padding included."""
+TextIds = tuple[tuple[int, ...], ...]
+"""The token ids of one text, padding included: one tuple per text network."""
+Conditioning = tuple[Tensor, ...]
+"""What the denoiser is told of one text, without a batch axis."""
 
 
 class TensorCache(Generic[K]):
@@ -83,12 +85,12 @@ TrajectoryKey = tuple[str, Schedule]
 
 @dataclass(frozen=True)
 class Caches:
-    """Embeddings by token ids, trajectories by image and schedule.
+    """Conditioning by token ids, trajectories by image and schedule.
 
     `active` has the trajectories of running edits. Only the engine thread uses it.
     """
 
-    embeddings: TensorCache[TokenIds]
+    conditioning: TensorCache[TextIds]
     trajectories: TensorCache[TrajectoryKey]
     active: WeakValueDictionary[TrajectoryKey, Trajectory] = field(
         default_factory=WeakValueDictionary
@@ -109,14 +111,14 @@ class Caches:
         self,
         key: TrajectoryKey,
         trajectory: Sequence[Tensor],
-        embeddings: Mapping[TokenIds, Tensor] | None = None,
+        conditioning: Mapping[TextIds, Conditioning] | None = None,
     ) -> None:
-        """Keep a trajectory and embeddings that were checked to be finite."""
+        """Keep a trajectory and conditioning that were checked to be finite."""
         self.trajectories.put(key, trajectory)
-        for ids, embedding in (embeddings or {}).items():
-            self.embeddings.put(ids, [embedding])
+        for ids, tensors in (conditioning or {}).items():
+            self.conditioning.put(ids, tensors)
 
     def clear(self) -> None:
         """Drop everything."""
-        self.embeddings.clear()
+        self.conditioning.clear()
         self.trajectories.clear()

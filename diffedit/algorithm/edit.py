@@ -6,13 +6,13 @@ the mask empty (there is nothing to do), and is the result finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from diffedit.algorithm import mask as masks
-from diffedit.algorithm.cache import Caches, TensorCache, TokenIds, Trajectory
+from diffedit.algorithm.cache import Caches, Conditioning, TextIds, Trajectory
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule, timestep_tensors
@@ -20,6 +20,7 @@ from diffedit.request import MASKED_METHODS
 from engine.errors import NonFiniteError
 from engine.rows import Flow, Row
 
+Texts = Mapping[TextIds, Conditioning]
 Background = Callable[[int], Tensor]
 """Level -> the latent outside the mask, float32 [C, h, w]."""
 
@@ -47,7 +48,7 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
     """
     request, schedule, nets = inputs.request, plan.schedule, inputs.networks
     key = inputs.image_key, schedule
-    text = yield from embed(inputs, plan, caches.embeddings)
+    text = yield from embed(inputs, plan, caches)
     trajectory = yield from start_trajectory(inputs, schedule, caches)
     x0 = trajectory[0]
     noise = Noise(request.seed, x0)
@@ -73,8 +74,9 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
         start, background = schedule.noise(x0, noise.draw(), depth), _noised(x0, noise, schedule)
 
     inputs.on_stage("decode")
-    pair = text[inputs.negative], text[inputs.target]
-    latents = yield from denoise(inputs, start, background, mask, pair, plan)
+    names = (inputs.negative, inputs.target) if plan.guided else (inputs.target,)
+    texts = [text[name] for name in names]
+    latents = yield from denoise(inputs, start, background, mask, texts, plan)
     (image,) = yield [Row(nets.image_decoder, (latents,))]
     results = [(nets.denoiser, "encode", trajectory[depth])] if plan.encodes else []
     results.append((nets.denoiser, "decode", latents))
@@ -90,7 +92,7 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
 
     `plan` is `EditPlan.for_mask` of the request.
     """
-    text = yield from embed(inputs, plan, caches.embeddings)
+    text = yield from embed(inputs, plan, caches)
     trajectory = yield from start_trajectory(inputs, plan.schedule, caches)
     x0 = trajectory[0]
     inputs.on_stage("mask")
@@ -107,14 +109,14 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
     `plan` is `EditPlan.for_inversion` of the request.
     """
     nets, depth = inputs.networks, plan.depth
-    text = yield from embed(inputs, plan, caches.embeddings)
+    text = yield from embed(inputs, plan, caches)
     trajectory = yield from start_trajectory(inputs, plan.schedule, caches)
     inputs.on_stage("encode")
     empty = text[inputs.empty]
     yield from invert(inputs, trajectory, empty, plan)
     require_finite(
         [
-            (nets.text_encoders[0], "encode", empty),
+            *((nets.text_encoders[0], "encode", tensor) for tensor in empty),
             (nets.image_encoder, "encode", trajectory[0]),
             (nets.denoiser, "encode", trajectory[depth]),
         ]
@@ -123,23 +125,21 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
     return torch.stack(trajectory[: depth + 1])
 
 
-def embed(
-    inputs: EditInputs, plan: EditPlan, cache: TensorCache[TokenIds]
-) -> Generator[list[Row], list[Tensor], dict[TokenIds, Tensor]]:
-    """One embedding [77, D] per distinct text of the plan. All uncached texts share one yield."""
-    (network,) = inputs.networks.text_encoders
-    texts: list[TokenIds] = [getattr(inputs, name) for name in plan.texts]
-    cached = {ids: cache.get(ids) for ids in texts}
-    embeddings = {ids: hit[0] for ids, hit in cached.items() if hit}
-    missing = [ids for ids, hit in cached.items() if not hit]
-    if missing:
-        device = inputs.image.device
-        rows = [
-            Row(network, (torch.tensor(ids).to(device, non_blocking=True),), key=ids)
-            for ids in missing
-        ]
-        embeddings |= zip(missing, (yield rows), strict=True)
-    return embeddings
+def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
+    """The conditioning of each distinct text of the plan. All uncached texts share one yield."""
+    networks, device = inputs.networks.text_encoders, inputs.image.device
+    texts: list[TextIds] = [getattr(inputs, name) for name in plan.texts]
+    found = {ids: caches.conditioning.get(ids) for ids in texts}
+    missing = [ids for ids, tensors in found.items() if not tensors]
+    rows = [
+        Row(network, (torch.tensor(ids).to(device, non_blocking=True),), key=ids)
+        for text in missing
+        for network, ids in zip(networks, text, strict=True)
+    ]
+    answers = (yield rows) if rows else []
+    for k, text in enumerate(missing):
+        found[text] = inputs.condition(text, answers[k * len(networks) : (k + 1) * len(networks)])
+    return {text: tensors for text, tensors in found.items() if tensors}
 
 
 def start_trajectory(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[Trajectory]:
@@ -154,7 +154,7 @@ def start_trajectory(inputs: EditInputs, schedule: Schedule, caches: Caches) -> 
 
 
 def find_mask(
-    inputs: EditInputs, plan: EditPlan, x0: Tensor, noise: Noise, text: Mapping[TokenIds, Tensor]
+    inputs: EditInputs, plan: EditPlan, x0: Tensor, noise: Noise, text: Texts
 ) -> Flow[tuple[Tensor, Tensor]]:
     """(heatmap, mask): the user's, an empty one for equal texts, or the estimated one."""
     if inputs.user_mask is not None:
@@ -167,42 +167,42 @@ def find_mask(
 
 
 def estimate_mask(
-    inputs: EditInputs, x0: Tensor, noise: Noise, pair: tuple[Tensor, Tensor], plan: EditPlan
+    inputs: EditInputs, x0: Tensor, noise: Noise, pair: Sequence[Conditioning], plan: EditPlan
 ) -> Flow[Tensor]:
     """Step 1, section 3.2 "computing the editing mask": where do the two texts disagree?
 
     Noise x_0 to the mask level with n noises, predict each under both texts (2n rows in one yield;
     guidance would cancel, because the rule is free of scale), and average the differences. `pair`
-    is the embeddings of R and Q. Returns the heatmap, float32 [h, w].
+    is the conditioning of R and Q. Returns the heatmap, float32 [h, w].
     """
     request, schedule, m = inputs.request, plan.schedule, plan.mask_level
     t = timestep_tensors(schedule, x0.device)[m]
     noisy = schedule.noise(x0, noise.draw(request.num_maps_per_mask), m).unbind(0)
-    out = yield [Row(inputs.networks.denoiser, (x, t, c)) for x in noisy for c in pair]
+    net, last = inputs.networks.denoiser, inputs.unguided
+    out = yield [Row(net, (x, t, *c, *last)) for x in noisy for c in pair]
     predicted = [schedule.split(p, noisy[k // 2], m)[1] for k, p in enumerate(out)]
     difference = masks.difference_map(predicted[1::2], predicted[0::2])
     return masks.heatmap(difference, inputs.region, request.mask_thresholding_ratio)
 
 
 def nothing_to_edit(
-    inputs: EditInputs, text: Mapping[TokenIds, Tensor], x0: Tensor, heat: Tensor, mask: Tensor
+    inputs: EditInputs, text: Texts, x0: Tensor, heat: Tensor, mask: Tensor
 ) -> bool:
     """Whether the mask is empty. Raises NonFiniteError if the mask stage went wrong. One read."""
     nets = inputs.networks
-    checked = {
-        nets.text_encoders[0]: torch.stack([*text.values()]),
-        nets.image_encoder: x0,
-        nets.denoiser: heat,
-    }
-    flags = [tensor.isfinite().all() for tensor in checked.values()]
+    checked = [(nets.text_encoders[0], tensor) for c in text.values() for tensor in c]
+    checked += [(nets.image_encoder, x0), (nets.denoiser, heat)]
+    flags = [tensor.isfinite().all() for _, tensor in checked]
     *finite, some = torch.stack([*flags, mask.any()]).tolist()
-    for network, is_finite in zip(checked, finite, strict=True):
+    for (network, _), is_finite in zip(checked, finite, strict=True):
         if not is_finite:
             raise NonFiniteError(network, "mask")
     return not some
 
 
-def invert(inputs: EditInputs, trajectory: Trajectory, empty: Tensor, plan: EditPlan) -> Flow[None]:
+def invert(
+    inputs: EditInputs, trajectory: Trajectory, empty: Conditioning, plan: EditPlan
+) -> Flow[None]:
     """Step 2, section 3.2 "encoding": steps upwards from x_0, unconditional, without guidance.
 
     Level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses on its way back.
@@ -215,7 +215,8 @@ def invert(inputs: EditInputs, trajectory: Trajectory, empty: Tensor, plan: Edit
     while len(trajectory) <= plan.depth:
         i = len(trajectory) - 1
         key: Hashable = (inputs.image_key, schedule, i)
-        (out,) = yield [Row(inputs.networks.denoiser, (trajectory[i], times[i + 1], empty), key)]
+        told = (trajectory[i], times[i + 1], *empty, *inputs.unguided)
+        (out,) = yield [Row(inputs.networks.denoiser, told, key)]
         if len(trajectory) == i + 1:
             trajectory.append(schedule.step(out, trajectory[i], i, i + 1))
 
@@ -225,20 +226,21 @@ def denoise(
     y: Tensor,
     background: Background,
     mask: Tensor,
-    pair: tuple[Tensor, Tensor],
+    texts: Sequence[Conditioning],
     plan: EditPlan,
 ) -> Flow[Tensor]:
     """Step 3, section 3.2 "decoding with mask guidance": steps downwards under Q.
 
     After every step the background is restored from the trajectory *at the same level*, so the
-    result equals x_0 outside the mask. `pair` is the embeddings of the negative text and of Q.
-    Guidance 1 needs one row a step, any other value two.
+    result equals x_0 outside the mask. `texts` is the conditioning of the negative text and of
+    Q: two rows a step. Without guidance, or where the denoiser takes it as an input, it is that of
+    Q alone.
     """
     schedule, g = plan.schedule, inputs.request.guidance_scale
     times = timestep_tensors(schedule, y.device)
-    texts = pair if plan.guided else pair[1:]
     for i in range(plan.depth, 0, -1):
-        out = yield [Row(inputs.networks.denoiser, (y, times[i], c)) for c in texts]
+        net, last = inputs.networks.denoiser, inputs.guided
+        out = yield [Row(net, (y, times[i], *c, *last)) for c in texts]
         prediction = out[0] + g * (out[1] - out[0]) if plan.guided else out[0]
         clean, eps = schedule.split(prediction, y, i)
         if inputs.on_preview is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffedit.algorithm.cache import TokenIds
+from diffedit.algorithm.cache import Conditioning, TextIds
 from diffedit.request import EditRequest
 from engine.models import NetworkNames
+from engine.rows import Answer
+
+Condition = Callable[[TextIds, Sequence[Answer]], Conditioning]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class EditInputs:
         image: float32 [3, H, W] in [-1, 1].
         region: bool [h, w], true where a latent cell shows the photograph.
         source, target, negative, empty: token ids.
+        condition: the text networks' answers for one text -> its conditioning.
+        unguided, guided: the denoiser's inputs after the conditioning; `guided` while decoding.
+        embeds_guidance: the denoiser takes the guidance scale as an input.
         user_mask: bool [h, w] or None.
         image_key: identifies `image`, for the trajectory cache.
         on_stage: called with "mask", "encode" or "decode" when a stage begins.
@@ -33,12 +39,16 @@ class EditInputs:
     networks: NetworkNames
     image: Tensor
     region: Tensor
-    source: TokenIds
-    target: TokenIds
-    negative: TokenIds
-    empty: TokenIds
+    source: TextIds
+    target: TextIds
+    negative: TextIds
+    empty: TextIds
+    condition: Condition
     user_mask: Tensor | None
     image_key: str
+    unguided: tuple[Tensor, ...] = ()
+    guided: tuple[Tensor, ...] = ()
+    embeds_guidance: bool = False
     on_stage: Callable[[str], None] = lambda stage: None
     on_preview: Callable[[Tensor, Tensor], None] | None = None
 

@@ -57,18 +57,26 @@ class EditPlan:
     decodes_image: bool
 
     @classmethod
-    def for_edit(cls, request: EditRequest, schedule: Schedule, known_levels: int = 0) -> EditPlan:
-        """The whole edit. `known_levels` levels of the photograph's trajectory are cached."""
+    def for_edit(
+        cls,
+        request: EditRequest,
+        schedule: Schedule,
+        known_levels: int = 0,
+        *,
+        embeds_guidance: bool = False,
+    ) -> EditPlan:
+        """The whole edit. `known_levels` levels of the photograph's trajectory are cached;
+        `embeds_guidance` is the model family's."""
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
         encodes = request.method in ENCODING_METHODS
-        guided = request.guidance_scale != 1
+        guided = request.guidance_scale != 1 and not embeds_guidance
         depth = schedule.level(request.strength)
         stages = (
             Stage("mask", 1 if finds_mask else 0, 2 * request.num_maps_per_mask),
             Stage("encode", max(0, depth - known_levels) if encodes else 0, 1),
             Stage("decode", depth, 2 if guided else 1),
         )
-        texts: list[TextName] = ["target", "negative"]
+        texts: list[TextName] = ["target"] if embeds_guidance else ["target", "negative"]
         texts += ["source"] if finds_mask else []
         texts += ["empty"] if encodes else []
         return cls(

@@ -6,12 +6,13 @@ paper, one example at a time, in fp32. Every faster way is tested against it, en
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffedit.algorithm.reference_models import ReferenceModel
 from diffedit.algorithm.schedule import Schedule
 from diffedit.request import EditRequest
 
@@ -39,27 +40,25 @@ class Reference:
 
 @torch.inference_mode()
 def edit(
-    denoiser: Any,
-    vae: Any,
-    text_encoder: Any,
+    model: ReferenceModel,
     schedule: Schedule,
     request: EditRequest,
     image: Tensor,
-    ids: dict[str, Tensor],
+    ids: Mapping[str, Sequence[Tensor]],
     region: Tensor,
 ) -> Reference:
     """Edit `image`, float32 [1, 3, H, W] in [-1, 1], with the options of `request`.
 
-    `ids` are "source", "target", "negative" and "empty", each int64 [1, 77]; `region` is bool
-    [h, w], the latent cells that show the photograph; the modules are in fp32.
+    `ids` are "source", "target", "negative" and "empty", each one int64 [1, T] per text encoder;
+    `region` is bool [h, w], the latent cells that show the photograph.
     """
     alpha, sigma, times = schedule.alphas, schedule.sigmas, schedule.timesteps
-    text = {name: text_encoder(tokens)[0] for name, tokens in ids.items()}
+    text = {name: model.embed(tokens) for name, tokens in ids.items()}
     generator = torch.Generator("cpu").manual_seed(request.seed)
 
-    def predict(x: Tensor, i: int, t: float, c: Tensor) -> Tensor:
-        """The noise in x at level i, predicted at timestep t under the text c."""
-        out: Tensor = denoiser(x, torch.tensor([t]), c).sample
+    def predict(x: Tensor, i: int, t: float, name: str, guidance: float = 1.0) -> Tensor:
+        """The noise in x at level i, predicted at timestep t under a text."""
+        out = model.predict(x, torch.tensor([t]), text[name], guidance)
         if schedule.prediction_type == "v_prediction":
             return alpha[i] * out + sigma[i] * x
         if schedule.prediction_type == "flow":
@@ -74,12 +73,12 @@ def edit(
         return alpha[j] * predicted_x0 + sigma[j] * eps
 
     # Step 1: where do the two texts disagree?
-    x0 = vae.encode(image).latent_dist.mode() * vae.config.scaling_factor
+    x0 = model.encode(image)
     m = max(1, round(schedule.steps * request.mask_encode_strength))
     differences = []
     for z in torch.randn((request.num_maps_per_mask, *x0.shape[1:]), generator=generator):
         x = alpha[m] * x0 + sigma[m] * z
-        e_source, e_target = (predict(x, m, times[m], text[name]) for name in ("source", "target"))
+        e_source, e_target = (predict(x, m, times[m], name) for name in ("source", "target"))
         differences.append((e_target - e_source).abs().mean((0, 1)))
     difference = torch.stack(differences).mean(0) * region
     clip = request.mask_thresholding_ratio * difference[region].mean()
@@ -90,16 +89,17 @@ def edit(
     d = max(1, round(schedule.steps * request.strength))
     trajectory = [x0]
     for i in range(d):
-        eps = predict(trajectory[i], i, times[i + 1], text["empty"])
+        eps = predict(trajectory[i], i, times[i + 1], "empty")
         trajectory.append(step(trajectory[i], eps, i, i + 1))
 
     # Step 3: decode under the mask
     y = trajectory[d]
     for i in range(d, 0, -1):
-        e_negative, e_target = (
-            predict(y, i, times[i], text[name]) for name in ("negative", "target")
-        )
-        eps = e_negative + request.guidance_scale * (e_target - e_negative)
+        g = request.guidance_scale
+        if model.embeds_guidance:
+            eps = predict(y, i, times[i], "target", g)
+        else:
+            e_negative, e_target = (predict(y, i, times[i], n) for n in ("negative", "target"))
+            eps = e_negative + g * (e_target - e_negative)
         y = torch.where(mask, step(y, eps, i, i - 1), trajectory[i - 1])
-    decoded = vae.decode(y / vae.config.scaling_factor).sample
-    return Reference(x0, heat, mask, trajectory, y, decoded)
+    return Reference(x0, heat, mask, trajectory, y, model.decode(y))

@@ -101,7 +101,7 @@ class FakeNetworks:
         if role is None:
             raise EngineMismatch(f"The fake backend has no network named {net!r}.")
         size = self._family.size_of(net, shape)
-        inputs, outputs = self._family.tensors(net, size or (self._family.factor,) * 2)
+        inputs, outputs = self._family.tensors(net, size or (self._family.size_multiple,) * 2)
         return NetSpec(net, role, size, inputs, outputs, batch_sizes_for(role, self._batch_sizes))
 
 

@@ -6,16 +6,39 @@ else in the program names a network. Standard library only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from engine.errors import CheckpointError
-from engine.models.family import Configs, ModelFamily, Network, NetworkNames, Part
+from engine.models.family import Configs, ModelFamily, Network, NetworkNames, Part, TextInput
+from engine.models.flux import Flux
+from engine.models.index import class_of
 from engine.models.reading import read_index
+from engine.models.sdxl import StableDiffusionXL
 from engine.models.stable_diffusion import StableDiffusion
+from engine.models.stable_diffusion_3 import StableDiffusion3
 
-__all__ = ["FAMILIES", "Configs", "ModelFamily", "Network", "NetworkNames", "Part", "read_family"]
+__all__ = [
+    "FAMILIES",
+    "Configs",
+    "ModelFamily",
+    "Network",
+    "NetworkNames",
+    "Part",
+    "TextInput",
+    "read_family",
+]
 
-FAMILIES = (StableDiffusion,)
+Family = type[StableDiffusion | StableDiffusionXL | StableDiffusion3 | Flux]
+PIPELINES: dict[Family, str] = {
+    StableDiffusion: "StableDiffusionPipeline",
+    StableDiffusionXL: "StableDiffusionXL",
+    StableDiffusion3: "StableDiffusion3",
+    Flux: "Flux",
+}
+"""How the names of a family's pipelines in diffusers begin."""
+FAMILIES: tuple[Family, ...] = tuple(PIPELINES)
 
 
 def read_family(folder: Path) -> ModelFamily:
@@ -27,5 +50,14 @@ def read_family(folder: Path) -> ModelFamily:
     index = read_index(folder)
     problems = [family.problem(index) for family in FAMILIES]
     if None not in problems:
-        raise CheckpointError(f"{folder} {problems[0]}")
+        closest = max(range(len(FAMILIES)), key=lambda n: _matching_parts(index, FAMILIES[n]))
+        raise CheckpointError(f"{folder} {problems[closest]}")
     return FAMILIES[problems.index(None)].read(folder, index)
+
+
+def _matching_parts(index: Mapping[str, Any], family: Family) -> int:
+    """How many parts have the classes of a family; the pipeline's name counts most."""
+    parts = family({}).parts
+    classes = [class_of(index, part.name) == (part.package, part.class_name) for part in parts]
+    name = str(index.get("_class_name"))
+    return sum(classes) + len(parts) * name.startswith(PIPELINES[family])

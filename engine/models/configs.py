@@ -27,7 +27,7 @@ def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] |
     for part in parts:
         config = configs[part.name]
         try:
-            found = _class_problem(config, part) or CHECKS[part.name](config, configs)
+            found = class_problem(config, part) or CHECKS[part.name](config, configs)
         except (ValueError, TypeError) as error:
             found = str(error)
         if found:
@@ -35,7 +35,8 @@ def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] |
     return None
 
 
-def _class_problem(config: Mapping[str, Any], part: Part) -> str | None:
+def class_problem(config: Mapping[str, Any], part: Part) -> str | None:
+    """Weights that are quantized, or a config of another class."""
     if config.get("quantization_config") is not None:
         return "its weights are quantized; use the checkpoint that it was made from"
     architectures = config.get("architectures") or [None]

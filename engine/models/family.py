@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from engine.netspec import Precision, Role, Size, TensorSpec
 
 Configs = Mapping[str, Mapping[str, Any]]
 """Part name -> its config file."""
+RequestInput = float | tuple[float, ...]
+"""The values of one input of the denoiser: a scalar or a vector."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,25 @@ class Network:
     compiled: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class TextInput:
+    """How a text becomes the input of one text network.
+
+    Attributes:
+        network: the network's name.
+        tokenizer: the checkpoint's subfolder with the tokenizer.
+        kind: "clip" adds begin and end tokens, "t5" an end token.
+        length: token ids of every text, padding included.
+        vocabulary: token ids are below this number.
+    """
+
+    network: str
+    tokenizer: str
+    kind: Literal["clip", "t5"]
+    length: int
+    vocabulary: int
+
+
 class ModelFamily(Protocol):
     """One family, bound to the configs of one checkpoint."""
 
@@ -96,13 +117,39 @@ class ModelFamily(Protocol):
         ...
 
     @property
-    def tokens(self) -> int:
-        """Tokens of a text, begin and end included."""
+    def size_multiple(self) -> int:
+        """Both sides of a picture are multiples of this number of pixels."""
         ...
 
     @property
-    def vocabulary(self) -> int:
-        """Token ids are below this number."""
+    def text_inputs(self) -> tuple[TextInput, ...]:
+        """One per text network, in the order of `networks`."""
+        ...
+
+    @property
+    def zero_empty_text(self) -> bool:
+        """Whether the conditioning of the empty text is zeros."""
+        ...
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the denoiser takes the guidance scale as an input, instead of two rows a step."""
+        ...
+
+    @property
+    def uniform_sigmas(self) -> bool:
+        """Rectified flow: whether the grid is k/N before the shift."""
+        ...
+
+    def image_tokens(self, size: Size) -> int:
+        """Rectified flow: tokens of a picture, on which a dynamic shift depends."""
+        ...
+
+    def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
+        """The denoiser's inputs after the texts' conditioning, which depend on the request alone.
+
+        `guidance_scale` is 1 for the mask and for the inversion.
+        """
         ...
 
     def tensors(

@@ -10,6 +10,7 @@ from typing import Any
 
 IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermark"})
 """Entries that may be there and that no edit uses."""
+SUPPORTED = "supported are Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, and FLUX.1"
 TITLES = {
     "StableDiffusionXL": "SDXL",
     "StableDiffusion3": "Stable Diffusion 3",
@@ -57,8 +58,8 @@ def index_problem(
             return f"has no {name}; {title} checkpoints have one."
         if found.removesuffix("Fast") != class_name:
             return (
-                f"holds {_pipeline(index)} whose {name} is a {found}; only {title} ({class_name}) "
-                "are supported."
+                f"holds {_pipeline(index)} whose {name} is a {found}, not a {class_name} as in "
+                f"{title}; {SUPPORTED}."
             )
         if found_package != package:
             return (
@@ -67,7 +68,9 @@ def index_problem(
             )
     for name in _extra_parts(index, wanted):
         reason = f" ({EXTRA[name]})" if name in EXTRA else ""
-        return f"holds {_pipeline(index)} with a {name}{reason}; only {title} are supported."
+        return (
+            f"holds {_pipeline(index)} with a {name}{reason}, which {title} has not; {SUPPORTED}."
+        )
     return None
 
 

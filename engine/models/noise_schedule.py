@@ -28,6 +28,9 @@ OTHER_DEFAULTS = frozenset(
     )
 )
 """Schedulers of diffusion models with other defaults: their configs must state the betas."""
+FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"
+FLOW_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+"""Options of flow-matching schedulers that change the levels in ways that are not implemented."""
 FLOW = "it is trained with flow matching, not with diffusion's noise schedule"
 EDM = "it is trained on EDM's continuous noise levels, not on timesteps"
 KINDS = {
@@ -64,6 +67,21 @@ def schedule_problem(config: Mapping[str, Any], listed: str | None) -> str | Non
         return _choice_problem(config) or _table_problem(config)
     except ValueError as error:
         return str(error)
+
+
+def flow_problem(config: Mapping[str, Any]) -> str | None:
+    """Why an edit cannot follow a flow-matching scheduler's config, as a clause."""
+    for option in FLOW_OPTIONS:
+        if config.get(option):
+            return f"its {option} is not supported"
+    if config.get("time_shift_type", "exponential") not in ("exponential", "linear"):
+        return f"its time_shift_type {config['time_shift_type']!r} is unknown"
+    try:
+        whole(config, "num_train_timesteps", 1000)
+        shifts = [number(config, key, 1.0) for key in ("shift", "base_shift", "max_shift")]
+    except ValueError as error:
+        return str(error)
+    return None if min(shifts) > 0 else "its shifts must be above 0"
 
 
 def _class_problem(name: str) -> str | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
+from engine.models import blocks
 from engine.models.configs import config_problem
-from engine.models.family import Configs, Network, Part
+from engine.models.family import Configs, Network, Part, RequestInput, TextInput
 from engine.models.index import class_of, index_problem
 from engine.models.noise_schedule import schedule_problem
 from engine.models.reading import read_configs
@@ -20,22 +21,9 @@ TITLE = "Stable Diffusion 1.x and 2.x"
 TOKENIZER = ("transformers", "CLIPTokenizer")
 
 
-def _encode_text(module: Any, dtype: Any, input_ids: Any) -> Any:
-    return module(input_ids)[0].float()
-
-
-def _encode_image(module: Any, dtype: Any, image: Any) -> Any:
-    mode = module.encode(image.to(dtype)).latent_dist.mode()
-    return mode.float() * module.config.scaling_factor
-
-
 def _predict(module: Any, dtype: Any, latent: Any, timestep: Any, embedding: Any) -> Any:
     out = module(latent.to(dtype), timestep, embedding.to(dtype), return_dict=False)
     return out[0].float()
-
-
-def _decode_latent(module: Any, dtype: Any, latent: Any) -> Any:
-    return module.decode((latent / module.config.scaling_factor).to(dtype)).sample.float()
 
 
 PARTS = (
@@ -44,10 +32,10 @@ PARTS = (
     Part("unet", "diffusers", "UNet2DConditionModel", True, ("lora_unet_",)),
 )
 NETWORKS = (
-    Network("text", "text_encoder", "text_encoder", _encode_text),
-    Network("vae_encode", "image_encoder", "vae", _encode_image, ("encoder",)),
+    Network("text", "text_encoder", "text_encoder", blocks.last_layer),
+    Network("vae_encode", "image_encoder", "vae", blocks.encode_image, ("encoder",)),
     Network("unet", "denoiser", "unet", _predict, ("",)),
-    Network("vae_decode", "image_decoder", "vae", _decode_latent, ("decoder",)),
+    Network("vae_decode", "image_decoder", "vae", blocks.decode_latent, ("decoder",)),
 )
 
 
@@ -59,6 +47,9 @@ class StableDiffusion:
     name: str = "stable-diffusion"
     parts: tuple[Part, ...] = PARTS
     networks: tuple[Network, ...] = NETWORKS
+    zero_empty_text: bool = False
+    embeds_guidance: bool = False
+    uniform_sigmas: bool = False
 
     @staticmethod
     def problem(index: Mapping[str, Any]) -> str | None:
@@ -83,12 +74,17 @@ class StableDiffusion:
     @property
     def factor(self) -> int:
         """Pixels per latent cell along one side: 8 for the published checkpoints."""
-        return int(2 ** (len(self.configs["vae"]["block_out_channels"]) - 1))
+        return blocks.vae_factor(self.configs)
+
+    @property
+    def size_multiple(self) -> int:
+        """Both sides of a picture are multiples of this number of pixels."""
+        return self.factor
 
     @property
     def channels(self) -> int:
         """Latent channels: 4 for the published checkpoints."""
-        return int(self.configs["vae"].get("latent_channels", 4))
+        return blocks.vae_channels(self.configs)
 
     @property
     def native_size(self) -> int:
@@ -97,43 +93,42 @@ class StableDiffusion:
         return int(max(sample) if isinstance(sample, list) else sample) * self.factor
 
     @property
-    def tokens(self) -> int:
-        """Tokens of a text, begin and end included: 77."""
-        return int(self.configs["text_encoder"].get("max_position_embeddings", 77))
+    def text_inputs(self) -> tuple[TextInput, ...]:
+        """CLIP, 77 tokens."""
+        return (blocks.clip_input("text", "tokenizer", self.configs["text_encoder"]),)
 
-    @property
-    def vocabulary(self) -> int:
-        """Token ids are below this number: 49408."""
-        return int(self.configs["text_encoder"].get("vocab_size", 49408))
+    def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
+        """None."""
+        return ()
+
+    def image_tokens(self, size: Size) -> int:
+        """Not used: the schedule does not depend on the size."""
+        return 0
 
     def tensors(
         self, network: str, size: Size
     ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of a network for pictures of `size`, (height, width) in pixels."""
-        height, width = size
-        ids = TensorSpec("input_ids", (self.tokens,), "int64")
-        width_of_text = int(self.configs["text_encoder"]["hidden_size"])
-        embedding = TensorSpec("embedding", (self.tokens, width_of_text))
-        image = TensorSpec("image", (3, height, width))
-        cells = (self.channels, height // self.factor, width // self.factor)
-        latent = TensorSpec("latent", cells)
+        tokens = self.text_inputs[0].length
+        ids = TensorSpec("input_ids", (tokens,), "int64")
+        embedding = TensorSpec(
+            "embedding", (tokens, int(self.configs["text_encoder"]["hidden_size"]))
+        )
+        latent, image = blocks.latent(self.configs, size), blocks.picture(size)
         if network == "text":
             return (ids,), (embedding,)
         if network == "vae_encode":
             return (image,), (latent,)
         if network == "vae_decode":
             return (latent,), (image,)
-        timestep = TensorSpec("timestep", ())
-        return (latent, timestep, embedding), (TensorSpec("prediction", cells),)
+        prediction = blocks.latent(self.configs, size, "prediction")
+        return (latent, blocks.TIMESTEP, embedding), (prediction,)
 
     def size_of(self, network: str, shape: tuple[int, ...]) -> Size | None:
         """The picture size of rows whose first input has `shape`; None for the text encoder."""
         if network == "text":
             return None
-        if len(shape) != 3:
-            raise ValueError(f"the {network} takes three axes, not {shape}")
-        scale = 1 if network == "vae_encode" else self.factor
-        return shape[1] * scale, shape[2] * scale
+        return blocks.picture_size(network, shape, 1 if network == "vae_encode" else self.factor)
 
     def attention_scores(self, network: str, size: Size) -> int:
         """Self-attention over the latent grid: the U-Net's first level, the VAE's middle block."""

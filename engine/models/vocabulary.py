@@ -43,14 +43,18 @@ def check_vocabulary(folder: Path, text_encoder: Mapping[str, Any]) -> None:
 
 
 def _ids(folder: Path) -> dict[str, int]:
-    """Token -> id, added tokens included."""
+    """Token -> id, added tokens included; empty if only the package sentencepiece can read it."""
     fast, slow = folder / "tokenizer.json", folder / "vocab.json"
     if fast.is_file():
         data = read_json(fast, OTHERWISE)
         model, added = data.get("model"), data.get("added_tokens")
         vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(vocabulary, list):  # of [token, score]: the place is the id
+            vocabulary = {str(entry): n for n, entry in enumerate(vocabulary)}
         tokens = [t for t in added or [] if isinstance(t, dict)]
         return _whole(vocabulary) | _whole({str(t.get("content")): t.get("id") for t in tokens})
+    if (folder / "spiece.model").is_file():
+        return {}
     if not (slow.is_file() and (folder / "merges.txt").is_file()):
         raise CheckpointError(
             f"{folder} contains no tokenizer (vocab.json and merges.txt, or tokenizer.json); copy "

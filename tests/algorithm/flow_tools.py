@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffedit.algorithm import edit as flows
-from diffedit.algorithm.cache import Caches, TensorCache
+from diffedit.algorithm.cache import Caches, TensorCache, TextIds
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
@@ -31,9 +32,14 @@ SD_CONFIG = {
 }
 
 
-def tokens(number: int, length: int = 77) -> tuple[int, ...]:
+def tokens(number: int, length: int = 77) -> TextIds:
     """A text of five equal words."""
-    return tuple([1] + [number] * 5 + [2] * (length - 6))
+    return (tuple([1] + [number] * 5 + [2] * (length - 6)),)
+
+
+def condition(ids: TextIds, answers: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The conditioning of families with one text network and one output."""
+    return (answers[0],)
 
 
 def new_caches(size: int = 2**28) -> Caches:
@@ -60,6 +66,7 @@ def new_inputs(
         "target": tokens(30),
         "negative": tokens(2),
         "empty": tokens(2),
+        "condition": condition,
         "user_mask": None,
         "image_key": f"{image_seed}/{latent}",
     }

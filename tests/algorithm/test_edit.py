@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffedit.algorithm import edit as flows
 from diffedit.algorithm import reference
 from diffedit.algorithm.inputs import EditInputs
+from diffedit.algorithm.reference_models import stable_diffusion
 from diffedit.algorithm.schedule import Schedule
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch.networks import TorchNetworks
@@ -37,12 +38,12 @@ def real_v(tiny_v: Path) -> TorchNetworks:
 def by_reference(
     networks: TorchNetworks, inputs: EditInputs, schedule: Schedule
 ) -> reference.Reference:
-    ids = {n: torch.tensor([getattr(inputs, n)]) for n in ("source", "target", "negative", "empty")}
-    modules = networks.modules
+    ids = {
+        name: [torch.tensor([text]) for text in getattr(inputs, name)]
+        for name in ("source", "target", "negative", "empty")
+    }
     return reference.edit(
-        modules["unet"],
-        modules["vae"],
-        modules["text_encoder"],
+        stable_diffusion(networks.modules),
         schedule,
         inputs.request,
         inputs.image[None],

@@ -117,6 +117,6 @@ def test_what_is_not_finite_names_network_and_stage(net: str, after: int, stage:
     with pytest.raises(NonFiniteError) as caught:
         run_edit(FakeNetworks(fault=poison(net, after)), new_inputs(), TEN, caches)
     assert (caught.value.network, caught.value.stage) == (net, stage)
-    for cache in (caches.trajectories, caches.embeddings):
+    for cache in (caches.trajectories, caches.conditioning):
         for kept in cache._entries.values():
             assert all(x.isfinite().all() for x in kept), "what is broken was kept"

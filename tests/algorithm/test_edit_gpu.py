@@ -103,7 +103,7 @@ def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
         trajectory = Trajectory([x0])
         inputs = on_gpu(new_inputs(16, 4))
         plan = EditPlan.for_inversion(inputs.request, schedule)
-        job = batcher.submit(flows.invert(inputs, trajectory, text, plan))
+        job = batcher.submit(flows.invert(inputs, trajectory, (text,), plan))
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error" if attempt else "default")
         try:

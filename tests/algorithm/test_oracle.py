@@ -66,7 +66,7 @@ class Oracle:
     def _inputs(self) -> Any:
         (x0,) = yield [Row("vae_encode", (self.inputs.image,))]
         ids = (self.inputs.source, self.inputs.target, self.inputs.empty)
-        text = yield [Row("text", (torch.tensor(t),)) for t in ids]
+        text = yield [Row("text", (torch.tensor(t),)) for (t,) in ids]
         return x0, text
 
     def mask(self, guidance_scale: float = 7.5) -> np.ndarray[Any, Any]:

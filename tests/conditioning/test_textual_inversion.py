@@ -106,7 +106,7 @@ def test_the_files_of_older_versions_give_the_same_ids(
 
 def test_the_checkpoint_with_inversions_opens(folder: Path, tokenizer: Tokenizer) -> None:
     family = find_checkpoint(folder).family
-    assert max(tokenizer.encode("<long-thing> <Upper>")) < family.vocabulary
+    assert max(tokenizer.encode("<long-thing> <Upper>")) < family.text_inputs[0].vocabulary
 
 
 def test_a_warning_quotes_the_text_as_it_was_written(tokenizer: Tokenizer) -> None:

@@ -13,9 +13,9 @@ from engine.models.vocabulary import check_vocabulary
 
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])
 def test_the_tokenizer_of_a_published_size_fits_its_text_encoder(kind: str, tmp_path: Path) -> None:
-    rows = KINDS[kind]["text"]["vocab_size"]
+    rows = KINDS[kind]["text_encoder"]["vocab_size"]
     assert make_tokenizer(tmp_path / "large", size=rows) == rows
-    check_vocabulary(tmp_path / "large", rows)
+    check_vocabulary(tmp_path / "large", KINDS[kind]["text_encoder"])
     small = make_tokenizer(tmp_path / "small")
     ids = {name: Tokenizer(tmp_path / name, 77).encode("a red cup") for name in ("small", "large")}
     assert ids["large"][0] == rows - 2 and ids["small"][0] == small - 2

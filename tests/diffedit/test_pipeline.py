@@ -22,6 +22,7 @@ from diffedit import (
     InvalidRequest,
 )
 from diffedit.algorithm import reference
+from diffedit.algorithm.reference_models import stable_diffusion
 from diffedit.algorithm.schedule import Schedule
 from diffedit.imaging.geometry import choose_size, fit, region
 
@@ -60,16 +61,16 @@ def test_a_whole_edit_equals_the_reference_path(pipe: DiffEditPipeline, photo: I
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     texts = {"source": TEXTS[0], "target": TEXTS[1], "negative": "grass", "empty": ""}
     ids = {
-        name: tokenizer(
-            text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        ).input_ids
+        name: [
+            tokenizer(
+                text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+            ).input_ids
+        ]
         for name, text in texts.items()
     }
     modules = pipe.networks.modules  # type: ignore[attr-defined]
     expected = reference.edit(
-        modules["unet"],
-        modules["vae"],
-        modules["text_encoder"],
+        stable_diffusion(modules),
         Schedule.from_config(pipe.checkpoint.scheduler_config, 5),
         EditRequest(photo, TEXTS[1], seed=5, **FAST),
         torch.from_numpy(array)[None],

@@ -27,7 +27,10 @@ def folder_for_config(folder: Path) -> None:
 
 
 OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
-    "SDXL": (config("index", **SDXL_INDEX), r"StableDiffusionXLPipeline \(SDXL\)"),
+    "SDXL without its second encoder": (
+        config("index", **SDXL_INDEX),
+        "text_encoder_2 is missing",
+    ),
     "SDXL's unet alone": (config("unet", addition_embed_type="text_time"), "this is SDXL"),
     "SD 3": (
         config("index", unet=None, transformer=["diffusers", "SD3Transformer2DModel"]),
@@ -35,7 +38,7 @@ OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
     ),
     "FLUX": (
         config("index", _class_name="FluxPipeline", unet=["diffusers", "FluxTransformer2DModel"]),
-        r"FluxPipeline \(FLUX\) whose unet is a FluxTransformer2DModel",
+        "has no transformer; FLUX",
     ),
     "inpainting": (config("unet", in_channels=9), "unet.*an inpainting model"),
     "InstructPix2Pix": (config("unet", in_channels=8), "InstructPix2Pix"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import reference
+from diffedit.algorithm.reference_models import stable_diffusion
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging.geometry import fit, region
@@ -30,16 +31,14 @@ def expected(tiny: Path) -> reference.Reference:
 
     checkpoint = Checkpoint.open(tiny)
     modules = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules
-    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.family.tokens)
+    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.family.text_inputs[0].length)
     array, placement = fit(still_life(96, 72), SIZE)
     return reference.edit(
-        modules["unet"],
-        modules["vae"],
-        modules["text_encoder"],
+        stable_diffusion(modules),
         Schedule.from_config(checkpoint.scheduler_config, 5),
         EditRequest(b"", TEXTS["target"], **OPTIONS),
         torch.from_numpy(array)[None],
-        {name: torch.tensor([tokenizer.encode(text)]) for name, text in TEXTS.items()},
+        {name: [torch.tensor([tokenizer.encode(text)])] for name, text in TEXTS.items()},
         torch.from_numpy(region(placement, checkpoint.family.factor)),
     )
 

@@ -36,7 +36,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "SDXL": (
         "xl.safetensors",
         tensors("model.diffusion_model.out.0.weight", "conditioner.embedders.0.x"),
-        "an SDXL checkpoint in a single file, which is not supported",
+        "an SDXL checkpoint in a single file; convert it.*StableDiffusionXLPipeline",
     ),
     "SD 3": (
         "3.safetensors",

@@ -39,15 +39,19 @@ MICRO: dict[str, Any] = {
         "norm_num_groups": 2,
         "sample_size": 16,
         "mid_block_add_attention": False,
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
     },
-    "text": {
+    "text_encoder": {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "projection_dim": 16,
+        "max_position_embeddings": 77,
     },
-    "scheduler": {},
+    "scheduler": random_checkpoint.SD_SCHEDULER,
 }
 Build = Callable[..., tuple[Manifest, list[Event]]]
 Copy = Callable[[Path], Path]

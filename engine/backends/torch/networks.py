@@ -248,7 +248,7 @@ class TorchNetworks:
     def _spec(self, network: Network, shape: tuple[int, ...]) -> NetSpec:
         family = self.checkpoint.family
         try:
-            size = family.size_of(network.name, shape) or (family.factor, family.factor)
+            size = family.size_of(network.name, shape) or (family.size_multiple,) * 2
             spec = self.checkpoint.spec(
                 network.name,
                 size,

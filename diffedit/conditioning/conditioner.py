@@ -1,0 +1,55 @@
+"""Texts -> token ids -> conditioning, for one checkpoint of any family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffedit.conditioning.combine import combine
+from diffedit.conditioning.t5_tokenizer import T5Tokenizer
+from diffedit.conditioning.tokenizer import Tokenizer, truncation_warning
+from engine.checkpoint import Checkpoint
+from engine.rows import Answer, Tensors
+
+TextIds = tuple[tuple[int, ...], ...]
+
+
+class Conditioner:
+    """The tokenizers of a checkpoint, and how the text networks' outputs are combined.
+
+    Attributes:
+        empty: token ids of the empty text.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Load the tokenizers. Raises CheckpointError if one is missing or damaged."""
+        self._family = checkpoint.family
+        self._tokenizers: list[Tokenizer | T5Tokenizer] = [
+            (Tokenizer if text.kind == "clip" else T5Tokenizer)(
+                checkpoint.folder / text.tokenizer, text.length
+            )
+            for text in self._family.text_inputs
+        ]
+        self.empty = self.encode("")
+
+    def encode(self, text: str) -> TextIds:
+        """The token ids of a text, one tuple per text network."""
+        return tuple(tokenizer.encode(text) for tokenizer in self._tokenizers)
+
+    def encode_prompts(
+        self, prompts: Mapping[str, str]
+    ) -> tuple[dict[str, TextIds], tuple[str, ...]]:
+        """Return the token ids of each named prompt, and one warning per truncated prompt."""
+        warnings = [self._warning(name, text) for name, text in prompts.items()]
+        ids = {name: self.encode(text) for name, text in prompts.items()}
+        return ids, tuple(warning for warning in warnings if warning)
+
+    def condition(self, ids: TextIds, answers: Sequence[Answer]) -> Tensors:
+        """The conditioning of a text from the answers of the text networks."""
+        outputs = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
+        return combine(self._family, outputs, is_empty=ids == self.empty)
+
+    def _warning(self, name: str, text: str) -> str:
+        """What no text network reads of a text, as a sentence; "" if one reads all of it."""
+        longest = max(self._tokenizers, key=lambda tokenizer: tokenizer.length)
+        dropped = longest.truncated_text(text)
+        return truncation_warning(name, dropped, longest.length) if dropped else ""

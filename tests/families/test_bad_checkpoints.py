@@ -1,0 +1,94 @@
+"""Checkpoints of SDXL, SD 3 and FLUX.1 that cannot be used are one sentence, before any weight."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import random_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.errors import CheckpointError
+
+DDIM = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "SDXL with a flow schedule": ("tiny-sdxl", "scheduler", FLOW, "flow matching"),
+    "SDXL without size": ("tiny-sdxl", "unet", {"addition_embed_type": None}, "picture's size"),
+    "SDXL inpainting": ("tiny-sdxl", "unet", {"in_channels": 9}, "in_channels is 9"),
+    "SDXL of another encoder": ("tiny-sdxl", "text_encoder_2", {"hidden_size": 16}, "48"),
+    "SDXL distilled LCM": ("tiny-sdxl", "unet", {"time_cond_proj_dim": 256}, "guidance scale"),
+    "SD 3 with a diffusion schedule": ("tiny-sd3", "scheduler", DDIM, "DDIMScheduler"),
+    "SD 3 of other sigmas": ("tiny-sd3", "scheduler", {"use_beta_sigmas": True}, "use_beta_sigmas"),
+    "SD 3 of another T5": ("tiny-sd3", "text_encoder_3", {"d_model": 64}, "joint_attention_dim"),
+    "SD 3 with another VAE": ("tiny-sd3", "vae", {"latent_channels": 4}, "in_channels is 16"),
+    "FLUX fill": ("tiny-flux", "transformer", {"in_channels": 384}, "in_channels is 384"),
+    "FLUX of another CLIP": ("tiny-flux", "text_encoder", {"hidden_size": 48}, "pooled_projection"),
+    "FLUX without a shift": ("tiny-flux", "scheduler", {"shift": 0}, "above 0"),
+    "FLUX quantized": (
+        "tiny-flux",
+        "transformer",
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        "quantized",
+    ),
+    "FLUX of another T5's class": (
+        "tiny-flux",
+        "text_encoder_2",
+        {"architectures": ["UMT5EncoderModel"]},
+        "UMT5EncoderModel",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    kinds = {kind for kind, *_ in CASES.values()}
+    root = tmp_path_factory.mktemp("families")
+    return {kind: random_checkpoint.make(root / kind, kind) for kind in kinds}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_does_not_fit_is_named(case: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    kind, part, changes, words = CASES[case]
+    folder = tmp_path / "model"
+    shutil.copytree(folders[kind], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    config = json.loads((folder / part / name).read_text())
+    (folder / part / name).write_text(json.dumps({**config, **changes}))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        Checkpoint.open(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "words"),
+    [
+        ("tiny-sdxl", "tokenizer_2", "contains no tokenizer"),
+        ("tiny-flux", "tokenizer_2", "contains no tokenizer"),
+        ("tiny-sd3", "text_encoder_2", "text_encoder_2 is missing"),
+        ("tiny-sd3", "transformer", "transformer is missing"),
+    ],
+)
+def test_a_missing_part_is_named(
+    kind: str, part: str, words: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders[kind], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.rmtree(folder / part)
+    with pytest.raises(CheckpointError, match=words):
+        Checkpoint.open(folder)
+
+
+def test_an_unknown_pipeline_lists_what_is_supported(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["tiny-flux"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"_class_name": "QwenImagePipeline", "text_encoder": ["transformers", "Qwen2_5_VL"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="supported are Stable Diffusion"):
+        Checkpoint.open(folder)

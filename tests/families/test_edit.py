@@ -1,0 +1,78 @@
+"""The whole edit of every family equals the reference, on PyTorch and on ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffedit import DiffEditPipeline, EditRequest
+from diffedit.algorithm import reference
+from diffedit.algorithm.reference_models import reference_model
+from diffedit.imaging.geometry import fit, region
+from diffedit.preprocessor import schedule_for
+from engine.backends.torch.networks import TorchNetworks
+from export.build import build
+from tests.families.conftest import FamilyUnderTest
+
+SIZE = (64, 64)
+TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass", "empty": ""}
+OPTIONS: dict[str, Any] = {
+    "num_inference_steps": 5,
+    "num_maps_per_mask": 3,
+    "mask_thresholding_ratio": 2.0,
+    "guidance_scale": 3.0,
+    "seed": 2,
+}
+
+
+def expected(family: FamilyUnderTest, photo: Image.Image) -> reference.Reference:
+    """The edit of the photograph by plain loops."""
+    checkpoint = family.checkpoint
+    array, placement = fit(photo, SIZE)
+    ids = {
+        name: [torch.tensor([tokens]) for tokens in family.conditioner.encode(text)]
+        for name, text in TEXTS.items()
+    }
+    return reference.edit(
+        reference_model(checkpoint.family.name, family.networks.modules, ids["empty"]),
+        schedule_for(checkpoint, 5, SIZE),
+        EditRequest(b"", TEXTS["target"], **OPTIONS),
+        torch.from_numpy(array)[None],
+        ids,
+        torch.from_numpy(region(placement, checkpoint.family.factor)),
+    )
+
+
+def test_an_edit_equals_the_reference(family: FamilyUnderTest, photo: Image.Image) -> None:
+    networks = TorchNetworks.open(family.checkpoint, dtype="fp32", device="cpu")
+    with DiffEditPipeline(family.checkpoint, networks, size=SIZE) as pipe:
+        result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
+    check(result, expected(family, photo), photo)
+
+
+def check(result: Any, wanted: reference.Reference, photo: Image.Image) -> None:
+    assert 0 < wanted.mask.sum() < wanted.mask.numel()
+    np.testing.assert_allclose(result.heatmap, wanted.heat.numpy(), atol=1e-3)
+    assert (result.latent_mask == wanted.mask.numpy()).all()
+    np.testing.assert_allclose(result.latents, wanted.latents[0].numpy(), atol=2e-3)
+    outside = np.asarray(result.mask) == 0
+    assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
+
+
+@pytest.mark.slow
+def test_an_edit_on_onnxruntime_equals_the_reference(
+    family: FamilyUnderTest, photo: Image.Image, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2), "target": "onnx"}
+    manifest = build(str(family.folder), tmp_path / "engines", sizes=[SIZE], **options)
+    assert len(manifest.entries) == len(family.checkpoint.family.networks)
+    with DiffEditPipeline.from_pretrained(
+        family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
+    ) as pipe:
+        result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
+    check(result, expected(family, photo), photo)
