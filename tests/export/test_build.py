@@ -405,7 +405,7 @@ def missing(model: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
-        (sdxl, "StableDiffusionXLPipeline"),
+        (sdxl, "text_encoder_2"),
         (truncated, r"damaged: it is truncated"),
         (garbage, r"damaged"),
         (pickled, r"pickle weights"),

@@ -97,7 +97,7 @@ def test_streams_say_what_was_done(api: Any) -> None:
     ("fields", "param", "words"),
     [
         ({"image": [("a.png", image_bytes())] * 2}, "image[]", "one image"),
-        ({"background": "transparent"}, "background", "no transparent pixels"),
+        ({"background": "transparent"}, "background", "makes nothing transparent"),
         ({"response_format": "url"}, "response_format", "b64_json"),
         ({"output_format": "gif"}, "output_format", "png or jpeg or webp"),
         ({"quality": "best"}, "quality", "auto or low"),
