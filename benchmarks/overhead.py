@@ -97,8 +97,10 @@ def _cost(size: int, turns: int) -> float:
     )
     row = Row(DENOISER, (torch.zeros(LATENT), torch.tensor(1.0), torch.zeros(TOKENS, TEXT_WIDTH)))
     batcher = Batcher(networks)
-    batcher.submit(_turns([row] * size, turns))
+    handle = batcher.submit(_turns([row] * size, turns))
     began = time.thread_time()
     while batcher.step():
         pass
-    return 1e6 * (time.thread_time() - began - backend.seconds) / turns
+    seconds = time.thread_time() - began - backend.seconds
+    handle.future.result()  # raises what ended the flow, also Ctrl-C
+    return 1e6 * seconds / turns

@@ -35,6 +35,7 @@ OTHER_PRECISIONS = {
 SIDE = Range(1, 8192, whole=True)
 """Height and width of the networks' canvas, in pixels."""
 BATCH_SIZE = Range(1, 256, whole=True)
+LORA_SCALE = Range(-100, 100)
 IN_FLIGHT = Range(1, 100_000, whole=True)
 DEVICE = re.compile(r"cpu|cuda(?::(0|[1-9][0-9]{0,3}))?")
 VARIANT = re.compile(r"\w[\w.-]*")
@@ -220,6 +221,23 @@ def _function(name: str) -> Callable[[object], Any]:
     return check
 
 
+def _loras(value: object) -> tuple[tuple[Path, float], ...]:
+    """(file, scale) of each LoRA."""
+    if isinstance(value, str | bytes | Path) or not isinstance(value, Iterable):
+        raise InvalidRequest(
+            f"lora is {short_repr(value)}, but must be a list of files, or of (file, scale)."
+        )
+    return tuple(_lora(item) for item in value)
+
+
+def _lora(value: object) -> tuple[Path, float]:
+    pair = value if isinstance(value, tuple | list) else (value, 1.0)
+    if len(pair) != 2:
+        raise InvalidRequest(f"lora contains {short_repr(value)}; pass a file or (file, scale).")
+    path = _expanded("lora", checks.path("lora", pair[0], "a LoRA file"))
+    return path, float(checks.number("the scale of lora", pair[1], LORA_SCALE, 1.0))
+
+
 def _flag(name: str) -> Callable[[object], bool]:
     return lambda value: checks.flag(name, value, False)
 
@@ -234,6 +252,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "compile": _flag("compile"),
     "pin_batch_size": _pin,
     "allow_tf32": _flag("allow_tf32"),
+    "lora": _loras,
     "warm": _flag("warm"),
     "revision": functools.partial(_word, "revision"),
     "variant": _variant,

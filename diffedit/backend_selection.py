@@ -7,7 +7,7 @@ never replaced by PyTorch, which would run other weights than the user chose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from engine.backends import Networks
 from engine.backends.engine_folder import check_model
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
+from engine.lora.file import Lora
 from engine.manifest import Manifest
 from engine.netspec import Precision
 from engine.products import PRODUCTS, TENSORRT_FORMATS
@@ -64,18 +65,25 @@ def open_backend(
     compile: bool = False,
     pin_batch_size: int | None = None,
     allow_tf32: bool = False,
+    lora: Sequence[tuple[Path, float]] = (),
 ) -> T:
     """Open a backend, and return what `ready` makes of it.
 
     `ready` takes the backend and why it was chosen. If it raises EngineMismatch, because engines do
     not run here, "auto" goes on with the next backend of its plan.
 
+    `lora` is applied to the weights by PyTorch; engines must have been built with the same.
+
     `diffedit.arguments` has checked the arguments. Raises EngineMismatch for engines that do not
     fit, and if "auto" could only replace them by other weights.
     """
+    loras = [Lora.open(path, scale) for path, scale in lora]
+    for each in loras:
+        each.targets(checkpoint)  # before the weights are loaded
     opened = partial(
         _open,
         checkpoint,
+        loras=loras,
         device=device,
         dtype=dtype,
         compile=compile,
@@ -83,11 +91,11 @@ def open_backend(
         allow_tf32=allow_tf32,
     )
     if backend != "auto":
-        warning = _dropped(engines) if backend == "torch" and engines else ""
+        warning = _dropped(engines, loras) if backend == "torch" and engines else ""
         return ready(opened(backend, engines), Choice("requested", warning))
     if engines is None:
         return ready(opened("torch", None), Choice("no engines folder was given"))
-    plan = plan_auto(engines, device, checkpoint.digests())
+    plan = plan_auto(engines, device, checkpoint.digests(), loras)
     failures: list[str] = []
     for name, reason in plan.tries:
         try:
@@ -113,6 +121,7 @@ def _open(
     compile: bool,
     pin_batch_size: int | None,
     allow_tf32: bool,
+    loras: Sequence[Lora],
 ) -> Networks:
     """Open one backend by its name."""
     if name == "torch":
@@ -125,7 +134,10 @@ def _open(
             compile=compile,
             pin_batch_size=pin_batch_size,
             allow_tf32=allow_tf32,
+            loras=loras,
         )
+    if engines is not None and loras:
+        _check_loras(engines, Manifest.load(engines), loras)
     networks = _open_compiled(
         checkpoint, name, engines, device, pin_batch_size, allow_tf32=allow_tf32
     )
@@ -173,15 +185,22 @@ def _open_compiled(
     )
 
 
-def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | None) -> AutoPlan:
+def plan_auto(
+    engines: Path,
+    device: str | None,
+    digests: Mapping[str, str] | None,
+    loras: Sequence[Lora] = (),
+) -> AutoPlan:
     """What "auto" does with an engine folder.
 
     Args:
         engines: the folder.
         device: as in `open_backend`.
         digests: part -> sha256 of the model in use; None does not compare.
+        loras: what PyTorch would apply.
 
-    Raises EngineMismatch if the folder has no engines, or those of another model.
+    Raises EngineMismatch if the folder has no engines, those of another model, or with other LoRAs
+    than `loras`, if there are any.
     """
     manifest = Manifest.load(engines)
     try:
@@ -192,8 +211,11 @@ def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | No
         ) from None
     name, reason = fastest(engines, device)
     compiled = () if name == "torch" else ((name, reason),)
+    if loras:
+        _check_loras(engines, manifest, loras)
     fused = manifest.fused
-    if not fused:
+    same = bool(loras) and not (manifest.model and manifest.model.embeddings)
+    if not fused or same:
         torchs = reason if name == "torch" else "PyTorch runs the same weights"
         return AutoPlan((*compiled, ("torch", torchs)), "")
     refusal = (
@@ -207,12 +229,31 @@ def plan_auto(engines: Path, device: str | None, digests: Mapping[str, str] | No
     return AutoPlan(compiled, refusal)
 
 
-def _dropped(engines: Path) -> str:
+def _check_loras(engines: Path, manifest: Manifest, loras: Sequence[Lora]) -> None:
+    """Raise EngineMismatch unless the engines were built with exactly these LoRAs."""
+    if _same_loras(manifest, loras):
+        return
+    options = " ".join(f"--lora {lora.path}:{lora.scale:g}" for lora in loras)
+    raise EngineMismatch(
+        f"The engines in {engines} contain {manifest.fused or 'no LoRA'}, not the LoRAs that were "
+        f"asked for; build a folder with {options}, or choose the backend torch, which applies "
+        "them when it loads the model."
+    )
+
+
+def _same_loras(manifest: Manifest, loras: Sequence[Lora]) -> bool:
+    fused = manifest.model.loras if manifest.model else ()
+    wanted = sorted((lora.sha256, lora.scale) for lora in loras)
+    return sorted((file.sha256, file.scale) for file in fused) == wanted
+
+
+def _dropped(engines: Path, loras: Sequence[Lora]) -> str:
     """The warning for PyTorch that was asked for together with an engine folder."""
     try:
-        fused = Manifest.load(engines).fused
+        manifest = Manifest.load(engines)
     except EngineMismatch:
         return ""
+    fused = "" if loras and _same_loras(manifest, loras) else manifest.fused
     unused = f"The engines in {engines} are not used, because the backend torch was asked for: "
     return f"{unused}this edits without {fused}." if fused else ""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from torch import Tensor
 
@@ -81,13 +81,14 @@ class DiffEditPipeline:
         compile: bool = False,
         pin_batch_size: int | None = None,
         allow_tf32: bool = False,
+        lora: Sequence[str | Path | tuple[str | Path, float]] = (),
         warm: bool = False,
         revision: str | None = None,
         variant: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> DiffEditPipeline:
-        """Open a Stable Diffusion 1.x or 2.x checkpoint in diffusers' format.
+        """Open a checkpoint in diffusers' format; docs/models.md lists the families.
 
         Args:
             model: a folder or a hub id; safetensors only.
@@ -106,6 +107,8 @@ class DiffEditPipeline:
                 other requests in the batch.
             allow_tf32: on a GPU, let torch and onnxruntime compute what is fp32 in TF32: faster,
                 with 10 bits of precision instead of 23. TensorRT engines are built without it.
+            lora: LoRA files, each alone or as (file, scale); the scale is 1 by default. PyTorch
+                fuses them when it loads the model; engines must have been built with the same.
             warm: also run every profile of every network, see `warm_up`. Engines that do not run
                 are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
             revision, variant, cache_dir, local_files_only: as in diffusers.
@@ -133,6 +136,7 @@ class DiffEditPipeline:
             compile=compile,
             pin_batch_size=pin_batch_size,
             allow_tf32=allow_tf32,
+            lora=cast("Sequence[tuple[Path, float]]", lora),  # by `checked_arguments`
         )
 
     @classmethod

@@ -89,7 +89,7 @@ def _safetensors(path: Path) -> str:
         return f"{path} is {kind}; convert it to a folder with: {_conversion(path, pipeline)}"
     hint = ""
     if kind == "a LoRA":
-        hint = "fuse it into engines with diffedit-trt build --lora, and name its base model here; "
+        hint = "pass it as --lora, and name its base model here; "
     return f"{path} is {kind}, not a whole model; {hint}{FORMAT}."
 
 

@@ -17,6 +17,7 @@ import typer
 
 from engine.errors import CheckpointError, DiffEditError, ResourceError
 from engine.interrupts import forget_interrupt
+from engine.lora.file import parse_lora
 from engine.manifest import Manifest
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
 from export.checks import Verify
@@ -119,7 +120,7 @@ def export(
         "precision": precision,
         "batches": lambda: _batches(batches),
         "target": target,
-        "loras": lambda: [_lora(text) for text in lora or []],
+        "loras": lambda: [parse_lora(text) for text in lora or []],
         "compute_capabilities": tuple(compute_capability or ()),
         "variant": variant,
         "revision": revision,
@@ -255,16 +256,6 @@ def _batches(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--batches needs numbers such as 1,2,4, not {text!r}") from None
-
-
-def _lora(text: str) -> tuple[Path, float]:
-    path, colon, scale = text.rpartition(":")
-    try:
-        return (Path(path).expanduser(), float(scale)) if colon else (Path(text), 1.0)
-    except ValueError:
-        raise ValueError(
-            f"--lora needs PATH:SCALE such as style.safetensors:0.8, not {text!r}"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Options are named as in the Python API, and some have a short second name.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,15 @@ def _parsed_size(text: str) -> Size:
         return parse_size(text)
     except ValueError as error:
         raise UsageError(f"--size is wrong: {error}.") from None
+
+
+def _parsed_loras(texts: Iterable[str] | None) -> list[tuple[Path, float]]:
+    from engine.lora.file import parse_lora
+
+    try:
+        return [parse_lora(text) for text in texts or ()]
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
 
 
 def _checked_size(value: str | None) -> str | None:
@@ -197,6 +207,17 @@ Pin = Annotated[
         min=1,
     ),
 ]
+Loras = Annotated[
+    list[str] | None,
+    option(
+        MODEL,
+        "LoRA file to apply, with its scale; may be repeated. Engines must have been built with "
+        "the same.",
+        "--lora",
+        metavar="PATH:SCALE",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -213,11 +234,12 @@ class ModelOptions:
     size: NetSize = None
     compile: Compile = False
     pin_batch_size: Pin = None
+    lora: Loras = None
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
         size = _parsed_size(self.size) if self.size is not None else None
-        return {**asdict(self), "size": size}
+        return {**asdict(self), "size": size, "lora": _parsed_loras(self.lora)}
 
 
 # -- output ---------------------------------------------------------------------------------------

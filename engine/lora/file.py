@@ -38,6 +38,17 @@ OTHER_METHODS = {
 """Part of a tensor's name -> the method that it belongs to. None of them is supported."""
 
 
+def parse_lora(text: str) -> tuple[Path, float]:
+    """(file, scale) from "PATH" or "PATH:SCALE"; the scale is 1 by default. Raises ValueError."""
+    path, colon, scale = text.rpartition(":")
+    try:
+        return (Path(path).expanduser(), float(scale)) if colon else (Path(text).expanduser(), 1.0)
+    except ValueError:
+        raise ValueError(
+            f"--lora needs PATH:SCALE such as style.safetensors:0.8, not {text!r}"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Target:
     """What a file has for one layer.

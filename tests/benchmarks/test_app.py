@@ -129,9 +129,12 @@ def test_ctrl_c_ends_with_130() -> None:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=60)
+    try:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "stopped; the finished parts are kept in their files" in text
     assert "Traceback" not in text

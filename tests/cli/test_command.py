@@ -74,6 +74,7 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
         "size": (512, 768),
         "compile": False,
         "pin_batch_size": None,
+        "lora": [],
     }
     with pytest.raises(UsageError, match="--size is wrong"):
         options.ModelOptions(model="sd15", size="big").pipeline_arguments()

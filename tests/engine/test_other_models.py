@@ -47,7 +47,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "LoRA": (
         "lora.safetensors",
         tensors("lora_unet_down_blocks_0.lora_down.weight"),
-        "is a LoRA, not a whole model; fuse it .*--lora",
+        "is a LoRA, not a whole model; pass it as --lora",
     ),
     "LoHa": ("loha.safetensors", tensors("lycoris_x.hada_w1_a"), "is a LoRA"),
     "VAE": (

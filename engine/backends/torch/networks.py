@@ -31,6 +31,8 @@ from engine.cuda_graphs import MAX_GRAPHS, Call, CudaGraphs
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
 from engine.loader import load_module
+from engine.lora.file import Lora
+from engine.lora.fuse import fuse
 from engine.models import Network
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size
 from engine.weights_check import check_weights
@@ -114,6 +116,7 @@ class TorchNetworks:
         allow_tf32: bool = False,
         denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
+        loras: Sequence[Lora] = (),
     ) -> None:
         self.checkpoint = checkpoint
         self.modules = modules
@@ -131,6 +134,7 @@ class TorchNetworks:
             denoiser_batch_sizes = CPU_BATCH_SIZES
         self._batches = {*denoiser_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
+        self._loras = tuple(loras)
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
         self._kernels = self._install(kernels)
         if compile:
@@ -150,6 +154,7 @@ class TorchNetworks:
         allow_tf32: bool = False,
         denoiser_batch_sizes: Sequence[int] = DENOISER_BATCH_SIZES,
         pin_batch_size: int | None = None,
+        loras: Sequence[Lora] = (),
     ) -> TorchNetworks:
         """Load the weights.
 
@@ -163,6 +168,7 @@ class TorchNetworks:
             allow_tf32: on CUDA, compute in TF32 where the precision is fp32.
             denoiser_batch_sizes: the denoiser's profiles.
             pin_batch_size: the only profile of every network.
+            loras: fused into the weights in fp32, before they are cast.
 
         Raises CheckpointError if weights are missing, unsafe, damaged or do not fit the configs,
         ResourceError if there is not enough memory, and EngineMismatch if there is no such GPU.
@@ -174,7 +180,7 @@ class TorchNetworks:
         modules = {}
         for part in checkpoint.family.parts:
             own_precision = checkpoint.family.part_precision(part.name, precision)
-            module = load_module(checkpoint, part.name, TORCH_DTYPES[own_precision]).to(on)
+            module = _load(checkpoint, part.name, own_precision, loras).to(on)
             if part.convolutional and precision != "fp32":
                 module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             modules[part.name] = module
@@ -189,6 +195,7 @@ class TorchNetworks:
             allow_tf32=allow_tf32,
             denoiser_batch_sizes=denoiser_batch_sizes,
             pin_batch_size=pin_batch_size,
+            loras=loras,
         )
 
     def find(self, net: str, shape: tuple[int, ...]) -> TorchBackend:
@@ -216,7 +223,8 @@ class TorchNetworks:
         return f"torch {torch.__version__} on {where}, {self.precision}{own}{compiled}"
 
     def details(self) -> Details:
-        return Details(self.precision, tuple(self._kernels))
+        loras = tuple(lora.identity for lora in self._loras)
+        return Details(self.precision, tuple(self._kernels), loras)
 
     def close(self) -> None:
         if self._graphs is not None:
@@ -264,6 +272,22 @@ class TorchNetworks:
         if not self._static:  # eager calls need no profiles, hence no padding
             spec = replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))
         return spec.pinned(self._pin) if self._pin else spec
+
+
+def _load(
+    checkpoint: Checkpoint, part: str, precision: Precision, loras: Sequence[Lora]
+) -> torch.nn.Module:
+    """A part on the CPU, with the LoRAs that change it: fused in fp32, then cast."""
+    module = load_module(checkpoint, part, TORCH_DTYPES[precision])
+    changing = [lora for lora in loras if lora.changes(checkpoint, part)]
+    if not changing:
+        return module
+    exact = module if precision == "fp32" else load_module(checkpoint, part, torch.float32)
+    fuse(exact, checkpoint, part, changing)
+    with torch.no_grad():  # a library may keep single layers in fp32, so the dtypes are theirs
+        for parameter, fused in zip(module.parameters(), exact.parameters(), strict=True):
+            parameter.copy_(fused)
+    return module
 
 
 def default_precision(device: torch.device) -> Precision:
