@@ -92,6 +92,7 @@ def test_several_add_up_and_stand_in_the_result(
     assert zero.latents.tobytes() == plain.latents.tobytes()
 
 
+@pytest.mark.slow
 def test_engines_must_have_the_same(tiny: Path, style: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"sizes": [(64, 64)], "precision": "fp32", "batches": (1, 2)}
     options |= {"target": "onnx", "verify": False, "loras": [(style, 0.5)]}

@@ -136,6 +136,7 @@ def test_a_spoilt_file_is_made_again_and_no_other(
         assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_sizes_live_side_by_side(micro: Path, micro_engines: Path, run: Run, made: Made) -> None:
     first = Manifest.load(micro_engines)
     manifest, events = run(micro, micro_engines, sizes=[(16, 16), (16, 24)])

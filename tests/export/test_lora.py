@@ -107,6 +107,7 @@ def test_a_lora_that_does_not_fit_is_refused_before_anything_is_built(
         run(micro, tmp_path / "engines", loras=[(other, float("nan"))])
 
 
+@pytest.mark.slow
 def test_engines_with_a_lora_are_not_replaced(
     micro: Path, tmp_path: Path, run: Run, made: Made, unet_lora: tuple[Path, dict[str, Any]]
 ) -> None:

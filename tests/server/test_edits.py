@@ -211,7 +211,8 @@ def test_job_reports_progress_and_returns_its_images(client: TestClient) -> None
     assert image.headers["content-type"] == "image/png"
     synchronous = edit(client).json()["data"][0]
     assert image.content == base64.b64decode(synchronous["b64_json"])
-    assert client.get(f"/v1/jobs/{job}/mask").content == base64.b64decode(synchronous["mask"])
+    mask = Image.open(io.BytesIO(client.get(f"/v1/jobs/{job}/mask").content))
+    assert mask.tobytes() == decoded(synchronous["mask"]).tobytes()
     assert client.get(f"/v1/jobs/{job}/image?index=1").status_code == 404
 
 
