@@ -35,7 +35,8 @@ def attention_lora(folder: Path, part: str, prefix: str, path: Path) -> dict[str
     """Write a LoRA over every attention layer of a part; returns layer -> its change at scale 1."""
     module = load_module(Checkpoint.open(folder), part, torch.float32)
     generator = torch.Generator().manual_seed(4)
-    state, changes = {}, {}
+    state: dict[str, torch.Tensor] = {}
+    changes: dict[str, torch.Tensor] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, torch.nn.Linear) and name.endswith((".to_q", ".to_v", ".q_proj")):
             down = torch.randn(RANK, layer.in_features, generator=generator)
