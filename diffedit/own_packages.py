@@ -1,4 +1,4 @@
-"""Find this project's packages `engine` and `export` beside `diffedit`, whatever else has the name.
+"""Import this project's `engine` and `export`, even if another package has that name.
 
 A user's project may have an `engine` of its own, which comes first where Python looks. Standard
 library only; imports nothing of this project, because it runs before `engine` can be imported.

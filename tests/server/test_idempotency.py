@@ -107,7 +107,7 @@ def test_edit_goes_on_for_the_client_that_stays(make_server: MakeServer) -> None
 
 
 class Requests:
-    """Requests with one key, whose forms arrive when the test wants it."""
+    """Send requests with one key; the test decides when their forms arrive."""
 
     def __init__(self) -> None:
         self.store = JobStore(Settings())
