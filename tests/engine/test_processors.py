@@ -68,6 +68,7 @@ PROCESSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
 def test_an_edit_works_in_the_default_precision(tiny: Path, processor: Processor) -> None:
     if not processor.can_be_simulated:

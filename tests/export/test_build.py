@@ -189,6 +189,7 @@ def test_force_replaces_everything(
     assert manifest.source == str(model.resolve())
 
 
+@pytest.mark.slow
 def test_what_overflows_fp16_falls_back_to_fp32(
     micro: Path, tmp_path: Path, run: Run, made: Made, change: Change, own: Copy, only: Only
 ) -> None:
@@ -246,6 +247,7 @@ def test_the_tolerance_is_relative_to_the_whole_answer(precision: Precision, wor
     assert verify.compare("x", precision, [far], [want]).reason == "not finite"
 
 
+@pytest.mark.slow
 def test_profiles_that_do_not_fit_into_memory_are_listed_as_not_run(
     micro: Path, tmp_path: Path, run: Run, only: Only, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ def test_bf16_is_built_and_listed_as_not_verified(
         assert all("bf16" in c.reason and str(tmp_path) not in c.reason for c in others)
 
 
+@pytest.mark.slow
 def test_verification_can_be_made_up_for(
     micro: Path, tmp_path: Path, run: Run, made: Made, only: Only
 ) -> None:
