@@ -117,6 +117,7 @@ class Preprocessor:
             *of_mask,
             *warnings,
             *syntax_warnings(prompts),
+            *self._ignored(request),
         )
         schedule = self.schedule(request.num_inference_steps, size)
         return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
@@ -181,6 +182,15 @@ class Preprocessor:
             except ValueError as error:
                 raise InvalidRequest(str(error)) from None
         return self._schedules[steps, size]
+
+    def _ignored(self, request: EditRequest) -> list[str]:
+        """What this model family cannot use, as sentences."""
+        if self._family.embeds_guidance and request.negative_prompt:
+            return [
+                "This model takes the guidance scale as an input and no negative prompt, so the "
+                "negative prompt is ignored."
+            ]
+        return []
 
     def _request_inputs(self, size: Size, guidance_scale: float) -> tuple[torch.Tensor, ...]:
         values = self._family.request_inputs(size, guidance_scale)

@@ -45,6 +45,7 @@ class CostModel:
         rgb_map: float32 [C + 1, 3], latent to RGB in [-1, 1]; the last row is the constant.
         scheduler_config: the checkpoint's scheduler config.
         canvases: the canvases of this pipeline.
+        embeds_guidance: the model family's; decoding then needs one row a step.
     """
 
     def __init__(
@@ -54,10 +55,13 @@ class CostModel:
         rgb_map: NDArray[np.float32],
         scheduler_config: Mapping[str, object],
         canvases: Canvases | None = None,
+        *,
+        embeds_guidance: bool = False,
     ) -> None:
         self.networks, self.rgb_map, self.scheduler_config = networks, rgb_map, scheduler_config
         self.calls = {net: dict(profiles) for net, profiles in calls.items()}
         self.canvases = canvases
+        self.embeds_guidance = embeds_guidance
         self._schedules: dict[int, Schedule] = {}
 
     def observe(self, net: str, shape: tuple[int, ...], batch_size: int, seconds: float) -> None:
@@ -132,8 +136,10 @@ class CostModel:
         return self.canvases.scale_of_image(image_size)
 
     def _plan(self, request: EditRequest, mask_only: bool) -> EditPlan:
-        make = EditPlan.for_mask if mask_only else EditPlan.for_edit
-        return make(request, self._schedule(request))
+        schedule = self._schedule(request)
+        if mask_only:
+            return EditPlan.for_mask(request, schedule)
+        return EditPlan.for_edit(request, schedule, embeds_guidance=self.embeds_guidance)
 
     def _schedule(self, request: EditRequest) -> Schedule:
         steps = request.num_inference_steps
@@ -193,7 +199,14 @@ def measure(pipeline: DiffEditPipeline) -> CostModel:
     calls = {net: costs[net, size] for net in networks for size in sized if (net, size) in costs}
     flow = _fit_preview(pipeline, canvases.reference)
     rgb_map = pipeline.batcher.submit(flow).future.result()
-    return CostModel(checkpoint.names, calls, rgb_map, checkpoint.scheduler_config, canvases)
+    return CostModel(
+        checkpoint.names,
+        calls,
+        rgb_map,
+        checkpoint.scheduler_config,
+        canvases,
+        embeds_guidance=checkpoint.family.embeds_guidance,
+    )
 
 
 def _fit_preview(pipeline: DiffEditPipeline, size: Size) -> Flow[NDArray[np.float32]]:
