@@ -54,6 +54,7 @@ PURE = (
     "diffedit.algorithm.edit",
     "diffedit.algorithm.inputs",
     "diffedit.algorithm.mask",
+    "diffedit.algorithm.mask_cleaning",
     "diffedit.algorithm.plan",
     "diffedit.algorithm.schedule",
     "diffedit.algorithm.training_schedule",
