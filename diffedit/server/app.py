@@ -24,6 +24,7 @@ from diffedit.server.metrics import Metrics
 from diffedit.server.routes import Routes
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
+from diffedit.server.uploads import Uploads
 from engine.errors import DiffEditError
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def create_app(
     MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body_bytes)
     engine_host = EngineHost(open_pipeline, model, settings)
     scheduler = Scheduler(engine_host, settings, replica_name)
-    metrics = Metrics(engine_host, scheduler)
+    uploads = Uploads(settings)
+    metrics = Metrics(engine_host, scheduler, uploads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -89,7 +91,7 @@ def create_app(
     app.state.engine_host, app.state.scheduler = engine_host, scheduler
     app.state.metrics, app.state.settings = metrics, settings
     app.openapi = lambda: schema.openapi_document(app)  # type: ignore[method-assign]
-    app.include_router(Routes(engine_host, scheduler, metrics, settings).router())
+    app.include_router(Routes(engine_host, scheduler, metrics, uploads, settings).router())
     app.add_exception_handler(ApiError, _known_error)
     app.add_exception_handler(DiffEditError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)

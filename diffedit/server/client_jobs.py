@@ -7,6 +7,7 @@ cancels it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -19,11 +20,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from diffedit.server import responses
+from diffedit.server.errors import to_api_error
 from diffedit.server.jobs import Job
 from diffedit.server.json_body import StreamedJson
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.threads import retrieve_exception
+
+log = logging.getLogger(__name__)
 
 PING_SECONDS = 15
 
@@ -96,14 +100,19 @@ class _JobStream(EventSourceResponse):
 
 
 async def _events(job: Job) -> AsyncIterator[bytes | ServerSentEvent]:
-    """Yield OpenAI's events of a job."""
-    async for _, name, payload in job.events():
-        if name == "preview":
-            yield responses.preview_event(payload, job)
-    if job.error is not None:
-        yield responses.error_event(job.error.body)
-    for edit in job.edits:
-        yield await asyncio.to_thread(responses.completed_event, edit, job)
+    """Yield OpenAI's events of a job. The last one is always `completed` or `error`."""
+    try:
+        async for _, name, payload in job.events():
+            if name == "preview":
+                yield responses.preview_event(payload, job)
+        if job.error is not None:
+            raise job.error
+        for edit in job.edits:
+            yield await asyncio.to_thread(responses.completed_event, edit, job)
+    except Exception as error:
+        if error is not job.error:
+            log.error("request %s: its stream failed", job.request_id, exc_info=error)
+        yield responses.error_event(to_api_error(error).body)
 
 
 async def _finish_or_disconnect(request: Request, job: Job) -> None:

@@ -14,6 +14,7 @@ from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import out_of_device_memory
 from diffedit.server.jobs import Job
 from diffedit.server.scheduler import Scheduler
+from diffedit.server.uploads import Uploads
 from engine.errors import out_of_memory
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -27,7 +28,7 @@ class Metrics:
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
+    def __init__(self, engine_host: EngineHost, scheduler: Scheduler, uploads: Uploads) -> None:
         self._registry = CollectorRegistry()
         self._responses = Counter(
             "diffedit_http_requests",
@@ -57,7 +58,7 @@ class Metrics:
         )
         for memory in ("host", "device"):
             self._out_of_memory.labels(memory)
-        self._registry.register(_StateCollector(engine_host, scheduler))
+        self._registry.register(_StateCollector(engine_host, scheduler, uploads))
         scheduler.on_finish, scheduler.on_error = self.observe_job, self.observe_error
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -85,10 +86,10 @@ class Metrics:
 
 
 class _StateCollector(Collector):
-    """Reads the state of the scheduler, the engine host and the batcher."""
+    """Reads the state of the scheduler, the uploads, the engine host and the batcher."""
 
-    def __init__(self, engine_host: EngineHost, scheduler: Scheduler) -> None:
-        self._engine_host, self._scheduler = engine_host, scheduler
+    def __init__(self, engine_host: EngineHost, scheduler: Scheduler, uploads: Uploads) -> None:
+        self._engine_host, self._scheduler, self._uploads = engine_host, scheduler, uploads
 
     def collect(self) -> Iterator[Metric]:
         yield self._job_events()
@@ -119,6 +120,12 @@ class _StateCollector(Collector):
                 "diffedit_job_bytes",
                 "Predicted bytes of running and queued jobs, and of results being sent.",
                 scheduler.held_bytes,
+            ),
+            ("diffedit_uploads", "Request bodies that are being read.", self._uploads.count),
+            (
+                "diffedit_upload_bytes",
+                "Bytes of the request bodies that are being read.",
+                self._uploads.received_bytes,
             ),
             ("diffedit_ready", "1 if the server accepts requests.", int(ready)),
             (

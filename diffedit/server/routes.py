@@ -38,11 +38,15 @@ class Routes:
     """The endpoints of one server."""
 
     def __init__(
-        self, engine_host: EngineHost, scheduler: Scheduler, metrics: Metrics, settings: Settings
+        self,
+        engine_host: EngineHost,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        uploads: Uploads,
+        settings: Settings,
     ) -> None:
         self._engine_host, self._scheduler = engine_host, scheduler
-        self._metrics, self._settings = metrics, settings
-        self._uploads = Uploads(settings)
+        self._metrics, self._uploads, self._settings = metrics, uploads, settings
         self._idempotency_keys = IdempotencyKeys(scheduler.store)
         self._client_jobs = ClientJobs(scheduler, settings)
 

@@ -1,8 +1,8 @@
 """Runs the application under uvicorn: signals, draining, exit code, log format.
 
 The first SIGTERM or SIGINT makes the server not ready; running and queued jobs finish, then the
-process exits with 0. A second signal exits immediately. A failed engine exits with 70, so that a
-supervisor restarts the process.
+process exits with 0. A second signal ends every job with 503 and exits. A failed engine exits
+with 70, so that a supervisor restarts the process.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from diffedit.server.errors import draining, engine_lost
 from diffedit.server.settings import Settings
 from diffedit.server.timeouts import header_timeout_protocol
 from engine.errors import DiffEditError
@@ -29,8 +32,8 @@ log = logging.getLogger(__name__)
 EX_SOFTWARE = 70
 CLOSE_SECONDS = 5
 """Time that open connections get after draining."""
-FAILURE_SECONDS = 0.5
-"""Time to send the 503 responses of running jobs after the engine has failed."""
+FAILURE_SECONDS = 5.0
+"""Time for jobs to end after the engine has failed."""
 
 
 class Server(uvicorn.Server):
@@ -63,22 +66,37 @@ class Server(uvicorn.Server):
         await super().serve(sockets)  # type: ignore[arg-type]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain on the first signal, exit on the second."""
-        if self._drain_task is not None or self._loop is None or not self.started:
+        """Drain on the first signal, end every job and exit on the second."""
+        if self._loop is None or not self.started:
             super().handle_exit(sig, frame)
             return
-        self._app.state.scheduler.draining = True
-        self._loop.call_soon_threadsafe(self._start_draining)
+        scheduler = self._app.state.scheduler
+        scheduler.draining = True
+        if self._drain_task is None:
+            self._loop.call_soon_threadsafe(self._start, self._drain)
+        else:
+            self._loop.call_soon_threadsafe(scheduler.end_all, draining())
+            super().handle_exit(sig, frame)
 
     def on_engine_failure(self) -> None:
-        """Exit after the running jobs have been answered."""
+        """Exit after the running and queued jobs have been answered."""
         self._app.state.scheduler.draining = True
-        loop = asyncio.get_running_loop()
-        loop.call_later(FAILURE_SECONDS, setattr, self, "should_exit", True)
+        self._start(self._end_failed)
 
-    def _start_draining(self) -> None:
+    def _start(self, shutdown: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._drain_task is None:
-            self._drain_task = asyncio.ensure_future(self._drain())
+            self._drain_task = asyncio.ensure_future(shutdown())
+
+    async def _end_failed(self) -> None:
+        scheduler, engine_host = self._app.state.scheduler, self._app.state.engine_host
+        try:
+            if engine_host.failure_reason:
+                scheduler.end_all(engine_lost(engine_host.failure_reason))
+            await scheduler.drain(FAILURE_SECONDS)
+        except Exception:
+            log.exception("the jobs of a failed engine were not ended")
+        finally:
+            self.should_exit = True
 
     async def _drain(self) -> None:
         scheduler, began = self._app.state.scheduler, time.monotonic()

@@ -195,6 +195,8 @@ class Scheduler:
                 await self.runner.run(job)
         except asyncio.CancelledError:
             state, job.error = job.end_of_cancelled()
+            if state == "failed":
+                self.count_event(f"error {job.error.code}")
         except TimeoutError:
             state, job.error = "failed", self._deadline_exceeded()
         except Exception as error:
@@ -279,6 +281,11 @@ class Scheduler:
         """Cancel a job, see `request_cancel`, and wait until its slot is free."""
         self.request_cancel(job, reason)
         await job.wait()
+
+    def end_all(self, reason: ApiError) -> None:
+        """Ask every running and queued job to end with an error."""
+        for job in [*self.active, *self.waiting]:
+            self.request_cancel(job, reason)
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new jobs and wait for the others. Returns False if some did not finish in time;

@@ -25,6 +25,11 @@ class Uploads:
         self._open: set[_Upload] = set()
 
     @property
+    def count(self) -> int:
+        """Number of bodies that are being read."""
+        return len(self._open)
+
+    @property
     def received_bytes(self) -> int:
         """Bytes in memory."""
         return sum(upload.received for upload in self._open)

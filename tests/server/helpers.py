@@ -117,11 +117,13 @@ class RunningServer:
         lines = self.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
-    def wait_for_jobs(self, count: int) -> None:
-        """Wait until exactly this many jobs are running."""
-        wait_until(
-            lambda: self.metric("diffedit_jobs_active") == count, f"{count} jobs are running"
-        )
+    def wait_for_jobs(self, running: int, waiting: int = 0) -> None:
+        """Wait until exactly this many jobs are running, and this many in the queue."""
+
+        def now() -> tuple[float, float]:
+            return self.metric("diffedit_jobs_active"), self.metric("diffedit_jobs_waiting")
+
+        wait_until(lambda: now() == (running, waiting), f"{running} jobs run, {waiting} wait")
 
 
 class LiveServer(RunningServer):
@@ -184,6 +186,9 @@ class ServerProcess(RunningServer):
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+    def wait_until_draining(self) -> None:
+        wait_until(lambda: self.get("/readyz").status_code == 503, "the server drains")
 
     def wait(self) -> int:
         """Wait for the process to end and return its exit code."""

@@ -28,6 +28,7 @@ def test_edits_that_run_out_of_time_are_answered_with_draining(tiny: Path) -> No
         queued = pool.submit(server.post, EDITS, SLOW)
         stream = pool.submit(server.post, EDITS, {**SLOW, "stream": "true"})
         job = server.post(JOBS, SLOW).json()["id"]
+        server.wait_for_jobs(2, waiting=3)  # later ones would be refused instead of ended
         server.terminate()
         for response in (*(future.result() for future in running), queued.result()):
             assert response.status_code == 503
