@@ -16,6 +16,7 @@ from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 from engine.loader import empty_module
 from engine.models import Part
+from engine.network_check import check_networks
 from engine.safetensors_header import Header
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -33,8 +34,9 @@ OLD_ATTENTION = (
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless the weight files of every part fit its module exactly: every
-    tensor is there, has the module's shape and is a floating-point number, and no other is there.
+    """Raise CheckpointError unless every part's networks can run and its weight files fit exactly:
+    every tensor is there, has the module's shape and is a floating-point number, and no other is
+    there.
     """
     for part in checkpoint.family.parts:
         check_part(checkpoint, part)
@@ -45,6 +47,7 @@ def check_part(checkpoint: Checkpoint, part: Part) -> None:
     folder = checkpoint.folder / part.name
     files = checkpoint.weight_files(part.name)
     module = empty_module(checkpoint, part.name)
+    check_networks(checkpoint, part.name, module)
     wanted = {_plain(name): tuple(t.shape) for name, t in module.state_dict().items()}
     found = _renamed(files.headers(), wanted, sharded=files.index is not None)
     for names in _shared(module):  # a file holds a shared tensor under one of its names

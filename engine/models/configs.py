@@ -6,11 +6,12 @@ first problem as a clause, or None. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.models.family import Configs, Part
-from engine.models.reading import number, whole
+from engine.models.reading import whole
+from engine.models.values import autoencoder_problem, numbers, value_problem
 
 UNET_INPUTS = {
     9: "an inpainting model",
@@ -27,7 +28,7 @@ def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] |
     for part in parts:
         config = configs[part.name]
         try:
-            found = class_problem(config, part) or CHECKS[part.name](config, configs)
+            found = part_problem(config, part) or CHECKS[part.name](config, configs)
         except (ValueError, TypeError) as error:
             found = str(error)
         if found:
@@ -35,7 +36,12 @@ def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] |
     return None
 
 
-def class_problem(config: Mapping[str, Any], part: Part) -> str | None:
+def part_problem(config: Mapping[str, Any], part: Part) -> str | None:
+    """A config of another class, or with numbers that no such class can have. As a clause."""
+    return _class_problem(config, part) or value_problem(config)
+
+
+def _class_problem(config: Mapping[str, Any], part: Part) -> str | None:
     """Weights that are quantized, or a config of another class."""
     if config.get("quantization_config") is not None:
         return "its weights are quantized; use the checkpoint that it was made from"
@@ -50,9 +56,7 @@ def _text_encoder(config: Mapping[str, Any], configs: Configs) -> str | None:
     if config.get("model_type") not in TEXT_MODEL_TYPES:
         return f"its model_type is {config['model_type']!r}, not 'clip_text_model'"
     width = whole(config, "hidden_size")
-    for key, default in (("max_position_embeddings", 77), ("vocab_size", 49408)):
-        whole(config, key, default)
-    wanted = list(_numbers(configs["unet"].get("cross_attention_dim", 1280)))
+    wanted = list(numbers(configs["unet"].get("cross_attention_dim", 1280)))
     if any(dim != width for dim in wanted):
         return (
             f"it gives {width} numbers a token, but the unet takes {wanted[0]} "
@@ -68,15 +72,9 @@ def _vae(config: Mapping[str, Any], configs: Configs) -> str | None:
             f"its latents have {latent} channels, but the unet takes {taken}: they are of "
             "different models"
         )
-    if any(config.get(key) is not None for key in ("shift_factor", "latents_mean", "latents_std")):
-        return "it shifts its latents, as those of SD 3, FLUX and Playground do"
-    if not isinstance(config.get("block_out_channels"), list) or not config["block_out_channels"]:
-        return "block_out_channels is missing"
-    if number(config, "scaling_factor", 0.18215) <= 0:
-        return f"scaling_factor is {config['scaling_factor']}, but must be above 0"
-    if (whole(config, "in_channels", 3), whole(config, "out_channels", 3)) != (3, 3):
-        return "its pictures do not have 3 channels"
-    return None
+    if config.get("shift_factor") is not None:
+        return "it shifts its latents, as those of SD 3 and FLUX do"
+    return autoencoder_problem(config)
 
 
 def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
@@ -88,18 +86,19 @@ def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
         )
     if whole(config, "out_channels", 4) != latent:
         return f"it predicts {config['out_channels']} channels, but the latents have {latent}"
-    for key, default in (
-        ("sample_size", 64),
-        ("attention_head_dim", 8),
-        ("num_attention_heads", 8),
-    ):
-        for item in _numbers(config.get(key) or default):
-            whole({key: item}, key)
     return _unet_condition_problem(config)
 
 
 def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
     """A U-Net that needs more than latent, timestep and text."""
+    if (kind := config.get("addition_embed_type")) is not None:
+        sdxl = ": this is SDXL" if kind == "text_time" else ""
+        return f"it also takes {kind!r} embeddings (addition_embed_type){sdxl}"
+    return unet_input_problem(config)
+
+
+def unet_input_problem(config: Mapping[str, Any]) -> str | None:
+    """A U-Net that takes a class, a picture, boxes or the guidance scale, as a clause."""
     classes = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
     if any(value is not None for value in classes):
         kind = next(value for value in classes if value is not None)
@@ -107,11 +106,11 @@ def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
             f"it also takes a class or an image ({kind!r}), as unCLIP models and upscalers do; use "
             "the base model"
         )
-    if (kind := config.get("addition_embed_type")) is not None:
-        sdxl = ": this is SDXL" if kind == "text_time" else ""
-        return f"it also takes {kind!r} embeddings (addition_embed_type){sdxl}"
     if (kind := config.get("encoder_hid_dim_type") or config.get("encoder_hid_dim")) is not None:
-        return f"it takes projected embeddings ({kind!r}), as Kandinsky and DeepFloyd do"
+        return (
+            f"it takes projected embeddings ({kind!r}), as with an IP-Adapter, and in Kandinsky "
+            "and DeepFloyd; use the base model"
+        )
     if (kind := config.get("attention_type") or "default") != "default":
         return f"its attention is {kind!r}, as in GLIGEN, which also takes boxes"
     if config.get("time_cond_proj_dim") is not None:
@@ -125,15 +124,6 @@ def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
 def _channels(configs: Configs) -> tuple[int, int]:
     """Channels of the VAE's latents, and those that the U-Net takes."""
     return whole(configs["vae"], "latent_channels", 4), whole(configs["unet"], "in_channels", 4)
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    """The numbers of a value that may be one number or nested lists."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _numbers(item)
-    else:
-        yield value
 
 
 CHECKS = {"text_encoder": _text_encoder, "vae": _vae, "unet": _unet}

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
-from engine.models.configs import class_problem
+from engine.models.configs import part_problem
 from engine.models.family import Configs, Part
 from engine.models.index import class_of
 from engine.models.noise_schedule import FLOW_CLASS, flow_problem, schedule_problem
 from engine.models.reading import read_configs, whole
+from engine.models.values import autoencoder_problem
 from engine.models.vocabulary import check_vocabulary
 
 Problem = tuple[str, str]
@@ -61,11 +62,12 @@ def _first_problem(
     configs: Configs, parts: Sequence[Part], problem: Callable[[Configs], Problem | None]
 ) -> Problem | None:
     for part in parts:
-        clause = class_problem(configs[part.name], part)
+        clause = part_problem(configs[part.name], part)
         if clause:
             return part.name, clause
     try:
-        return problem(configs)
+        clause = autoencoder_problem(configs["vae"])
+        return ("vae", clause) if clause else problem(configs)
     except (ValueError, TypeError, KeyError) as error:
         return "config", str(error)
 

@@ -28,6 +28,10 @@ OTHER_DEFAULTS = frozenset(
     )
 )
 """Schedulers of diffusion models with other defaults: their configs must state the betas."""
+DISTILLED = ("LCMScheduler", "TCDScheduler")
+"""Schedulers of distilled models, which know only some training timesteps."""
+MAX_TIMESTEPS = 100_000
+MAX_SHIFT = 100
 FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"
 FLOW_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
 """Options of flow-matching schedulers that change the levels in ways that are not implemented."""
@@ -77,11 +81,36 @@ def flow_problem(config: Mapping[str, Any]) -> str | None:
     if config.get("time_shift_type", "exponential") not in ("exponential", "linear"):
         return f"its time_shift_type {config['time_shift_type']!r} is unknown"
     try:
-        whole(config, "num_train_timesteps", 1000)
-        shifts = [number(config, key, 1.0) for key in ("shift", "base_shift", "max_shift")]
+        return _steps_problem(config) or _shift_problem(config)
     except ValueError as error:
         return str(error)
-    return None if min(shifts) > 0 else "its shifts must be above 0"
+
+
+def _steps_problem(config: Mapping[str, Any]) -> str | None:
+    """The number of training timesteps, and those that a distilled model knows."""
+    steps = whole(config, "num_train_timesteps", 1000)
+    if not 2 <= steps <= MAX_TIMESTEPS:
+        return f"its num_train_timesteps is {steps}, but must be from 2 to {MAX_TIMESTEPS}"
+    if config.get("_class_name") in DISTILLED and not (
+        whole(config, "original_inference_steps", 50) <= steps
+    ):
+        return f"its original_inference_steps is above its {steps} training timesteps"
+    return None
+
+
+def _shift_problem(config: Mapping[str, Any]) -> str | None:
+    """Numbers that leave no rising noise levels between 0 and 1."""
+    shifts = {key: number(config, key, 1.0) for key in ("shift", "base_shift", "max_shift")}
+    for key, shift in shifts.items():
+        if not 0 < shift <= MAX_SHIFT:
+            return f"its {key} is {shift:g}, but must be above 0 and at most {MAX_SHIFT}"
+    terminal = number(config, "shift_terminal", 0) if config.get("shift_terminal") else 0
+    if not 0 <= terminal < 1:
+        return f"its shift_terminal is {terminal:g}, but must be from 0 to below 1"
+    few, many = whole(config, "base_image_seq_len", 256), whole(config, "max_image_seq_len", 4096)
+    if few >= many:
+        return f"its base_image_seq_len {few} is not below its max_image_seq_len {many}"
+    return None
 
 
 def _class_problem(name: str) -> str | None:
@@ -106,9 +135,11 @@ def _choice_problem(config: Mapping[str, Any]) -> str | None:
 
 def _table_problem(config: Mapping[str, Any]) -> str | None:
     """Check the numbers of the table. Raises ValueError for a value of another type."""
-    steps = whole(config, "num_train_timesteps", 1000)
-    if number(config, "steps_offset", 0) != int(config.get("steps_offset", 0)):
-        return f"its steps_offset is {config['steps_offset']}, but must be a whole number"
+    if problem := _steps_problem(config):
+        return problem
+    steps, offset = config.get("num_train_timesteps", 1000), number(config, "steps_offset", 0)
+    if offset != int(offset) or not 0 <= offset < steps:
+        return f"its steps_offset is {offset:g}, but must be a whole number from 0 to {steps - 1}"
     betas = config.get("trained_betas")
     if betas is not None:
         if not isinstance(betas, list) or len(betas) != steps:

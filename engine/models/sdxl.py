@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
+from engine.models.configs import unet_input_problem
 from engine.models.family import Configs, Network, Part, RequestInput, TextInput
 from engine.models.family_checks import (
     check_vocabularies,
@@ -49,13 +50,8 @@ def _problem(configs: Configs) -> tuple[str, str] | None:
     unet, texts = configs["unet"], ("text_encoder", "text_encoder_2")
     if unet.get("addition_embed_type") != "text_time":
         return "unet", "it does not take the picture's size (addition_embed_type)"
-    if unet.get("time_cond_proj_dim") is not None:
-        return "unet", (
-            "it also takes the guidance scale (time_cond_proj_dim), as distilled latent "
-            "consistency models do; use the base model, or an LCM LoRA on it"
-        )
-    if unet.get("num_class_embeds") is not None or unet.get("class_embed_type") is not None:
-        return "unet", "it also takes a class, as upscalers do; use the base model"
+    if clause := unet_input_problem(unet):
+        return "unet", clause
     width = sum(whole(configs[name], "hidden_size") for name in texts)
     ids = 6 * whole(unet, "addition_time_embed_dim")
     return (

@@ -64,7 +64,7 @@ OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
     "a learned variance": (config("unet", out_channels=8), "predicts 8 channels"),
     "16 latent channels": (config("vae", latent_channels=16), "vae.*16 channels"),
     "a shifted VAE": (config("vae", shift_factor=0.06), "shifts its latents"),
-    "normalised latents": (config("vae", latents_mean=[0.0] * 4), "shifts its latents"),
+    "normalised latents": (config("vae", latents_mean=[0.0] * 4), "normalizes its latents"),
     "a wider text encoder": (
         config("unet", cross_attention_dim=768),
         "text_encoder.*32 numbers a token, but the unet takes 768",
