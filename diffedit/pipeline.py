@@ -16,6 +16,7 @@ from diffedit.edit_many import edit_many
 from diffedit.flow_runner import FlowRunner
 from diffedit.handle import EditHandle, wait
 from diffedit.preprocessor import Preprocessor
+from diffedit.presets import DEFAULT_PRESET, PresetName, resolve
 from diffedit.progress import Callback, PreviewCallback
 from diffedit.provenance import Provenance
 from diffedit.request import EditRequest
@@ -238,6 +239,11 @@ class DiffEditPipeline:
             handle = self._runner.edit(prepared, callback, on_preview)
         return EditHandle(self._preprocessor, prepared, handle)
 
+    @checked_arguments
+    def resolve(self, request: EditRequest) -> EditRequest:
+        """The request with the defaults of its preset and of this model filled in."""
+        return resolve(request, self.checkpoint.family.defaults)
+
     @overload
     def edit_many(
         self, requests: Iterable[EditRequest], *, in_flight: int = ...
@@ -280,13 +286,18 @@ class DiffEditPipeline:
     def invert(
         self,
         image: Any,
-        num_inference_steps: int = 50,
-        strength: float = 0.8,
+        num_inference_steps: int | None = None,
+        strength: float | None = None,
         *,
+        preset: PresetName = DEFAULT_PRESET,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0."""
-        options = {"num_inference_steps": num_inference_steps, "strength": strength}
+        """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0.
+
+        Options as in `EditRequest`.
+        """
+        steps = {"num_inference_steps": num_inference_steps, "strength": strength}
+        options = {**steps, "preset": preset}
         request = _request(image, "-", "", "", options)
         self.batcher.check()
         return wait(self._runner.invert(self._preprocessor.prepare(request), callback))

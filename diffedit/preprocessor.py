@@ -22,8 +22,9 @@ from diffedit.conditioning.prompt_syntax import syntax_warnings
 from diffedit.imaging import compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.presets import resolve
 from diffedit.provenance import Provenance
-from diffedit.request import EditRequest, InvalidRequest
+from diffedit.request import EditRequest, InvalidRequest, parameters
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
 from engine.checkpoint import Checkpoint
@@ -78,8 +79,12 @@ class Preprocessor:
         self._schedules: dict[tuple[int, Size], Schedule] = {}
 
     def prepare(self, request: EditRequest) -> PreparedEdit:
-        """Read the pictures, fit them to the canvas, tokenize the texts. Raises InvalidRequest."""
+        """Fill in the options, read the pictures, fit them to the canvas, tokenize the texts.
+
+        Raises InvalidRequest.
+        """
         timer = StageTimer()
+        request = resolve(request, self._family.defaults)
         photo = photograph.read(request.image)
         factor = self._family.factor
         size = geometry.choose_size(photo.size[::-1], self._sizes, self._family.native_size, factor)
@@ -155,6 +160,7 @@ class Preprocessor:
                 denoiser=self._checkpoint.names.denoiser,
             ),
             seed=request.seed,
+            parameters=parameters(request),
             warnings=tuple(warnings),
             provenance=self._provenance,
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
@@ -185,10 +191,16 @@ class Preprocessor:
 
     def _ignored(self, request: EditRequest) -> list[str]:
         """What this model family cannot use, as sentences."""
-        if self._family.embeds_guidance and request.negative_prompt:
+        kind, scale = self._family.defaults.guidance, request.guidance_scale
+        if kind == "embedded" and request.negative_prompt:
             return [
                 "This model takes the guidance scale as an input and no negative prompt, so the "
                 "negative prompt is ignored."
+            ]
+        if kind == "distilled" and scale != 1:
+            return [
+                f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
+                "costs twice the rows and usually spoils the result; leave it out."
             ]
         return []
 

@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from diffedit import checks
 from diffedit.checks import InvalidRequest as InvalidRequest
 from diffedit.checks import Range, named_fields, short_repr, unknown
+from diffedit.presets import (
+    DECIDED,
+    DEFAULT_PRESET,
+    FROM_PRESET,
+    PRESET_NAMES,
+    PresetName,
+    default_text,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +65,8 @@ RANGES: dict[str, Range] = {
 class EditRequest:
     """The options of one edit. Symbols are those of the DiffEdit paper.
 
-    Numbers may be Python's or numpy's and are stored as Python's; bool is not a number.
+    Numbers may be Python's or numpy's and are stored as Python's; bool is not a number. An option
+    that is None takes the preset's value, or the model family's: see `diffedit.presets`.
 
     Attributes:
         image: x_0, the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
@@ -66,16 +75,19 @@ class EditRequest:
             unconditional text.
         negative_prompt: what guidance moves away from while decoding. Up to 4096 characters.
             Default "".
-        num_inference_steps: N, number of steps in the DDIM schedule. 1 to 1000; default 50.
+        num_inference_steps: N, number of steps in the schedule. 1 to 1000; by default the model
+            family's, 50 for Stable Diffusion 1 and 2.
         strength: r, the encoding ratio: the fraction of the schedule that the photograph is encoded
-            to and decoded from. Larger values change more. Above 0, up to 1; default 0.8.
+            to and decoded from. Larger values change more. Above 0, up to 1; by default the
+            preset's, 0.8.
         guidance_scale: g, scale of classifier-free guidance while decoding. 0 to 100, where 1 is no
-            guidance; default 7.5.
-        num_maps_per_mask: n, number of noise samples averaged for the mask. 1 to 64; default 10.
+            guidance; by default the model family's, 7.5 for Stable Diffusion 1 and 2.
+        num_maps_per_mask: n, number of noise samples averaged for the mask. 1 to 64; by default the
+            preset's, 10.
         mask_encode_strength: noise level of the mask step, as a fraction of the schedule. Above 0,
-            up to 1; default 0.5.
+            up to 1; by default the preset's, 0.5.
         mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
-            [0, 1], in multiples of its mean. Above 0, up to 100; default 3.0.
+            [0, 1], in multiples of its mean. Above 0, up to 100; by default the preset's, 3.0.
         mask_image: M, a mask to use instead of the computed one: white is edited, or the
             transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
             with the photograph's aspect ratio; methods "diffedit" and "masked-sdedit" only.
@@ -86,6 +98,7 @@ class EditRequest:
             "diffedit".
         composite: keep the photograph's exact pixels outside the mask. Default True.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
+        preset: the set of defaults: "paper". Default "paper".
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -96,17 +109,18 @@ class EditRequest:
     prompt: str
     source_prompt: str = ""
     negative_prompt: str = ""
-    num_inference_steps: int = 50
-    strength: float = 0.8
-    guidance_scale: float = 7.5
-    num_maps_per_mask: int = 10
-    mask_encode_strength: float = 0.5
-    mask_thresholding_ratio: float = 3.0
+    num_inference_steps: int = FROM_PRESET
+    strength: float = FROM_PRESET
+    guidance_scale: float = FROM_PRESET
+    num_maps_per_mask: int = FROM_PRESET
+    mask_encode_strength: float = FROM_PRESET
+    mask_thresholding_ratio: float = FROM_PRESET
     mask_image: MaskSource | None = field(default=None, repr=False)
     mask_dilation: int = 0
     method: Method = "diffedit"
     composite: bool = True
     seed: int = 0
+    preset: PresetName = DEFAULT_PRESET
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -122,14 +136,20 @@ class EditRequest:
                 "picture; write a few words such as 'a bowl of pears'."
             )
         for name in RANGES:
-            default = _FIELDS[name].default
-            value = checks.number(name, getattr(self, name), RANGES[name], default)
-            object.__setattr__(self, name, value)
+            self._check_number(name)
+        object.__setattr__(self, "preset", checks.choice("preset", self.preset, PRESET_NAMES))
         composite = checks.flag("composite", self.composite, EditRequest.composite)
         object.__setattr__(self, "composite", composite)
         object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
         if self.mask_image is not None:
             self._check_mask_options()
+
+    def _check_number(self, name: str) -> None:
+        value, decided = getattr(self, name), name in DECIDED
+        if value is None and decided:
+            return
+        default = default_text(name) if decided else _FIELDS[name].default
+        object.__setattr__(self, name, checks.number(name, value, RANGES[name], default))
 
     def _check_mask_options(self) -> None:
         if self.method not in MASKED_METHODS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,8 @@ class EditResult:
         latents: float32 [C, h, w]: y_0, the edited latents.
         stats: cost of the edit.
         seed: seed of the request.
+        parameters: every option that was used, with the defaults filled in; see
+            `diffedit.request.parameters`.
         warnings: sentences for the user, such as that a prompt was truncated.
         provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
@@ -66,6 +69,7 @@ class EditResult:
     warnings: tuple[str, ...] = ()
     provenance: Provenance | None = None
     mask_read_as: MaskConvention | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def save(self, path: str | Path) -> list[str]:
         """Write the image as PNG, JPEG, WebP or TIFF, by the extension.

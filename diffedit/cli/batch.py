@@ -174,6 +174,7 @@ class Run:
         """Raise UsageError unless an existing output is the result of this edit."""
         size = self.model_options.pipeline_arguments()["size"]
         canvas = canvas_size(self.pipeline, edit.photo, size)
+        check_options(record, edit.line.out, self.pipeline.resolve(edit.request))
         check_rest(record, edit.line.out, edit.request, self.pipeline.provenance, canvas)
 
     def finish(self, edit: RunningEdit, result: EditResult | Exception) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def mask(
     *,
     prompt: options.Prompt,
     source_prompt: options.Source = "",
-    num_inference_steps: options.Steps = EditRequest.num_inference_steps,
+    preset: options.Preset = EditRequest.preset,
+    num_inference_steps: options.Steps = None,
     seed: options.Seed = EditRequest.seed,
     mask_options: options.MaskOptions,
     model_options: options.ModelOptions,
@@ -36,6 +37,7 @@ def mask(
     parameters: dict[str, Any] = {
         "prompt": prompt,
         "source_prompt": source_prompt,
+        "preset": preset,
         "num_inference_steps": num_inference_steps,
         "seed": seed,
         **asdict(mask_options),
@@ -68,7 +70,8 @@ def mask(
         say(f"warning: {warning}")
     if output_options.as_json:
         line = {"out": paths.out, "mask_share": round(share, 6), "backend": backend}
-        more = {"parameters": parameters, "warnings": list(result.warnings)}
+        used = {name: result.parameters[name] for name in parameters}
+        more = {"parameters": used, "warnings": list(result.warnings)}
         print(json.dumps({**line, **more}))  # noqa: T201
     if not quiet:
         say(f"wrote {paths.out}: {share:.1%} of the picture is white")

@@ -15,6 +15,7 @@ import typer
 
 import diffedit
 from diffedit.cli.errors import UsageError
+from diffedit.presets import DECIDED, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
 from engine.netspec import Size, parse_size
 
@@ -31,8 +32,10 @@ def option(panel: str, text: str, *names: str, **settings: Any) -> Any:
 
 
 def number_option(panel: str, text: str, field: str, *names: str) -> Any:
-    """Return the option of a numeric field of `EditRequest`; its help states the range."""
-    return option(panel, f"{text}: {RANGES[field]}.", "--" + field.replace("_", "-"), *names)
+    """Return the option of a numeric field of `EditRequest`; its help states range and default."""
+    shown = {"show_default": default_text(field)} if field in DECIDED else {}
+    name = "--" + field.replace("_", "-")
+    return option(panel, f"{text}: {RANGES[field]}.", name, *names, **shown)
 
 
 def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
@@ -101,7 +104,11 @@ Negative = Annotated[
     ),
 ]
 Steps = Annotated[
-    int, number_option(EDIT, "Denoising steps in the schedule", "num_inference_steps", "--steps")
+    int | None,
+    number_option(EDIT, "Denoising steps in the schedule", "num_inference_steps", "--steps"),
+]
+Preset = Annotated[
+    str, option(EDIT, f"Set of defaults; every option overrides it. {preset_help()}", "--preset")
 ]
 Seed = Annotated[int, number_option(EDIT, "Seed of all random noise", "seed")]
 
@@ -110,14 +117,15 @@ Seed = Annotated[int, number_option(EDIT, "Seed of all random noise", "seed")]
 class EditOptions:
     """How strongly, and by which method, the photograph is edited."""
 
-    num_inference_steps: Steps = EditRequest.num_inference_steps
+    preset: Preset = EditRequest.preset
+    num_inference_steps: Steps = None
     strength: Annotated[
-        float, number_option(EDIT, "How much the edited region may change", "strength")
-    ] = EditRequest.strength
+        float | None, number_option(EDIT, "How much the edited region may change", "strength")
+    ] = None
     guidance_scale: Annotated[
-        float,
+        float | None,
         number_option(EDIT, "How closely to follow the prompt", "guidance_scale", "--guidance"),
-    ] = EditRequest.guidance_scale
+    ] = None
     method: Annotated[str, option(EDIT, f"One of {', '.join(METHODS)}.", "--method")] = (
         EditRequest.method
     )
@@ -129,18 +137,18 @@ class MaskOptions:
     """How the mask is computed."""
 
     num_maps_per_mask: Annotated[
-        int, number_option(MASK, "Noise samples to average", "num_maps_per_mask", "--maps")
-    ] = EditRequest.num_maps_per_mask
+        int | None, number_option(MASK, "Noise samples to average", "num_maps_per_mask", "--maps")
+    ] = None
     mask_encode_strength: Annotated[
-        float,
+        float | None,
         number_option(MASK, "Noise level of the comparison", "mask_encode_strength"),
-    ] = EditRequest.mask_encode_strength
+    ] = None
     mask_thresholding_ratio: Annotated[
-        float,
+        float | None,
         number_option(
             MASK, "Clip the difference map at this multiple of its mean", "mask_thresholding_ratio"
         ),
-    ] = EditRequest.mask_thresholding_ratio
+    ] = None
     mask_dilation: Annotated[
         int, number_option(MASK, "Latent pixels by which the mask is enlarged", "mask_dilation")
     ] = EditRequest.mask_dilation

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffedit.cli.errors import UsageError
 from diffedit.imaging.metadata import EditRecord, pack_mask, pixel_digest, read_record
+from diffedit.presets import DECIDED
 from diffedit.provenance import Provenance
-from diffedit.request import EditRequest, parameters
+from diffedit.request import PARAMETERS, EditRequest, parameters
 from engine.netspec import Size
 
 if TYPE_CHECKING:
@@ -44,10 +45,18 @@ def stored_record(out: Path) -> EditRecord | None:
 
 
 def check_options(record: EditRecord, out: Path, request: EditRequest) -> None:
-    """Raise UsageError unless an existing output was made with the options of `request`."""
-    wanted = parameters(request)
+    """Raise UsageError unless an existing output was made with the options of `request`.
+
+    Options that are None, because the preset or the model decides them, are not compared: call it
+    again with the resolved request.
+    """
+    wanted = {
+        name: value
+        for name, value in parameters(request).items()
+        if name != "preset" and not (value is None and name in DECIDED)
+    }
     names = [name for name, value in wanted.items() if record.parameters.get(name) != value]
-    if names or record.parameters.keys() != wanted.keys():
+    if names or not record.parameters.keys() <= set(PARAMETERS):
         raise _refusal(out, f"other {', '.join(names) or 'options'}")
 
 

@@ -17,7 +17,7 @@ from diffedit.cli.options import EditOutputOptions, ModelOptions, OutputOptions
 from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
 from diffedit.cli.progress import STAGES, Progress
 from diffedit.imaging.metadata import EditRecord, pack_mask, pixel_digest
-from diffedit.request import MASKED_METHODS, EditRequest, parameters
+from diffedit.request import MASKED_METHODS, EditRequest
 from diffedit.result import EditResult
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def record_of(
     is_local = Path(model.model).exists()
     mask: Any = request.mask_image
     return EditRecord(
-        parameters=parameters(request),
+        parameters=dict(result.parameters),
         input=pixel_digest(photo.rgb),
         mask=pack_mask(mask.image) if mask is not None else None,
         version=diffedit.__version__,

@@ -148,7 +148,8 @@ def _read_chunks(path: Path) -> tuple[str | None, bytes]:
 def _parse(values: dict[str, Any]) -> EditRecord:
     """Build a record from parsed JSON. Raises if required fields are missing or mistyped.
 
-    Versions before 0.1.0's release stored the mask in the text itself.
+    Versions before 0.1.0's release stored the mask in the text itself. Records without a preset are
+    older than presets: what they do not state is as in the paper.
     """
     import base64
 
@@ -160,7 +161,7 @@ def _parse(values: dict[str, Any]) -> EditRecord:
     packed = None if mask is None else base64.b64decode(mask, validate=True)
     size, made_with = values.get("size"), values.get("provenance")
     return EditRecord(
-        parameters,
+        {"preset": "paper", **parameters},
         digest,
         packed,
         version=values.get("version"),

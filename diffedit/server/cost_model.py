@@ -17,9 +17,10 @@ from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.imaging.geometry import choose_size
 from diffedit.pipeline import DiffEditPipeline
+from diffedit.presets import resolve
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.server import previews
-from engine.models import ModelFamily, NetworkNames
+from engine.models import STABLE_DIFFUSION, Defaults, ModelFamily, NetworkNames
 from engine.netspec import Size
 from engine.rows import Flow, Row
 
@@ -45,7 +46,7 @@ class CostModel:
         rgb_map: float32 [C + 1, 3], latent to RGB in [-1, 1]; the last row is the constant.
         scheduler_config: the checkpoint's scheduler config.
         canvases: the canvases of this pipeline.
-        embeds_guidance: the model family's; decoding then needs one row a step.
+        defaults: of the model family.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class CostModel:
         scheduler_config: Mapping[str, object],
         canvases: Canvases | None = None,
         *,
-        embeds_guidance: bool = False,
+        defaults: Defaults = STABLE_DIFFUSION,
     ) -> None:
         self.networks, self.rgb_map, self.scheduler_config = networks, rgb_map, scheduler_config
         self.calls = {net: dict(profiles) for net, profiles in calls.items()}
         self.canvases = canvases
-        self.embeds_guidance = embeds_guidance
+        self.defaults = defaults
         self._schedules: dict[int, Schedule] = {}
 
     def observe(self, net: str, shape: tuple[int, ...], batch_size: int, seconds: float) -> None:
@@ -115,7 +116,7 @@ class CostModel:
 
         A cached trajectory saves this time.
         """
-        default = EditRequest(b"", "any")
+        default = resolve(EditRequest(b"", "any"), self.defaults)
         plan = EditPlan.for_inversion(default, self._schedule(default))
         return plan.rows * self.row_seconds(self.networks.denoiser)
 
@@ -136,10 +137,12 @@ class CostModel:
         return self.canvases.scale_of_image(image_size)
 
     def _plan(self, request: EditRequest, mask_only: bool) -> EditPlan:
+        request = resolve(request, self.defaults)
         schedule = self._schedule(request)
         if mask_only:
             return EditPlan.for_mask(request, schedule)
-        return EditPlan.for_edit(request, schedule, embeds_guidance=self.embeds_guidance)
+        embeds_guidance = self.defaults.guidance == "embedded"
+        return EditPlan.for_edit(request, schedule, embeds_guidance=embeds_guidance)
 
     def _schedule(self, request: EditRequest) -> Schedule:
         steps = request.num_inference_steps
@@ -205,7 +208,7 @@ def measure(pipeline: DiffEditPipeline) -> CostModel:
         rgb_map,
         checkpoint.scheduler_config,
         canvases,
-        embeds_guidance=checkpoint.family.embeds_guidance,
+        defaults=checkpoint.family.defaults,
     )
 
 

@@ -86,7 +86,7 @@ IGNORED_FIELDS = {
 """Fields of OpenAI's API that do not change an edit, with their values. The response says so."""
 PROMPTS = ("prompt", "source_prompt", "negative_prompt")
 TEXT_FIELDS: dict[str, Parser] = {
-    **dict.fromkeys((*PROMPTS, "method"), _parse_text),
+    **dict.fromkeys((*PROMPTS, "method", "preset"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
     "composite": _parse_bool,
     "mask_format": _choice("auto", "alpha", "white", "black"),
@@ -108,7 +108,7 @@ MASK_TEXT_FIELDS = {
     for name in (
         *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
         *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
-        *("seed", "model", "user"),
+        *("preset", "seed", "model", "user"),
     )
 }
 """The text fields that affect the mask alone."""

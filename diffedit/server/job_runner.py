@@ -83,14 +83,15 @@ class JobRunner:
         assert self._engine_host.cost_model is not None  # admission needs it
         rgb_map = self._engine_host.cost_model.rgb_map
         for index, request in enumerate(decoded.requests):
-            reporter = ProgressReporter(job, index, request, rgb_map, self._pool)
+            resolved = pipeline.resolve(request)
+            reporter = ProgressReporter(job, index, resolved, rgb_map, self._pool)
             submit = partial(
                 pipeline.submit,
                 callback=reporter.on_progress,
                 on_preview=reporter.on_step,
                 mask_only=job.mask_only,
             )
-            handle = await wait_for(self._pool.submit(submit, request), EditHandle.cancel)
+            handle = await wait_for(self._pool.submit(submit, resolved), EditHandle.cancel)
             reporter.handle.set_result(handle)
             job.handles.append(handle)
         for handle in list(job.handles):

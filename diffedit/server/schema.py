@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
 from diffedit.server.form_fields import (
     IGNORED_FIELDS,
@@ -35,6 +36,7 @@ DESCRIPTIONS = {
     "mask_dilation": "Grow the mask by this many latent cells.",
     "seed": "Seed of all noise; edit k of n uses seed + k.",
     "method": "DiffEdit, or one of the paper's ablations.",
+    "preset": f"Set of defaults; every option overrides it. {preset_help()}",
     "composite": "Keep the original pixels outside the mask.",
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
     "auto: alpha if the mask has transparent pixels, else white.",
@@ -61,6 +63,7 @@ FIELD_SCHEMAS: dict[str, Schema] = {
     "prompt": {"type": "string", "pattern": r"\S"},
     "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
     "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
+    "preset": {"type": "string", "enum": list(PRESET_NAMES), "default": DEFAULT_PRESET},
     "composite": {"type": "boolean", "default": True},
     "mask_format": {
         "type": "string",
@@ -87,7 +90,10 @@ def field_schema(name: str) -> Schema:
         schema = {"type": "integer" if allowed.whole else "number", "maximum": allowed.high}
         schema["exclusiveMinimum" if allowed.above else "minimum"] = allowed.low
         schema["default"] = DEFAULTS[name]
-    return {**schema, "description": DESCRIPTIONS[name]}
+    if name not in DECIDED:
+        return {**schema, "description": DESCRIPTIONS[name]}
+    schema.pop("default", None)
+    return {**schema, "description": f"{DESCRIPTIONS[name]} Default: {default_text(name)}."}
 
 
 def header(name: str, schema: Schema, description: str) -> Schema:

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
-from engine.models.family import Configs, ModelFamily, Network, NetworkNames, Part, TextInput
+from engine.models.family import (
+    FEW_STEPS,
+    STABLE_DIFFUSION,
+    Configs,
+    Defaults,
+    ModelFamily,
+    Network,
+    NetworkNames,
+    Part,
+    TextInput,
+)
 from engine.models.flux import Flux
 from engine.models.index import class_of
 from engine.models.reading import read_index
@@ -21,7 +31,10 @@ from engine.models.stable_diffusion_3 import StableDiffusion3
 
 __all__ = [
     "FAMILIES",
+    "FEW_STEPS",
+    "STABLE_DIFFUSION",
     "Configs",
+    "Defaults",
     "ModelFamily",
     "Network",
     "NetworkNames",

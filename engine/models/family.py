@@ -59,6 +59,30 @@ class Network:
     compiled: tuple[str, ...] = ()
 
 
+Guidance = Literal["classifier-free", "embedded", "distilled"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a checkpoint is sampled where the user does not say it.
+
+    Attributes:
+        steps: number of steps, as in the examples of its publishers.
+        guidance_scale: 1 is no guidance.
+        guidance: "classifier-free" guidance takes two rows a step; "embedded" guidance is an input
+            of the denoiser; a "distilled" denoiser has guidance in its weights and needs few steps.
+    """
+
+    steps: int = 50
+    guidance_scale: float = 7.5
+    guidance: Guidance = "classifier-free"
+
+
+STABLE_DIFFUSION = Defaults()
+FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, guidance="distilled")
+"""Turbo, Lightning, LCM and schnell checkpoints."""
+
+
 @dataclass(frozen=True)
 class TextInput:
     """How a text becomes the input of one text network.
@@ -134,6 +158,11 @@ class ModelFamily(Protocol):
     @property
     def embeds_guidance(self) -> bool:
         """Whether the denoiser takes the guidance scale as an input, instead of two rows a step."""
+        ...
+
+    @property
+    def defaults(self) -> Defaults:
+        """Number of steps and guidance scale, as far as the configs tell them."""
         ...
 
     @property

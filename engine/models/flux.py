@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
-from engine.models.family import Configs, Network, Part, RequestInput, TextInput
+from engine.models.family import (
+    FEW_STEPS,
+    Configs,
+    Defaults,
+    Network,
+    Part,
+    RequestInput,
+    TextInput,
+)
 from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
@@ -125,6 +133,19 @@ class Flux:
     def embeds_guidance(self) -> bool:
         """Whether the transformer takes the guidance scale as an input: dev does."""
         return bool(self.configs["transformer"].get("guidance_embeds", False))
+
+    @property
+    def defaults(self) -> Defaults:
+        """dev: 28 steps, and guidance 3.5 as an input. schnell: 4 steps without guidance.
+
+        Models without that input whose schedule is shifted by the picture's size are made from dev
+        and take two rows a step.
+        """
+        if self.embeds_guidance:
+            return Defaults(28, 3.5, "embedded")
+        if self.configs["scheduler"].get("use_dynamic_shifting"):
+            return Defaults(28, 3.5)
+        return FEW_STEPS
 
     @property
     def factor(self) -> int:

@@ -51,6 +51,23 @@ KINDS = {
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
+FEW_STEP_CLASSES = ("LCMScheduler", "TCDScheduler")
+"""Schedulers that only distilled models use."""
+EULER_CLASSES = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+
+
+def is_few_step(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's config is that of a distilled diffusion model.
+
+    SD-Turbo, SDXL-Turbo and Lightning come with Euler's scheduler and trailing timesteps,
+    consistency models with a class of their own. Models with zero terminal SNR have trailing
+    timesteps, too, but are not distilled.
+    """
+    name = config.get("_class_name")
+    turbo = name in EULER_CLASSES and config.get("timestep_spacing") == "trailing"
+    whole_range = bool(config.get("rescale_betas_zero_snr"))
+    epsilon = config.get("prediction_type", "epsilon") == "epsilon"
+    return name in FEW_STEP_CLASSES or (turbo and epsilon and not whole_range)
 
 
 def schedule_problem(config: Mapping[str, Any], listed: str | None) -> str | None:

@@ -12,7 +12,15 @@ from typing import Any
 
 from engine.models import blocks
 from engine.models.configs import unet_input_problem
-from engine.models.family import Configs, Network, Part, RequestInput, TextInput
+from engine.models.family import (
+    FEW_STEPS,
+    Configs,
+    Defaults,
+    Network,
+    Part,
+    RequestInput,
+    TextInput,
+)
 from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
@@ -21,6 +29,7 @@ from engine.models.family_checks import (
     wanted_classes,
 )
 from engine.models.index import index_problem
+from engine.models.noise_schedule import is_few_step
 from engine.models.reading import whole
 from engine.netspec import Precision, Size, TensorSpec
 
@@ -110,6 +119,12 @@ class StableDiffusionXL:
     def factor(self) -> int:
         """Pixels per latent cell along one side: 8 for the published checkpoints."""
         return blocks.vae_factor(self.configs)
+
+    @property
+    def defaults(self) -> Defaults:
+        """50 steps at guidance 5; Turbo, Lightning and LCM 4 steps without guidance."""
+        base = Defaults(steps=50, guidance_scale=5.0)
+        return FEW_STEPS if is_few_step(self.configs["scheduler"]) else base
 
     @property
     def size_multiple(self) -> int:

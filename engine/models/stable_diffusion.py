@@ -10,9 +10,17 @@ from typing import Any
 from engine.errors import CheckpointError
 from engine.models import blocks
 from engine.models.configs import config_problem
-from engine.models.family import Configs, Network, Part, RequestInput, TextInput
+from engine.models.family import (
+    FEW_STEPS,
+    Configs,
+    Defaults,
+    Network,
+    Part,
+    RequestInput,
+    TextInput,
+)
 from engine.models.index import class_of, index_problem
-from engine.models.noise_schedule import schedule_problem
+from engine.models.noise_schedule import is_few_step, schedule_problem
 from engine.models.reading import read_configs
 from engine.models.vocabulary import check_vocabulary
 from engine.netspec import Precision, Size, TensorSpec
@@ -75,6 +83,11 @@ class StableDiffusion:
     def factor(self) -> int:
         """Pixels per latent cell along one side: 8 for the published checkpoints."""
         return blocks.vae_factor(self.configs)
+
+    @property
+    def defaults(self) -> Defaults:
+        """50 steps at guidance 7.5, SD-Turbo and LCM 4 steps without guidance."""
+        return FEW_STEPS if is_few_step(self.configs["scheduler"]) else Defaults()
 
     @property
     def size_multiple(self) -> int:

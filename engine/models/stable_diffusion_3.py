@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
-from engine.models.family import Configs, Network, Part, RequestInput, TextInput
+from engine.models.family import Configs, Defaults, Network, Part, RequestInput, TextInput
 from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
@@ -117,6 +117,18 @@ class StableDiffusion3:
     def factor(self) -> int:
         """Pixels per latent cell along one side: 8 for the published checkpoints."""
         return blocks.vae_factor(self.configs)
+
+    @property
+    def defaults(self) -> Defaults:
+        """SD 3: 28 steps at guidance 7; 3.5 Large: 28 at 3.5; 3.5 Medium: 40 at 4.5.
+
+        3.5 normalizes queries and keys, and Medium has second attention layers. 3.5 Large Turbo has
+        the configs of Large, so its 4 steps without guidance must be asked for.
+        """
+        transformer = self.configs["transformer"]
+        if transformer.get("dual_attention_layers"):
+            return Defaults(steps=40, guidance_scale=4.5)
+        return Defaults(steps=28, guidance_scale=3.5 if transformer.get("qk_norm") else 7.0)
 
     @property
     def size_multiple(self) -> int:

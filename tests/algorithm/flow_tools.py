@@ -13,11 +13,12 @@ from diffedit.algorithm.cache import Caches, TensorCache, TextIds
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
+from diffedit.presets import resolve
 from diffedit.request import EditRequest
 from engine.backends import Networks
 from engine.batcher import Batcher
 from engine.flow_handle import FlowHandle
-from engine.models import NetworkNames
+from engine.models import Defaults, NetworkNames
 from engine.models.stable_diffusion import StableDiffusion
 from engine.rows import Flow
 
@@ -30,6 +31,11 @@ SD_CONFIG = {
     "steps_offset": 1,
     "set_alpha_to_one": False,
 }
+
+
+def resolved(request: EditRequest) -> EditRequest:
+    """The request with the defaults of Stable Diffusion 1 and 2."""
+    return resolve(request, Defaults())
 
 
 def tokens(number: int, length: int = 77) -> TextIds:
@@ -58,7 +64,7 @@ def new_inputs(
     side = latent * factor
     generator = torch.Generator().manual_seed(image_seed)
     fields: dict[str, Any] = {
-        "request": EditRequest("picture", "text", **options),
+        "request": resolved(EditRequest("picture", "text", **options)),
         "networks": NAMES,
         "image": torch.rand((3, side, side), generator=generator) * 2 - 1,
         "region": torch.ones(latent, latent, dtype=torch.bool),

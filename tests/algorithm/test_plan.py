@@ -18,6 +18,7 @@ from tests.algorithm.flow_tools import (
     mask_flow,
     new_caches,
     new_inputs,
+    resolved,
     run,
     run_edit,
     tokens,
@@ -27,11 +28,13 @@ FIFTY = Schedule.from_config(SD_CONFIG, 50)
 
 
 def test_the_papers_edit() -> None:
-    plan = EditPlan.for_edit(EditRequest(b"", "a cup"), FIFTY)
+    plan = EditPlan.for_edit(resolved(EditRequest(b"", "a cup")), FIFTY)
     assert plan.stages == (Stage("mask", 1, 20), Stage("encode", 40, 1), Stage("decode", 40, 2))
     assert (plan.rows, plan.mask_level, plan.depth) == (140, 25, 40)
     assert plan.texts == ("target", "negative", "source", "empty")
-    assert EditPlan.for_edit(EditRequest(b"", "a cup"), FIFTY, known_levels=40).rows == 100
+    assert (
+        EditPlan.for_edit(resolved(EditRequest(b"", "a cup")), FIFTY, known_levels=40).rows == 100
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_a_mask_alone_and_a_trajectory_alone() -> None:
 
 
 def test_equal_texts_are_one_row() -> None:
-    request = EditRequest(b"", "a cup", negative_prompt="a jug")
+    request = resolved(EditRequest(b"", "a cup", negative_prompt="a jug"))
     assert EditPlan.for_edit(request, FIFTY).distinct_texts(request) == 3
-    plain = EditRequest(b"", "a cup")
+    plain = resolved(EditRequest(b"", "a cup"))
     assert EditPlan.for_edit(plain, FIFTY).distinct_texts(plain) == 2

@@ -69,6 +69,7 @@ CHANGES: dict[str, tuple[Callable[[], dict[str, object] | None], list[object], s
     "seed": (lambda: {"seed": 1}, [], "difference: other seed"),
     "two options": (lambda: {"strength": 0.5, "method": "sdedit"}, [], "other strength, method"),
     "composite": (lambda: {"composite": False}, [], "other composite"),
+    "an option left out": (lambda: {"mask_thresholding_ratio": None}, [], "other mask_threshold"),
     "photograph": (lambda: other_photo(), [], "another photograph"),
     "mask": (add_mask, [], "another mask"),
     "size": (dict, ["--size", "32x64"], "another size"),

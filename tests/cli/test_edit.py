@@ -62,6 +62,7 @@ def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
         "method": "masked-sdedit",
         "composite": False,
         "seed": 7,
+        "preset": "paper",
     }
     assert {**given, "image": 0, "mask_image": 0}.keys() == EditRequest.__dataclass_fields__.keys()
     arguments = [

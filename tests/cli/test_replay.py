@@ -15,6 +15,7 @@ from demo import random_checkpoint
 from diffedit.imaging import png
 from diffedit.imaging.metadata import EditRecord, pack_mask, read_record, record_chunks
 from diffedit.provenance import Fused
+from diffedit.request import PARAMETERS
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused
 
 EDITED = "in.edited.png"
@@ -42,6 +43,13 @@ def test_an_equal_replay_has_no_warning(edited: Path, cli: Cli, tiny: Path) -> N
     done = cli("replay", EDITED, "in.png", "--dtype", "fp32", "--json")
     assert "identical to" in done.err and "warning" not in done.err
     assert done.line["provenance"]["precision"] == "fp32"
+
+
+def test_a_record_states_every_option(edited: Path) -> None:
+    """So that a replay does not depend on defaults, which later versions may change."""
+    stored = read_record(edited).parameters
+    assert tuple(stored) == PARAMETERS and None not in stored.values()
+    assert (stored["strength"], stored["num_maps_per_mask"]) == (0.8, 10)
 
 
 def test_what_is_different_is_named(edited: Path, cli: Cli, work: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_whole_edit_equals_the_reference_path(pipe: DiffEditPipeline, photo: I
     expected = reference.edit(
         stable_diffusion(modules),
         Schedule.from_config(pipe.checkpoint.scheduler_config, 5),
-        EditRequest(photo, TEXTS[1], seed=5, **FAST),
+        pipe.resolve(EditRequest(photo, TEXTS[1], seed=5, **FAST)),
         torch.from_numpy(array)[None],
         ids,
         torch.from_numpy(region(placement, 4)),

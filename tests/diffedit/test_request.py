@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffedit.presets import DECIDED
 from diffedit.request import (
     MAX_TEXT,
     METHODS,
@@ -31,7 +32,6 @@ INVALID_NUMBERS: list[object] = [
     NAN,
     INF,
     -INF,
-    None,
     "1",
     True,
     1j,
@@ -58,16 +58,17 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         "prompt": "a pear",
         "source_prompt": "",
         "negative_prompt": "",
-        "num_inference_steps": 50,
-        "strength": 0.8,
-        "guidance_scale": 7.5,
-        "num_maps_per_mask": 10,
-        "mask_encode_strength": 0.5,
-        "mask_thresholding_ratio": 3.0,
+        "num_inference_steps": None,
+        "strength": None,
+        "guidance_scale": None,
+        "num_maps_per_mask": None,
+        "mask_encode_strength": None,
+        "mask_thresholding_ratio": None,
         "mask_dilation": 0,
         "method": "diffedit",
         "composite": True,
         "seed": 0,
+        "preset": "paper",
     }
 
 
@@ -102,14 +103,19 @@ def test_defaults_and_order_match_the_documented_api() -> None:
 def test_values_in_range_are_stored_as_plain_python(name: str, value: object) -> None:
     stored = getattr(request(**{name: value}), name)
     assert stored == value
-    default = EditRequest.__dataclass_fields__[name].default
-    assert type(stored) is (str if name == "prompt" else type(default))
+    if name in RANGES:
+        assert type(stored) is (int if RANGES[name].whole else float)
+    else:
+        assert type(stored) is (bool if name == "composite" else str)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         *[(name, value) for name in RANGES for value in INVALID_NUMBERS],
+        *[(name, None) for name in RANGES if name not in DECIDED],
+        ("preset", None),
+        ("preset", "Paper"),
         ("num_inference_steps", 0),
         ("num_inference_steps", 1001),
         ("num_inference_steps", 50.0),

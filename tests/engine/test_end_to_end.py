@@ -18,6 +18,7 @@ from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging.geometry import fit, region
 from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
+from tests.algorithm.flow_tools import resolved
 
 SIZE = (64, 64)
 OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 3, "seed": 2}
@@ -36,7 +37,7 @@ def expected(tiny: Path) -> reference.Reference:
     return reference.edit(
         stable_diffusion(modules),
         Schedule.from_config(checkpoint.scheduler_config, 5),
-        EditRequest(b"", TEXTS["target"], **OPTIONS),
+        resolved(EditRequest(b"", TEXTS["target"], **OPTIONS)),
         torch.from_numpy(array)[None],
         {name: [torch.tensor([tokenizer.encode(text)])] for name, text in TEXTS.items()},
         torch.from_numpy(region(placement, checkpoint.family.factor)),

@@ -17,6 +17,7 @@ from diffedit.imaging.geometry import fit, region
 from diffedit.preprocessor import schedule_for
 from engine.backends.torch.networks import TorchNetworks
 from export.build import build
+from tests.algorithm.flow_tools import resolved
 from tests.families.conftest import FamilyUnderTest
 
 SIZE = (64, 64)
@@ -41,7 +42,7 @@ def expected(family: FamilyUnderTest, photo: Image.Image) -> reference.Reference
     return reference.edit(
         reference_model(checkpoint.family.name, family.networks.modules, ids["empty"]),
         schedule_for(checkpoint, 5, SIZE),
-        EditRequest(b"", TEXTS["target"], **OPTIONS),
+        resolved(EditRequest(b"", TEXTS["target"], **OPTIONS)),
         torch.from_numpy(array)[None],
         ids,
         torch.from_numpy(region(placement, checkpoint.family.factor)),

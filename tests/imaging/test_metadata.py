@@ -27,7 +27,7 @@ from diffedit.request import InvalidRequest
 from tests.imaging.pictures import array, load, noise, saved
 
 RECORD = EditRecord(
-    {"prompt": 'a "red" ball\u2028\U0001f534', "seed": 3},
+    {"preset": "paper", "prompt": 'a "red" ball\u2028\U0001f534', "seed": 3},
     "0" * 64,
     version="0.1.0",
     model="sd15",
@@ -60,6 +60,7 @@ def test_a_large_mask_and_long_prompts_leave_a_file_that_others_open(tmp_path: P
     """Pillow refuses a file with more than 1 MiB of text."""
     mask, prompt = dithered(4000, 3000), "\U0001f534" * 4096
     parameters = dict.fromkeys(("prompt", "source_prompt", "negative_prompt"), prompt)
+    parameters["preset"] = "paper"
     record = replace(RECORD, parameters=parameters, mask=pack_mask(mask))
     assert len(record.mask or b"") > 2**20
     path = tmp_path / "a.png"
@@ -92,7 +93,7 @@ def test_a_mask_that_another_program_dropped_is_missed(tmp_path: Path) -> None:
 
 def test_only_parameters_and_input_are_required(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", json.dumps({"parameters": {}, "input": "x", "new": 1}))
-    assert read_record(path) == EditRecord({}, "x")
+    assert read_record(path) == EditRecord({"preset": "paper"}, "x")  # older than presets
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from demo.random_checkpoint import SD_SCHEDULER
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel, measure
 from diffedit.server.previews import fit_rgb_map, latent_to_rgb
-from engine.models import NetworkNames
+from engine.models import Defaults, NetworkNames
 
 NAMES = NetworkNames(("text",), "vae_encode", "unet", "vae_decode")
 CALLS = {
@@ -94,7 +94,8 @@ def test_measurement_runs_every_profile(tiny: Path) -> None:
 def test_guidance_as_an_input_needs_one_row_a_step() -> None:
     """FLUX.1 dev: 40 rows less than with two rows a step, at 50 steps and strength 0.8."""
     two = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
-    one = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER, embeds_guidance=True)
+    dev = Defaults(guidance="embedded")
+    one = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER, defaults=dev)
     request = EditRequest(b"", "a cup", "a mug")
     less = two.work_seconds(request) - one.work_seconds(request)
     texts = one.row_seconds(NAMES.text_encoders[0])  # the negative text equals the empty one here

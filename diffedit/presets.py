@@ -1,0 +1,92 @@
+"""Presets: sets of defaults for the options of an edit, and the step that fills them in.
+
+An option of `EditRequest` that is None is decided here: by the preset, or by the model family.
+`resolve` returns the request without any None. Everything after it works on the resolved request,
+and records store it, so that a replay does not depend on defaults that change later.
+
+This module knows neither networks nor pictures. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from diffedit.request import EditRequest
+    from engine.models.family import Defaults
+
+PresetName = Literal["paper"]
+DEFAULT_PRESET: PresetName = "paper"
+FROM_PRESET: Any = None
+"""The value of an option that the preset or the model family decides. Typed as Any, because
+`resolve` replaces it before anything calculates with it."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults that belong together.
+
+    Attributes:
+        summary: what it is for, as the end of "NAME: ...".
+        steps: `num_inference_steps` as a share of the model family's number.
+        options: option -> value, for every other option that a preset decides.
+    """
+
+    summary: str
+    steps: float
+    options: Mapping[str, Any]
+
+
+PAPER: dict[str, Any] = {
+    "strength": 0.8,
+    "num_maps_per_mask": 10,
+    "mask_encode_strength": 0.5,
+    "mask_thresholding_ratio": 3.0,
+}
+"""The options of the paper (sections 3.2 and 4). Another preset states what it changes."""
+PRESETS: dict[PresetName, Preset] = {"paper": Preset("the paper's settings", 1.0, PAPER)}
+PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+BY_MODEL = ("num_inference_steps", "guidance_scale")
+"""The options whose defaults depend on the model family."""
+DECIDED = (*BY_MODEL, *PAPER)
+"""The options of `EditRequest` that may be None."""
+
+
+def resolve(request: EditRequest, family: Defaults) -> EditRequest:
+    """The request with every option set.
+
+    Args:
+        request: options that are not None are kept.
+        family: the defaults of the model family.
+    """
+    preset = PRESETS[request.preset]
+    defaults = {
+        "num_inference_steps": max(1, round(preset.steps * family.steps)),
+        "guidance_scale": family.guidance_scale,
+        **preset.options,
+    }
+    missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
+    if family.guidance == "distilled" and request.guidance_scale == 0:
+        missing["guidance_scale"] = 1.0  # 0 turns guidance off in examples of such models
+    return replace(request, **missing)
+
+
+def preset_help() -> str:
+    """The presets in one sentence: "paper: ...; ..."."""
+    return "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items()) + "."
+
+
+def default_text(name: str) -> str:
+    """Where the default of an option comes from, such as "the preset's: 10"."""
+    if name in BY_MODEL:
+        return "the model's, such as 50" if name == BY_MODEL[0] else "the model's, such as 7.5"
+    values = {preset: PRESETS[preset].options[name] for preset in PRESETS}
+    if len(set(values.values())) == 1:
+        return f"{values[DEFAULT_PRESET]}"
+    return "the preset's: " + ", ".join(f"{preset} {value}" for preset, value in values.items())
+
+
+assert set(PRESETS) == set(PRESET_NAMES)
+assert all(preset.options.keys() == PAPER.keys() for preset in PRESETS.values())
