@@ -10,6 +10,7 @@ Importing this package is fast: PyTorch is imported on first use of `DiffEditPip
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from diffedit.own_packages import claim, warn_of_shadow
@@ -31,6 +32,7 @@ from engine.errors import (
 )
 
 if TYPE_CHECKING:
+    from diffedit.imaging.restore import RestoredImage, restore
     from diffedit.pipeline import DiffEditPipeline
 
 __version__ = "0.1.0"
@@ -48,13 +50,18 @@ __all__ = [
     "InvalidRequest",
     "NonFiniteError",
     "ResourceError",
+    "RestoredImage",
     "Stats",
+    "restore",
 ]
+_LAZY = {
+    "DiffEditPipeline": "diffedit.pipeline",
+    "RestoredImage": "diffedit.imaging.restore",
+    "restore": "diffedit.imaging.restore",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DiffEditPipeline":
-        from diffedit.pipeline import DiffEditPipeline
-
-        return DiffEditPipeline
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'diffedit' has no attribute {name!r}")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import diffedit
-from diffedit.cli import batch, build, doctor, edit, engines, examples, mask, replay, serve
+from diffedit.cli import batch, build, doctor, edit, engines, examples, mask, replay, restore, serve
 from diffedit.cli.command import add_command
 from diffedit.cli.errors import EXIT_CODES, INTERRUPTED, report_error, say
 from engine.interrupts import forget_interrupt
@@ -39,6 +39,7 @@ _MANY = "run many edits with `diffedit-trt batch`, whose file has one edit per l
 add_command(app, edit.edit, examples=examples.EDIT, more_files=_MANY)
 add_command(app, mask.mask, examples=examples.MASK, more_files=_MANY)
 add_command(app, replay.replay, examples=examples.REPLAY, more_files=_MANY)
+add_command(app, restore.restore, examples=examples.RESTORE)
 add_command(app, batch.batch, examples=examples.BATCH)
 add_command(app, serve.serve, examples=examples.SERVE)
 app.command(**build.SETTINGS)(build.build)

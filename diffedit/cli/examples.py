@@ -27,6 +27,17 @@ Apply the same edit to another photograph:
   diffedit-trt replay cup.edited.png other.jpg --any-input -o other.edited.png
 """
 
+RESTORE = """
+Take only the changes from another editor's picture, into table.restored.png:
+  diffedit-trt restore table.jpg edited.png
+
+Look at what was found, and find weaker changes too:
+  diffedit-trt restore table.jpg edited.png --panel panel.png --threshold 2
+
+Name the changed region yourself:
+  diffedit-trt restore table.jpg edited.png --mask mask.png
+"""
+
 BATCH = """
 Run all edits of a file:
   diffedit-trt batch edits.jsonl --model ./sd15

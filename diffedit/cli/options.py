@@ -294,3 +294,10 @@ class EditOutputOptions(OutputOptions):
         Path | None,
         option(OUTPUT, "Also write input, heatmap, mask and result side by side.", "--panel"),
     ] = None
+
+
+@dataclass(frozen=True)
+class RestoreOutputOptions(EditOutputOptions):
+    """The same for `restore`, which has no heatmap."""
+
+    heatmap_out: None = None

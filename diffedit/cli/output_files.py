@@ -175,17 +175,20 @@ def losses(photo: Photograph, path: Path) -> list[str]:
     return encode.losses(photo, encode.format_of(path))
 
 
-def format_note(path: Path) -> str | None:
-    """Return what to know about the format of a result, None for PNG."""
+def format_note(path: Path, *, has_record: bool = True) -> str | None:
+    """Return what to know about the format of a result, or None.
+
+    Args:
+        path: the result; for standard output it is PNG.
+        has_record: a PNG of it would store the parameters.
+    """
     extension = path.suffix.lower()
-    if extension == ".png":
-        return None
+    notes = []
     if extension in (".jpg", ".jpeg"):
-        return (
-            "JPEG changes every pixel a little, also outside the mask; PNG keeps them, and "
-            "only PNG stores the parameters that `replay` needs."
-        )
-    return "only PNG stores the parameters that `replay` needs."
+        notes.append("JPEG changes every pixel a little, also outside the mask; PNG keeps them")
+    if has_record and extension != ".png":
+        notes.append("only PNG stores the parameters that `replay` needs")
+    return ", and ".join(notes) + "." if notes else None
 
 
 def encode_heatmap(overlay: Image, heatmap: Any, path: Path) -> bytes:
