@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from diffedit.server import Settings
 
 _PANEL = "Server"
+PREFIXES = ("DIFFEDIT_SERVE_", "DIFFEDIT_SERVER_")
+"""Beginnings of environment variables that are meant as settings; the second is a misspelling."""
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:
@@ -83,7 +86,9 @@ def serve(
     given = dict(locals())
     with _extra("server"):
         from diffedit.server import create_app
+        from diffedit.server.auth import ApiKeys as KeyFile
         from diffedit.server.listen import listening
+        from diffedit.server.names import url_host
         from diffedit.server.run import check_binding, log_to_stderr, run
     if replicas is not None and not ray:
         raise UsageError("--replicas needs Ray Serve; give --ray as well.")
@@ -93,16 +98,18 @@ def serve(
         values["allowed_hosts"] = tuple(allowed_host)
     if served_model_name:
         values["served_model_names"] = tuple(served_model_name)
-    if idle_unload:
+    if idle_unload is not None:
         values["idle_unload_seconds"] = parse_duration(idle_unload)
     settings = make_settings(values)
     check_binding(settings)
+    if settings.api_keys is not None:
+        KeyFile.read(settings.api_keys)
     name, open_pipeline = served_name(model_options.model), partial(_open_pipeline, model_options)
     log_to_stderr(as_json=json_log)
     with listening(settings.host, settings.port) as sockets:  # before the model is loaded
         settings = settings.model_copy(update={"port": sockets[0].getsockname()[1]})
         if not json_log:
-            page = f"http://{settings.host}:{settings.port}/"
+            page = f"http://{url_host(settings.host)}:{settings.port}/"
             say(f"Loading {model_options.model}. The page is at {page}")
         if not ray:
             sys.exit(run(create_app(open_pipeline, name, settings), settings, sockets))
@@ -136,9 +143,11 @@ def make_settings(values: dict[str, Any]) -> Settings:
     from diffedit.server.settings import Settings, read_settings
 
     known = {f"DIFFEDIT_SERVE_{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(n for n in os.environ if n.startswith("DIFFEDIT_SERVE_") and n not in known)
+    unknown = sorted(n for n in os.environ if n.startswith(PREFIXES) and n not in known)
     if unknown:
-        raise UsageError(f"There is no setting {unknown[0]}; see docs/server.md for the settings.")
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see docs/server.md for the settings."
+        raise UsageError(f"There is no setting {unknown[0]}; {hint}")
     return read_settings(values)
 
 
@@ -160,7 +169,7 @@ def served_name(model: str) -> str:
 
 def parse_duration(text: str) -> float:
     """Parse a duration such as 90, 90s, 10m or 2h into seconds. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h)?", text)
     if not match or float(match[1]) == 0:
         raise UsageError(
             f"--idle-unload is {text!r}, but must be a duration such as 90s, 10m or 2h."

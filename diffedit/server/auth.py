@@ -50,12 +50,13 @@ class ApiKeys:
         lines_of_keys: dict[bytes, int] = {}
         for number, line in enumerate(lines, 1):
             words = line.split()
-            if not words or line.startswith("#"):
+            if not words or words[0].startswith("#"):
                 continue
-            if len(words) != 2 or len(words[1]) < MIN_KEY_LENGTH or not words[1].isascii():
+            if not _valid_line(words):
                 raise DiffEditError(
-                    f"Line {number} of {path} must be a name and a key of {MIN_KEY_LENGTH} or more "
-                    f"ASCII characters, for example: alice {secrets.token_urlsafe(24)}"
+                    f"Line {number} of {path} must be a name of letters, digits or . _ @ + - and a "
+                    f"key of {MIN_KEY_LENGTH} or more ASCII characters, for example: "
+                    f"alice {secrets.token_urlsafe(24)}"
                 )
             digest = hashlib.sha256(words[1].encode()).digest()
             if lines_of_keys.setdefault(digest, number) != number:
@@ -80,6 +81,14 @@ class ApiKeys:
         return owner
 
 
+def _valid_line(words: list[str]) -> bool:
+    """Whether the words of a line are a name, which the log shows, and a key."""
+    if len(words) != 2 or not re.fullmatch(r"[\w.@+-]{1,64}", words[0]):
+        return False
+    key = words[1]
+    return len(key) >= MIN_KEY_LENGTH and key.isascii() and key.isprintable()
+
+
 class AuthMiddleware:
     """ASGI middleware. Sets `scope["state"]["owner"]` to the name of the key, or None.
 
@@ -93,7 +102,8 @@ class AuthMiddleware:
         self.app, self._keys = app, keys
         # On a loopback address the Host header is always checked, against DNS rebinding.
         check_host = settings.loopback or settings.allowed_hosts
-        self._hosts = (*LOOPBACK, *settings.allowed_hosts) if check_host else None
+        hosts = (*LOOPBACK, settings.host, *settings.allowed_hosts)
+        self._hosts = hosts if check_host else None
         self._max_body_bytes = settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +139,7 @@ class AuthMiddleware:
         if not (length.isascii() and length.isdigit()):
             message = "Content-Length is not a number; send the number of bytes of the body."
             return ApiError(400, "malformed", message, "Content-Length")
-        host_name = re.sub(r":\d+$", "", host).strip("[]").lower()
+        host_name = re.sub(r":\d+$", "", host).strip("[]").lower().removesuffix(".")
         if self._hosts is not None and host_name not in self._hosts:
             message = "This host name is not allowed; start the server with --allowed-host NAME."
             return ApiError(403, "unknown_host", message)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import Any
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import cost_model
 from diffedit.server.errors import engine_lost
+from diffedit.server.model_card import model_card
 from diffedit.server.settings import Settings
 from diffedit.server.threads import retrieve_exception, start_daemon, wait_for
 
@@ -32,6 +34,7 @@ class EngineHost:
     Attributes:
         model: the name the model is served under.
         cost_model: measured call times; None before the first warm-up.
+        model_card: what GET /v1/models says about the model; empty before the first load.
         failure_reason: why the engine failed for good, or None.
         load_error: the exception of the first load, or None.
         on_failure: called once when the engine fails or the first load raises.
@@ -47,6 +50,7 @@ class EngineHost:
     ) -> None:
         self.model = model
         self.cost_model: cost_model.CostModel | None = None
+        self.model_card: Mapping[str, Any] = {}
         self.failure_reason: str | None = None
         self.load_error: BaseException | None = None
         self.on_failure = on_failure
@@ -148,6 +152,7 @@ class EngineHost:
             self._load_thread = start_daemon(self._open_and_measure, "load")
             loaded = await wait_for(self._load_thread, lambda late: late[0].close())
             self._pipeline, self.cost_model = loaded
+            self.model_card = model_card(self._pipeline)
             self._pipeline.batcher.network_calls.on_call = self.cost_model.observe
             self._last_used = time.monotonic()
             self.load_seconds = self._last_used - began

@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from diffedit.imaging import compare, decode, encode, photograph, png
 from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.provenance import Provenance
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server.errors import ApiError
@@ -125,9 +126,11 @@ class EncodedEdit:
         canvas: (width, height) of the networks' input, in pixels.
         timings: stage -> seconds.
         rows: network -> rows.
+        denoiser: the network that runs at every step, a key of `rows`.
         mask_share: fraction of the image inside the mask.
         max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
         has_alpha: whether the encoded image has an alpha channel.
+        provenance: what made it; names and digests, no paths.
     """
 
     image: bytes
@@ -139,9 +142,11 @@ class EncodedEdit:
     warnings: tuple[str, ...]
     timings: dict[str, float]
     rows: dict[str, int]
+    denoiser: str
     mask_share: float
     max_abs_diff_outside_mask: int
     has_alpha: bool
+    provenance: Provenance
 
     @property
     def size(self) -> int:
@@ -153,6 +158,7 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
     """Encode a result. `factor` is the width of a latent cell in pixels."""
     outside = ImageChops.invert(result.mask)
     file_format = OUTPUT_FORMATS[form.output_format]
+    assert result.provenance is not None  # a pipeline always states it
     shown = photograph.opaque(result.photo) if form.background == "opaque" else result.photo
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     height, width = (int(n) for n in levels.shape)
@@ -166,9 +172,11 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
         warnings=(*result.warnings, *encode.losses(shown, file_format)),
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
+        denoiser=result.stats.denoiser,
         mask_share=round(result.mask.histogram()[255] / (outside.width * outside.height), 6),
         max_abs_diff_outside_mask=compare.largest_difference(photo, result.photo, outside),
         has_alpha=shown.has_alpha and file_format != "JPEG",
+        provenance=result.provenance,
     )
 
 

@@ -118,7 +118,10 @@ class JobRunner:
         job.emit("progress", stage="writing", progress=round(job.progress, 4))
 
         def encode(handle: EditHandle) -> EncodedEdit:
-            return image_codec.encode_edit(decoded.photo, handle.result(), job.form, factor)
+            edit = image_codec.encode_edit(decoded.photo, handle.result(), job.form, factor)
+            # Clients know the model by its served name; the folder's name is not their business.
+            served = replace(edit.provenance, model=self._engine_host.model)
+            return replace(edit, provenance=served)
 
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from sse_starlette import ServerSentEvent
@@ -28,8 +29,10 @@ def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
         "seed": edit.seed,
         "mask_share": edit.mask_share,
         "mask_read_as": job.mask_read_as,
+        "provenance": asdict(edit.provenance),
         "max_abs_diff_outside_mask": edit.max_abs_diff_outside_mask,
         "rows": edit.rows,
+        "denoiser": edit.denoiser,
         "timings": timings(edit, job),
         "warnings": [*edit.warnings, *job.warnings],
     }
@@ -66,7 +69,9 @@ def mask_body(job: Job) -> dict[str, Any]:
         "threshold": 0.5,
         "mask_share": edit.mask_share,
         "seed": edit.seed,
+        "provenance": asdict(edit.provenance),
         "rows": edit.rows,
+        "denoiser": edit.denoiser,
         "timings": timings(edit, job),
         "warnings": [*edit.warnings, *job.warnings],
     }

@@ -73,7 +73,7 @@ class Routes:
         image, mask = schema.IMAGE_ROUTE, schema.MASK_IMAGE_ROUTE
         add("GET", f"{job_path}/image", self.image, "Get an edited image", **raw, **image)
         add("GET", f"{job_path}/mask", self.job_mask, "Get a mask", **raw, **mask)
-        add("GET", "/v1/models", self.models, "List models", **schema.PLAIN_ROUTE)
+        add("GET", "/v1/models", self.models, "List models", **schema.MODELS_ROUTE)
         model_path = "/v1/models/{model_id}"
         add("GET", model_path, self.model, "Get a model", **schema.MODEL_ROUTE)
         add("GET", "/v1/models/{model_id:path}", self.model, "", include_in_schema=False)
@@ -227,11 +227,7 @@ class Routes:
     def _model(self, name: str) -> dict[str, Any]:
         """The served model under one of its names, as OpenAI's API describes models."""
         model = {"id": name, "object": "model", "owned_by": "local", "created": 0}
-        pipeline = self._engine_host.pipeline
-        if pipeline is not None:
-            model["backend"] = pipeline.describe()
-            model["native_size"] = pipeline.checkpoint.family.native_size
-        return model
+        return {**model, **self._engine_host.model_card}
 
     def _no_model(self, name: str) -> ApiError:
         served = ", ".join(map(repr, self._model_names))

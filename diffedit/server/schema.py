@@ -159,10 +159,24 @@ TEXT = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 0}
 FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 WIDTH_HEIGHT = array_schema({"type": "integer", "minimum": 1}, minItems=2, maxItems=2)
+FUSED = object_schema(name=TEXT, sha256=TEXT, scale={"type": "number"})
+PROVENANCE = object_schema(
+    version=TEXT,
+    model=TEXT,
+    weights=TEXT,
+    backend=TEXT,
+    precision=TEXT,
+    description=TEXT,
+    kernels=array_schema(TEXT),
+    loras=array_schema(FUSED),
+    embeddings=array_schema(FUSED),
+)
 RESULT_FIELDS = {
     "seed": COUNT,
+    "provenance": PROVENANCE,
     "mask_share": FRACTION,
     "rows": map_schema(COUNT),
+    "denoiser": TEXT,
     "timings": map_schema({"type": "number", "minimum": 0}),
     "warnings": array_schema(TEXT),
 }
@@ -171,6 +185,26 @@ EDIT_FIELDS = {
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
+MODEL_CARD = {
+    "family": TEXT,
+    "native_size": COUNT,
+    "size_multiple": COUNT,
+    "guidance": {"enum": ["classifier-free", "embedded", "distilled"]},
+    "uses_guidance": {"type": "boolean"},
+    "uses_negative_prompt": {"type": "boolean"},
+    "defaults": map_schema({"type": "number"}),
+    "backend": TEXT,
+    "weights": TEXT,
+    "precision": TEXT,
+    "kernels": array_schema(TEXT),
+    "loras": array_schema(FUSED),
+    "embeddings": array_schema(FUSED),
+}
+"""Absent while the model is loaded for the first time."""
+MODEL = object_schema(
+    tuple(MODEL_CARD), id=TEXT, object=TEXT, owned_by=TEXT, created=COUNT, **MODEL_CARD
+)
+MODELS = object_schema(object=TEXT, data=array_schema(MODEL, minItems=1), limits=map_schema(COUNT))
 ERROR = object_schema(
     error=object_schema(message=TEXT, type=TEXT, param={"type": ["string", "null"]}, code=TEXT)
 )
@@ -276,7 +310,8 @@ MASK_IMAGE_ROUTE = {"responses": success("image/png") | RESULT_ERRORS}
 METRICS_ROUTE = {"responses": success("text/plain") | error_responses()}
 READY_ROUTE = {"responses": error_responses(503)}
 PLAIN_ROUTE = {"responses": error_responses()}
-MODEL_ROUTE = {"responses": error_responses(404)}
+MODELS_ROUTE = {"responses": success(schema=MODELS) | error_responses()}
+MODEL_ROUTE = {"responses": success(schema=MODEL) | error_responses(404)}
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from diffedit.server.names import MAX_NAME, host_name, is_loopback, model_name
 from engine.errors import DiffEditError
 
 ENVIRONMENT_PREFIX = "DIFFEDIT_SERVE_"
@@ -36,11 +37,24 @@ def _not_empty(value: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+def _without_repetitions(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+MAX_SECONDS = 31_536_000
+"""A year."""
+HostName = Annotated[str, BeforeValidator(host_name)]
+ModelName = Annotated[str, BeforeValidator(model_name)]
+HostNames = Annotated[
+    tuple[HostName, ...], NoDecode, BeforeValidator(_split), AfterValidator(_without_repetitions)
+]
+ModelNames = Annotated[
+    tuple[ModelName, ...], NoDecode, BeforeValidator(_split), AfterValidator(_without_repetitions)
+]
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -48,7 +62,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
 
-    host: Annotated[str, Field(pattern=r"^[^\s/]+$")] = "127.0.0.1"
+    host: HostName = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """TCP port; 0 picks a free one."""
@@ -56,9 +70,9 @@ class Settings(BaseSettings):
     """File of API keys, one name and key per line. None: requests need no key."""
     insecure: bool = False
     """Allow a non-loopback `host` without `api_keys`."""
-    allowed_hosts: Names = ()
+    allowed_hosts: HostNames = ()
     """Accepted values of the Host header, in addition to the loopback names."""
-    served_model_names: Names = ()
+    served_model_names: ModelNames = ()
     """Further names that requests may give as their model."""
 
     max_body_bytes: PositiveCount = 20_000_000
@@ -104,7 +118,7 @@ class Settings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """Whether the server is reachable from this machine only."""
-        return self.host in LOOPBACK
+        return is_loopback(self.host)
 
 
 def read_settings(values: Mapping[str, Any]) -> Settings:
@@ -136,12 +150,12 @@ def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
 def _allowed(name: str) -> str:
     """The allowed values of a setting in words."""
     words = {
-        "host": "an address or a host name, such as 127.0.0.1",
+        "host": "an address or a host name such as 127.0.0.1, without scheme or port",
         "port": "a whole number from 0 to 65535",
         "api_keys": "the path of a key file",
         "insecure": "true or false",
-        "allowed_hosts": "host names, separated by commas",
-        "served_model_names": "names, separated by commas",
+        "allowed_hosts": "host names such as edits.example.org, without scheme, port or *",
+        "served_model_names": f"names of 1 to {MAX_NAME} printable characters",
     }
     if name in words:
         return words[name]
@@ -149,4 +163,5 @@ def _allowed(name: str) -> str:
     whole = field.annotation is int
     bounds = [getattr(m, "ge", None) for m in field.metadata if hasattr(m, "ge")]
     number = "a whole number" if whole else "a number of seconds"
-    return f"{number} of {bounds[0]} or more" if bounds else f"{number} above 0"
+    lower = f"of {bounds[0]} or more" if bounds else "above 0"
+    return f"{number} {lower}" if whole else f"{number} {lower}, at most {MAX_SECONDS}"

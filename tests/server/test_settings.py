@@ -13,12 +13,25 @@ from engine.errors import DiffEditError
 
 KEY, OTHER = "correct-horse-battery-staple", "another-key-of-some-length"
 WRONG: dict[str, list[Any]] = {
-    "host": ["", "a b", "http://127.0.0.1", 5],
+    "host": ["", "a b", "http://127.0.0.1", 5, "localhost:80", "*", "256.1.1.1", "127.1", "-"],
     "port": [-1, 70000, "http", 2.5],
     "api_keys": ["", 5],
     "insecure": ["perhaps", 7],
-    "allowed_hosts": [5, "[1,"],
-    "served_model_names": [5, '["a"'],
+    "allowed_hosts": [
+        *(
+            5,
+            "[1,",
+            '["a", 5]',
+            '[""]',
+            '["a" "b"]',
+            "a;b",
+            "a b",
+            "http://a.example",
+            "a.example/",
+        ),
+        *("a.example:80", "*", "*.a.example", "a..example", "-a.example", "m\u00fcller.example"),
+    ],
+    "served_model_names": [5, '["a"', '[""]', "a\nb", "x" * 300, '["a", 5]', "\x1b[31m"],
     "idle_unload_seconds": [0, -1, "soon", "inf", "nan"],
 }
 COUNTS = [name for name, field in Settings.model_fields.items() if field.annotation is int]
@@ -60,6 +73,44 @@ def test_wrong_values_are_refused_with_a_sentence(
         assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", ["allowed_hosts", "served_model_names"])
+@pytest.mark.parametrize("value", [("",), (" ",), ("a", "b\n")])
+def test_blank_names_of_options_are_refused(name: str, value: tuple[str, ...]) -> None:
+    with pytest.raises(DiffEditError, match=f"{name} is invalid"):
+        read_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("EDITS.Example.ORG", "edits.example.org"),
+        ("a.example.", "a.example"),
+        ("[::1]", "::1"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("my_service", "my_service"),
+    ],
+)
+def test_host_names_have_one_spelling(text: str, host: str) -> None:
+    settings = read_settings({"host": text, "allowed_hosts": (text, host)})
+    assert (settings.host, settings.allowed_hosts) == (host, (host,))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("LOCALHOST", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback_addresses(host: str, loopback: bool) -> None:
+    assert read_settings({"host": host}).loopback is loopback
+
+
 def test_unknown_setting_is_refused() -> None:
     with pytest.raises(DiffEditError, match="There is no setting 'max_pixles'"):
         read_settings({"max_pixles": 1})
@@ -82,6 +133,13 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str) ->
         (f"alice {KEY}\nbob short".encode(), "Line 2"),
         (f"alice {KEY}\nbob {KEY}".encode(), "Lines 1 and 2"),
         (f"alice {KEY}\n\nalice {KEY}".encode(), "Lines 1 and 3"),
+        (f"alice {KEY} # hers".encode(), "Line 1"),
+        (f"alice: {KEY}".encode(), "Line 1"),
+        (f"al\x1bice {KEY}".encode(), "Line 1"),
+        (f"alice={KEY}".encode(), "Line 1"),
+        (f"{'a' * 65} {KEY}".encode(), "Line 1"),
+        (f"alice {KEY}\x07".encode(), "Line 1"),
+        (f"alice {KEY}".encode("utf-16"), "not a text file"),
         (b"\xff\xfe\x00", "not a text file"),
         (None, "Is a directory"),
     ],
@@ -100,6 +158,7 @@ def test_key_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, wo
 
 def test_key_files_with_a_mark_of_the_encoding_and_two_keys_of_one_client(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_bytes(b"\xef\xbb\xbf" + f"alice {KEY}\nalice {OTHER}\n".encode())
+    content = f"alice {KEY}\n  # a comment\nalice {OTHER}\n"
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode())
     keys = ApiKeys.read(file)
     assert (keys.owner(KEY), keys.owner(OTHER)) == ("alice", "alice")

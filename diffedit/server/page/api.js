@@ -242,17 +242,33 @@ function numberAttributes({ type, minimum, exclusiveMinimum, maximum, default: p
   return { min, max, step, placeholder, title: `${noun} ${range}` };
 }
 
+/** Show the model's own defaults, and hide the options that it does not use. */
+export function showModelOptions({ defaults = {}, ...model }) {
+  for (const [name, value] of Object.entries(defaults)) {
+    const input = editForm.elements[name];
+    if (input) input.placeholder = value;
+  }
+  const used = { guidance_scale: model.uses_guidance, negative_prompt: model.uses_negative_prompt };
+  for (const [name, isUsed] of Object.entries(used)) {
+    editForm.elements[name].closest(".field").hidden = isUsed === false;
+  }
+}
+
 /** Return the form's filled fields. With a mask, the options for finding one are left out. */
 export function formFields(hasMask) {
   const fields = {};
-  for (const { name, type, value, checked, defaultChecked } of editForm.elements) {
-    if (!name || (hasMask && MASK_OPTIONS.includes(name))) continue;
+  for (const input of editForm.elements) {
+    const { name, type, value, checked, defaultChecked } = input;
+    if (!name || (hasMask && MASK_OPTIONS.includes(name)) || !isUsed(input)) continue;
     if (type === "checkbox" && checked !== defaultChecked) fields[name] = checked;
     if (type === "number" && value) fields[name] = Number(value);
     if (type.startsWith("text") && value.trim()) fields[name] = value.trim();
   }
   return fields;
 }
+
+/** Whether the served model uses an option. */
+const isUsed = (input) => !input.closest(".option[hidden]");
 
 /** Return the form's fields. Throws a Problem if one is missing or invalid. */
 export function validFormFields(hasMask) {

@@ -12,6 +12,7 @@ import { LANGUAGES, copyText, percent, seconds, speedupOf, statsOf } from "/snip
 import { loadForm, loadItem, loadValues, storeForm, storeItem, storeValues } from "/storage.js";
 
 const { maskState, hasMask } = mask;
+const LOADING_POLL_MS = 1000;
 const MASK_ADVICE = "lower the threshold, or paint over what should change";
 
 const state = {
@@ -459,9 +460,13 @@ function registerResultHandlers() {
 async function loadServerInfo() {
   try {
     await api.loadOptions();
-    const { id, backend, native_size: side } = await api.servedModel();
+    const model = await api.servedModel();
+    const { id, family, backend, native_size: side } = model;
     state.model = id;
-    setText({ model: [id, backend, side && `${side} px`].filter(Boolean).join(" · ") });
+    const facts = family ? [family, `${side} px`, backend] : ["the model is loading"];
+    setText({ model: [id, ...facts].join(" · ") });
+    api.showModelOptions(model);
+    if (!family) setTimeout(loadServerInfo, LOADING_POLL_MS);
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
     setText({ model: error.message });

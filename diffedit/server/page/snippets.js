@@ -89,13 +89,13 @@ export const percent = (share) =>
   share > 0 && share < 0.001 ? "under 0.1 %" : `${(100 * share).toFixed(1)} %`;
 
 /** Statistics of a finished edit, as [name, value, detail]. */
-export function statsOf({ timings, rows, mask_share: share, seed, ...more }) {
+export function statsOf({ timings, rows, denoiser, mask_share: share, seed, ...more }) {
   const outside = more.max_abs_diff_outside_mask;
   const stages = Object.keys(STAGE_NAMES).filter((name) => timings[name] >= 0.05);
   const detail = stages.map((name) => `${STAGE_NAMES[name]} ${seconds(timings[name])}`).join(", ");
   return [
     ["Time", seconds(timings.total), detail],
-    ["Denoiser rows", String(rows.unet ?? 0)],
+    ["Denoiser rows", String(rows[denoiser] ?? 0)],
     ["Edited area", percent(share)],
     ["Pixels changed outside the mask", outside ? `by up to ${outside} of 255` : "0"],
     ["Seed", String(seed)],
@@ -104,7 +104,7 @@ export function statsOf({ timings, rows, mask_share: share, seed, ...more }) {
 
 /** Describe how much less an edit cost than the first one of this image; "" if not comparable. */
 export function speedupOf(edit, first) {
-  const [rows, firstRows] = [edit.details.rows.unet, first.details.rows.unet];
+  const [rows, firstRows] = [edit, first].map(({ details }) => details.rows[details.denoiser]);
   const comparable = edit.recipe.hasMask === first.recipe.hasMask
     && COST_OPTIONS.every((name) => edit.recipe.fields[name] === first.recipe.fields[name]);
   if (!comparable || !(rows < firstRows)) return "";

@@ -1,0 +1,43 @@
+"""What GET /v1/models says about the served model: family, size, defaults, and what made it.
+
+It knows the pipeline's description, not HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from diffedit.pipeline import DiffEditPipeline
+from diffedit.request import RANGES, EditRequest
+
+WEIGHTS = ("weights", "precision", "kernels", "loras", "embeddings")
+"""The fields of `Provenance` that a card has. `backend` is the description for people."""
+
+
+def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
+    """The facts of an open pipeline, as JSON.
+
+    `native_size` is the side in pixels that the model was trained for, `canvas` the (width, height)
+    that a square image is edited at, and `defaults` the options of an edit that gives none.
+    """
+    family = pipeline.checkpoint.family
+    used = asdict(pipeline.provenance)
+    guidance = "embedded" if family.embeds_guidance else "classifier-free"
+    return {
+        "family": family.name,
+        "native_size": family.native_size,
+        "size_multiple": family.size_multiple,
+        "guidance": guidance,
+        "uses_guidance": guidance != "distilled",
+        "uses_negative_prompt": guidance == "classifier-free",
+        "defaults": default_options(pipeline),
+        "backend": pipeline.describe(),
+        **{name: used[name] for name in WEIGHTS},
+    }
+
+
+def default_options(pipeline: DiffEditPipeline) -> dict[str, float]:
+    """The numeric options of an edit that gives none."""
+    request = EditRequest(b"", "any")
+    return {name: getattr(request, name) for name in RANGES}

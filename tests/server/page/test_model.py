@@ -1,0 +1,74 @@
+"""The page of a model that takes no negative prompt: its facts, defaults and options."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx2 as httpx
+import pytest
+from playwright.sync_api import expect
+
+from demo import random_checkpoint
+from tests.server.helpers import ROOT, free_port
+from tests.server.page.actions import OpenPage, click, fill_prompts, scene_image, upload
+from tests.server.page.conftest import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server with a tiny FLUX on PyTorch."""
+    folder = random_checkpoint.make(tmp_path_factory.mktemp("flux") / "flux", "tiny-flux")
+    port = free_port()
+    command = [sys.executable, "-m", "diffedit.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--model", str(folder), "--backend", "torch", "--device", "cpu"],
+        cwd=ROOT,
+        env=os.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield Server(process, f"http://127.0.0.1:{port}").wait()
+    process.kill()
+    process.wait()
+
+
+def card(url: str) -> dict[str, object]:
+    (model,) = httpx.get(f"{url}/v1/models").json()["data"]
+    return dict(model)
+
+
+def test_page_shows_the_model_and_its_defaults(visit: OpenPage, flux: str) -> None:
+    page, model = visit(flux).page, card(flux)
+    footer = page.locator("#model")
+    expect(footer).to_contain_text("flux")
+    expect(footer).to_contain_text(f"{model['native_size']} px")
+    upload(page, scene_image())
+    page.get_by_text("Options", exact=True).click()
+    defaults = model["defaults"]
+    assert isinstance(defaults, dict)
+    for name in ("num_inference_steps", "guidance_scale", "strength"):
+        field = page.locator(f"[name={name}]")
+        expect(field).to_be_visible()
+        expect(field).to_have_attribute("placeholder", f"{defaults[name]:g}")
+    expect(page.locator("[name=negative_prompt]")).to_be_hidden()
+
+
+def test_hidden_option_is_not_sent(visit: OpenPage, flux: str) -> None:
+    """A negative prompt that was stored while another model was served."""
+    page = visit(flux).page
+    upload(page, scene_image())
+    fill_prompts(page)
+    page.evaluate("document.querySelector('[name=negative_prompt]').value = 'blurry'")
+    page.evaluate("document.querySelector('[name=num_inference_steps]').value = '2'")
+    expect(page.locator("[name=negative_prompt]")).to_be_hidden()
+    with page.expect_request("**/v1/jobs") as request:
+        click(page, "Edit directly")
+    body = request.value.post_data_buffer or b""
+    assert b"num_inference_steps" in body
+    assert b"negative_prompt" not in body
+    expect(page.locator("#result")).to_be_visible()
