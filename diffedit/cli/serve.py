@@ -104,6 +104,8 @@ def serve(
     check_binding(settings)
     if settings.api_keys is not None:
         KeyFile.read(settings.api_keys)
+    if not ray:  # the replicas may run on other machines
+        check_model_options(model_options)
     name, open_pipeline = served_name(model_options.model), partial(_open_pipeline, model_options)
     log_to_stderr(as_json=json_log)
     with listening(settings.host, settings.port) as sockets:  # before the model is loaded
@@ -149,6 +151,14 @@ def make_settings(values: dict[str, Any]) -> Settings:
         hint = f"did you mean {close[0]}?" if close else "see docs/server.md for the settings."
         raise UsageError(f"There is no setting {unknown[0]}; {hint}")
     return read_settings(values)
+
+
+def check_model_options(options: ModelOptions) -> None:
+    """Check the model's options before the server takes its address. Raises InvalidRequest."""
+    from diffedit.arguments import CHECKS
+
+    for name, value in options.pipeline_arguments().items():
+        CHECKS[name](value)
 
 
 def _open_pipeline(options: ModelOptions) -> Any:

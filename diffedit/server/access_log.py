@@ -1,4 +1,7 @@
-"""The outermost middleware: request id, access log, response headers, error responses, metrics."""
+"""The outermost middleware: request id, access log, response headers, error responses, metrics.
+
+It also answers HEAD like GET, without the body.
+"""
 
 from __future__ import annotations
 
@@ -64,13 +67,18 @@ class AccessLog:
         if "request_id" not in state:  # behind the gateway there is one already
             state["request_id"] = _request_id(Headers(scope=scope).get("x-request-id", ""))
         request_id: str = state["request_id"]
-        began, status = time.monotonic(), 0
+        method, began, status = scope["method"], time.monotonic(), 0
+        is_head = method == "HEAD" and not scope["path"].endswith("/events")
+        if is_head:
+            scope = {**scope, "method": "GET"}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _add_headers(message, request_id)
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -85,11 +93,12 @@ class AccessLog:
                 raise
             await to_api_error(error).response()(scope, receive, send_with_headers)
         finally:
-            self._record(scope, status or CLIENT_CLOSED_REQUEST, time.monotonic() - began)
+            shown = method if method in KNOWN_METHODS else "other"
+            seconds = time.monotonic() - began
+            self._record(scope, shown, status or CLIENT_CLOSED_REQUEST, seconds)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         """Write the log line and update the metrics."""
-        method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
         route = getattr(scope.get("route"), "path", "other")
         request_id = scope["state"]["request_id"]
         self._observe_response(method, route, status, seconds)

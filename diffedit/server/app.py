@@ -123,7 +123,10 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = str(first["loc"][-1])
-    return ApiError(400, "invalid_value", f"{name} is invalid: {first['msg']}.", name).response()
+    value, kind = str(first["input"])[:40], first["type"]
+    allowed = "a whole number" if kind.startswith("int") else "valid"
+    message = f"{name} is {value!r}, but must be {allowed}; correct it."
+    return ApiError(400, "invalid_value", message, name).response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -33,6 +33,9 @@ from diffedit.server.uploads import Uploads
 FILE_FIELDS = ("image", "image[]", "mask")
 MAX_FILES = 16
 MAX_FIELDS = 64
+NO_MASK_NOTE = (
+    "mask_format was ignored: the form has no mask, so the mask was found from the texts."
+)
 MAX_TIMEOUT_SECONDS = 1e6
 
 
@@ -178,6 +181,8 @@ async def _parse_form(
     parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
     ignored = {name: values.pop(name) for name in IGNORED_FIELDS if name in values}
     notes = tuple(note for item in ignored.items() if (note := ignored_note(*item)))
+    if "mask_format" in values and "mask" not in files:
+        notes += (NO_MASK_NOTE,)
     for name in ("user", "safety_identifier", "response_format"):
         values.pop(name, None)
     if "prompt" not in parameters:

@@ -280,7 +280,10 @@ def test_unknown_paths_methods_jobs_and_models(client: TestClient) -> None:
     error_message(client.get("/v1/images/edits"), 405, "method_not_allowed")
     error_message(client.get("/v2/none"), 404, "not_found")
     error_message(client.get("/v1/jobs/none"), 404, "no_such_job", "job_id")
-    error_message(client.get("/v1/jobs/none/image?index=x"), 400, "invalid_value", "index")
+    message = error_message(
+        client.get("/v1/jobs/none/image?index=x"), 400, "invalid_value", "index"
+    )
+    assert message == "index is 'x', but must be a whole number; correct it."
     error_message(client.get("/v1/jobs/..%2F..%2Fetc%2Fpasswd/image"), 404, "not_found")
     error_message(post(client, model="gpt-image-1"), 404, "model_not_found", "model")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from tests.server.conftest import MakeServer
 from tests.server.helpers import FAST, LiveServer, image_bytes
@@ -127,3 +128,16 @@ def test_headers_are_named_in_errors(make_server: MakeServer) -> None:
         headers: dict[str, Any] = {name: value}
         error = server.post("/v1/jobs", FAST, **headers).json()["error"]
         assert (error["code"], error["param"]) == ("invalid_value", name)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/page.js", "/v1/models", "/v1/jobs/x"])
+def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    assert head.headers["content-length"] == str(len(get.content))
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_head_of_an_event_stream_is_refused(client: TestClient) -> None:
+    assert client.head("/v1/jobs/x/events").status_code == 405

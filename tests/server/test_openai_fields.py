@@ -142,3 +142,10 @@ def test_errors_name_the_field_as_it_was_sent(served: TestClient, name: str, ima
     response = served.post("/v1/images/edits", files={name: ("a.png", image)}, data=FAST)
     assert response.status_code in (400, 415)
     assert response.json()["error"]["param"] == name
+
+
+def test_mask_format_without_a_mask_gives_a_warning(served: TestClient) -> None:
+    files = {"image": ("a.png", image_bytes())}
+    response = served.post("/v1/images/edits", files=files, data={**FAST, "mask_format": "black"})
+    (edit,) = response.json()["data"]
+    assert any("mask_format was ignored" in warning for warning in edit["warnings"])

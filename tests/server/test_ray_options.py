@@ -27,7 +27,8 @@ def application(**options: Any) -> Any:
 def test_application_is_built_from_plain_values(tmp_path: Path) -> None:
     from ray.serve import Application
 
-    assert isinstance(application(model="none"), Application)
+    lora = [["style.safetensors", 0.5], "other.safetensors"]
+    assert isinstance(application(model="none", replicas=2, lora=lora), Application)
     hosts = {"host": "0.0.0.0", "allowed_hosts": ["edits.example.org"]}
     insecure = {**hosts, "insecure": True}
     with_keys = {**hosts, "api_keys": str(tmp_path / "keys")}
@@ -47,6 +48,29 @@ def test_application_is_built_from_plain_values(tmp_path: Path) -> None:
         ({"size": "512x512"}, "size is '512x512'"),
         ({"modell": "x"}, "no option 'modell'"),
         ({"model": None}, "model is None"),
+        ({"model": " "}, "model is ' '"),
+        ({"backend": "onnx"}, "no backend 'onnx'"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"device": 0}, "no device 0"),
+        ({"dtype": "int8"}, "no dtype 'int8'"),
+        ({"size": [-64, 64]}, "size is .-64, 64."),
+        ({"pin_batch_size": 0}, "pin_batch_size is 0"),
+        ({"compile": "perhaps"}, "compile is 'perhaps'"),
+        ({"engines": ""}, "engines is ''"),
+        ({"variant": "../x"}, "variant is '../x'"),
+        ({"revision": ""}, "revision is blank"),
+        ({"lora": "style.safetensors"}, "lora is 'style.safetensors'"),
+        ({"lora": [["style.safetensors", "much"]]}, "scale of lora"),
+        ({"served_as": ""}, "served_as is ''"),
+        ({"served_as": "a\nb"}, "served_as is "),
+        ({"replicas": ""}, "replicas is ''"),
+        ({"gpus_per_replica": float("inf")}, "finite"),
+        ({"gpus_per_replica": 1.5}, "fractions only below 1"),
+        ({"cpus_per_replica": "two"}, "cpus_per_replica is 'two', but must be a valid number."),
+        ({"settings": {"allowed_hosts": [""]}}, "allowed_hosts is invalid"),
+        ({"settings": {5: 1}}, "no setting '5'"),
+        ({"settings": None}, "settings is None"),
+        ({"pipeline": 5}, "pipeline is 5"),
     ],
     ids=lambda value: str(value)[:40],
 )
