@@ -185,7 +185,7 @@ EDIT_FIELDS = {
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
-MODEL_CARD = {
+MODEL_CARD: dict[str, Schema] = {
     "family": TEXT,
     "native_size": COUNT,
     "size_multiple": COUNT,
