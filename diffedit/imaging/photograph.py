@@ -56,6 +56,14 @@ class Photograph:
         values = self.values
         return values.size if isinstance(values, Image.Image) else values.shape[1::-1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        values = self.values
+        if isinstance(values, Image.Image):
+            return values.width * values.height * len(values.getbands())
+        return values.nbytes
+
     @functools.cached_property
     def eight_bit(self) -> Image.Image:
         """The values as PIL L, LA, RGB or RGBA. Do not modify it."""

@@ -59,7 +59,8 @@ def check_memory(form: EditForm, held: int, backlog: float, settings: Settings) 
 def predicted_bytes(form: EditForm) -> int:
     """Bytes of a job in memory: its files, the decoded image, and its encoded results."""
     width, height = form.image_size or (0, 0)
-    files = len(form.image) + len(form.mask or b"")
+    image = len(form.image) if isinstance(form.image, bytes) else form.image.nbytes
+    files = image + len(form.mask or b"")
     return files + width * height * (IMAGE_BYTES_PER_PIXEL + form.n * RESULT_BYTES_PER_PIXEL)
 
 

@@ -78,7 +78,7 @@ class ClientJobs:
         if not job.finished:
             self._scheduler.count_event("left")
             self._scheduler.request_cancel(job)
-        if not job.keep_result:
+        if job.state != "succeeded":  # others are kept for requests with their id
             self._scheduler.store.discard(job)
 
 

@@ -15,6 +15,8 @@ Parser = Callable[[str, str], Any]
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
+ID_PATTERN = r"[A-Za-z0-9_-]{1,128}(\.[0-9])?"
+"""A result: the id of its job, and its number if the job has several."""
 SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
 
 
@@ -59,6 +61,12 @@ def _parse_size(name: str, text: str) -> str:
     raise _invalid(name, text, "auto or WIDTHxHEIGHT, each from 1 to 9999")
 
 
+def _parse_id(name: str, text: str) -> str:
+    if re.fullmatch(ID_PATTERN, text):
+        return text
+    raise _invalid(name, text, "an id from a response of this server")
+
+
 def _integer(low: int, high: int) -> Parser:
     def parse(name: str, text: str) -> int:
         if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
@@ -101,6 +109,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     "stream": _parse_bool,
     "model": _parse_text,
     **dict.fromkeys(("user", "safety_identifier"), _parse_text),
+    **dict.fromkeys(("mask_id", "previous_edit_id"), _parse_id),
 }
 """The text fields of an edit, with their parsers."""
 MASK_TEXT_FIELDS = {
@@ -108,7 +117,7 @@ MASK_TEXT_FIELDS = {
     for name in (
         *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
         *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
-        *("preset", "seed", "model", "user"),
+        *("preset", "seed", "model", "user", "previous_edit_id"),
     )
 }
 """The text fields that affect the mask alone."""

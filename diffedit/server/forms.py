@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from diffedit.imaging.mask_reader import MaskFormat
+from diffedit.imaging.photograph import Photograph
 from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
 from diffedit.server.form_fields import (
@@ -44,9 +45,11 @@ class EditForm:
     """The fields of one request.
 
     Attributes:
-        image, mask: file contents.
+        image, mask: file contents; or the picture of an earlier edit.
         image_field: the name of the image's field in the form: "image" or "image[]".
         image_size: (width, height) by the image's header, or None before it was read.
+        mask_id, previous_edit_id: earlier results that replace the files, see `earlier_results`.
+        root: digest of the uploaded image, or of the one that a chain of edits began with.
         parameters: arguments of `EditRequest`, not validated yet.
         mask_format: how to read the mask.
         n: number of edits, with consecutive seeds.
@@ -60,7 +63,7 @@ class EditForm:
         notes: warnings about fields that were ignored.
     """
 
-    image: bytes
+    image: bytes | Photograph
     mask: bytes | None
     parameters: Mapping[str, Any]
     mask_format: MaskFormat = "auto"
@@ -75,6 +78,14 @@ class EditForm:
     notes: tuple[str, ...] = ()
     image_field: str = "image"
     image_size: tuple[int, int] | None = None
+    mask_id: str | None = None
+    previous_edit_id: str | None = None
+    root: str = ""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it comes with a mask, in whatever way."""
+        return self.mask is not None or self.mask_id is not None
 
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
         """Return the n validated edits of a decoded image. Raises InvalidRequest."""
@@ -170,9 +181,7 @@ async def _parse_form(
 ) -> EditForm:
     parsers = MASK_TEXT_FIELDS if mask_only else TEXT_FIELDS
     texts, files, image_field = await _split_items(items, parsers)
-    if "image" not in files:
-        message = "The field image is missing; send the image as a file."
-        raise ApiError(400, "missing_field", message, "image")
+    _check_sources(files, texts, image_field)
     if mask_only and "mask" in files:
         message = "This endpoint finds the mask and does not accept one; leave the field out."
         raise ApiError(400, "unknown_field", message, "mask")
@@ -181,7 +190,7 @@ async def _parse_form(
     parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
     ignored = {name: values.pop(name) for name in IGNORED_FIELDS if name in values}
     notes = tuple(note for item in ignored.items() if (note := ignored_note(*item)))
-    if "mask_format" in values and "mask" not in files:
+    if "mask_format" in values and not {"mask", "mask_id"} & {*files, *values}:
         notes += (NO_MASK_NOTE,)
     for name in ("user", "safety_identifier", "response_format"):
         values.pop(name, None)
@@ -189,7 +198,26 @@ async def _parse_form(
         message = "The field prompt is missing; describe what the edited image should show."
         raise ApiError(400, "missing_field", message, "prompt")
     values |= {"notes": notes, "image_field": image_field}
-    return EditForm(files["image"], files.get("mask"), parameters, **values)
+    return EditForm(files.get("image", b""), files.get("mask"), parameters, **values)
+
+
+def _check_sources(files: Mapping[str, bytes], texts: Mapping[str, str], image_field: str) -> None:
+    """The image and the mask come from one source each. Raises ApiError."""
+    if "image" not in files and "previous_edit_id" not in texts:
+        message = "The field image is missing; send the image as a file, or a previous_edit_id."
+        raise ApiError(400, "missing_field", message, "image")
+    for file, field, shown in (
+        ("image", "previous_edit_id", image_field),
+        ("mask", "mask_id", "mask"),
+    ):
+        if file in files and field in texts:
+            message = f"Both {shown} and {field} are given, but each of them is the {file}; "
+            raise ApiError(400, "conflicting_fields", message + "leave out one.", field)
+    if "mask_id" in texts and "mask_format" in texts:
+        message = (
+            "mask_format says how to read a file, but mask_id is given; leave out mask_format."
+        )
+        raise ApiError(400, "conflicting_fields", message, "mask_format")
 
 
 async def _split_items(

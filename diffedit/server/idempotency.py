@@ -127,6 +127,7 @@ def form_digest(path: str, form: EditForm) -> str:
     fields = {k: v for k, v in vars(form).items() if k not in ("image", "mask", "parameters")}
     content = [path, fields, dict(form.parameters)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    assert isinstance(form.image, bytes)  # its ids are not replaced yet
     for data in (form.image, form.mask):
         digest.update(hashlib.sha256(data).digest() if data is not None else b"none")
     return digest.hexdigest()

@@ -7,7 +7,8 @@ Results keep the color profile and drop all other metadata.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
@@ -47,15 +48,18 @@ class DecodedForm:
     mask_read_as: MaskConvention | None
 
 
-def check_headers(form: EditForm, settings: Settings) -> tuple[int, int]:
-    """Check the headers of the image and the mask. Returns the image's (width, height).
+def check_headers(form: EditForm, settings: Settings) -> EditForm:
+    """Check the headers of the uploaded image and mask. Returns the form with the image's size and
+    digest.
 
     Raises ApiError.
     """
-    size = check_header(form.image, form.image_field, settings)
     if form.mask is not None:
         check_header(form.mask, "mask", settings)
-    return size
+    if not isinstance(form.image, bytes) or form.previous_edit_id is not None:
+        return form
+    size = check_header(form.image, form.image_field, settings)
+    return replace(form, image_size=size, root=hashlib.sha256(form.image).hexdigest())
 
 
 def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
@@ -131,6 +135,7 @@ class EncodedEdit:
         max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
         has_alpha: whether the encoded image has an alpha channel.
         provenance: what made it; names and digests, no paths.
+        lossless: the result, for edits that continue from it; None if `image` holds all of it.
     """
 
     image: bytes
@@ -147,11 +152,13 @@ class EncodedEdit:
     max_abs_diff_outside_mask: int
     has_alpha: bool
     provenance: Provenance
+    lossless: Photograph | None
 
     @property
     def size(self) -> int:
-        """Bytes of the three images."""
-        return len(self.image) + len(self.mask) + len(self.heatmap)
+        """Bytes of the images."""
+        encoded = len(self.image) + len(self.mask) + len(self.heatmap)
+        return encoded + (self.lossless.nbytes if self.lossless is not None else 0)
 
 
 def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: int) -> EncodedEdit:
@@ -177,6 +184,7 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
         max_abs_diff_outside_mask=compare.largest_difference(photo, result.photo, outside),
         has_alpha=shown.has_alpha and file_format != "JPEG",
         provenance=result.provenance,
+        lossless=None if file_format == "PNG" else replace(shown),  # a copy has no caches
     )
 
 

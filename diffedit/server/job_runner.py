@@ -48,12 +48,11 @@ class JobRunner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def check_headers(self, form: EditForm) -> EditForm:
-        """Check the headers of a form's images. Returns the form with its image's size.
+        """Check the headers of a form's images. Returns the form with its image's size and digest.
 
         Raises ApiError.
         """
-        size = await self.in_pool(image_codec.check_headers, form, self._settings)
-        return replace(form, image_size=size)
+        return await self.in_pool(image_codec.check_headers, form, self._settings)
 
     async def run(self, job: Job) -> None:
         """Run a job and store its results in `job.edits`. Errors propagate."""

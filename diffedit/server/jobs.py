@@ -43,7 +43,6 @@ class Job:
         cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
         cancelling: whether it was asked to end.
         clients: number of synchronous requests that wait for the job.
-        keep_result: whether its result is kept after it was sent, for repeated requests.
         image_size: (width, height) of the decoded image, or None before.
         notes: warnings about the form.
         timings: stage -> seconds, for the server's own stages: "queue", "open", "encode", "total".
@@ -62,7 +61,6 @@ class Job:
         *,
         predicted_bytes: int = 0,
         mask_only: bool,
-        keep_result: bool = False,
         request_id: str,
         owner: str | None,
         replica_name: str | None = None,
@@ -82,7 +80,6 @@ class Job:
         self.cancel_reason: ApiError | None = None
         self.clients = 0
         self.cancelling = False
-        self.keep_result = keep_result
         self.image_size: tuple[int, int] | None = None
         self.notes = form.notes
         self.timings: dict[str, float] = {}

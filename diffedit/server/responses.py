@@ -9,6 +9,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from diffedit.server.earlier_results import result_id
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.json_body import Base64, encode
@@ -26,6 +27,9 @@ def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
 def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
     """One edited image, without its images."""
     return {
+        "edit_id": result_id(job, edit),
+        "previous_edit_id": job.form.previous_edit_id,
+        "mask_id": job.form.mask_id,
         "seed": edit.seed,
         "mask_share": edit.mask_share,
         "mask_read_as": job.mask_read_as,
@@ -62,6 +66,8 @@ def mask_body(job: Job) -> dict[str, Any]:
     """The response of a mask request. The heatmap is a PNG with one grey level per latent cell."""
     (edit,) = job.edits
     return {
+        "mask_id": result_id(job, edit),
+        "previous_edit_id": job.form.previous_edit_id,
         "mask": Base64(edit.mask),
         "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),

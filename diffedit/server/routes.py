@@ -192,7 +192,6 @@ class Routes:
                 timeout=forms.requested_timeout(request),
                 request_id=request.state.request_id,
                 owner=request.state.owner,
-                keep_result=bool(key),
             )
 
         if not key:

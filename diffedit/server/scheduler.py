@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from diffedit.server import admission
+from diffedit.server.earlier_results import with_earlier_results
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import (
     ApiError,
@@ -122,7 +123,6 @@ class Scheduler:
         timeout: float | None,
         request_id: str,
         owner: str | None = None,
-        keep_result: bool = False,
     ) -> Job:
         """Create a job and start or queue it.
 
@@ -132,13 +132,14 @@ class Scheduler:
             timeout: the client's time limit in seconds, or None; `request_seconds` is the maximum.
             request_id: for the log.
             owner: name of the API key.
-            keep_result: keep the result after it was sent, for repeated requests.
 
-        Raises ApiError: 503 if the server is not ready or shutting down, 429 if the queue is full,
-        400 if the edit could not meet the time limit on an idle server, 413 if it needs more memory
-        than the server allows.
+        Raises ApiError: 404 for an id in the form without a result, 503 if the server is not ready
+        or shutting down, 429 if the queue is full, 400 if the edit could not meet the time limit on
+        an idle server, 413 if it needs more memory than the server allows.
         """
         self.check_accepting()
+        self.store.sweep()
+        form = with_earlier_results(form, self.store, owner)
         limit = min(timeout or self._settings.request_seconds, self._settings.request_seconds)
         with self._counting_refusals():
             predicted_bytes = admission.check_memory(
@@ -151,7 +152,6 @@ class Scheduler:
             time.monotonic() + limit,
             predicted_bytes=predicted_bytes,
             mask_only=mask_only,
-            keep_result=keep_result,
             request_id=request_id,
             owner=owner,
             replica_name=self._replica_name,

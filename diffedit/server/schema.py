@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
 from diffedit.server.form_fields import (
+    ID_PATTERN,
     IGNORED_FIELDS,
     MASK_TEXT_FIELDS,
     OUTPUT_FORMATS,
@@ -53,6 +54,8 @@ DESCRIPTIONS = {
     "partial_images": "Number of previews.",
     "stream": "Respond with server-sent events.",
     "model": "Name of the served model.",
+    "mask_id": "Use the mask with this id instead of a file; see mask_id and edit_id in responses.",
+    "previous_edit_id": "Continue from the result with this edit_id instead of an image file.",
     "user": "Ignored.",
     "safety_identifier": "Ignored.",
 }
@@ -76,6 +79,8 @@ FIELD_SCHEMAS: dict[str, Schema] = {
     "output_compression": {"type": "integer", "minimum": 0, "maximum": 100, "default": 95},
     "partial_images": {"type": "integer", "minimum": 0, "maximum": 3, "default": 0},
     "stream": {"type": "boolean", "default": False},
+    "mask_id": {"type": "string", "pattern": f"^({ID_PATTERN})$"},
+    "previous_edit_id": {"type": "string", "pattern": f"^({ID_PATTERN})$"},
 }
 
 
@@ -103,7 +108,10 @@ def header(name: str, schema: Schema, description: str) -> Schema:
 
 def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Schema:
     """A multipart form and the request headers, as FastAPI's `openapi_extra`."""
-    files = {"image": "PNG, JPEG or WebP file. The field name image[] works as well."}
+    files = {
+        "image": "PNG, JPEG or WebP file. The field name image[] works as well. Required unless "
+        "previous_edit_id is given."
+    }
     if mask:
         files["mask"] = (
             "The area to edit, in the same size as the image. Without it, the mask is found from "
@@ -113,7 +121,8 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
     properties = {name: {**binary, "description": text} for name, text in files.items()}
     schema = {
         "type": "object",
-        "required": ["image", "prompt"],
+        "required": ["prompt"],
+        "anyOf": [{"required": ["image"]}, {"required": ["previous_edit_id"]}],
         "properties": properties | {name: field_schema(name) for name in names},
         "additionalProperties": False,
     }
@@ -156,6 +165,7 @@ def map_schema(values: Schema) -> Schema:
 
 
 TEXT = {"type": "string"}
+TEXT_OR_NULL = {"type": ["string", "null"]}
 COUNT = {"type": "integer", "minimum": 0}
 FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 WIDTH_HEIGHT = array_schema({"type": "integer", "minimum": 1}, minItems=2, maxItems=2)
@@ -182,6 +192,9 @@ RESULT_FIELDS = {
 }
 EDIT_FIELDS = {
     **RESULT_FIELDS,
+    "edit_id": TEXT,
+    "previous_edit_id": TEXT_OR_NULL,
+    "mask_id": TEXT_OR_NULL,
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
@@ -219,6 +232,8 @@ EDIT = object_schema(
     ),
 )
 MASK = object_schema(
+    mask_id=TEXT,
+    previous_edit_id=TEXT_OR_NULL,
     mask=TEXT,
     heatmap=TEXT,
     cells=WIDTH_HEIGHT,
@@ -241,10 +256,10 @@ STATUS_DESCRIPTIONS = {
     400: "A field is missing, unknown, repeated or invalid.",
     401: "The API key is missing or unknown.",
     403: "The request is cross-origin, or its host name is not allowed.",
-    404: "The path, job, image or model does not exist.",
+    404: "The path, job, image, mask, edit or model does not exist or has expired.",
     405: "The path does not support this method.",
     408: "The form did not arrive in time.",
-    409: "The job has not finished; try again.",
+    409: "The job, or that of an id, has not finished; try again.",
     410: "The job was cancelled.",
     413: "The body has too many bytes or the image too many pixels, or the edit needs more memory "
     "than the server allows.",
@@ -282,7 +297,7 @@ ACCEPTED: Responses = {
         "headers": {"Location": {"required": True, "schema": TEXT}},
     }
 }
-EDIT_ERRORS = error_responses(400, 404, 408, 413, 415, 422, 429, 503)
+EDIT_ERRORS = error_responses(400, 404, 408, 409, 413, 415, 422, 429, 503)
 RESULT_ERRORS = error_responses(400, 404, 409, 410, 413, 415, 422, 503)
 
 

@@ -1,0 +1,62 @@
+"""`mask_id` and `previous_edit_id`: earlier results of the same client instead of files.
+
+An id is the id of a job, with "." and a number for one of several edits. It lives as long as the
+job's results, and belongs to the same API key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from diffedit.server.errors import ApiError
+from diffedit.server.forms import EditForm
+from diffedit.server.image_codec import EncodedEdit
+from diffedit.server.job_store import JobStore
+from diffedit.server.jobs import Job
+
+
+def result_id(job: Job, edit: EncodedEdit) -> str:
+    """The id of one result of a finished job."""
+    return job.id if len(job.edits) == 1 else f"{job.id}.{job.edits.index(edit)}"
+
+
+def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> EditForm:
+    """Return the form with the files that its ids stand for.
+
+    Raises ApiError: 404 for an id that is unknown, expired, of another owner or has no result, 409
+    for one that has not finished, 400 for a mask of another image.
+    """
+    if form.previous_edit_id is not None:
+        job, edit = _find(store, form.previous_edit_id, owner, "previous_edit_id", "edit")
+        if job.mask_only:
+            message = "previous_edit_id is the id of a mask, which has no image; send the image."
+            raise ApiError(400, "invalid_value", message, "previous_edit_id")
+        source = edit.lossless or edit.image
+        form = replace(form, image=source, image_size=job.image_size, root=job.form.root)
+    if form.mask_id is not None:
+        job, edit = _find(store, form.mask_id, owner, "mask_id", "mask")
+        if job.form.root != form.root:
+            message = (
+                "The mask of mask_id belongs to another image; send the image that it was found "
+                "on, an edit of it as previous_edit_id, or find the mask again."
+            )
+            raise ApiError(400, "mask_of_another_image", message, "mask_id")
+        form = replace(form, mask=edit.mask, mask_format="white")
+    return form
+
+
+def _find(
+    store: JobStore, text: str, owner: str | None, field: str, noun: str
+) -> tuple[Job, EncodedEdit]:
+    job_id, _, number = text.partition(".")
+    job, index = store.get(job_id), int(number or 0)
+    if job is not None and job.owner == owner and not job.finished:
+        message = f"The {noun} of {field} has not finished; try again in a moment."
+        raise ApiError(409, "not_finished", message, field, retry_after=1)
+    if job is None or job.owner != owner or index >= len(job.edits):
+        message = (
+            f"There is no {noun} with the id of {field}, or it has expired; leave {field} out and "
+            f"send the {'image' if noun == 'edit' else 'mask'} itself."
+        )
+        raise ApiError(404, f"no_such_{noun}", message, field)
+    return job, job.edits[index]
