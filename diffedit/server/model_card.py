@@ -18,12 +18,11 @@ WEIGHTS = ("weights", "precision", "kernels", "loras", "embeddings")
 def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
     """The facts of an open pipeline, as JSON.
 
-    `native_size` is the side in pixels that the model was trained for, `canvas` the (width, height)
-    that a square image is edited at, and `defaults` the options of an edit that gives none.
+    `native_size` is the side in pixels that the model was trained for, and `defaults` the options
+    of an edit that gives none.
     """
     family = pipeline.checkpoint.family
-    used = asdict(pipeline.provenance)
-    guidance = "embedded" if family.embeds_guidance else "classifier-free"
+    used, guidance = asdict(pipeline.provenance), family.defaults.guidance
     return {
         "family": family.name,
         "native_size": family.native_size,
@@ -39,5 +38,5 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
 
 def default_options(pipeline: DiffEditPipeline) -> dict[str, float]:
     """The numeric options of an edit that gives none."""
-    request = EditRequest(b"", "any")
+    request = pipeline.resolve(EditRequest(b"", "any"))
     return {name: getattr(request, name) for name in RANGES}
