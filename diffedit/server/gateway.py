@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from types import SimpleNamespace
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -192,27 +192,38 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
     "image:DIGEST": an edit. Prefers the replica with this key, but a less busy one may take it.
     "pinned:DIGEST": a request with an Idempotency-Key. Requests with one key always go to one
     replica, which knows the job of the first.
-    "replica:NAME": a request for a job of this replica.
+    "replica:NAME": a request for a job of this replica, or with the id of a result that it holds.
     "": any replica.
     """
-    if job := re.match(r"/v1/jobs/([\w]+)-", request.path):
+    if job := re.match(r"/v1/(?:jobs|masks)/(\w+)-", request.path):
         return f"replica:{job[1]}"
     if request.method != "POST" or not request.body:
         return ""
-    if key := Headers(raw=list(request.headers)).get("idempotency-key"):
-        return f"pinned:{_digest(f'{request.owner} {key}'.encode())}"
+    key = Headers(raw=list(request.headers)).get("idempotency-key")
+    pinned = f"pinned:{_digest(f'{request.owner} {key}'.encode())}" if key else ""
     receive = _in_pieces(request.body)
     try:
         form = await Request(request.scope(), receive).form(**forms.parser_limits(settings))
     except (MultiPartException, ValueError):
-        return ""  # every replica refuses it alike
+        return pinned  # every replica refuses it alike
     try:
         image = form.get("image") or form.get("image[]")
-        if not isinstance(image, UploadFile):
-            return ""
+        if holder := _holder(form):
+            return f"replica:{holder}"
+        if pinned or not isinstance(image, UploadFile):
+            return pinned
         return f"image:{await asyncio.to_thread(_digest, await image.read())}"
     finally:
         await form.close()
+
+
+def _holder(form: FormData) -> str | None:
+    """The replica that holds the earlier results of a form. A chain needs its image first."""
+    for name in ("previous_edit_id", "mask_id"):
+        text = form.get(name)
+        if isinstance(text, str) and (found := re.match(r"(\w+)-", text)):
+            return found[1]
+    return None
 
 
 def _digest(data: bytes) -> str:
