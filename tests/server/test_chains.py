@@ -117,7 +117,7 @@ def test_twenty_five_edits_do_not_drift_outside_their_masks(
     """Lossy formats, too: a chain continues from what was encoded, not from the file."""
     before = np.asarray(still_life(96, 72))
     union = np.zeros((72, 96), bool)
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     image: bytes | None = image_bytes()
     for number in range(25):
         left, top = 8 * (number % 5), 6 * (number // 5)
