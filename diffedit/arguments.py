@@ -17,6 +17,7 @@ from diffedit import checks
 from diffedit.checks import InvalidRequest, Range, call_error, short_repr
 from diffedit.request import EditRequest
 from engine.checkpoint import Checkpoint
+from engine.models.noise_schedule import PREDICTION_TYPES
 from engine.netspec import Precision, Size
 
 P = ParamSpec("P")
@@ -75,6 +76,25 @@ def _model(value: object) -> str | Path:
     model = checks.path("model", value, "a model folder, or a hub id")
     _expanded("model", model)
     return model
+
+
+def _single_file(value: object) -> str | Path:
+    path = checks.path("path", value, "a single .safetensors file")
+    if _expanded("path", path).is_dir():
+        raise InvalidRequest(f"path is {path}, which is a folder; use from_pretrained for it.")
+    return path
+
+
+def _base(value: object) -> str | Path | None:
+    if value is None:
+        return None
+    base = checks.path("base", value, "a model folder, or a hub id")
+    _expanded("base", base)
+    return base
+
+
+def _prediction_type(value: object) -> str | None:
+    return None if value is None else checks.choice("prediction_type", value, PREDICTION_TYPES)
 
 
 def _backend(value: object) -> str:
@@ -253,6 +273,10 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "pin_batch_size": _pin,
     "allow_tf32": _flag("allow_tf32"),
     "lora": _loras,
+    "path": _single_file,
+    "base": _base,
+    "prediction_type": _prediction_type,
+    "on_progress": _function("on_progress"),
     "warm": _flag("warm"),
     "revision": functools.partial(_word, "revision"),
     "variant": _variant,

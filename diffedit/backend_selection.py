@@ -146,7 +146,7 @@ def _open(
         networks.close()
         raise EngineMismatch(
             f"The engines in {engines} are {built}, but the dtype {dtype} was asked for; omit it, "
-            f"or build engines of that precision with: diffedit-trt build {checkpoint.folder} "
+            f"or build engines of that precision with: diffedit-trt build {checkpoint.source} "
             f"--out NEW_FOLDER --precision {dtype}"
         )
     return networks
@@ -165,7 +165,7 @@ def _open_compiled(
     if engines is None:
         raise EngineMismatch(
             f"The {name} backend needs an engine folder, and none was given; build one with: "
-            f"diffedit-trt build {checkpoint.folder} --out engines"
+            f"diffedit-trt build {checkpoint.source} --out engines"
         )
     digests = checkpoint.digests()
     if name == "onnxruntime":

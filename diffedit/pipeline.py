@@ -24,6 +24,7 @@ from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
+from engine.derived.additions import Additions, silent
 from engine.hub import find_checkpoint
 from engine.netspec import Precision, Size
 from engine.warm_up import Costs, run_warm_up
@@ -83,16 +84,20 @@ class DiffEditPipeline:
         pin_batch_size: int | None = None,
         allow_tf32: bool = False,
         lora: Sequence[str | Path | tuple[str | Path, float]] = (),
+        base: str | Path | None = None,
+        prediction_type: str | None = None,
         warm: bool = False,
+        on_progress: Callback | None = None,
         revision: str | None = None,
         variant: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> DiffEditPipeline:
-        """Open a checkpoint in diffusers' format; docs/models.md lists the families.
+        """Open a checkpoint; docs/models.md lists the families and kinds of files.
 
         Args:
-            model: a folder or a hub id; safetensors only.
+            model: a folder in diffusers' format, a single .safetensors file, which is converted
+                once into the cache, or a hub id. Pickles are not opened.
             backend: "torch", "onnxruntime", "tensorrt", or "auto" for the fastest usable one. With
                 `engines`, "auto" never runs other weights than theirs: where PyTorch would, because
                 a LoRA is fused into them or they are another model's, it raises EngineMismatch.
@@ -110,8 +115,13 @@ class DiffEditPipeline:
                 with 10 bits of precision instead of 23. TensorRT engines are built without it.
             lora: LoRA files, each alone or as (file, scale); the scale is 1 by default. PyTorch
                 fuses them when it loads the model; engines must have been built with the same.
+            base: for a single file: a folder or hub id with the parts that the file lacks, such as
+                the text encoders of FLUX.
+            prediction_type: for a single file: what its U-Net predicts, "epsilon" or
+                "v_prediction"; by default what the file says, or what is usual.
             warm: also run every profile of every network, see `warm_up`. Engines that do not run
                 are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
+            on_progress: called as `on_progress(text, done, total)` while a file is converted.
             revision, variant, cache_dir, local_files_only: as in diffusers.
 
         Raises:
@@ -121,6 +131,8 @@ class DiffEditPipeline:
         """
         checkpoint = find_checkpoint(
             model,
+            additions=Additions(base, prediction_type),
+            report=on_progress or silent,
             revision=revision,
             variant=variant,
             cache_dir=cache_dir,
@@ -139,6 +151,18 @@ class DiffEditPipeline:
             allow_tf32=allow_tf32,
             lora=cast("Sequence[tuple[Path, float]]", lora),  # by `checked_arguments`
         )
+
+    @classmethod
+    @checked_arguments
+    def from_single_file(cls, path: str | Path, **options: Any) -> DiffEditPipeline:
+        """Open a single-file checkpoint, such as model sites give.
+
+        `from_pretrained` does the same; see there for the options and errors.
+
+        Args:
+            path: a .safetensors file.
+        """
+        return cls.from_pretrained(path, **options)
 
     @classmethod
     def _ready(

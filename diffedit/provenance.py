@@ -37,7 +37,9 @@ class Provenance:
 
     Attributes:
         version: of diffedit-trt.
-        model: a hub id, or the names of the checkpoint's folder and its parent.
+        model: a hub id, the names of the checkpoint's folder and its parent, or the name of a
+            single file.
+        sha256: of the single file; empty for a folder.
         weights: see `engine.fingerprint`.
         loras, embeddings: what is fused into the weights.
         backend: "torch", "onnxruntime", "tensorrt" or "fake".
@@ -55,6 +57,7 @@ class Provenance:
     kernels: tuple[str, ...] = ()
     loras: tuple[Fused, ...] = ()
     embeddings: tuple[Fused, ...] = ()
+    sha256: str = ""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, networks: Networks) -> Provenance:
@@ -62,10 +65,11 @@ class Provenance:
         import diffedit
         from engine.fingerprint import fingerprint, model_name
 
-        details = networks.details()
+        details, origin = networks.details(), checkpoint.origin
+        single_file = origin.of("checkpoint") if origin else ()
         return cls(
             version=diffedit.__version__,
-            model=model_name(checkpoint.folder),
+            model=model_name(Path(checkpoint.source)),
             weights=fingerprint(checkpoint),
             backend=networks.name,
             precision=details.precision,
@@ -73,11 +77,14 @@ class Provenance:
             kernels=details.kernels,
             loras=tuple(_fused(file) for file in details.loras),
             embeddings=tuple(_fused(file) for file in details.embeddings),
+            sha256=single_file[0].sha256 if single_file else "",
         )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Provenance:
         """Read what `dataclasses.asdict` and json made of it. Raises TypeError or KeyError."""
+        later = {"sha256": ""}  # not in records of older versions
+        values = {**later, **values}
         texts = {f.name: values[f.name] for f in fields(cls) if f.type == "str"}
         if not all(isinstance(text, str) for text in (*texts.values(), *values["kernels"])):
             raise TypeError("a field of the provenance is not text")

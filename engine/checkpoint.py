@@ -20,6 +20,7 @@ from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.models import ModelFamily, Network, NetworkNames, Part, read_family
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size, batch_sizes_for
+from engine.origin import Origin
 from engine.other_models import not_a_checkpoint, not_a_folder
 from engine.safetensors_header import Header, read_header
 from engine.weight_files import WeightFiles, missing_weights
@@ -52,6 +53,16 @@ class Checkpoint:
         if not (folder / "model_index.json").is_file():
             raise CheckpointError(not_a_checkpoint(folder))
         return cls(folder, variant, read_family(folder))
+
+    @cached_property
+    def origin(self) -> Origin | None:
+        """What the folder was made from, if it is in the cache; see `engine.origin`."""
+        return Origin.read(self.folder)
+
+    @property
+    def source(self) -> str:
+        """The path of the model as a user names it: a single file's own path, or the folder."""
+        return self.origin.model if self.origin else str(self.folder)
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:

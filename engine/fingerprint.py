@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint, read_header
@@ -18,16 +19,16 @@ PIECE = 4096
 """Bytes read at the start and at the end of every tensor."""
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def fingerprint(checkpoint: Checkpoint, without: Collection[str] = ()) -> str:
     """sha256 of the configs, the tokenizer's files, and of both ends of every weight tensor.
 
-    Empty if there are no weights to read, as for a fake model.
+    Parts in `without` are left out. Empty if there are no weights to read, as for a fake model.
     """
     digest = hashlib.sha256(json.dumps(dict(checkpoint.family.configs), sort_keys=True).encode())
     try:
         for path in sorted((checkpoint.folder / "tokenizer").glob("*")):
             digest.update(path.name.encode() + path.read_bytes() if path.is_file() else b"")
-        for part in checkpoint.family.parts:
+        for part in (part for part in checkpoint.family.parts if part.name not in without):
             for file in checkpoint.weights(part.name):
                 _add(digest, file)
     except (CheckpointError, OSError):
@@ -36,11 +37,14 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def model_name(folder: Path) -> str:
-    """A name for people, without the user's own folders: a hub id, or "demo/model".
+    """A name for people, without the user's own folders: a hub id, "demo/model", or the name of a
+    single file.
 
     The parent's name is left out where it is a home folder.
     """
     folder = folder.resolve()
+    if folder.is_file():
+        return folder.name
     for parent in folder.parents:
         if parent.name.startswith("models--") and folder.parent.name == "snapshots":
             return parent.name.removeprefix("models--").replace("--", "/")

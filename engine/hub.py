@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
+from engine.derived.additions import NOTHING, Additions, Report, silent
 from engine.errors import CheckpointError, ResourceError, first_line
 from engine.load_errors import load_error
 from engine.models import Part
@@ -21,6 +23,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """The form of a hub id: "name" or "owner/name"."""
 FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 """A name with such an ending is a file that is not there, not a hub id."""
+SINGLE_FILE = ".safetensors"
 CONFIGS = ("model_index.json", "*/*.json", "*/*.txt")
 UNUSED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*")
 Download = Callable[[list[str]], Path]
@@ -30,19 +33,25 @@ Download = Callable[[list[str]], Path]
 def find_checkpoint(
     model: str | Path,
     *,
+    additions: Additions = NOTHING,
+    report: Report = silent,
     revision: str | None = None,
     variant: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Open a local folder, or download a hub id (configs, tokenizer and safetensors only).
+    """Open a local folder or single file, or download a hub id (configs, tokenizer and safetensors
+    only).
 
     Checks every config, and the header of every weight file, so that an unsupported or truncated
     model is found before it is loaded. Of a hub id, the configs are checked before the weights are
     downloaded.
 
     Args:
-        model: a folder in diffusers' format, or an id such as "owner/name".
+        model: a folder in diffusers' format, a single .safetensors file, which is converted once
+            into the cache, or an id such as "owner/name".
+        additions: what the user adds to the model.
+        report: called while a model is converted.
         variant: which weight files: None, or a name such as "fp16". A part that has only plain
             weights uses these, as in diffusers.
         revision, cache_dir, local_files_only: as in huggingface_hub; ignored for a folder.
@@ -52,18 +61,59 @@ def find_checkpoint(
             hub cannot be reached.
         ResourceError: there is no space for the download.
     """
-    folder = _local(model)
-    if folder is None:
-        download = partial(_download, str(model), revision, cache_dir, local_files_only)
-        listed = partial(_listed, str(model), revision)
-        folder = download([*CONFIGS])
-        if not (folder / "model_index.json").is_file():
-            raise CheckpointError(_not_a_model(str(model), listed()))
-        checkpoint = Checkpoint.open(folder, variant)
-        _download_weights(checkpoint, download, listed)
+    source = HubSource(revision, variant, cache_dir, local_files_only)
+    path = _local(model)
+    if path is not None and path.is_file() and path.suffix.lower() == SINGLE_FILE:
+        checkpoint = _convert(path, additions, source, report)
     else:
-        checkpoint = Checkpoint.open(folder, variant)
+        _refuse_single_file_options(model, additions)
+        checkpoint = _open(model, source)
     checkpoint.check_files()
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Which files of a hub id; see `find_checkpoint`."""
+
+    revision: str | None
+    variant: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+
+
+def _convert(path: Path, additions: Additions, source: HubSource, report: Report) -> Checkpoint:
+    from engine.derived.single_file import from_single_file
+
+    base = additions.base
+    open_base = None if base is None else partial(_open, base, source)
+    return from_single_file(path, open_base, additions.prediction_type, report)
+
+
+def _refuse_single_file_options(model: str | Path, additions: Additions) -> None:
+    for name in ("base", "prediction_type"):
+        if getattr(additions, name) is not None:
+            raise CheckpointError(
+                f"{name} is for a model in a single .safetensors file, but {model} is a folder or "
+                "a hub id, which has everything; leave it out."
+            )
+
+
+def _open(
+    model: str | Path, source: HubSource, without: frozenset[str] = frozenset()
+) -> Checkpoint:
+    """Open a folder or a hub id, which need not have the weights of the parts `without`."""
+    folder = _local(model)
+    if folder is not None:
+        return Checkpoint.open(folder, source.variant)
+    where = (source.revision, source.cache_dir, source.local_files_only)
+    download = partial(_download, str(model), *where)
+    listed = partial(_listed, str(model), source.revision)
+    folder = download([*CONFIGS])
+    if not (folder / "model_index.json").is_file():
+        raise CheckpointError(_not_a_model(str(model), listed()))
+    checkpoint = Checkpoint.open(folder, source.variant)
+    _download_weights(checkpoint, download, listed, without)
     return checkpoint
 
 
@@ -113,10 +163,13 @@ def _not_a_model(model: str, names: list[str]) -> str:
 
 
 def _download_weights(
-    checkpoint: Checkpoint, download: Download, listed: Callable[[], list[str]]
+    checkpoint: Checkpoint,
+    download: Download,
+    listed: Callable[[], list[str]],
+    without: frozenset[str],
 ) -> None:
     """Download the weights of every part: of the variant, or the plain ones if it has none."""
-    parts = checkpoint.family.parts
+    parts = tuple(part for part in checkpoint.family.parts if part.name not in without)
     for variant in dict.fromkeys((checkpoint.variant, None)):
         download([pattern for part in parts for pattern in patterns(part, variant)])
         parts = tuple(p for p in parts if not _has_weights(checkpoint, p, variant))

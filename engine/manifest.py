@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from engine.digest import file_digest
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec
+from engine.origin import SourceFile
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 2
@@ -54,11 +55,12 @@ class ModelIdentity:
     """The model that an engine folder was built from.
 
     Attributes:
-        source: an absolute folder, or a hub id.
+        source: an absolute folder or single file, or a hub id.
         family: the name of its model family.
         networks: the names of all its networks: a size is complete if it has every one of them.
         digests: part -> sha256 of its config and weights.
         loras, embeddings: what was fused into the weights.
+        made_from: the single file and others that the model was made from; empty for a folder.
     """
 
     source: str
@@ -67,6 +69,7 @@ class ModelIdentity:
     digests: Mapping[str, str]
     loras: tuple[FusedFile, ...] = ()
     embeddings: tuple[FusedFile, ...] = ()
+    made_from: tuple[SourceFile, ...] = ()
 
     @property
     def fused(self) -> str:
@@ -273,6 +276,7 @@ def _model(data: Mapping[str, Any]) -> ModelIdentity:
         digests=dict(data["digests"]),
         loras=fused("loras"),
         embeddings=fused("embeddings"),
+        made_from=tuple(SourceFile(**file) for file in data.get("made_from", ())),
     )
 
 

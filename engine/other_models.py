@@ -7,11 +7,11 @@ read.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
 from pathlib import Path
 
 from engine.errors import CheckpointError
-from engine.safetensors_header import read_header
+from engine.models.single_files import identify
+from engine.safetensors_header import read_header, read_metadata
 
 FORMATS = {
     ".gguf": "a GGUF file",
@@ -20,7 +20,10 @@ FORMATS = {
     ".plan": "a TensorRT engine",
 }
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-FORMAT = "a model is a folder in diffusers' format, with a model_index.json, or a hub id"
+FORMAT = (
+    "a model is a folder in diffusers' format, with a model_index.json, or a single .safetensors "
+    "file, or a hub id"
+)
 
 
 def not_a_folder(path: Path) -> str:
@@ -80,52 +83,17 @@ def _file(path: Path) -> str:
 
 def _safetensors(path: Path) -> str:
     try:
-        names = read_header(path).keys()
+        found = identify(read_header(path), read_metadata(path))
     except CheckpointError as error:
-        return str(error)
-    kind = _kind(names)
-    if kind.endswith("checkpoint in a single file"):
-        pipeline = "StableDiffusionXLPipeline" if "SDXL" in kind else "StableDiffusionPipeline"
-        return f"{path} is {kind}; convert it to a folder with: {_conversion(path, pipeline)}"
-    hint = ""
-    if kind == "a LoRA":
-        hint = "pass it as --lora, and name its base model here; "
-    return f"{path} is {kind}, not a whole model; {hint}{FORMAT}."
+        text = str(error)
+        return text if text.startswith(str(path)) else f"{path} {text}."
+    return f"{path} is {found.title} in a single file; name that file as the model."
 
 
-def _kind(names: Collection[str]) -> str:
-    """What a safetensors file holds, by the names of its tensors."""
-
-    def some(*parts: str) -> bool:
-        return any(part in name for name in names for part in parts)
-
-    if some("lora_", ".lora.", "hada_w1", "lokr_w1"):
-        return "a LoRA"
-    if some("double_blocks."):
-        return "a FLUX transformer without its other parts"
-    if some("joint_blocks."):
-        return "a Stable Diffusion 3 transformer without its other parts"
-    if some("conditioner.embedders."):
-        return "an SDXL checkpoint in a single file"
-    if some("control_model.", "controlnet_cond_embedding"):
-        return "a ControlNet"
-    if some("model.diffusion_model."):
-        return "a Stable Diffusion checkpoint in a single file"
-    if some("emb_params", "string_to_param"):
-        return "a textual inversion"
-    if some("decoder.conv_in.", "decoder.mid."):
-        return "a VAE"
-    if some("down_blocks.", "input_blocks."):
-        return "a U-Net"
-    if some("encoder.layers."):
-        return "a text encoder"
-    return "a safetensors file of another kind"
-
-
-def _conversion(path: Path, pipeline: str = "StableDiffusionPipeline") -> str:
-    """A command that writes a diffusers folder beside a single-file checkpoint."""
+def _conversion(path: Path) -> str:
+    """A command that writes a diffusers folder beside a pickled checkpoint."""
     code = (
-        f"import sys; from diffusers import {pipeline} as P; "
+        "import sys; from diffusers import StableDiffusionPipeline as P; "
         "P.from_single_file(sys.argv[1]).save_pretrained(sys.argv[2])"
     )
     return shlex.join(["python", "-c", code, str(path), str(path.with_suffix(""))])

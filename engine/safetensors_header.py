@@ -63,6 +63,15 @@ def read_header(file: Path) -> Header:
     return dict(header)
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The metadata of a safetensors file whose header was checked; empty without any."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    metadata = header.get("__metadata__")
+    return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
+
+
 def _foreign(begin: bytes) -> str:
     """What a file is that does not begin like a safetensors file."""
     if not begin:

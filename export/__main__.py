@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine.derived.additions import Additions
 from engine.errors import CheckpointError, DiffEditError, ResourceError
 from engine.interrupts import forget_interrupt
 from engine.lora.file import parse_lora
@@ -41,8 +42,17 @@ Running the same command again builds only what is missing. Exit codes: 0 done, 
 model, 4 the build, 5 the disk, 130 interrupted.
 """
 
-Model = Annotated[str, typer.Option("--model", help="Model folder (diffusers) or hub id.")]
-ModelArgument = Annotated[str, typer.Argument(help="Model folder (diffusers) or hub id.")]
+MODEL_HELP = "Model: a folder in diffusers format, a single .safetensors file, or a hub id."
+Model = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Base = Annotated[
+    str | None,
+    typer.Option(help="For a single file: a checkpoint with the parts that the file lacks."),
+]
+PredictionType = Annotated[
+    str | None,
+    typer.Option(help="For a single file: what its U-Net predicts, epsilon or v_prediction."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the engines; created if necessary.")]
 Height = Annotated[int | None, typer.Option(help="Picture height in pixels [native size].")]
 Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]
@@ -104,16 +114,18 @@ def export(
     target: TargetOption = "auto",
     lora: Loras = None,
     compute_capability: Capabilities = None,
+    base: Base = None,
+    prediction_type: PredictionType = None,
     variant: Variant = None,
     revision: Revision = None,
     verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
 ) -> None:
-    """Compile a Stable Diffusion 1.x or 2.x model for fast editing.
+    """Compile a model for fast editing.
 
-    Writes four ONNX files and, if it can, four TensorRT engines with one static profile per batch
-    size, compares them with PyTorch, and records everything in OUT/manifest.json.
+    Writes an ONNX file for each network and, if it can, a TensorRT engine with one static profile
+    per batch size, compares them with PyTorch, and records everything in OUT/manifest.json.
     """
     options = {
         "sizes": lambda: _sizes(height, width, size or []),
@@ -122,6 +134,7 @@ def export(
         "target": target,
         "loras": lambda: [parse_lora(text) for text in lora or []],
         "compute_capabilities": tuple(compute_capability or ()),
+        "additions": Additions(base, prediction_type),
         "variant": variant,
         "revision": revision,
         "verify": lambda: _verify(verify, no_verify),
@@ -141,6 +154,8 @@ def build_command(
     target: TargetOption = "auto",
     lora: Loras = None,
     compute_capability: Capabilities = None,
+    base: Base = None,
+    prediction_type: PredictionType = None,
     variant: Variant = None,
     revision: Revision = None,
     verify: VerifyOption = "default",

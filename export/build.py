@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engine.checkpoint import Checkpoint
+from engine.derived.additions import NOTHING, Additions
 from engine.errors import EngineMismatch
 from engine.hub import find_checkpoint
 from engine.lora.file import Lora
@@ -41,6 +42,7 @@ class BuildOptions:
         loras: (safetensors file, scale), fused before the export.
         compute_capabilities: for "tensorrt-rtx", such as ("8.9",); empty means its portable
             default.
+        additions: what is added to the model, such as the base of a single file.
         variant, revision, cache_dir, local_files_only: which weights of a hub id.
         verify: compare with PyTorch in fp32: "all" profiles that can run here; "none"; "default" is
             all on a GPU and the smallest on a CPU. True and False are "default" and "none".
@@ -53,6 +55,7 @@ class BuildOptions:
     target: targets.Wanted = "auto"
     loras: Sequence[tuple[Path, float]] = ()
     compute_capabilities: Sequence[str] = ()
+    additions: Additions = NOTHING
     variant: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None
@@ -82,7 +85,7 @@ def build(
     """Make every ONNX file and engine of `model` that `out` does not have yet.
 
     Args:
-        model: a folder in diffusers' format, or a hub id.
+        model: a folder in diffusers' format, a single .safetensors file, or a hub id.
         out: the engine folder; created if its parent exists.
         progress: called with every `Event`.
         options: the fields of `BuildOptions`.
@@ -102,6 +105,8 @@ def build(
     out = Path(out).expanduser().absolute()
     checkpoint = find_checkpoint(
         model,
+        additions=wanted.additions,
+        report=lambda text, done, total: report(Event("convert", Path(model).name, "start", text)),
         variant=wanted.variant,
         revision=wanted.revision,
         cache_dir=wanted.cache_dir,
@@ -121,7 +126,8 @@ def build(
     def waiting() -> None:
         report(Event("wait", text=f"Another build is writing to {out}; waiting until it ends."))
 
-    source = str(Path(model).expanduser().resolve()) if Path(model).is_dir() else model
+    local = Path(model).expanduser()
+    source = str(local.resolve()) if local.exists() else model
     with output_folder.opened(out, waiting) as temporary:
         saved = _read(out, report)
         identity = _identity(checkpoint, source, loras)
@@ -149,6 +155,7 @@ def _identity(checkpoint: Checkpoint, source: str, loras: Sequence[Lora]) -> Mod
         networks=tuple(network.name for network in checkpoint.family.networks),
         digests=checkpoint.digests(),
         loras=tuple(lora.identity for lora in loras),
+        made_from=checkpoint.origin.files if checkpoint.origin else (),
     )
 
 

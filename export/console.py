@@ -15,6 +15,7 @@ from export.events import Event
 from export.resources import amount
 
 DOING = {
+    "convert": "converting",
     "torch": "running in PyTorch",
     "export": "exporting to ONNX",
     "verify": "verifying",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["target", "wait", "torch", "export", "verify", "compile", "kept", "note"]
+Step = Literal["convert", "target", "wait", "torch", "export", "verify", "compile", "kept", "note"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Event:
     """One event.
 
     Attributes:
-        step: the step; "kept" means that there was nothing to do.
+        step: the step; "convert" is of a single file, "kept" means that there was nothing to do.
         label: the network and size, or "" if the event concerns the whole build.
         state: "start" or "done".
         text: a sentence or a few words for people; may be empty.

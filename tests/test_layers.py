@@ -26,7 +26,12 @@ PACKAGES = ("diffedit", "engine", "export")
 # Which files may import a package at all. A trailing "." means a whole package of ours.
 HEAVY = {
     "PIL": ("diffedit.imaging.", "diffedit.cli.", "diffedit.server."),
-    "diffusers": ("engine.loader", "engine.backends.torch.", "export.networks"),
+    "diffusers": (
+        "engine.derived.convert",
+        "engine.loader",
+        "engine.backends.torch.",
+        "export.networks",
+    ),
     "onnx": ("export.", "engine.backends.onnxruntime."),
     "onnxruntime": ("engine.backends.onnxruntime.",),
     "onnxscript": ("export.",),
@@ -67,6 +72,7 @@ DESCRIPTIONS = (
     "engine.load_errors",
     "engine.manifest",
     "engine.netspec",
+    "engine.origin",
     "engine.other_models",
     "engine.products",
     "engine.verification",
@@ -76,7 +82,14 @@ DESCRIPTIONS = (
 """The standard library only."""
 SHARED = (
     *DESCRIPTIONS,
-    *("engine.cache_dir", "engine.dtypes", "engine.hub", "engine.interrupts", "engine.loader"),
+    *(
+        "engine.cache_dir",
+        "engine.derived",
+        "engine.dtypes",
+        "engine.hub",
+        "engine.interrupts",
+        "engine.loader",
+    ),
     "engine.lora",
     "engine.weights_check",
 )

@@ -26,7 +26,9 @@ def open_pipeline(
 
     progress.start_stage("loading the model")
     with quiet_downloads() if quiet else nullcontext():
-        pipeline = DiffEditPipeline.from_pretrained(**options.pipeline_arguments())
+        pipeline = DiffEditPipeline.from_pretrained(
+            **options.pipeline_arguments(), on_progress=progress.update
+        )
     try:
         if not quiet:
             say(f"backend: {pipeline.describe()}")

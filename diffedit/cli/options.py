@@ -44,8 +44,8 @@ def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
     if (demo_model / "model_index.json").is_file():
         return str(demo_model)
     raise UsageError(
-        "No model is given; pass --model (a folder in diffusers format or a Hub id) or set "
-        "DIFFEDIT_MODEL."
+        "No model is given; pass --model (a folder in diffusers format, a .safetensors file or a "
+        "Hub id) or set DIFFEDIT_MODEL."
     )
 
 
@@ -158,7 +158,7 @@ class MaskOptions:
 
 _MODEL_OPTION = option(
     MODEL,
-    "Stable Diffusion 1.x or 2.x checkpoint: a folder in diffusers format or a Hub id.",
+    "Checkpoint: a folder in diffusers format, a single .safetensors file, or a Hub id.",
     "--model",
     envvar="DIFFEDIT_MODEL",
     show_default="the demo model of a clone",
@@ -168,6 +168,24 @@ Variant = Annotated[
     str | None, option(MODEL, "Variant of the weight files, such as fp16.", "--variant")
 ]
 Revision = Annotated[str | None, option(MODEL, "Branch, tag or commit of a Hub id.", "--revision")]
+Base = Annotated[
+    str | None,
+    option(
+        MODEL,
+        "For a single file: folder or Hub id of a checkpoint with the parts that the file lacks, "
+        "such as FLUX's text encoders.",
+        "--base",
+    ),
+]
+PredictionType = Annotated[
+    str | None,
+    option(
+        MODEL,
+        "For a single file: what its U-Net predicts, epsilon or v_prediction.",
+        "--prediction-type",
+        show_default="what the file says, or is usual",
+    ),
+]
 Engines = Annotated[
     Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
 ]
@@ -233,6 +251,8 @@ class ModelOptions:
     """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
 
     model: Annotated[str, _MODEL_OPTION] = ""
+    base: Base = None
+    prediction_type: PredictionType = None
     variant: Variant = None
     revision: Revision = None
     engines: Engines = None

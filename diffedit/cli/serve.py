@@ -118,11 +118,15 @@ def serve(
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
+        from engine.derived.additions import Additions
         from engine.hub import find_checkpoint
     scaling = Scaling.for_this_machine(replicas, model_options.device)
     # A missing model is reported here, not by every replica.
     find_checkpoint(
-        model_options.model, variant=model_options.variant, revision=model_options.revision
+        model_options.model,
+        additions=Additions(model_options.base, model_options.prediction_type),
+        variant=model_options.variant,
+        revision=model_options.revision,
     )
     application = ray_app.build(open_pipeline, name, settings, scaling, json_log=json_log)
     sys.exit(ray_app.run(application, settings))
@@ -168,10 +172,12 @@ def _open_pipeline(options: ModelOptions) -> Any:
 
 
 def served_name(model: str) -> str:
-    """Return the name to serve a model under: the folder's name, or the hub id."""
+    """Return the name to serve a model under: that of the folder or single file, or the hub id."""
     path = Path(model)
     if not path.exists():
         return model
+    if path.is_file():
+        return path.stem
     name = path.resolve().name
     parent = path.resolve().parent.name
     return f"{parent}-{name}" if name == "model" and parent else name

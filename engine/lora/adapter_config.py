@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import CheckpointError
+from engine.safetensors_header import read_metadata
 
 METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers keeps the configs of all parts, as "unet.r", "text_encoder.lora_alpha", ..."""
@@ -62,7 +63,7 @@ def read_configs(path: Path, parts: tuple[str, ...]) -> tuple[AdapterConfig, ...
 
     Raises CheckpointError if they are damaged, or name a method other than LoRA.
     """
-    source, data = path, _metadata(path).get(METADATA_KEY)
+    source, data = path, read_metadata(path).get(METADATA_KEY)
     beside = path.with_name(CONFIG_NAME)
     try:
         if data is not None:
@@ -109,11 +110,3 @@ def _check(config: AdapterConfig, source: Path) -> None:
     layers = ["", *(values.get("rank_pattern") or {}), *(values.get("alpha_pattern") or {})]
     if not all(math.isfinite(config.factor(layer)) for layer in layers):
         raise ValueError("not finite")
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file whose header was checked."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    return header.get("__metadata__") or {}

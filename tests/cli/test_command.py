@@ -65,6 +65,8 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
     chosen = options.ModelOptions(model="sd15", size="512x768", backend="torch")
     assert chosen.pipeline_arguments() == {
         "model": "sd15",
+        "base": None,
+        "prediction_type": None,
         "variant": None,
         "revision": None,
         "engines": None,

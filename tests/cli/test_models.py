@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
+from PIL import Image
 from transformers import CLIPTextModel
 
 from engine.errors import CheckpointError, ResourceError
@@ -19,6 +18,7 @@ from engine.loader import quiet
 from export.__main__ import run as run_build
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
 from tests.engine.checkpoints import Change, config, weights
+from tests.single_files import single_file
 
 MODELS: dict[str, tuple[Change, int, str]] = {
     "missing tensors": (
@@ -48,10 +48,25 @@ def test_edit_and_build_refuse_the_same_models(
     assert snapshot(work) == before
 
 
-def test_a_single_file_names_the_command_that_converts_it(work: Path, cli: Cli) -> None:
-    save_file({"model.diffusion_model.out.0.weight": torch.zeros(2)}, work / "m.safetensors")
-    done = cli("edit", "in.png", *PROMPTS, "--model", "m.safetensors")
-    check_refused(done, 3, "single file", "from_single_file")
+def test_edit_replay_and_build_take_a_single_file(
+    work: Path, tiny: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
+    file = single_file(tiny, work / "m.safetensors")
+    model = ("--model", file.name, "--base", tiny)
+    done = cli("edit", "in.png", *PROMPTS, *FAST, *model, "--json")
+    assert done.line["model"] == "m.safetensors"
+    assert len(done.line["provenance"]["sha256"]) == 64
+    assert "identical" in cli("replay", "in.edited.png", "in.png", *model, *FAST[-2:]).err
+    again = cli("edit", "in.png", *PROMPTS, *FAST, "--model", tiny, "-o", "folder.png")
+    assert again.code == 0
+    assert Image.open("in.edited.png").tobytes() == Image.open("folder.png").tobytes()
+
+
+def test_a_pickle_is_refused_with_the_command_that_converts_it(work: Path, cli: Cli) -> None:
+    (work / "m.ckpt").write_bytes(b"PK\x03\x04")
+    done = cli("edit", "in.png", *PROMPTS, "--model", "m.ckpt")
+    check_refused(done, 3, "pickle format", "from_single_file")
 
 
 def test_fp16_in_shards(work: Path, tiny: Path, cli: Cli) -> None:

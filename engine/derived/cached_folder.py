@@ -1,0 +1,123 @@
+"""Make a folder in the cache once: atomically, by one process at a time.
+
+It knows no models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.cache_dir import user_cache
+from engine.digest import file_digest
+from engine.errors import ResourceError
+from engine.load_errors import load_error
+from engine.origin import ORIGIN_NAME
+
+VERSION = 1
+"""Increase it with every change that makes folders differ."""
+SPARE = 1.05
+"""Disk space that a folder needs, as a multiple of the bytes that are converted."""
+
+
+def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path], None]) -> Path:
+    """The folder for `key`, made by `make` if it is not there yet.
+
+    Two processes never make the same folder at the same time. If `make` raises, or the process is
+    killed, no folder appears.
+
+    Args:
+        name: for people: the beginning of the folder's name.
+        key: everything that the contents depend on; JSON.
+        make: writes the contents into an empty folder, `origin.json` included.
+
+    Raises ResourceError if the disk is full or no cache can be written.
+    """
+    digest = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "model"
+    folder = _models() / f"{plain}-{digest[:16]}"
+    if (folder / ORIGIN_NAME).is_file():
+        return folder
+    with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / ORIGIN_NAME).is_file():
+            _require_room(folder.parent, int(bytes_needed * SPARE))
+            _make(folder, make)
+    return folder
+
+
+def known_digest(path: Path) -> str:
+    """sha256 of a file, remembered between processes while its size and times stay the same."""
+    path = path.resolve()
+    stat = path.stat()
+    state = [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+    memory = _models() / "digests" / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        data = json.loads(memory.read_text())
+        if data["state"] == state:
+            return str(data["sha256"])
+    digest = file_digest(path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        memory.parent.mkdir(exist_ok=True)
+        temporary = memory.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"state": state, "sha256": digest}))
+        os.replace(temporary, memory)
+    return digest
+
+
+def _models() -> Path:
+    """The folder of all derived folders."""
+    try:
+        folder = user_cache() / "models"
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"The model must be converted, but no cache can be written ({error}); set "
+            "XDG_CACHE_HOME to a folder of yours, or convert it elsewhere."
+        ) from None
+    return folder
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    for unfinished in (temporary, folder):  # of a process that was killed, or spoilt by hand
+        shutil.rmtree(unfinished, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        make(temporary)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the end of the process releases it, too."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise load_error(error, folder) from error
+
+
+def _require_room(cache: Path, needed: int) -> None:
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise ResourceError(
+            f"The conversion needs {needed / 1e9:.1f} GB in {cache}, whose disk has "
+            f"{free / 1e9:.1f} GB free; free some space, or set XDG_CACHE_HOME to another disk."
+        )

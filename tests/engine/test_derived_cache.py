@@ -1,0 +1,115 @@
+"""Folders in the cache: made once, by one process, completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.derived import cached_folder as module
+from engine.derived.cached_folder import cached_folder, known_digest
+from engine.errors import ResourceError
+from engine.origin import Origin
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "diffedit-trt" / "models"
+
+
+def write(folder: Path) -> None:
+    (folder / "a").write_text("1")
+    Origin("m", ()).write(folder)
+
+
+def folders(cache: Path) -> list[str]:
+    return sorted(p.name for p in cache.iterdir() if p.is_dir())
+
+
+def test_a_folder_is_made_once(cache: Path) -> None:
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        write(folder)
+
+    first, second = (cached_folder("m", ["key"], 1, make) for _ in range(2))
+    assert first == second
+    assert len(made) == 1
+    assert cached_folder("m", ["other"], 1, make) != first
+
+
+def test_an_error_leaves_nothing(cache: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        cached_folder("m", 1, 1, fail)
+    assert folders(cache) == []
+
+
+def test_what_a_killed_process_left_is_replaced(cache: Path) -> None:
+    """A process that is killed cannot clean up; the next one starts anew."""
+    code = (
+        "import os; from pathlib import Path\n"
+        "from engine.derived.cached_folder import cached_folder\n"
+        "def make(f): (f / 'half').write_text('x'); os._exit(9)\n"
+        "cached_folder('m', 1, 1, make)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert len(folders(cache)) == 1  # unfinished, and hidden
+    assert folders(cache)[0].startswith(".")
+    folder = cached_folder("m", 1, 1, write)
+    assert folders(cache) == [folder.name]
+    assert sorted(p.name for p in folder.iterdir()) == ["a", "origin.json"]
+
+
+def test_two_processes_at_once_make_it_once(cache: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = (
+        "import time; from pathlib import Path\n"
+        "from engine.derived.cached_folder import cached_folder\n"
+        "from engine.origin import Origin\n"
+        "def make(f):\n"
+        f"    open({str(log)!r}, 'a').write('made ')\n"
+        "    time.sleep(0.3); (f / 'a').write_text('1'); Origin('m', ()).write(f)\n"
+        "print(cached_folder('m', 1, 1, make))\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = {process.communicate()[0] for process in started}
+    assert [process.returncode for process in started] == [0, 0]
+    assert len(outputs) == 1
+    assert log.read_text() == "made "
+
+
+def test_too_little_room_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("U", (), {"free": 10})())
+    with pytest.raises(ResourceError, match=r"needs 2\.1 GB in .*XDG_CACHE_HOME"):
+        cached_folder("m", 1, 2_000_000_000, write)
+
+
+def test_names_are_plain(cache: Path) -> None:
+    folder = cached_folder("../a b/ü\n" * 30, 1, 1, write)
+    assert folder.parent == cache
+    assert folder.name.isprintable() and " " not in folder.name
+
+
+def test_a_digest_is_remembered_until_the_file_changes(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"one")
+    first = known_digest(file)
+    monkeypatch.setattr(module, "file_digest", lambda path: "read again")
+    assert known_digest(file) == first
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))
+    assert known_digest(file) == "read again"
