@@ -122,6 +122,17 @@ def number(name: str, value: object, allowed: Range, default: object) -> int | f
     return converted
 
 
+def interval(name: str, value: object) -> tuple[float, float]:
+    """Return a pair of numbers, 0 <= low < high <= 1. Raises InvalidRequest."""
+    pair = [Range(0, 1).convert(end) for end in value] if isinstance(value, tuple | list) else []
+    if len(pair) == 2 and None not in pair and float(pair[0] or 0) < float(pair[1] or 0):
+        return float(pair[0] or 0), float(pair[1] or 0)
+    raise InvalidRequest(
+        f"{name} is {short_repr(value)}, but must be two numbers from 0 to 1, the lower one first; "
+        "leave it out to use the preset's."
+    )
+
+
 def flag(name: str, value: object, default: bool) -> bool:
     """Return `value`, Python's or numpy's True or False, as a bool. Raises InvalidRequest."""
     cls = type(value)  # compared by name: this module does not import numpy

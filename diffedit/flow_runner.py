@@ -72,7 +72,8 @@ class FlowRunner:
         self._caches.clear()
 
     def _known_levels(self, prepared: PreparedEdit) -> int:
-        return self._caches.known_levels((prepared.inputs.image_key, prepared.schedule))
+        stride = prepared.inputs.request.inversion_stride
+        return self._caches.known_levels((prepared.inputs.image_key, prepared.schedule, stride))
 
     def _start(
         self,

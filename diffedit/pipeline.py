@@ -314,6 +314,7 @@ class DiffEditPipeline:
         strength: float | None = None,
         *,
         preset: PresetName = DEFAULT_PRESET,
+        inversion_stride: int | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
         """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0.
@@ -321,7 +322,7 @@ class DiffEditPipeline:
         Options as in `EditRequest`.
         """
         steps = {"num_inference_steps": num_inference_steps, "strength": strength}
-        options = {**steps, "preset": preset}
+        options = {**steps, "preset": preset, "inversion_stride": inversion_stride}
         request = _request(image, "-", "", "", options)
         self.batcher.check()
         return wait(self._runner.invert(self._preprocessor.prepare(request), callback))

@@ -202,6 +202,12 @@ class Preprocessor:
                 f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
                 "costs twice the rows and usually spoils the result; leave it out."
             ]
+        low, high = request.guidance_interval
+        if scale != 1 and request.strength <= low:
+            return [
+                f"guidance_interval=({low:g}, {high:g}) lies above "
+                f"strength={request.strength:g}, so no step is guided; lower its first number."
+            ]
         return []
 
     def _request_inputs(self, size: Size, guidance_scale: float) -> tuple[torch.Tensor, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffedit.request import EditRequest
     from engine.models.family import Defaults
 
-PresetName = Literal["paper"]
+PresetName = Literal["paper", "balanced", "draft"]
 DEFAULT_PRESET: PresetName = "paper"
 FROM_PRESET: Any = None
 """The value of an option that the preset or the model family decides. Typed as Any, because
@@ -31,11 +31,13 @@ class Preset:
     Attributes:
         summary: what it is for, as the end of "NAME: ...".
         steps: `num_inference_steps` as a share of the model family's number.
+        guided: the share of the decoding that is guided, from its noisiest step on.
         options: option -> value, for every other option that a preset decides.
     """
 
     summary: str
     steps: float
+    guided: float
     options: Mapping[str, Any]
 
 
@@ -44,13 +46,23 @@ PAPER: dict[str, Any] = {
     "num_maps_per_mask": 10,
     "mask_encode_strength": 0.5,
     "mask_thresholding_ratio": 3.0,
+    "mask_tolerance": 0.0,
+    "inversion_stride": 1,
 }
 """The options of the paper (sections 3.2 and 4). Another preset states what it changes."""
-PRESETS: dict[PresetName, Preset] = {"paper": Preset("the paper's settings", 1.0, PAPER)}
+BALANCED = PAPER | {"num_maps_per_mask": 3, "mask_tolerance": 0.01, "inversion_stride": 3}
+DRAFT = PAPER | {"num_maps_per_mask": 1, "inversion_stride": 3}
+PRESETS: dict[PresetName, Preset] = {
+    "paper": Preset("the paper's settings", 1.0, 1.0, PAPER),
+    "balanced": Preset("a quarter of the rows", 0.4, 1 / 3, BALANCED),
+    "draft": Preset("an eighth of the rows", 0.2, 5 / 9, DRAFT),
+}
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+FEWEST_STEPS = 10
+"""A preset does not go below this number of steps, unless the model family needs fewer."""
 BY_MODEL = ("num_inference_steps", "guidance_scale")
 """The options whose defaults depend on the model family."""
-DECIDED = (*BY_MODEL, *PAPER)
+DECIDED = (*BY_MODEL, "guidance_interval", *PAPER)
 """The options of `EditRequest` that may be None."""
 
 
@@ -62,14 +74,32 @@ def resolve(request: EditRequest, family: Defaults) -> EditRequest:
         family: the defaults of the model family.
     """
     preset = PRESETS[request.preset]
-    defaults = {
-        "num_inference_steps": max(1, round(preset.steps * family.steps)),
-        "guidance_scale": family.guidance_scale,
-        **preset.options,
-    }
-    missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
+    steps = max(round(preset.steps * family.steps), min(family.steps, FEWEST_STEPS))
+    chosen = _with_defaults(
+        request,
+        {
+            **preset.options,
+            "num_inference_steps": steps,
+            "guidance_scale": family.guidance_scale,
+            "inversion_stride": None,
+        },
+    )
     if family.guidance == "distilled" and request.guidance_scale == 0:
-        missing["guidance_scale"] = 1.0  # 0 turns guidance off in examples of such models
+        chosen = replace(chosen, guidance_scale=1.0)  # so guidance is off in their examples
+    # These depend on other options. One row a step has nothing to save outside an interval.
+    guided = 1.0 if family.guidance == "embedded" else preset.guided
+    longest = max(1, chosen.num_inference_steps // 3)
+    return _with_defaults(
+        chosen,
+        {
+            "inversion_stride": min(preset.options["inversion_stride"], longest),
+            "guidance_interval": (round(chosen.strength * (1 - guided), 6), 1.0),
+        },
+    )
+
+
+def _with_defaults(request: EditRequest, defaults: Mapping[str, Any]) -> EditRequest:
+    missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
     return replace(request, **missing)
 
 
@@ -82,6 +112,8 @@ def default_text(name: str) -> str:
     """Where the default of an option comes from, such as "the preset's: 10"."""
     if name in BY_MODEL:
         return "the model's, such as 50" if name == BY_MODEL[0] else "the model's, such as 7.5"
+    if name == "guidance_interval":
+        return "the preset's: paper all levels; the others the noisiest part of the decoding"
     values = {preset: PRESETS[preset].options[name] for preset in PRESETS}
     if len(set(values.values())) == 1:
         return f"{values[DEFAULT_PRESET]}"

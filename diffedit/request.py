@@ -54,7 +54,9 @@ RANGES: dict[str, Range] = {
     "num_maps_per_mask": Range(1, 64, whole=True),
     "mask_encode_strength": Range(0, 1, above=True),
     "mask_thresholding_ratio": Range(0, 100, above=True),
+    "mask_tolerance": Range(0, 1),
     "mask_dilation": Range(0, 64, whole=True),
+    "inversion_stride": Range(1, 1000, whole=True),
     "seed": Range(0, 2**63 - 1, whole=True),
 }
 """Range of every numeric option."""
@@ -76,14 +78,22 @@ class EditRequest:
         negative_prompt: what guidance moves away from while decoding. Up to 4096 characters.
             Default "".
         num_inference_steps: N, number of steps in the schedule. 1 to 1000; by default the model
-            family's, 50 for Stable Diffusion 1 and 2.
+            family's, 50 for Stable Diffusion 1 and 2, or a share of it: 0.4 for the preset
+            "balanced", 0.2 for "draft".
         strength: r, the encoding ratio: the fraction of the schedule that the photograph is encoded
             to and decoded from. Larger values change more. Above 0, up to 1; by default the
             preset's, 0.8.
         guidance_scale: g, scale of classifier-free guidance while decoding. 0 to 100, where 1 is no
             guidance; by default the model family's, 7.5 for Stable Diffusion 1 and 2.
+        guidance_interval: (low, high): only levels i with low < i/N <= high are guided; the others
+            take one row without guidance. 0 to 1; by default the preset's, all for "paper".
+        inversion_stride: levels of the inversion that share one evaluation of the denoiser. 1 to
+            1000; by default the preset's: 1 for "paper", else 3.
         num_maps_per_mask: n, number of noise samples averaged for the mask. 1 to 64; by default the
-            preset's, 10.
+            preset's: 10 for "paper", 3 for "balanced", 1 for "draft".
+        mask_tolerance: stop adding noise samples once the last one has changed at most this share
+            of the mask; 0 averages all n. 0 to 1; by default the preset's: 0.01 for "balanced",
+            else 0.
         mask_encode_strength: noise level of the mask step, as a fraction of the schedule. Above 0,
             up to 1; by default the preset's, 0.5.
         mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
@@ -98,7 +108,8 @@ class EditRequest:
             "diffedit".
         composite: keep the photograph's exact pixels outside the mask. Default True.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
-        preset: the set of defaults: "paper". Default "paper".
+        preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of the
+            rows) or "draft" (an eighth). Default "paper".
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -121,6 +132,9 @@ class EditRequest:
     composite: bool = True
     seed: int = 0
     preset: PresetName = DEFAULT_PRESET
+    guidance_interval: tuple[float, float] = FROM_PRESET
+    inversion_stride: int = FROM_PRESET
+    mask_tolerance: float = FROM_PRESET
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -138,6 +152,9 @@ class EditRequest:
         for name in RANGES:
             self._check_number(name)
         object.__setattr__(self, "preset", checks.choice("preset", self.preset, PRESET_NAMES))
+        if self.guidance_interval is not None:
+            interval = checks.interval("guidance_interval", self.guidance_interval)
+            object.__setattr__(self, "guidance_interval", interval)
         composite = checks.flag("composite", self.composite, EditRequest.composite)
         object.__setattr__(self, "composite", composite)
         object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
@@ -197,7 +214,8 @@ class EditRequest:
 
 def parameters(request: EditRequest) -> dict[str, Any]:
     """Return every option but the two pictures, as a dict that JSON can represent exactly."""
-    return {name: getattr(request, name) for name in PARAMETERS}
+    values = {name: getattr(request, name) for name in PARAMETERS}
+    return {name: [*one] if isinstance(one, tuple) else one for name, one in values.items()}
 
 
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}

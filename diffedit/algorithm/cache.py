@@ -79,13 +79,13 @@ class Trajectory(list[Tensor]):
     """
 
 
-TrajectoryKey = tuple[str, Schedule]
-"""(image key, schedule)."""
+TrajectoryKey = tuple[str, Schedule, int]
+"""(image key, schedule, inversion stride)."""
 
 
 @dataclass(frozen=True)
 class Caches:
-    """Conditioning by token ids, trajectories by image and schedule.
+    """Conditioning by token ids, trajectories by image, schedule and stride.
 
     `active` has the trajectories of running edits. Only the engine thread uses it.
     """

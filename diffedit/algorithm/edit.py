@@ -1,7 +1,8 @@
 """DiffEdit, top to bottom as in the paper: generators that yield the network rows they need.
 
 A flow does not know the backend, the batch or any file. It reads device values in two places: is
-the mask empty (there is nothing to do), and is the result finite.
+the mask empty (there is nothing to do), and is the result finite. With `mask_tolerance` it also
+reads whether the mask is stable.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ class Noise:
 def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs]:
     """The whole edit (section 3.2 and figure 2); `method` selects the paper's ablations.
 
-    `plan` is `EditPlan.for_edit` of the request. Rows at the defaults: 20 for the mask, 40 to
-    encode, 80 to decode, one VAE encode and one VAE decode.
+    `plan` is `EditPlan.for_edit` of the request. Rows with the paper's settings: 20 for the mask,
+    40 to encode, 80 to decode, one VAE encode and one VAE decode.
     """
     request, schedule, nets = inputs.request, plan.schedule, inputs.networks
-    key = inputs.image_key, schedule
+    key = plan.trajectory_key(inputs.image_key)
     text = yield from embed(inputs, plan, caches)
-    trajectory = yield from start_trajectory(inputs, schedule, caches)
+    trajectory = yield from start_trajectory(inputs, plan, caches)
     x0 = trajectory[0]
     noise = Noise(request.seed, x0)
 
@@ -74,9 +75,7 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
         start, background = schedule.noise(x0, noise.draw(), depth), _noised(x0, noise, schedule)
 
     inputs.on_stage("decode")
-    names = (inputs.negative, inputs.target) if plan.guided else (inputs.target,)
-    texts = [text[name] for name in names]
-    latents = yield from denoise(inputs, start, background, mask, texts, plan)
+    latents = yield from denoise(inputs, start, background, mask, text, plan)
     (image,) = yield [Row(nets.image_decoder, (latents,))]
     results = [(nets.denoiser, "encode", trajectory[depth])] if plan.encodes else []
     results.append((nets.denoiser, "decode", latents))
@@ -93,13 +92,13 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
     `plan` is `EditPlan.for_mask` of the request.
     """
     text = yield from embed(inputs, plan, caches)
-    trajectory = yield from start_trajectory(inputs, plan.schedule, caches)
+    trajectory = yield from start_trajectory(inputs, plan, caches)
     x0 = trajectory[0]
     inputs.on_stage("mask")
     noise = Noise(inputs.request.seed, x0)
     heat, mask = yield from find_mask(inputs, plan, x0, noise, text)
     nothing_to_edit(inputs, text, x0, heat, mask)
-    caches.keep((inputs.image_key, plan.schedule), trajectory[:1], text)
+    caches.keep(plan.trajectory_key(inputs.image_key), trajectory[:1], text)
     return EditOutputs(x0, heat, mask, None)
 
 
@@ -110,7 +109,7 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
     """
     nets, depth = inputs.networks, plan.depth
     text = yield from embed(inputs, plan, caches)
-    trajectory = yield from start_trajectory(inputs, plan.schedule, caches)
+    trajectory = yield from start_trajectory(inputs, plan, caches)
     inputs.on_stage("encode")
     empty = text[inputs.empty]
     yield from invert(inputs, trajectory, empty, plan)
@@ -121,7 +120,7 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
             (nets.denoiser, "encode", trajectory[depth]),
         ]
     )
-    caches.keep((inputs.image_key, plan.schedule), trajectory[: depth + 1], text)
+    caches.keep(plan.trajectory_key(inputs.image_key), trajectory[: depth + 1], text)
     return torch.stack(trajectory[: depth + 1])
 
 
@@ -142,9 +141,9 @@ def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
     return {text: tensors for text, tensors in found.items() if tensors}
 
 
-def start_trajectory(inputs: EditInputs, schedule: Schedule, caches: Caches) -> Flow[Trajectory]:
+def start_trajectory(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Trajectory]:
     """The image's trajectory, as far as other edits have extended it; at least [x_0]."""
-    trajectory = caches.trajectory((inputs.image_key, schedule))
+    trajectory = caches.trajectory(plan.trajectory_key(inputs.image_key))
     if not trajectory:
         row = Row(inputs.networks.image_encoder, (inputs.image,), key=inputs.image_key)
         (x0,) = yield [row]
@@ -162,27 +161,44 @@ def find_mask(
     if inputs.source == inputs.target:
         return torch.zeros_like(x0[0]), torch.zeros_like(inputs.region)
     pair = text[inputs.source], text[inputs.target]
-    heat = yield from estimate_mask(inputs, x0, noise, pair, plan)
-    return heat, masks.binarise(heat, inputs.region, inputs.request.mask_dilation)
+    return (yield from estimate_mask(inputs, x0, noise, pair, plan))
 
 
 def estimate_mask(
     inputs: EditInputs, x0: Tensor, noise: Noise, pair: Sequence[Conditioning], plan: EditPlan
-) -> Flow[Tensor]:
+) -> Flow[tuple[Tensor, Tensor]]:
     """Step 1, section 3.2 "computing the editing mask": where do the two texts disagree?
 
     Noise x_0 to the mask level with n noises, predict each under both texts (2n rows in one yield;
     guidance would cancel, because the rule is free of scale), and average the differences. `pair`
-    is the conditioning of R and Q. Returns the heatmap, float32 [h, w].
+    is the conditioning of R and Q. Returns the heatmap, float32 [h, w], and the mask.
+
+    With a tolerance n is a maximum: the noises come in several yields, and stop once the last one
+    has changed the mask by no more than the tolerance.
     """
     request, schedule, m = inputs.request, plan.schedule, plan.mask_level
     t = timestep_tensors(schedule, x0.device)[m]
     noisy = schedule.noise(x0, noise.draw(request.num_maps_per_mask), m).unbind(0)
     net, last = inputs.networks.denoiser, inputs.unguided
-    out = yield [Row(net, (x, t, *c, *last)) for x in noisy for c in pair]
-    predicted = [schedule.split(p, noisy[k // 2], m)[1] for k, p in enumerate(out)]
+    predicted: list[Tensor] = []  # under R and Q by turns
+    for count in plan.noises:
+        done = len(predicted) // 2
+        new = noisy[done : done + count]
+        out = yield [Row(net, (x, t, *c, *last)) for x in new for c in pair]
+        predicted += [schedule.split(p, new[k // 2], m)[1] for k, p in enumerate(out)]
+        if done + count < len(noisy):
+            (_, before), (_, after) = mask_of(inputs, predicted[:-2]), mask_of(inputs, predicted)
+            if masks.change(before, after).item() <= request.mask_tolerance:
+                break
+    return mask_of(inputs, predicted)
+
+
+def mask_of(inputs: EditInputs, predicted: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """(heatmap, mask) from the noise predicted under R and Q by turns."""
+    request, region = inputs.request, inputs.region
     difference = masks.difference_map(predicted[1::2], predicted[0::2])
-    return masks.heatmap(difference, inputs.region, request.mask_thresholding_ratio)
+    heat = masks.heatmap(difference, region, request.mask_thresholding_ratio)
+    return heat, masks.binarise(heat, region, request.mask_dilation)
 
 
 def nothing_to_edit(
@@ -205,20 +221,27 @@ def invert(
 ) -> Flow[None]:
     """Step 2, section 3.2 "encoding": steps upwards from x_0, unconditional, without guidance.
 
-    Level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses on its way back.
+    The step to level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses on
+    its way back. With a stride m only every m-th level is evaluated, at timestep t_{i+m}, and its
+    eps is held for the m steps above it (inversion step skipping, EEdit, arXiv 2503.10270): steps
+    with a constant eps keep x_0 constant, too. The timestep does not depend on the depth, so that a
+    shallow trajectory is the beginning of a deep one.
+
     Extends the trajectory until `trajectory[i]` = x_i, float32 [C, h, w], exists up to the plan's
     depth. It may begin as [x_0] or longer. Running edits of one image extend the same trajectory:
-    they share the row, and the first to be answered takes the step.
+    they share the row, and the first to be answered takes the steps.
     """
-    schedule = plan.schedule
+    schedule, m = plan.schedule, plan.stride
     times = timestep_tensors(schedule, trajectory[0].device)
     while len(trajectory) <= plan.depth:
-        i = len(trajectory) - 1
-        key: Hashable = (inputs.image_key, schedule, i)
-        told = (trajectory[i], times[i + 1], *empty, *inputs.unguided)
+        i = (len(trajectory) - 1) // m * m
+        above = min(i + m, schedule.steps)
+        key: Hashable = (*plan.trajectory_key(inputs.image_key), i)
+        told = (trajectory[i], times[above], *empty, *inputs.unguided)
         (out,) = yield [Row(inputs.networks.denoiser, told, key)]
-        if len(trajectory) == i + 1:
-            trajectory.append(schedule.step(out, trajectory[i], i, i + 1))
+        x0, eps = schedule.split(out, trajectory[i], i)
+        for j in range(len(trajectory), min(above, plan.depth) + 1):
+            trajectory.append(schedule.noise(x0, eps, j))
 
 
 def denoise(
@@ -226,22 +249,25 @@ def denoise(
     y: Tensor,
     background: Background,
     mask: Tensor,
-    texts: Sequence[Conditioning],
+    text: Texts,
     plan: EditPlan,
 ) -> Flow[Tensor]:
     """Step 3, section 3.2 "decoding with mask guidance": steps downwards under Q.
 
     After every step the background is restored from the trajectory *at the same level*, so the
-    result equals x_0 outside the mask. `texts` is the conditioning of the negative text and of
-    Q: two rows a step. Without guidance, or where the denoiser takes it as an input, it is that of
-    Q alone.
+    result equals x_0 outside the mask. Guided levels take two rows, one under the negative text,
+    or one row where the denoiser takes the guidance scale as an input; other levels take one row
+    without guidance (Kynkaanniemi et al. 2024, arXiv 2404.07724).
     """
     schedule, g = plan.schedule, inputs.request.guidance_scale
     times = timestep_tensors(schedule, y.device)
+    net, target = inputs.networks.denoiser, [text[inputs.target]]
+    pair = target if inputs.embeds_guidance else [text[inputs.negative], *target]
     for i in range(plan.depth, 0, -1):
-        net, last = inputs.networks.denoiser, inputs.guided
-        out = yield [Row(net, (y, times[i], *c, *last)) for c in texts]
-        prediction = out[0] + g * (out[1] - out[0]) if plan.guided else out[0]
+        guided = i in plan.guided
+        last = inputs.guided if guided else inputs.unguided
+        out = yield [Row(net, (y, times[i], *c, *last)) for c in (pair if guided else target)]
+        prediction = out[0] + g * (out[1] - out[0]) if len(out) == 2 else out[0]
         clean, eps = schedule.split(prediction, y, i)
         if inputs.on_preview is not None:
             inputs.on_preview(torch.where(mask, clean, background(0)), background(0))

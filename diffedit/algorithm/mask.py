@@ -35,6 +35,11 @@ def heatmap(difference: Tensor, region: Tensor, clip_ratio: float) -> Tensor:
     return torch.where(clip == 0, torch.zeros_like(difference), difference.minimum(clip) / clip)
 
 
+def change(before: Tensor, after: Tensor) -> Tensor:
+    """The cells in which two masks differ, as a share of those in either: float32 scalar."""
+    return (before ^ after).sum() / (before | after).sum().clamp(min=1)
+
+
 def binarise(heat: Tensor, region: Tensor, dilation: int = 0) -> Tensor:
     """heatmap > 0.5, dilated by `dilation` latent pixels, inside `region`: bool [h, w]."""
     mask = heat > THRESHOLD

@@ -40,20 +40,25 @@ class EditPlan:
         schedule: of the request's number of steps.
         stages: in order; a stage without calls is left out.
         texts: the texts to embed, in one call; equal ones are embedded once.
+        noises: noise samples of each call of the mask stage. If there are several calls, the flow
+            leaves out the rest once the mask is stable.
         mask_level: the schedule's level at which the mask is estimated.
         depth: the level to which the photograph is encoded, and from which it is decoded.
         encodes: whether the trajectory is needed.
-        guided: whether decoding needs a row of the negative text at each step.
+        stride: levels that one row of the inversion covers.
+        guided: the levels at which decoding is guided.
         decodes_image: whether the VAE decodes the result.
     """
 
     schedule: Schedule
     stages: tuple[Stage, ...]
     texts: tuple[TextName, ...]
+    noises: tuple[int, ...]
     mask_level: int
     depth: int
     encodes: bool
-    guided: bool
+    stride: int
+    guided: range
     decodes_image: bool
 
     @classmethod
@@ -65,16 +70,22 @@ class EditPlan:
         *,
         embeds_guidance: bool = False,
     ) -> EditPlan:
-        """The whole edit. `known_levels` levels of the photograph's trajectory are cached;
-        `embeds_guidance` is the model family's."""
+        """The whole edit.
+
+        Args:
+            request: resolved; see `diffedit.presets.resolve`.
+            schedule: of its number of steps.
+            known_levels: cached levels above x_0 of the photograph's trajectory.
+            embeds_guidance: the model family's.
+        """
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
         encodes = request.method in ENCODING_METHODS
-        guided = request.guidance_scale != 1 and not embeds_guidance
-        depth = schedule.level(request.strength)
+        depth, noises = schedule.level(request.strength), _noises(request)
+        guided = _guided_levels(request, schedule.steps, depth)
         stages = (
-            Stage("mask", 1 if finds_mask else 0, 2 * request.num_maps_per_mask),
-            Stage("encode", max(0, depth - known_levels) if encodes else 0, 1),
-            Stage("decode", depth, 2 if guided else 1),
+            *(Stage("mask", 1, 2 * count) for count in noises if finds_mask),
+            Stage("encode", _rows_up(depth, known_levels, request) if encodes else 0, 1),
+            *_decoding(depth, range(0) if embeds_guidance else guided),
         )
         texts: list[TextName] = ["target"] if embeds_guidance else ["target", "negative"]
         texts += ["source"] if finds_mask else []
@@ -83,9 +94,11 @@ class EditPlan:
             schedule=schedule,
             stages=tuple(stage for stage in stages if stage.calls),
             texts=tuple(texts),
+            noises=noises,
             mask_level=schedule.level(request.mask_encode_strength),
             depth=depth,
             encodes=encodes,
+            stride=request.inversion_stride,
             guided=guided,
             decodes_image=True,
         )
@@ -107,22 +120,24 @@ class EditPlan:
         cls, request: EditRequest, schedule: Schedule, known_levels: int = 0
     ) -> EditPlan:
         """The trajectory alone."""
-        depth = schedule.level(request.strength)
-        encode = Stage("encode", max(0, depth - known_levels), 1)
-        return cls(
-            schedule=schedule,
+        edit = cls.for_edit(request, schedule)
+        encode = Stage("encode", _rows_up(edit.depth, known_levels, request), 1)
+        return replace(
+            edit,
             stages=(encode,) if encode.calls else (),
             texts=("empty",),
-            mask_level=schedule.level(request.mask_encode_strength),
-            depth=depth,
             encodes=True,
-            guided=False,
             decodes_image=False,
         )
 
+    def trajectory_key(self, image_key: str) -> tuple[str, Schedule, int]:
+        """The key of a picture's trajectory in `diffedit.algorithm.cache.Caches`."""
+        return image_key, self.schedule, self.stride
+
     @property
     def rows(self) -> int:
-        """Denoiser rows of all stages: 140 at the defaults, 100 if the trajectory is cached."""
+        """Denoiser rows of all stages, at most: 140 with the paper's settings and 50 steps, 100 if
+        the trajectory is cached."""
         return sum(stage.rows for stage in self.stages)
 
     def distinct_texts(self, request: EditRequest) -> int:
@@ -138,3 +153,35 @@ class EditPlan:
     def has(self, name: StageName) -> bool:
         """Whether a stage calls the denoiser."""
         return any(stage.name == name for stage in self.stages)
+
+
+def _noises(request: EditRequest) -> tuple[int, ...]:
+    """Noises of each call: all in one, or two and then one by one until the mask is stable."""
+    n = request.num_maps_per_mask
+    return (2,) + (1,) * (n - 2) if request.mask_tolerance and n > 2 else (n,)
+
+
+def _rows_up(depth: int, known: int, request: EditRequest) -> int:
+    """Rows of the inversion from the last cached level. A row covers `inversion_stride` levels,
+    counted from level 0, so the last cached level may lie within those of a row."""
+    stride = request.inversion_stride
+    return -(-depth // stride) - known // stride if known < depth else 0
+
+
+def _guided_levels(request: EditRequest, steps: int, depth: int) -> range:
+    """The levels i up to `depth` with i / N in the guidance interval (low, high]."""
+    low, high = request.guidance_interval
+    inside = [i for i in range(1, depth + 1) if low < i / steps <= high]
+    return range(inside[0], inside[-1] + 1) if inside and request.guidance_scale != 1 else range(0)
+
+
+def _decoding(depth: int, guided: range) -> tuple[Stage, ...]:
+    """Steps above, inside and below the guided levels; two rows inside."""
+    if not guided:
+        return (Stage("decode", depth, 1),)
+    above, below = depth - guided[-1], guided[0] - 1
+    return (
+        Stage("decode", above, 1),
+        Stage("decode", len(guided), 2),
+        Stage("decode", below, 1),
+    )

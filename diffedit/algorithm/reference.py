@@ -75,28 +75,38 @@ def edit(
     # Step 1: where do the two texts disagree?
     x0 = model.encode(image)
     m = max(1, round(schedule.steps * request.mask_encode_strength))
-    differences = []
+    differences: list[Tensor] = []
+    mask = torch.zeros_like(region)
     for z in torch.randn((request.num_maps_per_mask, *x0.shape[1:]), generator=generator):
         x = alpha[m] * x0 + sigma[m] * z
         e_source, e_target = (predict(x, m, times[m], name) for name in ("source", "target"))
         differences.append((e_target - e_source).abs().mean((0, 1)))
-    difference = torch.stack(differences).mean(0) * region
-    clip = request.mask_thresholding_ratio * difference[region].mean()
-    heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
-    mask = heat > 0.5
+        difference = torch.stack(differences).mean(0) * region
+        clip = request.mask_thresholding_ratio * difference[region].mean()
+        heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
+        before, mask = mask, heat > 0.5
+        if request.mask_tolerance and len(differences) > 1:
+            changed = (before != mask).sum() / max(1, int((before | mask).sum()))
+            if changed <= request.mask_tolerance:
+                break
 
-    # Step 2: encode without text
+    # Step 2: encode without text; every row is held for `inversion_stride` steps
     d = max(1, round(schedule.steps * request.strength))
     trajectory = [x0]
     for i in range(d):
-        eps = predict(trajectory[i], i, times[i + 1], "empty")
+        if i % request.inversion_stride == 0:
+            above = min(i + request.inversion_stride, schedule.steps)
+            eps = predict(trajectory[i], i, times[above], "empty")
         trajectory.append(step(trajectory[i], eps, i, i + 1))
 
     # Step 3: decode under the mask
     y = trajectory[d]
+    low, high = request.guidance_interval
     for i in range(d, 0, -1):
         g = request.guidance_scale
-        if model.embeds_guidance:
+        if not low < i / schedule.steps <= high:
+            eps = predict(y, i, times[i], "target")
+        elif model.embeds_guidance:
             eps = predict(y, i, times[i], "target", g)
         else:
             e_negative, e_target = (predict(y, i, times[i], n) for n in ("negative", "target"))

@@ -126,6 +126,20 @@ class EditOptions:
         float | None,
         number_option(EDIT, "How closely to follow the prompt", "guidance_scale", "--guidance"),
     ] = None
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        option(
+            EDIT,
+            "Guide only at noise levels in this part of the schedule: two numbers from 0 to 1.",
+            "--guidance-interval",
+            metavar="LOW HIGH",
+            show_default=default_text("guidance_interval"),
+        ),
+    ] = None
+    inversion_stride: Annotated[
+        int | None,
+        number_option(EDIT, "Levels of the inversion that share one row", "inversion_stride"),
+    ] = None
     method: Annotated[str, option(EDIT, f"One of {', '.join(METHODS)}.", "--method")] = (
         EditRequest.method
     )
@@ -147,6 +161,14 @@ class MaskOptions:
         float | None,
         number_option(
             MASK, "Clip the difference map at this multiple of its mean", "mask_thresholding_ratio"
+        ),
+    ] = None
+    mask_tolerance: Annotated[
+        float | None,
+        number_option(
+            MASK,
+            "Stop adding noise samples once the last one changes at most this share of the mask",
+            "mask_tolerance",
         ),
     ] = None
     mask_dilation: Annotated[

@@ -17,6 +17,7 @@ OUTPUT_FORMATS = ("png", "jpeg", "webp")
 NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
 ID_PATTERN = r"[A-Za-z0-9_-]{1,128}(\.[0-9])?"
 """A result: the id of its job, and its number if the job has several."""
+INTERVAL_PATTERN = r"(0|0?\.[0-9]{1,9}),(1|1\.0|0?\.[0-9]{1,9})"
 SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
 
 
@@ -67,6 +68,14 @@ def _parse_id(name: str, text: str) -> str:
     raise _invalid(name, text, "an id from a response of this server")
 
 
+def _parse_interval(name: str, text: str) -> tuple[float, float]:
+    if re.fullmatch(INTERVAL_PATTERN, text):
+        low, high = (finite_number(part) for part in text.split(","))
+        if low is not None and high is not None:
+            return low, high
+    raise _invalid(name, text, "two numbers from 0 to 1 such as 0.6,1, the lower one first")
+
+
 def _integer(low: int, high: int) -> Parser:
     def parse(name: str, text: str) -> int:
         if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
@@ -96,6 +105,7 @@ PROMPTS = ("prompt", "source_prompt", "negative_prompt")
 TEXT_FIELDS: dict[str, Parser] = {
     **dict.fromkeys((*PROMPTS, "method", "preset"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
+    "guidance_interval": _parse_interval,
     "composite": _parse_bool,
     "mask_format": _choice("auto", "alpha", "white", "black"),
     **{name: _choice(*choices) for name, choices in IGNORED_FIELDS.items()},
@@ -117,6 +127,7 @@ MASK_TEXT_FIELDS = {
     for name in (
         *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
         *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
+        "mask_tolerance",
         *("preset", "seed", "model", "user", "previous_edit_id"),
     )
 }

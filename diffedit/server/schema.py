@@ -15,6 +15,7 @@ from diffedit.request import METHODS, RANGES, EditRequest
 from diffedit.server.form_fields import (
     ID_PATTERN,
     IGNORED_FIELDS,
+    INTERVAL_PATTERN,
     MASK_TEXT_FIELDS,
     OUTPUT_FORMATS,
     SIZE_PATTERN,
@@ -43,6 +44,10 @@ DESCRIPTIONS = {
     "num_maps_per_mask": "Number of noise samples the mask is averaged over.",
     "mask_encode_strength": "Noise level at which the mask is found.",
     "mask_thresholding_ratio": "Clip the differences at this multiple of their mean.",
+    "guidance_interval": "LOW,HIGH: guide only at noise levels in this part of the schedule.",
+    "inversion_stride": "Levels of the inversion that share one row of the denoiser.",
+    "mask_tolerance": "Stop adding noise samples once the last one changes at most this share of "
+    "the mask.",
     "mask_dilation": "Grow the mask by this many latent cells.",
     "seed": "Seed of all noise; edit k of n uses seed + k.",
     "method": "DiffEdit, or one of the paper's ablations.",
@@ -74,6 +79,7 @@ FIELD_SCHEMAS: dict[str, Schema] = {
     "background": {"type": "string", "enum": ["auto", "opaque"]},
     "prompt": {"type": "string", "pattern": r"\S"},
     "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
+    "guidance_interval": {"type": "string", "pattern": f"^{INTERVAL_PATTERN}$"},
     "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
     "preset": {"type": "string", "enum": list(PRESET_NAMES), "default": DEFAULT_PRESET},
     "composite": {"type": "boolean", "default": True},

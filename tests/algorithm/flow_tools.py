@@ -99,7 +99,8 @@ def run_edit(
 
 
 def edit_plan(inputs: EditInputs, schedule: Schedule, caches: Caches) -> EditPlan:
-    known_levels = caches.known_levels((inputs.image_key, schedule))
+    stride = inputs.request.inversion_stride
+    known_levels = caches.known_levels((inputs.image_key, schedule, stride))
     return EditPlan.for_edit(inputs.request, schedule, known_levels)
 
 

@@ -63,7 +63,7 @@ def test_edits_of_one_image_under_way_together_encode_it_once(head_start: int) -
     for job, inputs in zip(jobs, (first, second), strict=True):
         alone, _ = run_edit(FakeNetworks(), inputs, TEN)
         assert job.future.result(timeout=0).latents.equal(alone.latents)
-    assert len(caches.trajectories.get((first.image_key, TEN)) or ()) == 10
+    assert len(caches.trajectories.get((first.image_key, TEN, 1)) or ()) == 10
     assert not caches.active
 
 

@@ -62,14 +62,20 @@ def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
         "method": "masked-sdedit",
         "composite": False,
         "seed": 7,
-        "preset": "paper",
+        "preset": "draft",
+        "guidance_interval": [0.25, 1.0],
+        "inversion_stride": 2,
+        "mask_tolerance": 0.5,
     }
     assert {**given, "image": 0, "mask_image": 0}.keys() == EditRequest.__dataclass_fields__.keys()
     arguments = [
         text
         for name, value in given.items()
         if name != "composite"
-        for text in ("--" + name.replace("_", "-"), value)
+        for text in (
+            "--" + name.replace("_", "-"),
+            *(value if isinstance(value, list) else [value]),
+        )
     ]
     done = cli("edit", "in.png", *arguments, "--no-composite", "--json")
     assert done.code == 0, done.err

@@ -27,6 +27,9 @@ PAPER = {
     "num_maps_per_mask": 10,
     "mask_encode_strength": 0.5,
     "mask_thresholding_ratio": 3.0,
+    "guidance_interval": [0.0, 1.0],
+    "inversion_stride": 1,
+    "mask_tolerance": 0.0,
 }
 """What the program did before there were presets."""
 
@@ -59,7 +62,7 @@ def test_every_option_overrides_the_preset(preset: PresetName) -> None:
 def test_the_options_of_presets_are_those_that_may_be_none() -> None:
     defaults = {f.name: f.default for f in dataclasses.fields(EditRequest)}
     assert {name for name in PARAMETERS if defaults[name] is None} == set(DECIDED)
-    assert {*BY_MODEL, *PRESETS["paper"].options} == set(DECIDED)
+    assert {*BY_MODEL, "guidance_interval", *PRESETS["paper"].options} == set(DECIDED)
 
 
 def test_an_unknown_preset_is_refused() -> None:

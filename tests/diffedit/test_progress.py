@@ -82,3 +82,17 @@ def test_the_second_edit_of_a_photograph_starts_its_first_stage_at_once(
     assert seen[0] == (1.0, "mask", 4) and seen[1] == (2.0, "decode", 6)
     assert seen[-1] == (6.0, "decode", 12)
     assert list(seconds) == ["mask", "encode", "decode", "total"]
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_progress_ends_at_all_rows_though_the_mask_needs_fewer(
+    pipe: DiffEditPipeline, photo: Image.Image, tolerance: float
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    options = OPTIONS | {"num_maps_per_mask": 6, "mask_tolerance": tolerance}
+    request = EditRequest(photo, preset="draft", **options)
+    result = pipe.submit(request, callback=lambda *report: seen.append(report)).result()
+    stages = list(dict.fromkeys(stage for stage, _, _ in seen))
+    assert stages == ["mask", "encode", "decode"]
+    assert seen[-1][1] == seen[-1][2] == 12 + 2 + 4 + 2  # mask, encode, decode, guided twice
+    assert result.stats.rows["unet"] == (4 if tolerance else 12) + 8

@@ -69,6 +69,9 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         "composite": True,
         "seed": 0,
         "preset": "paper",
+        "guidance_interval": None,
+        "inversion_stride": None,
+        "mask_tolerance": None,
     }
 
 
@@ -116,6 +119,16 @@ def test_values_in_range_are_stored_as_plain_python(name: str, value: object) ->
         *[(name, None) for name in RANGES if name not in DECIDED],
         ("preset", None),
         ("preset", "Paper"),
+        ("guidance_interval", 0.5),
+        ("guidance_interval", "0,1"),
+        ("guidance_interval", (0.5,)),
+        ("guidance_interval", (0.5, 0.5)),
+        ("guidance_interval", (0.6, 0.4)),
+        ("guidance_interval", (-0.1, 1)),
+        ("guidance_interval", (0, 1.1)),
+        ("guidance_interval", (0, True)),
+        ("guidance_interval", (0, NAN)),
+        ("guidance_interval", (0, 0.5, 1)),
         ("num_inference_steps", 0),
         ("num_inference_steps", 1001),
         ("num_inference_steps", 50.0),

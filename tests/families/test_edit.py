@@ -31,7 +31,18 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def expected(family: FamilyUnderTest, photo: Image.Image) -> reference.Reference:
+CUTS: dict[str, Any] = OPTIONS | {
+    "inversion_stride": 3,
+    "guidance_interval": (0.3, 0.7),
+    "mask_tolerance": 0.3,
+}
+"""Three of five levels are encoded by one row, two of four steps are guided, and the mask stops
+after two or three noises."""
+
+
+def expected(
+    family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]
+) -> reference.Reference:
     """The edit of the photograph by plain loops."""
     checkpoint = family.checkpoint
     array, placement = fit(photo, SIZE)
@@ -42,18 +53,21 @@ def expected(family: FamilyUnderTest, photo: Image.Image) -> reference.Reference
     return reference.edit(
         reference_model(checkpoint.family.name, family.networks.modules, ids["empty"]),
         schedule_for(checkpoint, 5, SIZE),
-        resolved(EditRequest(b"", TEXTS["target"], **OPTIONS)),
+        resolved(EditRequest(b"", TEXTS["target"], **options)),
         torch.from_numpy(array)[None],
         ids,
         torch.from_numpy(region(placement, checkpoint.family.factor)),
     )
 
 
-def test_an_edit_equals_the_reference(family: FamilyUnderTest, photo: Image.Image) -> None:
+@pytest.mark.parametrize("options", [OPTIONS, CUTS], ids=["paper", "cuts"])
+def test_an_edit_equals_the_reference(
+    family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]
+) -> None:
     networks = TorchNetworks.open(family.checkpoint, dtype="fp32", device="cpu")
     with DiffEditPipeline(family.checkpoint, networks, size=SIZE) as pipe:
-        result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
-    check(result, expected(family, photo), photo)
+        result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **options)
+    check(result, expected(family, photo, options), photo)
     ignored = any("negative prompt is ignored" in warning for warning in result.warnings)
     assert ignored == (family.kind == "tiny-flux")
 
@@ -78,4 +92,4 @@ def test_an_edit_on_onnxruntime_equals_the_reference(
         family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
     ) as pipe:
         result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
-    check(result, expected(family, photo), photo)
+    check(result, expected(family, photo, OPTIONS), photo)

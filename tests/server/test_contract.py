@@ -118,6 +118,8 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
                 fields[name] = 1 + fields[name] % count
         if re.fullmatch(SIZE_PATTERN, str(fields.get("size"))):
             fields["size"] = "auto"
+        if "guidance_interval" in fields:
+            fields["guidance_interval"] = "0.4,1"
         if isinstance(fields.get("model"), str):
             fields["model"] = "fake"
         if "mask" in fields and is_valid("mask_dilation", 1, 64):
