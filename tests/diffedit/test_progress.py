@@ -90,9 +90,10 @@ def test_progress_ends_at_all_rows_though_the_mask_needs_fewer(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     options = OPTIONS | {"num_maps_per_mask": 6, "mask_tolerance": tolerance}
+    options |= {"inversion_stride": 3}
     request = EditRequest(photo, preset="draft", **options)
     result = pipe.submit(request, callback=lambda *report: seen.append(report)).result()
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["mask", "encode", "decode"]
-    assert seen[-1][1] == seen[-1][2] == 12 + 2 + 4 + 2  # mask, encode, decode, guided twice
-    assert result.stats.rows["unet"] == (4 if tolerance else 12) + 8
+    assert seen[-1][1] == seen[-1][2] == 12 + 2 + 4 + 3  # three steps are guided
+    assert result.stats.rows["unet"] == (4 if tolerance else 12) + 9
