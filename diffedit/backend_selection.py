@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from diffedit.checks import InvalidRequest
 from engine.backends import Networks
 from engine.backends.engine_folder import check_model
 from engine.checkpoint import Checkpoint
@@ -34,7 +35,7 @@ class Choice:
 
     Attributes:
         reason: one clause.
-        warning: a sentence for the user if an engine folder was given and is not used; else "".
+        warning: a sentence for the user if the engine folder or an option is not used; else "".
     """
 
     reason: str
@@ -75,11 +76,18 @@ def open_backend(
     `lora` is applied to the weights by PyTorch; engines must have been built with the same.
 
     `diffedit.arguments` has checked the arguments. Raises EngineMismatch for engines that do not
-    fit, and if "auto" could only replace them by other weights.
+    fit, and if "auto" could only replace them by other weights; InvalidRequest for `compile` with
+    a backend that has engines.
     """
     loras = [Lora.open(path, scale) for path, scale in lora]
     for each in loras:
         each.targets(checkpoint)  # before the weights are loaded
+    if compile and backend in TITLES:
+        raise InvalidRequest(
+            f"compile is for the backend torch, and the backend is {backend}, whose networks are "
+            "compiled already; leave compile out.",
+            field="compile",
+        )
     opened = partial(
         _open,
         checkpoint,
@@ -103,7 +111,8 @@ def open_backend(
                 reason = "; ".join([*failures, reason])
                 warning = f"The engines in {engines} are not used: {reason}."
                 return ready(opened("torch", None), Choice(reason, warning))
-            return ready(opened(name, engines), Choice(reason))
+            unused = f"compile has no effect, because {TITLES[name]} runs the edits."
+            return ready(opened(name, engines), Choice(reason, unused if compile else ""))
         except EngineMismatch as error:
             if name == "torch":
                 raise
@@ -270,7 +279,9 @@ def fastest(engines: Path, device: str | None) -> tuple[str, str]:
     usable = [f for f in TENSORRT_FORMATS if f in formats and PRODUCTS[f].installed]
     if gpu and usable:
         return "tensorrt", f"{engines} has {usable[0]} engines and there is a GPU"
-    missing = "there is no NVIDIA GPU" if not gpu else "TensorRT is not installed"
+    missing = "TensorRT is not installed"
+    if not gpu:
+        missing = f"the device is {device}" if device else "there is no NVIDIA GPU"
     if not formats - {"onnx"}:
         missing = "the folder has no TensorRT engines"
     return "torch", f"{missing}, and PyTorch was faster than ONNX Runtime on every CPU measured"

@@ -304,7 +304,7 @@ class DiffEditPipeline:
         """Step 1 alone: where do the two texts disagree? Options as in `EditRequest`."""
         request = _request(image, prompt, source_prompt, "", options)
         found = self.submit(request, callback=callback, mask_only=True).result()
-        return FoundMask(found.heatmap, found.latent_mask, found.mask)
+        return FoundMask(found.heatmap, found.latent_mask, found.mask, found.warnings)
 
     @checked_arguments
     def invert(

@@ -97,8 +97,10 @@ class FoundMask(NamedTuple):
         heatmap: float32 [h, w] in [0, 1], on the latent grid.
         latent_mask: bool [h, w].
         mask: PIL L, the photograph's size, 0 or 255.
+        warnings: sentences for the user, as in `EditResult`.
     """
 
     heatmap: NDArray[np.float32]
     latent_mask: NDArray[np.bool_]
     mask: Image
+    warnings: tuple[str, ...] = ()

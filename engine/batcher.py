@@ -143,6 +143,7 @@ class Batcher:
     def _settle(self, *, wait: bool) -> None:
         """Count what the device has finished, report progress, and resolve the flows that ended."""
         for launched in self._in_flight.finished(wait=wait):
+            self.network_calls.report(launched.timed)
             for flow, rows in launched.rows.items():
                 if flow.ended:
                     continue
@@ -196,7 +197,7 @@ class Batcher:
                 self._advance(flow)
         returned, self._returned = self._returned, []
         net = batch[0].row.net if batch else ""
-        self._in_flight.record(net, rows, calls, returned)
+        self._in_flight.record(net, rows, calls, returned, self.network_calls.launched())
 
     def _deliver(
         self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: dict[Handle, int]

@@ -69,7 +69,7 @@ class CudaQueue:
 
     def record(self) -> torch.cuda.Event:
         """An event on the current stream. Waiting for it lets the processor sleep."""
-        event = torch.cuda.Event(blocking=True)
+        event = torch.cuda.Event(enable_timing=True, blocking=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
 

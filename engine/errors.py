@@ -15,7 +15,7 @@ class CheckpointError(DiffEditError):
 
 
 class ResourceError(DiffEditError):
-    """A model was not loaded because memory or disk space ran out."""
+    """A model was not loaded or built because memory or disk space ran out."""
 
 
 class EngineMismatch(DiffEditError):

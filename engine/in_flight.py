@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.backends import DeviceQueue, Event
 from engine.flow_handle import Handle
+from engine.network_calls import TimedCall
 
 
 class Launched(NamedTuple):
@@ -18,6 +19,7 @@ class Launched(NamedTuple):
         net: the network that was called.
         rows, calls: how many of each flow were answered.
         returned: flows that ended, and their results.
+        timed: the calls, to be timed.
     """
 
     event: Event
@@ -25,6 +27,7 @@ class Launched(NamedTuple):
     rows: dict[Handle, int]
     calls: dict[Handle, int]
     returned: list[tuple[Handle, Any]]
+    timed: list[TimedCall]
 
 
 class InFlight:
@@ -48,9 +51,10 @@ class InFlight:
         rows: dict[Handle, int],
         calls: dict[Handle, int],
         returned: list[tuple[Handle, Any]],
+        timed: list[TimedCall],
     ) -> None:
         """Add all work that was launched since the last record."""
-        self._launched.append(Launched(self._queue.record(), net, rows, calls, returned))
+        self._launched.append(Launched(self._queue.record(), net, rows, calls, returned, timed))
 
     def finished(self, *, wait: bool) -> Iterator[Launched]:
         """Remove and yield what the device has finished. With `wait`, wait for the oldest first.

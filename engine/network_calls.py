@@ -5,11 +5,11 @@ It does not start, advance or end flows. Only the engine thread runs calls.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from engine.backends import Backend, Networks
+from engine.backends import Backend, Event, Networks
 from engine.buffers import Buffers
 from engine.row_queues import Kind, QueuedRow
 from engine.rows import Answer, Row
@@ -18,14 +18,28 @@ Answered = tuple[Sequence[QueuedRow], list[Answer] | Exception]
 """Rows of one call with their answers, or a single row with the error of its call."""
 
 
+class TimedCall(NamedTuple):
+    """A call that was launched, and the events before and after it.
+
+    Attributes:
+        kind: network, and shape of its first input.
+        batch_size: the profile that ran.
+        began, ended: on the device.
+    """
+
+    kind: Kind
+    batch_size: int
+    began: Event
+    ended: Event
+
+
 class NetworkCalls:
     """The backends in use with their buffers, and what they ran.
 
     Attributes:
         calls, rows: network -> calls and rows that were launched, padding left out.
-        on_call: called on the engine thread after each call, with the network, the shape of its
-            first input, the batch size and the seconds; not on a GPU, where a call that returned
-            is not finished.
+        on_call: called on the engine thread when the device has finished a call, with the network,
+            the shape of its first input, the batch size and the seconds on the device.
     """
 
     def __init__(self, networks: Networks) -> None:
@@ -34,6 +48,7 @@ class NetworkCalls:
         self.on_call: Callable[[str, tuple[int, ...], int, float], None] | None = None
         self._networks = networks
         self._buffers: dict[Kind, Buffers] = {}
+        self._timed: list[TimedCall] = []
 
     def backend(self, kind: Kind) -> Backend:
         """The backend for rows of a kind, loaded if it was not. Raises EngineMismatch."""
@@ -50,7 +65,7 @@ class NetworkCalls:
         if not live:
             return
         answers: list[Answer] | Exception | None
-        began = time.perf_counter()
+        began = self._networks.queue.record()
         try:
             answers = self.run_call([queued.row for queued in live])
         except Exception as error:
@@ -61,8 +76,20 @@ class NetworkCalls:
             yield from self.run(live[middle:])
             return
         if not isinstance(answers, Exception):
-            self._count(live[0].row.kind, len(live), time.perf_counter() - began)
+            self._count(live[0].row.kind, len(live), began)
         yield live, answers
+
+    def launched(self) -> list[TimedCall]:
+        """The calls since the last time that this was asked for."""
+        timed, self._timed = self._timed, []
+        return timed
+
+    def report(self, finished: Sequence[TimedCall]) -> None:
+        """Pass calls that the device has finished to `on_call`."""
+        for call in finished:
+            if self.on_call is not None:
+                seconds = call.began.elapsed_time(call.ended) / 1000
+                self.on_call(*call.kind, call.batch_size, seconds)
 
     def padded_rows(self, net: str) -> int:
         """Padding rows that one network has run since the start. Any thread."""
@@ -73,11 +100,12 @@ class NetworkCalls:
         self._buffers.clear()
         self._networks.close()
 
-    def _count(self, kind: Kind, rows: int, seconds: float) -> None:
+    def _count(self, kind: Kind, rows: int, began: Event) -> None:
         self.calls[kind[0]] += 1
         self.rows[kind[0]] += rows
-        if self.on_call is not None and self._networks.queue.in_flight == 1:
-            self.on_call(*kind, self.backend(kind).spec.batch_for(rows), seconds)
+        if self.on_call is not None:
+            batch_size = self.backend(kind).spec.batch_for(rows)
+            self._timed.append(TimedCall(kind, batch_size, began, self._networks.queue.record()))
 
     def _of(self, kind: Kind) -> Buffers:
         if kind not in self._buffers:

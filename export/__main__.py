@@ -53,7 +53,7 @@ PredictionType = Annotated[
     str | None,
     typer.Option(help="For a single file: what its U-Net predicts, epsilon or v_prediction."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the engines; created if necessary.")]
+Out = Annotated[str, typer.Option("--out", help="Folder for the engines; created if necessary.")]
 Height = Annotated[int | None, typer.Option(help="Picture height in pixels [native size].")]
 Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]
 Sizes = Annotated[
@@ -200,14 +200,14 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
-def run(model: str, out: Path, options: dict[str, Any]) -> int:
+def run(model: str, out: str | Path, options: dict[str, Any]) -> int:
     """Build with a progress display; returns the exit code.
 
     Callables among the options are called first, so bad values are reported in one place.
     """
     from rich.console import Console
 
-    from export.build import StorageError, build
+    from export.build import StorageError, build, out_folder
     from export.console import Display, table
 
     console, errors = Console(), Console(stderr=True)
@@ -223,7 +223,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
     try:
         with Interrupts() as interrupts, display as show:
             values = {n: v() if callable(v) else v for n, v in options.items()}
-            manifest = build(model, out, **values, progress=interrupts.before(show))
+            manifest = build(model, out_folder(out), **values, progress=interrupts.before(show))
     except KeyboardInterrupt:
         return fail(130, INTERRUPTED)
     except (DiffEditError, ValueError) as error:
@@ -235,7 +235,7 @@ def run(model: str, out: Path, options: dict[str, Any]) -> int:
     if not display.worked:
         console.print(f"Nothing to do: {out} is up to date.", highlight=False, soft_wrap=True)
     console.print(table(manifest))
-    console.print(_next(model, out, manifest), highlight=False, markup=False, soft_wrap=True)
+    console.print(_next(model, Path(out), manifest), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

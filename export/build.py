@@ -26,7 +26,7 @@ from export.checks import Verify
 from export.events import Event
 from export.output_folder import StorageError
 
-__all__ = ["BuildOptions", "Event", "StorageError", "build"]
+__all__ = ["BuildOptions", "Event", "StorageError", "build", "out_folder"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def build(
         BuildError: the compiler failed, or the target is not available on this machine.
     """
     wanted, report = BuildOptions(**options), progress or (lambda event: None)
-    out = Path(out).expanduser().absolute()
+    out = out_folder(out)
     checkpoint = find_checkpoint(
         model,
         additions=wanted.additions,
@@ -146,6 +146,23 @@ def build(
             verify=wanted.verification,
             report=report,
         ).run(jobs)
+
+
+def out_folder(out: str | Path) -> Path:
+    """The engine folder as an absolute path.
+
+    Raises ValueError if it is empty, is no path, or starts with the home of an unknown user.
+    """
+    if not str(out).strip():
+        raise ValueError("--out is empty; name the folder for the engines")
+    if "\0" in str(out):
+        raise ValueError(f"--out is {str(out)!r}, which is not a path; name a folder")
+    try:
+        return Path(out).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(
+            f"--out is {str(out)!r}, but there is no such home folder; write the whole path"
+        ) from None
 
 
 def _identity(checkpoint: Checkpoint, source: str, loras: Sequence[Lora]) -> ModelIdentity:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint
 from engine.digest import file_digest
-from engine.errors import BuildError, EngineMismatch, out_of_memory
+from engine.errors import BuildError, EngineMismatch, ResourceError, causes, out_of_memory
 from engine.lora.file import Lora
 from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
 from engine.netspec import NetSpec
@@ -55,10 +55,10 @@ class Builder:
         for job in jobs:
             try:
                 self._job(job)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+            except (MemoryError, RuntimeError, BuildError) as error:
+                if not any(out_of_memory(cause) for cause in causes(error)):
                     raise
-                raise BuildError(
+                raise ResourceError(
                     f"There is not enough memory to build the {job.label}; close other programs, "
                     "choose a smaller size or fewer --batches, or pass --verify none."
                 ) from error

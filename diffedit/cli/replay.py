@@ -103,7 +103,7 @@ def _stored_request(edited: Path, record: EditRecord, image: str, photo: Photogr
             f"The mask that {edited} stores does not fit {image} ({error}); replay it on a picture "
             "of the same size, or run `edit` with a new mask."
         ) from None
-    return replace(request, mask_image=mask)
+    return replace(request, mask_image=replace(mask, read_as=record.mask_read_as or mask.read_as))
 
 
 def _comparison(edited: Path, photo: Photograph, record: EditRecord, warned: bool) -> str:

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffedit.imaging import deep, png
 from diffedit.imaging.exif import Metadata, is_turned, metadata_of, stored_exif
+from diffedit.imaging.stored_form import form_warnings
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Decoded:
         image: a copy, never the caller's own object.
         stored_size: (width, height) before the EXIF orientation was applied.
         deep: the values as uint16 [H, W, C] where the file has 16 bits for each channel of a color.
-        is_reduced: whether 8 bits of more were read.
+        warnings: sentences about what PIL does not read of the file.
         frames: number of frames or pages of the file.
         metadata: EXIF and resolution.
     """
@@ -61,7 +62,7 @@ class Decoded:
     image: Image.Image
     stored_size: tuple[int, int]
     deep: deep.Deep | None
-    is_reduced: bool
+    warnings: tuple[str, ...]
     frames: int
     metadata: Metadata
 
@@ -90,7 +91,8 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
                 f"{max_pixels:,}; scale it down first."
             )
         try:
-            is_reduced = deep.is_reduced(image)
+            lost = _form_warnings(image, reopen)
+            is_twelve = deep.is_twelve_bits(image)
             low = deep.low_bytes(image, reopen) if reopen else None
             exif = stored_exif(image) if image.format == "TIFF" else None
             image.load()  # closes a TIFF; only then a PNG has EXIF
@@ -108,11 +110,24 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
         return Decoded(
             image=upright,
             stored_size=upright.size[::-1] if is_turned(exif) else upright.size,
-            deep=None if low is None else deep.join(upright, _upright(low.image), low),
-            is_reduced=is_reduced,
+            deep=_deep(upright, low, is_twelve=is_twelve),
+            warnings=tuple(lost),
             frames=frames,
             metadata=metadata_of(exif, image.info, upright.size),
         )
+
+
+def _form_warnings(image: Image.Image, reopen: Reopen | None) -> list[str]:
+    """What PIL does not read of a file; nothing for a picture in memory."""
+    if deep.is_reduced(image):
+        return ["The picture has 16 bits a channel in a form that is read as 8 bits."]
+    return form_warnings(reopen()) if reopen else []
+
+
+def _deep(upright: Image.Image, low: deep.LowBytes | None, *, is_twelve: bool) -> deep.Deep | None:
+    if is_twelve:
+        return deep.from_twelve_bits(upright)
+    return None if low is None else deep.join(upright, _upright(low.image), low)
 
 
 def _frame_count(image: Image.Image) -> int:

@@ -99,6 +99,18 @@ def _words(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> Deep:
     return values
 
 
+def is_twelve_bits(header: Image.Image) -> bool:
+    """Whether an opened file has 12 bits a pixel, which PIL reads as I;16 with small values."""
+    return _raw_mode(header) == "I;12"
+
+
+def from_twelve_bits(image: Image.Image) -> Deep:
+    """Return grey from 0 to 4095 scaled to 0 to 65535, as [H, W, 1]."""
+    values: Deep = np.asarray(image).astype(np.uint16)
+    scaled: Deep = np.bitwise_or(values << 4, values >> 8, dtype=np.uint16)
+    return scaled[..., None]
+
+
 def from_integers(image: Image.Image) -> tuple[Deep, bool]:
     """Return a grey picture of mode I or I;16 as [H, W, 1], and whether 32 bits were reduced."""
     values = np.asarray(image).astype(np.int64).clip(0)

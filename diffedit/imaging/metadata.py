@@ -22,6 +22,7 @@ from diffedit.request import InvalidRequest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from diffedit.imaging.mask_reader import MaskConvention
     from diffedit.imaging.png import Chunk
 
 KEYWORD = "diffedit"
@@ -42,6 +43,7 @@ class EditRecord:
         parameters: `diffedit.request.parameters` of the request.
         input: `pixel_digest` of the photograph.
         mask: the user's mask as `pack_mask` returns it; None if the mask was computed.
+        mask_read_as: which pixels of the user's file were edited: "alpha", "white" or "black".
         version: version of diffedit-trt.
         model: hub id, or name of the checkpoint folder.
         size: (height, width) in pixels of the canvas the networks worked on.
@@ -52,6 +54,7 @@ class EditRecord:
     parameters: dict[str, Any]
     input: str
     mask: bytes | None = field(default=None, repr=False)
+    mask_read_as: MaskConvention | None = None
     version: str | None = None
     model: str | None = None
     size: tuple[int, int] | None = None
@@ -159,11 +162,15 @@ def _parse(values: dict[str, Any]) -> EditRecord:
     if not isinstance(mask, str | None):
         raise TypeError("mask must be a string")
     packed = None if mask is None else base64.b64decode(mask, validate=True)
+    read_as = values.get("mask_read_as")
+    if read_as not in (None, "alpha", "white", "black"):
+        raise ValueError("the mask is read in an unknown way")
     size, made_with = values.get("size"), values.get("provenance")
     return EditRecord(
         {"preset": "paper", **parameters},
         digest,
         packed,
+        mask_read_as=read_as,
         version=values.get("version"),
         model=values.get("model"),
         size=_parse_size(size) if size is not None else None,

@@ -128,8 +128,7 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     decoded = decode.decoded(source, "picture", max_pixels)
     info = dict(decoded.image.info)
     values, warnings = _own_values(decoded)
-    if decoded.is_reduced:
-        warnings.append("The picture has 16 bits a channel in a form that is read as 8 bits.")
+    warnings += decoded.warnings
     if decoded.frames > 1:
         warnings.append(
             f"The picture has {decoded.frames} frames or pages; only "
@@ -178,7 +177,7 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
         )
     color_key = image.info.get("transparency")
     values, is_reduced = decoded.deep, False
-    if image.mode.startswith("I"):
+    if values is None and image.mode.startswith("I"):
         values, is_reduced = deep.from_integers(image)
     if values is not None:
         if color_key is not None and values.shape[2] in (1, 3):

@@ -107,6 +107,19 @@ def without_text(data: bytes) -> bytes:
     return SIGNATURE + b"".join(kept)
 
 
+def first_chunk(data: bytes, wanted: bytes) -> bytes | None:
+    """Return a chunk that lies before the pixels, or None. `data` may be cut off anywhere."""
+    position = len(SIGNATURE)
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        if name == wanted:
+            return data[position + 8 : position + 8 + length]
+        if name == b"IDAT":
+            return None
+        position += 12 + length
+    return None
+
+
 def chunks_of(data: bytes) -> Iterator[Chunk]:
     """Yield every chunk of a file's contents.
 

@@ -6,8 +6,9 @@ A `Backend` runs one network at one size. A `Networks` finds the backend for a k
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +44,10 @@ class Event(Protocol):
         """Wait until the device has reached it. Raises as `query` does."""
         ...
 
+    def elapsed_time(self, end_event: Any) -> float:
+        """Milliseconds of device time from this event to a later one. Both were reached."""
+        ...
+
 
 class DeviceQueue(Protocol):
     """The work that was launched on a device, in order.
@@ -65,13 +70,23 @@ class HostQueue:
     in_flight = 1
 
     def record(self) -> Event:
-        return self
+        return HostEvent(time.perf_counter())
+
+
+@dataclass(frozen=True)
+class HostEvent:
+    """A moment on the calling thread, in seconds of `time.perf_counter`. It is reached at once."""
+
+    time: float
 
     def query(self) -> bool:
         return True
 
     def synchronize(self) -> None:
         return None
+
+    def elapsed_time(self, end_event: HostEvent) -> float:
+        return 1000 * (end_event.time - self.time)
 
 
 @dataclass(frozen=True)

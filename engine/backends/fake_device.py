@@ -44,7 +44,7 @@ class FakeDevice:
         self.calls.append((net, rows, finished))
 
     def record(self) -> FakeEvent:
-        return FakeEvent(self, self._free_at)
+        return FakeEvent(self, max(self.now, self._free_at))
 
     def at(self, time: float, action: Callable[[], object]) -> None:
         """Do something when the clock reaches `time`, such as submitting an edit."""
@@ -90,3 +90,6 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         self.device.wait_until(self.time)
+
+    def elapsed_time(self, end_event: FakeEvent) -> float:
+        return 1000 * (end_event.time - self.time)

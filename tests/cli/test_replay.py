@@ -129,3 +129,21 @@ def test_damaged_provenances_are_refused(provenance: Any, edited: Path, cli: Cli
     chunk = png.text_chunk("diffedit", json.dumps(values), compress=True)
     edited.write_bytes(png.encode(Image.open(edited).convert("RGB"), [chunk]))
     check_refused(cli("replay", EDITED, "in.png"), 2, "are damaged")
+
+
+def test_how_the_mask_was_read_is_kept(work: Path, cli: Cli) -> None:
+    hole = Image.open("in.png").convert("RGBA")
+    hole.paste((0, 0, 0, 0), (20, 10, 60, 50))
+    hole.save("hole.png")
+    done = cli("edit", "in.png", *PROMPTS, *FAST, "--mask", "hole.png", "--json")
+    assert done.line["mask_read_as"] == "alpha", done.err
+    assert read_record(work / EDITED).mask_read_as == "alpha"
+    again = cli("replay", EDITED, "in.png", "--dtype", "fp32", "--json")
+    assert again.line["mask_read_as"] == "alpha" and "identical to" in again.err
+    assert read_record(work / "in.edited.replay.png").mask_read_as == "alpha"
+
+
+@pytest.mark.parametrize("value", ["grey", 7, ["alpha"]])
+def test_an_unknown_way_to_read_a_mask_is_damage(edited: Path, cli: Cli, value: Any) -> None:
+    rewritten(edited, lambda record: replace(record, mask_read_as=value))
+    check_refused(cli("replay", EDITED, "in.png"), 2, "damaged")

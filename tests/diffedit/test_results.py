@@ -172,3 +172,12 @@ def test_seconds_are_those_of_the_edit_not_of_the_reader(
     assert first["total"] <= taken
     stages = [first[stage] for stage in ("mask", "encode", "decode")]
     assert all(seconds > 0 for seconds in stages) and sum(stages) <= first["total"]
+
+
+def test_a_mask_alone_has_the_warnings_of_an_edit(
+    pipe: DiffEditPipeline, photo: Image.Image
+) -> None:
+    found = pipe.generate_mask(photo.convert("CMYK"), "a (red:1.4) ball", "a ball", **FAST)
+    edited = pipe(photo.convert("CMYK"), "a (red:1.4) ball", "a ball", **FAST)
+    assert len(found.warnings) >= 2
+    assert set(found.warnings) <= set(edited.warnings)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from demo import random_checkpoint
-from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
+from diffedit import DiffEditPipeline, EngineMismatch, InvalidRequest, backend_selection
 from diffedit.backend_selection import plan_auto
 from diffedit.cli import main
 from diffedit.doctor import report
@@ -110,6 +110,30 @@ def test_engines_of_another_precision_are_not_taken(
     opened(micro, onnx_folder, backend="onnxruntime", dtype="fp32").close()
     with pytest.raises(EngineMismatch, match=rf"style\.safetensors.*{words}"):
         opened(micro, changed(loras=(LORA,)), dtype="bf16")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_compile_is_refused_where_it_has_no_effect(
+    backend: str, micro: Path, onnx_folder: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"for the backend torch.*is {backend}"):
+        opened(micro, onnx_folder, backend=backend, compile=True)
+
+
+def test_auto_says_that_compile_has_no_effect(micro: Path, changed: Changed) -> None:
+    with opened(micro, changed(loras=(LORA,)), compile=True) as pipe:
+        assert pipe.networks.name == "onnxruntime"
+        assert pipe.warnings == ("compile has no effect, because ONNX Runtime runs the edits.",)
+
+
+def test_a_device_that_was_asked_for_is_the_reason(
+    changed: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence was "there is no NVIDIA GPU", also on machines that have one."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert backend_selection.fastest(changed(formats="tensorrt"), "cpu")[1].startswith(
+        "the device is cpu"
+    )
 
 
 @pytest.mark.parametrize("kind", ["loras", "embeddings"])

@@ -16,6 +16,8 @@ from diffedit.server import Settings
 from diffedit.server.admission import check_time
 from diffedit.server.cost_model import CostModel, measure
 from diffedit.server.errors import ApiError
+from engine.backends.fake import FakeNetworks
+from engine.backends.fake_device import FakeDevice
 from engine.models import NetworkNames
 
 NAMES = NetworkNames(("text",), "vae_encode", "unet", "vae_decode")
@@ -122,3 +124,20 @@ def test_running_edits_teach_the_server(tiny: Path) -> None:
     assert {net for net, _, _ in observed} == set(cost_model.calls)
     assert all(seconds >= 0.002 for _, _, seconds in observed)
     assert {size for net, size, _ in observed if net == "unet"} >= {1, 2}
+
+
+def test_edits_on_a_gpu_teach_the_server(tiny: Path) -> None:
+    """The host launches calls ahead of the device, so the time of a launch says nothing."""
+    device = FakeDevice(lambda net, rows: 0.5 * rows)
+    with open_fake(tiny) as pipeline:
+        cost_model = measure(pipeline)
+    pipeline = DiffEditPipeline(
+        pipeline.checkpoint, FakeNetworks(factor=pipeline.checkpoint.family.factor, clock=device)
+    )
+    with pipeline:
+        pipeline.batcher.network_calls.on_call = cost_model.observe
+        pipeline.batcher.start()
+        for _ in range(4):
+            pipeline(np.zeros((32, 32, 3), np.uint8), "a", num_inference_steps=20)
+            pipeline.cache_clear()
+    assert cost_model.calls["unet"][2] > 0.5
