@@ -99,7 +99,7 @@ def write_index(
             tokenizer = "T5TokenizerFast" if _is_t5(part.class_name) else "CLIPTokenizer"
             name = part.name.replace("text_encoder", "tokenizer")
             index[name] = ["transformers", tokenizer] if has_part else [None, None]
-    if pipeline == "StableDiffusionPipeline":
+    if pipeline in ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"):
         index |= {"feature_extractor": [None, None], "safety_checker": [None, None]}
         index["requires_safety_checker"] = False
     if pipeline == "StableDiffusionXLPipeline":
@@ -108,11 +108,16 @@ def write_index(
 
 
 def _pipeline(configs: Mapping[str, Config]) -> tuple[str, str]:
-    """diffusers' pipeline and the family's file. SD 3 without T5 has two CLIP encoders."""
+    """diffusers' pipeline and the family's file. SD 3 without T5 has two CLIP encoders; a U-Net of
+    Stable Diffusion 1 that takes the guidance scale has a pipeline of its own."""
     denoiser = "unet" if "unet" in configs else "transformer"
     texts = [config for name, config in configs.items() if name.startswith("text_encoder")]
     without_t5 = denoiser == "transformer" and not any("d_model" in config for config in texts)
-    return PIPELINES[denoiser, len(texts) + without_t5]
+    pipeline, description = PIPELINES[denoiser, len(texts) + without_t5]
+    takes_guidance = configs[denoiser].get("time_cond_proj_dim") is not None
+    if takes_guidance and pipeline == "StableDiffusionPipeline":
+        pipeline = "LatentConsistencyModelPipeline"
+    return pipeline, description
 
 
 def _is_t5(class_name: str) -> bool:

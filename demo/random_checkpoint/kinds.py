@@ -102,6 +102,16 @@ def _t5(width: int, layers: int, heads: int, intermediate: int) -> Config:
     }
 
 
+LCM_SCHEDULER: Config = {
+    **SD_SCHEDULER,
+    "_class_name": "LCMScheduler",
+    "original_inference_steps": 50,
+    "timestep_scaling": 10.0,
+}
+"""The scheduler configuration of distilled latent consistency models."""
+TURBO_SCHEDULER: Config = {**XL_SCHEDULER, "timestep_spacing": "trailing"}
+"""The scheduler configuration of SD-Turbo, SDXL-Turbo and SDXL-Lightning."""
+
 _SD_ATTENTION, _SD_CHANNELS = (True, True, True, False), (320, 640, 1280, 1280)
 _TINY_VAE = {"layers_per_block": 1, "norm_num_groups": 8}
 _SIXTEEN = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
@@ -124,15 +134,32 @@ _TINY_SD3 = {
     "dual_attention_layers": (0,), "qk_norm": "rms_norm",
 }  # fmt: skip
 
+_TINY: dict[str, Config] = {
+    "text_encoder": _TINY_CLIP,
+    "vae": _vae((16, 32, 32), 64, **_TINY_VAE),
+    "unet": _unet(
+        (32, 64), (True, False), sample_size=16, layers_per_block=1, cross_attention_dim=32,
+        attention_head_dim=4, norm_num_groups=8,
+    ),
+}  # fmt: skip
+_TINY_SDXL: dict[str, Config] = {
+    "text_encoder": _TINY_CLIP,
+    "text_encoder_2": _text(32, 64, 2, 4, hidden_act="gelu"),
+    "vae": _vae((16, 32, 32), 64, **_TINY_VAE, **_XL_VAE),
+    "unet": _unet(
+        (32, 64), (False, True), sample_size=16, layers_per_block=1, cross_attention_dim=64,
+        attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), norm_num_groups=8,
+        addition_time_embed_dim=8, projection_class_embeddings_input_dim=80, **_XL_UNET,
+    ),
+}  # fmt: skip
+
 KINDS: dict[str, dict[str, Config]] = {
-    "tiny": {
-        "text_encoder": _TINY_CLIP,
-        "vae": _vae((16, 32, 32), 64, **_TINY_VAE),
-        "unet": _unet(
-            (32, 64), (True, False), sample_size=16, layers_per_block=1, cross_attention_dim=32,
-            attention_head_dim=4, norm_num_groups=8,
-        ),
-        "scheduler": SD_SCHEDULER,
+    "tiny": {**_TINY, "scheduler": SD_SCHEDULER},
+    "tiny-turbo": {**_TINY, "scheduler": TURBO_SCHEDULER},
+    "tiny-lcm": {
+        **_TINY,
+        "unet": {**_TINY["unet"], "time_cond_proj_dim": 32},
+        "scheduler": LCM_SCHEDULER,
     },
     "demo": {
         "text_encoder": _text(64, 256, 2, 4),
@@ -166,16 +193,12 @@ KINDS: dict[str, dict[str, Config]] = {
             **SD_SCHEDULER, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction",
         },
     },
-    "tiny-sdxl": {
-        "text_encoder": _TINY_CLIP,
-        "text_encoder_2": _text(32, 64, 2, 4, hidden_act="gelu"),
-        "vae": _vae((16, 32, 32), 64, **_TINY_VAE, **_XL_VAE),
-        "unet": _unet(
-            (32, 64), (False, True), sample_size=16, layers_per_block=1, cross_attention_dim=64,
-            attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), norm_num_groups=8,
-            addition_time_embed_dim=8, projection_class_embeddings_input_dim=80, **_XL_UNET,
-        ),
-        "scheduler": XL_SCHEDULER,
+    "tiny-sdxl": {**_TINY_SDXL, "scheduler": XL_SCHEDULER},
+    "tiny-sdxl-turbo": {**_TINY_SDXL, "scheduler": TURBO_SCHEDULER},
+    "tiny-sdxl-lcm": {
+        **_TINY_SDXL,
+        "unet": {**_TINY_SDXL["unet"], "time_cond_proj_dim": 32},
+        "scheduler": LCM_SCHEDULER,
     },
     "sdxl": {
         "text_encoder": _CLIP_L,

@@ -51,19 +51,36 @@ class ReferenceModel:
 
 def stable_diffusion(modules: Mapping[str, Any]) -> ReferenceModel:
     """Stable Diffusion 1.x and 2.x."""
+    unet = modules["unet"]
 
     def embed(ids: Sequence[Tensor]) -> Conditioning:
         return (modules["text_encoder"](ids[0]).last_hidden_state,)
 
     def predict(x: Tensor, t: Tensor, text: Conditioning, guidance: float) -> Tensor:
-        out: Tensor = modules["unet"](x, t, text[0]).sample
+        out: Tensor = unet(x, t, text[0], timestep_cond=lcm_guidance(unet, guidance)).sample
         return out
 
-    return ReferenceModel(modules["vae"], embed, predict)
+    return ReferenceModel(modules["vae"], embed, predict, _is_lcm(unet))
+
+
+def lcm_guidance(unet: Any, guidance: float) -> Tensor | None:
+    """What the U-Net of a distilled LCM is told of the guidance scale; None for other U-Nets."""
+    size = unet.config.time_cond_proj_dim
+    if size is None:
+        return None
+    half = size // 2
+    step = torch.log(torch.tensor(10000.0)) / (half - 1)
+    angles = torch.tensor(guidance - 1) * 1000 * torch.exp(torch.arange(half).float() * -step)
+    return pad(torch.cat([angles.sin(), angles.cos()]), (0, size % 2))[None]
+
+
+def _is_lcm(unet: Any) -> bool:
+    return unet.config.time_cond_proj_dim is not None
 
 
 def stable_diffusion_xl(modules: Mapping[str, Any], empty: Sequence[Tensor]) -> ReferenceModel:
     """Stable Diffusion XL. `empty` is the empty text, whose conditioning is zeros."""
+    unet = modules["unet"]
 
     def embed(ids: Sequence[Tensor]) -> Conditioning:
         first = modules["text_encoder"](ids[0], output_hidden_states=True)
@@ -78,10 +95,11 @@ def stable_diffusion_xl(modules: Mapping[str, Any], empty: Sequence[Tensor]) -> 
         height, width = x.shape[2] * cell, x.shape[3] * cell
         time_ids = torch.tensor([[height, width, 0, 0, height, width]]).float()
         added = {"text_embeds": text[1], "time_ids": time_ids}
-        out: Tensor = modules["unet"](x, t, text[0], added_cond_kwargs=added).sample
+        told = lcm_guidance(unet, guidance)
+        out: Tensor = unet(x, t, text[0], timestep_cond=told, added_cond_kwargs=added).sample
         return out
 
-    return ReferenceModel(modules["vae"], embed, predict)
+    return ReferenceModel(modules["vae"], embed, predict, _is_lcm(unet))
 
 
 def stable_diffusion_3(modules: Mapping[str, Any]) -> ReferenceModel:

@@ -138,7 +138,7 @@ def _diffusion_schedule(config: Mapping[str, Any], steps: int) -> Schedule:
         raise CheckpointError(f"The scheduler's prediction_type {prediction!r} is unknown.")
     all_abar = training.diffusion_abar(config)
     times = training.diffusion_timesteps(config, steps)
-    first = 1.0 if config.get("set_alpha_to_one", True) else all_abar[0]
+    first = training.clean_abar(config, all_abar[0])
     lowest = SMALLEST_ABAR if prediction == "epsilon" else 0.0
     abar = (first, *(max(all_abar[t], lowest) for t in times))
     return Schedule(

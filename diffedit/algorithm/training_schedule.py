@@ -19,10 +19,22 @@ FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"
 DISTILLED_GRIDS = ("LCMScheduler", "TCDScheduler")
 """Schedulers of consistency-distilled checkpoints, which know only some training timesteps."""
 
+ENDS_EARLY = ("DDIM", "PNDM", *DISTILLED_GRIDS)
+"""How the classes begin that have the option set_alpha_to_one."""
+
 
 def training_steps(config: Mapping[str, Any]) -> int:
     """Number of timesteps that the checkpoint was trained with."""
     return int(config.get("num_train_timesteps", 1000))
+
+
+def clean_abar(config: Mapping[str, Any], first: float) -> float:
+    """abar of level 0: 1, or that of the first training timestep, `first`, where the scheduler
+    ends there. Euler's and DPM's schedulers have no such option and end at 1, whatever an older
+    config that they were made from says."""
+    name = str(config.get("_class_name", ENDS_EARLY[0]))
+    ends_early = name.startswith(ENDS_EARLY) and not config.get("set_alpha_to_one", True)
+    return first if ends_early else 1.0
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:

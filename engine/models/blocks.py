@@ -48,6 +48,34 @@ def pooled(module: Any, dtype: Any, input_ids: Any) -> Any:
     return module(input_ids).pooler_output.float()
 
 
+def takes_guidance(configs: Configs) -> bool:
+    """Whether the U-Net takes the guidance scale as an input, as distilled LCM does."""
+    return configs.get("unet", {}).get("time_cond_proj_dim") is not None
+
+
+def guidance_input(configs: Configs) -> tuple[TensorSpec, ...]:
+    """The U-Net's input for the guidance scale, if it has one."""
+    return (TensorSpec("guidance", ()),) if takes_guidance(configs) else ()
+
+
+def guidance_embedding(module: Any, dtype: Any, guidance: Any) -> Any:
+    """`UNet2DConditionModel`: the embedding of the guidance scale that is added to the timestep's.
+
+    Sine and cosine of 1000 (guidance - 1) at `time_cond_proj_dim` / 2 frequencies (Luo et al. 2023,
+    "Latent Consistency Models", section 4.2). `guidance` is float32 [B], or None without one.
+    """
+    if guidance is None:
+        return None
+    size = module.config.time_cond_proj_dim
+    half = size // 2
+    octave = guidance.new_full((), 10000.0).log() / (half - 1)
+    steps = guidance.new_tensor([float(k % half) for k in range(size)])
+    angles = (guidance[:, None] - 1.0) * 1000.0 * (steps * -octave).exp()
+    sines = guidance.new_tensor([float(k < half) for k in range(size)])
+    cosines = guidance.new_tensor([float(half <= k < 2 * half) for k in range(size)])
+    return (angles.sin() * sines + angles.cos() * cosines).to(dtype)
+
+
 def clip_input(network: str, tokenizer: str, config: Mapping[str, Any]) -> TextInput:
     """The input of a CLIP text encoder with this config: 77 tokens for the published ones."""
     length = int(config.get("max_position_embeddings", 77))

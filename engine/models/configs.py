@@ -98,7 +98,7 @@ def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def unet_input_problem(config: Mapping[str, Any]) -> str | None:
-    """A U-Net that takes a class, a picture, boxes or the guidance scale, as a clause."""
+    """A U-Net that takes a class, a picture or boxes, as a clause."""
     classes = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
     if any(value is not None for value in classes):
         kind = next(value for value in classes if value is not None)
@@ -113,12 +113,17 @@ def unet_input_problem(config: Mapping[str, Any]) -> str | None:
         )
     if (kind := config.get("attention_type") or "default") != "default":
         return f"its attention is {kind!r}, as in GLIGEN, which also takes boxes"
-    if config.get("time_cond_proj_dim") is not None:
-        return (
-            "it also takes the guidance scale (time_cond_proj_dim), as distilled latent "
-            "consistency models do; use the base model, or an LCM LoRA on it"
-        )
-    return None
+    return _guidance_problem(config)
+
+
+def _guidance_problem(unet: Mapping[str, Any]) -> str | None:
+    """A U-Net with an embedding of the guidance scale whose size is none. Raises ValueError."""
+    if unet.get("time_cond_proj_dim") is None:
+        return None
+    size = whole(unet, "time_cond_proj_dim")
+    if size >= 4:
+        return None
+    return f"its embedding of the guidance scale has {size} numbers (time_cond_proj_dim), not 256"
 
 
 def _channels(configs: Configs) -> tuple[int, int]:

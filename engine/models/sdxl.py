@@ -37,11 +37,22 @@ TITLE = "Stable Diffusion XL"
 
 
 def _predict(
-    module: Any, dtype: Any, latent: Any, timestep: Any, embedding: Any, pooled: Any, time_ids: Any
+    module: Any,
+    dtype: Any,
+    latent: Any,
+    timestep: Any,
+    embedding: Any,
+    pooled: Any,
+    time_ids: Any,
+    guidance: Any = None,
 ) -> Any:
-    added = {"text_embeds": pooled.to(dtype), "time_ids": time_ids}
     out = module(
-        latent.to(dtype), timestep, embedding.to(dtype), added_cond_kwargs=added, return_dict=False
+        latent.to(dtype),
+        timestep,
+        embedding.to(dtype),
+        timestep_cond=blocks.guidance_embedding(module, dtype, guidance),
+        added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": time_ids},
+        return_dict=False,
     )
     return out[0].float()
 
@@ -99,7 +110,6 @@ class StableDiffusionXL:
     parts: tuple[Part, ...] = PARTS
     networks: tuple[Network, ...] = NETWORKS
     uniform_sigmas: bool = False
-    embeds_guidance: bool = False
 
     @staticmethod
     def problem(index: Mapping[str, Any]) -> str | None:
@@ -114,6 +124,11 @@ class StableDiffusionXL:
         family = StableDiffusionXL(configs, zeros is True or zeros == [None, True])
         check_vocabularies(folder, family.configs)
         return family
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net takes the guidance scale as an input: distilled LCM does."""
+        return blocks.takes_guidance(self.configs)
 
     @property
     def factor(self) -> int:
@@ -150,8 +165,9 @@ class StableDiffusionXL:
         )
 
     def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
-        """The time ids: original size, crop and target size, as for an uncropped picture."""
-        return ((*size, 0, 0, *size),)
+        """The time ids: original size, crop and target size, as for an uncropped picture; and the
+        guidance scale, where the U-Net takes it."""
+        return ((*size, 0, 0, *size), *((guidance_scale,) if self.embeds_guidance else ()))
 
     def image_tokens(self, size: Size) -> int:
         """Not used: the schedule does not depend on the size."""
@@ -178,7 +194,8 @@ class StableDiffusionXL:
         if network == "vae_decode":
             return (latent,), (image,)
         embedding = TensorSpec("embedding", (tokens, first + second))
-        inputs = (latent, blocks.TIMESTEP, embedding, pooled, TensorSpec("time_ids", (6,)))
+        told = (TensorSpec("time_ids", (6,)), *blocks.guidance_input(self.configs))
+        inputs = (latent, blocks.TIMESTEP, embedding, pooled, *told)
         return inputs, (blocks.latent(self.configs, size, "prediction"),)
 
     def size_of(self, network: str, shape: tuple[int, ...]) -> Size | None:

@@ -29,8 +29,16 @@ TITLE = "Stable Diffusion 1.x and 2.x"
 TOKENIZER = ("transformers", "CLIPTokenizer")
 
 
-def _predict(module: Any, dtype: Any, latent: Any, timestep: Any, embedding: Any) -> Any:
-    out = module(latent.to(dtype), timestep, embedding.to(dtype), return_dict=False)
+def _predict(
+    module: Any, dtype: Any, latent: Any, timestep: Any, embedding: Any, guidance: Any = None
+) -> Any:
+    out = module(
+        latent.to(dtype),
+        timestep,
+        embedding.to(dtype),
+        timestep_cond=blocks.guidance_embedding(module, dtype, guidance),
+        return_dict=False,
+    )
     return out[0].float()
 
 
@@ -56,7 +64,6 @@ class StableDiffusion:
     parts: tuple[Part, ...] = PARTS
     networks: tuple[Network, ...] = NETWORKS
     zero_empty_text: bool = False
-    embeds_guidance: bool = False
     uniform_sigmas: bool = False
 
     @staticmethod
@@ -78,6 +85,11 @@ class StableDiffusion:
             )
         check_vocabulary(folder / "tokenizer", configs["text_encoder"])
         return StableDiffusion(configs)
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net takes the guidance scale as an input: distilled LCM does."""
+        return blocks.takes_guidance(self.configs)
 
     @property
     def factor(self) -> int:
@@ -111,8 +123,8 @@ class StableDiffusion:
         return (blocks.clip_input("text", "tokenizer", self.configs["text_encoder"]),)
 
     def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
-        """None."""
-        return ()
+        """The guidance scale, where the U-Net takes it."""
+        return (guidance_scale,) if self.embeds_guidance else ()
 
     def image_tokens(self, size: Size) -> int:
         """Not used: the schedule does not depend on the size."""
@@ -135,7 +147,8 @@ class StableDiffusion:
         if network == "vae_decode":
             return (latent,), (image,)
         prediction = blocks.latent(self.configs, size, "prediction")
-        return (latent, blocks.TIMESTEP, embedding), (prediction,)
+        inputs = (latent, blocks.TIMESTEP, embedding, *blocks.guidance_input(self.configs))
+        return inputs, (prediction,)
 
     def size_of(self, network: str, shape: tuple[int, ...]) -> Size | None:
         """The picture size of rows whose first input has `shape`; None for the text encoder."""

@@ -54,7 +54,7 @@ OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
     "projected embeddings": (config("unet", encoder_hid_dim=1024), "projected embeddings"),
     "IP-Adapter": (config("unet", encoder_hid_dim_type="ip_image_proj"), "projected embeddings"),
     "GLIGEN": (config("unet", attention_type="gated"), "GLIGEN"),
-    "distilled LCM": (config("unet", time_cond_proj_dim=256), "time_cond_proj_dim"),
+    "distilled without size": (config("unet", time_cond_proj_dim=0), "time_cond_proj_dim"),
     "AnimateDiff": (config("unet", _class_name="UNetMotionModel"), "UNetMotionModel"),
     "AnimateDiff's adapter": (
         config("index", motion_adapter=["diffusers", "MotionAdapter"]),

@@ -20,7 +20,8 @@ from engine.loader import quiet
 from engine.rows import Row
 from tests.algorithm.flow_tools import run
 
-KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-sd3-no-t5", "tiny-flux", "tiny-schnell")
+LCM = ("tiny-lcm", "tiny-sdxl-lcm")
+KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-sd3-no-t5", "tiny-flux", "tiny-schnell", *LCM)
 
 
 @dataclass(frozen=True)

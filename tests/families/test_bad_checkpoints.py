@@ -20,7 +20,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "SDXL without size": ("tiny-sdxl", "unet", {"addition_embed_type": None}, "picture's size"),
     "SDXL inpainting": ("tiny-sdxl", "unet", {"in_channels": 9}, "in_channels is 9"),
     "SDXL of another encoder": ("tiny-sdxl", "text_encoder_2", {"hidden_size": 16}, "48"),
-    "SDXL distilled LCM": ("tiny-sdxl", "unet", {"time_cond_proj_dim": 256}, "guidance scale"),
+    "SDXL guided by nothing": ("tiny-sdxl", "unet", {"time_cond_proj_dim": 2}, "guidance scale"),
     "SD 3 with a diffusion schedule": ("tiny-sd3", "scheduler", DDIM, "DDIMScheduler"),
     "SD 3 of other sigmas": ("tiny-sd3", "scheduler", {"use_beta_sigmas": True}, "use_beta_sigmas"),
     "SD 3 of another T5": ("tiny-sd3", "text_encoder_3", {"d_model": 64}, "joint_attention_dim"),

@@ -18,7 +18,7 @@ from diffedit.preprocessor import schedule_for
 from engine.backends.torch.networks import TorchNetworks
 from export.build import build
 from tests.algorithm.flow_tools import resolved
-from tests.families.conftest import FamilyUnderTest
+from tests.families.conftest import LCM, FamilyUnderTest
 
 SIZE = (64, 64)
 TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass", "empty": ""}
@@ -69,7 +69,7 @@ def test_an_edit_equals_the_reference(
         result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **options)
     check(result, expected(family, photo, options), photo)
     ignored = any("negative prompt is ignored" in warning for warning in result.warnings)
-    assert ignored == (family.kind == "tiny-flux")
+    assert ignored == (family.kind in ("tiny-flux", *LCM))
 
 
 def check(result: Any, wanted: reference.Reference, photo: Image.Image) -> None:

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler
 from torch import Tensor
 
 from diffedit.preprocessor import schedule_for
 from engine.rows import Row
-from tests.families.conftest import FamilyUnderTest
+from tests.families.conftest import LCM, FamilyUnderTest
 
 SIZE = (64, 96)
 STEPS = 6
+RENOISING_SEED = 11
+"""Of the noise that LCM's scheduler adds after each step."""
 TEXTS = ["a red ball on the grass", "", "a photo of one green pear, painted " * 12]
 
 
@@ -30,7 +32,7 @@ def encode_prompt(theirs: Any, text: str) -> tuple[Tensor, ...]:
         return embedding[0], pooled[0]
     options["do_classifier_free_guidance"] = text == ""
     which = 1 if text == "" else 0
-    if name == "StableDiffusionPipeline":
+    if name in ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"):
         return (theirs.encode_prompt(text or "a", **options)[which][0],)
     if name == "StableDiffusionXLPipeline":
         found = theirs.encode_prompt(text or "a", None, **options)
@@ -92,21 +94,29 @@ def our_latents(
     guided = guidance != 1 and not description.embeds_guidance
     texts = [family.condition(words) for words in (["", text] if guided else [text])]
     last = [torch.tensor(v).float() for v in description.request_inputs(SIZE, guidance)]
-    x, found = noise, []
+    x, found, generator = noise, [], torch.Generator().manual_seed(RENOISING_SEED)
     for i in range(STEPS, 0, -1):
         timestep = torch.tensor(schedule.timesteps[i])
         out = family.rows([Row(net, (x, timestep, *c, *last)) for c in texts])
         prediction = out[0] + guidance * (out[1] - out[0]) if guided else out[0]
-        x = schedule.step(prediction, x, i, i - 1)
+        if family.kind in LCM:  # noise afresh after every step but the last
+            x = schedule.split(prediction, x, i)[0]
+            if i > 1:
+                x = schedule.noise(x, torch.randn(x.shape, generator=generator), i - 1)
+        else:
+            x = schedule.step(prediction, x, i, i - 1)
         found.append(x)
     return found
 
 
 def their_latents(theirs: Any, noise: Tensor, guidance: float) -> list[Tensor]:
     name = type(theirs).__name__
-    if name.startswith(("StableDiffusionP", "StableDiffusionXL")):
+    is_lcm = type(theirs.scheduler) is LCMScheduler
+    if name.startswith(("StableDiffusionP", "StableDiffusionXL")) and not is_lcm:
         known = dict(theirs.scheduler.config)
-        theirs.scheduler = DDIMScheduler.from_config(known, clip_sample=False)
+        ends_clean = type(theirs.scheduler) is EulerDiscreteScheduler or known["set_alpha_to_one"]
+        options = {"clip_sample": False, "set_alpha_to_one": ends_clean}
+        theirs.scheduler = DDIMScheduler.from_config(known, **options)
     found: list[Tensor] = []
 
     def keep(pipe: Any, step: int, t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +142,7 @@ def their_latents(theirs: Any, noise: Tensor, guidance: float) -> list[Tensor]:
         guidance_scale=guidance,
         latents=latents,
         output_type="latent",
+        generator=torch.Generator().manual_seed(RENOISING_SEED),
         callback_on_step_end=keep,
         **options,
     )
