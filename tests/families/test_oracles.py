@@ -115,8 +115,9 @@ def their_latents(theirs: Any, noise: Tensor, guidance: float) -> list[Tensor]:
     if name.startswith(("StableDiffusionP", "StableDiffusionXL")) and not is_lcm:
         known = dict(theirs.scheduler.config)
         ends_clean = type(theirs.scheduler) is EulerDiscreteScheduler or known["set_alpha_to_one"]
-        options = {"clip_sample": False, "set_alpha_to_one": ends_clean}
-        theirs.scheduler = DDIMScheduler.from_config(known, **options)
+        theirs.scheduler = DDIMScheduler.from_config(
+            known, clip_sample=False, set_alpha_to_one=ends_clean
+        )
     found: list[Tensor] = []
 
     def keep(pipe: Any, step: int, t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
