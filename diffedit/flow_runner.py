@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from diffedit.algorithm import edit as flows
+from diffedit.algorithm import flowedit
 from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
@@ -52,7 +53,8 @@ class FlowRunner:
         plan = EditPlan.for_edit(
             inputs.request, prepared.schedule, known, embeds_guidance=inputs.embeds_guidance
         )
-        return self._start(flows.edit, plan, prepared, outputs_to_host, callback, on_preview)
+        steps = flowedit.edit if inputs.request.method == "flowedit" else flows.edit
+        return self._start(steps, plan, prepared, outputs_to_host, callback, on_preview)
 
     def find_mask(
         self, prepared: PreparedEdit, callback: Callback | None

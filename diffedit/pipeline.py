@@ -322,7 +322,7 @@ class DiffEditPipeline:
         Options as in `EditRequest`.
         """
         steps = {"num_inference_steps": num_inference_steps, "strength": strength}
-        options = {**steps, "preset": preset, "inversion_stride": inversion_stride}
+        options = {**steps, "inversion_stride": inversion_stride, "preset": preset}
         request = _request(image, "-", "", "", options)
         self.batcher.check()
         return wait(self._runner.invert(self._preprocessor.prepare(request), callback))

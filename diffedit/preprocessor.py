@@ -22,6 +22,7 @@ from diffedit.conditioning.prompt_syntax import syntax_warnings
 from diffedit.imaging import compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.method_options import has_option
 from diffedit.presets import resolve
 from diffedit.provenance import Provenance
 from diffedit.request import EditRequest, InvalidRequest, parameters
@@ -113,6 +114,7 @@ class Preprocessor:
             image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
             unguided=self._request_inputs(size, 1.0),
             guided=self._request_inputs(size, request.guidance_scale),
+            source_guided=self._request_inputs(size, request.source_guidance_scale or 1.0),
             embeds_guidance=self._family.embeds_guidance,
         )
         of_mask = user_mask.warnings if user_mask else ()
@@ -202,6 +204,8 @@ class Preprocessor:
                 f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
                 "costs twice the rows and usually spoils the result; leave it out."
             ]
+        if not has_option(request.method, "guidance_interval"):
+            return []
         low, high = request.guidance_interval
         if scale != 1 and request.strength <= low:
             return [

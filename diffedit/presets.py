@@ -1,8 +1,9 @@
 """Presets: sets of defaults for the options of an edit, and the step that fills them in.
 
 An option of `EditRequest` that is None is decided here: by the preset, or by the model family.
-`resolve` returns the request without any None. Everything after it works on the resolved request,
-and records store it, so that a replay does not depend on defaults that change later.
+`resolve` returns the request without any None, but for options that its method does not have.
+Everything after it works on the resolved request, and records store it, so that a replay does not
+depend on defaults that change later.
 
 This module knows neither networks nor pictures. Standard library only.
 """
@@ -12,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from diffedit.flowedit_options import flowedit_defaults
+from diffedit.method_options import OWNERS, has_option
 
 if TYPE_CHECKING:
     from diffedit.request import EditRequest
@@ -62,7 +66,7 @@ FEWEST_STEPS = 10
 """A preset does not go below this number of steps, unless the model family needs fewer."""
 BY_MODEL = ("num_inference_steps", "guidance_scale")
 """The options whose defaults depend on the model family."""
-DECIDED = (*BY_MODEL, "guidance_interval", *PAPER)
+DECIDED = (*BY_MODEL, "guidance_interval", *PAPER, *OWNERS)
 """The options of `EditRequest` that may be None."""
 
 
@@ -75,17 +79,20 @@ def resolve(request: EditRequest, family: Defaults) -> EditRequest:
     """
     preset = PRESETS[request.preset]
     steps = max(round(preset.steps * family.steps), min(family.steps, FEWEST_STEPS))
-    chosen = _with_defaults(
-        request,
-        {
-            **preset.options,
-            "num_inference_steps": steps,
-            "guidance_scale": family.guidance_scale,
-            "inversion_stride": None,
-        },
-    )
+    defaults = {
+        **preset.options,
+        "num_inference_steps": steps,
+        "guidance_scale": family.guidance_scale,
+        "inversion_stride": None,
+    }
+    if request.method == "flowedit":
+        defaults |= flowedit_defaults(request, family, preset.steps)
+        request = replace(request, strength=FROM_PRESET)  # n_max has taken its place
+    chosen = _with_defaults(request, defaults)
     if family.guidance == "distilled" and request.guidance_scale == 0:
         chosen = replace(chosen, guidance_scale=1.0)  # so guidance is off in their examples
+    if not has_option(request.method, "inversion_stride"):
+        return chosen
     # These depend on other options. One row a step has nothing to save outside an interval.
     guided = 1.0 if family.guidance == "embedded" else preset.guided
     longest = max(1, chosen.num_inference_steps // 3)
@@ -114,6 +121,8 @@ def default_text(name: str) -> str:
         return "the model's, such as 50" if name == BY_MODEL[0] else "the model's, such as 7.5"
     if name == "guidance_interval":
         return "the preset's: paper all levels; the others the noisiest part of the decoding"
+    if name in OWNERS:
+        return "the published one for the model"
     values = {preset: PRESETS[preset].options[name] for preset in PRESETS}
     if len(set(values.values())) == 1:
         return f"{values[DEFAULT_PRESET]}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from diffedit import checks
 from diffedit.checks import InvalidRequest as InvalidRequest
 from diffedit.checks import Range, named_fields, short_repr, unknown
+from diffedit.method_options import check_options, has_option
 from diffedit.presets import (
     DECIDED,
     DEFAULT_PRESET,
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     MaskSource: TypeAlias = ImageSource | EditMask | NDArray[Any]
     """A mask: as a picture, an array of any number type, or a mask that was read."""
 
-Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit"]
+Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit", "flowedit"]
 METHODS: tuple[str, ...] = get_args(Method)
-MASKED_METHODS = ("diffedit", "masked-sdedit")
+MASKED_METHODS = ("diffedit", "masked-sdedit", "flowedit")
 """The methods that use a mask and therefore accept `mask_image`."""
 MAX_TEXT = 4096
 """Maximum characters of a prompt. A text encoder reads far less: 77 tokens."""
@@ -57,6 +58,10 @@ RANGES: dict[str, Range] = {
     "mask_tolerance": Range(0, 1),
     "mask_dilation": Range(0, 64, whole=True),
     "inversion_stride": Range(1, 1000, whole=True),
+    "n_max": Range(1, 1000, whole=True),
+    "n_min": Range(0, 999, whole=True),
+    "n_avg": Range(1, 64, whole=True),
+    "source_guidance_scale": Range(0, 100),
     "seed": Range(0, 2**63 - 1, whole=True),
 }
 """Range of every numeric option."""
@@ -100,16 +105,23 @@ class EditRequest:
             [0, 1], in multiples of its mean. Above 0, up to 100; by default the preset's, 3.0.
         mask_image: M, a mask to use instead of the computed one: white is edited, or the
             transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
-            with the photograph's aspect ratio; methods "diffedit" and "masked-sdedit" only.
-            Default None.
+            with the photograph's aspect ratio; methods "diffedit", "masked-sdedit" and "flowedit"
+            only. Default None.
         mask_dilation: latent pixels by which the computed mask is enlarged. 0 to 64; default 0.
         method: "diffedit" (mask, DDIM inversion, masked decoding), "encode-decode" (no mask),
-            "masked-sdedit" (random noise instead of inversion) or "sdedit" (neither). Default
+            "masked-sdedit" (random noise instead of inversion), "sdedit" (neither) or "flowedit"
+            (FlowEdit inside the mask: no inversion; Stable Diffusion 3 and FLUX.1 only). Default
             "diffedit".
         composite: keep the photograph's exact pixels outside the mask. Default True.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
         preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of the
             rows) or "draft" (an eighth). Default "paper".
+        n_max: FlowEdit's first level, 1 to N; by default the published share of the schedule, or
+            N * strength where strength is given.
+        n_min: FlowEdit's last level; below it come ordinary steps. 0 to n_max; default 0.
+        n_avg: FlowEdit's number of noises a step. 1 to 64; default 1.
+        source_guidance_scale: FlowEdit's guidance under the source text, where `guidance_scale` is
+            that under the prompt. 0 to 100; by default the published one.
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -135,6 +147,10 @@ class EditRequest:
     guidance_interval: tuple[float, float] = FROM_PRESET
     inversion_stride: int = FROM_PRESET
     mask_tolerance: float = FROM_PRESET
+    n_max: int = FROM_PRESET
+    n_min: int = FROM_PRESET
+    n_avg: int = FROM_PRESET
+    source_guidance_scale: float = FROM_PRESET
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -158,6 +174,7 @@ class EditRequest:
         composite = checks.flag("composite", self.composite, EditRequest.composite)
         object.__setattr__(self, "composite", composite)
         object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
+        check_options(self)
         if self.mask_image is not None:
             self._check_mask_options()
 
@@ -213,9 +230,14 @@ class EditRequest:
 
 
 def parameters(request: EditRequest) -> dict[str, Any]:
-    """Return every option but the two pictures, as a dict that JSON can represent exactly."""
+    """Return every option that the request's method has, but for the two pictures, as a dict that
+    JSON can represent exactly."""
     values = {name: getattr(request, name) for name in PARAMETERS}
-    return {name: [*one] if isinstance(one, tuple) else one for name, one in values.items()}
+    return {
+        name: [*one] if isinstance(one, tuple) else one
+        for name, one in values.items()
+        if one is not None or has_option(request.method, name)
+    }
 
 
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}

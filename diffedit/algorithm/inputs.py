@@ -27,6 +27,7 @@ class EditInputs:
         source, target, negative, empty: token ids.
         condition: the text networks' answers for one text -> its conditioning.
         unguided, guided: the denoiser's inputs after the conditioning; `guided` while decoding.
+        source_guided: the same as `guided` at the guidance of the source text; FlowEdit's.
         embeds_guidance: the denoiser takes the guidance scale as an input.
         user_mask: bool [h, w] or None.
         image_key: identifies `image`, for the trajectory cache.
@@ -48,6 +49,7 @@ class EditInputs:
     image_key: str
     unguided: tuple[Tensor, ...] = ()
     guided: tuple[Tensor, ...] = ()
+    source_guided: tuple[Tensor, ...] = ()
     embeds_guidance: bool = False
     on_stage: Callable[[str], None] = lambda stage: None
     on_preview: Callable[[Tensor, Tensor], None] | None = None

@@ -43,7 +43,9 @@ class EditPlan:
         noises: noise samples of each call of the mask stage. If there are several calls, the flow
             leaves out the rest once the mask is stable.
         mask_level: the schedule's level at which the mask is estimated.
-        depth: the level to which the photograph is encoded, and from which it is decoded.
+        depth: the level to which the photograph is encoded, and from which it is decoded;
+            FlowEdit's n_max.
+        lowest: FlowEdit's n_min.
         encodes: whether the trajectory is needed.
         stride: levels that one row of the inversion covers.
         guided: the levels at which decoding is guided.
@@ -60,6 +62,7 @@ class EditPlan:
     stride: int
     guided: range
     decodes_image: bool
+    lowest: int = 0
 
     @classmethod
     def for_edit(
@@ -79,6 +82,8 @@ class EditPlan:
             embeds_guidance: the model family's.
         """
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
+        if request.method == "flowedit":
+            return cls._for_flowedit(request, schedule, finds_mask, embeds_guidance)
         encodes = request.method in ENCODING_METHODS
         depth, noises = schedule.level(request.strength), _noises(request)
         guided = _guided_levels(request, schedule.steps, depth)
@@ -100,6 +105,36 @@ class EditPlan:
             encodes=encodes,
             stride=request.inversion_stride,
             guided=guided,
+            decodes_image=True,
+        )
+
+    @classmethod
+    def _for_flowedit(
+        cls, request: EditRequest, schedule: Schedule, finds_mask: bool, embeds_guidance: bool
+    ) -> EditPlan:
+        """A mask, the direct path, and ordinary steps for the last levels."""
+
+        def rows(scale: float) -> int:
+            return 2 if scale != 1 and not embeds_guidance else 1
+
+        source, target = rows(request.source_guidance_scale), rows(request.guidance_scale)
+        noises, guided = _noises(request), source + target > 2
+        stages = (
+            *(Stage("mask", 1, 2 * count) for count in noises if finds_mask),
+            Stage("decode", request.n_max - request.n_min, request.n_avg * (source + target)),
+            Stage("decode", request.n_min, target),
+        )
+        return cls(
+            schedule=schedule,
+            stages=tuple(stage for stage in stages if stage.calls),
+            texts=("target", "source", "negative") if guided else ("target", "source"),
+            noises=noises,
+            mask_level=schedule.level(request.mask_encode_strength),
+            depth=request.n_max,
+            lowest=request.n_min,
+            encodes=False,
+            stride=1,
+            guided=range(1, request.n_max + 1) if guided else range(0),
             decodes_image=True,
         )
 

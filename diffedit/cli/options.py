@@ -21,6 +21,7 @@ from engine.netspec import Size, parse_size
 
 PROMPTS = "Prompts"
 EDIT = "Edit"
+FLOWEDIT = "Only with --method flowedit"
 MASK = "Mask"
 MODEL = "Model and backend"
 OUTPUT = "Output"
@@ -144,6 +145,24 @@ class EditOptions:
         EditRequest.method
     )
     seed: Seed = EditRequest.seed
+    n_max: Annotated[
+        int | None, number_option(FLOWEDIT, "Level at which the edit begins", "n_max")
+    ] = None
+    n_min: Annotated[
+        int | None, number_option(FLOWEDIT, "Level below which ordinary steps follow", "n_min")
+    ] = None
+    n_avg: Annotated[
+        int | None, number_option(FLOWEDIT, "Noise samples to average at each step", "n_avg")
+    ] = None
+    source_guidance_scale: Annotated[
+        float | None,
+        number_option(
+            FLOWEDIT,
+            "How closely to follow the source text",
+            "source_guidance_scale",
+            "--source-guidance",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffedit.handle import EditHandle
+from diffedit.method_options import decoding_steps
 from diffedit.request import EditRequest
 from diffedit.server import image_codec, previews
 from diffedit.server.jobs import Job
@@ -49,7 +50,7 @@ class ProgressReporter:
         self._steps_done = self._previews_started = 0
         self._preview_order = asyncio.Lock()
         self.handle: asyncio.Future[EditHandle] = self._loop.create_future()
-        steps = max(1, round(request.num_inference_steps * request.strength))
+        steps = decoding_steps(request)
         count = job.form.partial_images if index == 0 else 0
         self._preview_steps = {round(steps * (k + 1) / (count + 1)) for k in range(count)}
         self.on_step = self._on_step if count else None

@@ -49,8 +49,12 @@ DESCRIPTIONS = {
     "mask_tolerance": "Stop adding noise samples once the last one changes at most this share of "
     "the mask.",
     "mask_dilation": "Grow the mask by this many latent cells.",
+    "n_max": "FlowEdit: the level at which the edit begins.",
+    "n_min": "FlowEdit: the level below which ordinary steps follow.",
+    "n_avg": "FlowEdit: number of noise samples a step is averaged over.",
+    "source_guidance_scale": "FlowEdit: guidance under the source prompt.",
     "seed": "Seed of all noise; edit k of n uses seed + k.",
-    "method": "DiffEdit, or one of the paper's ablations.",
+    "method": "DiffEdit, one of the paper's ablations, or FlowEdit (SD 3 and FLUX.1).",
     "preset": f"Set of defaults; every option overrides it. {preset_help()}",
     "composite": "Keep the original pixels outside the mask.",
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "

@@ -63,6 +63,23 @@ Guidance = Literal["classifier-free", "embedded", "distilled"]
 
 
 @dataclass(frozen=True)
+class FlowEditDefaults:
+    """The published options of FlowEdit (Kulikov et al., arXiv 2412.08629) for a family.
+
+    Attributes:
+        steps: of the schedule.
+        n_max: the level at which the edit begins; of `steps`.
+        source_guidance: scale of the guidance under the source text.
+        target_guidance: scale of the guidance under the target text.
+    """
+
+    steps: int
+    n_max: int
+    source_guidance: float
+    target_guidance: float
+
+
+@dataclass(frozen=True)
 class Defaults:
     """How a checkpoint is sampled where the user does not say it.
 
@@ -71,16 +88,20 @@ class Defaults:
         guidance_scale: 1 is no guidance.
         guidance: "classifier-free" guidance takes two rows a step; "embedded" guidance is an input
             of the denoiser; a "distilled" denoiser has guidance in its weights and needs few steps.
+        flowedit: the options of FlowEdit; None if the family was not trained by flow matching.
     """
 
     steps: int = 50
     guidance_scale: float = 7.5
     guidance: Guidance = "classifier-free"
+    flowedit: FlowEditDefaults | None = None
 
 
 STABLE_DIFFUSION = Defaults()
 FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, guidance="distilled")
-"""Turbo, Lightning, LCM and schnell checkpoints."""
+"""Turbo, Lightning and schnell checkpoints, and models with an LCM LoRA."""
+LCM = Defaults(steps=4, guidance_scale=8.5, guidance="embedded")
+"""Distilled latent consistency models, whose U-Net takes the guidance scale."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Latents are packed inside the network's call, so a row has a latent [C, h, w] as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.models.family import (
     FEW_STEPS,
     Configs,
     Defaults,
+    FlowEditDefaults,
     Network,
     Part,
     RequestInput,
@@ -104,6 +105,10 @@ NETWORKS = (
     Network("transformer", "denoiser", "transformer", _predict, ("",)),
     Network("vae_decode", "image_decoder", "vae", blocks.decode_latent, ("decoder",)),
 )
+FLOWEDIT = FlowEditDefaults(steps=28, n_max=24, source_guidance=1.5, target_guidance=5.5)
+"""Published for FLUX.1 dev."""
+FLOWEDIT_SCHNELL = FlowEditDefaults(4, n_max=3, source_guidance=1.0, target_guidance=1.0)
+"""Not published: the same share of schnell's own schedule, without guidance."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,10 @@ class Flux:
         and take two rows a step.
         """
         if self.embeds_guidance:
-            return Defaults(28, 3.5, "embedded")
+            return Defaults(28, 3.5, "embedded", FLOWEDIT)
         if self.configs["scheduler"].get("use_dynamic_shifting"):
-            return Defaults(28, 3.5)
-        return FEW_STEPS
+            return Defaults(28, 3.5, flowedit=FLOWEDIT)
+        return replace(FEW_STEPS, flowedit=FLOWEDIT_SCHNELL)
 
     @property
     def factor(self) -> int:

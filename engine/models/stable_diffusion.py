@@ -12,6 +12,7 @@ from engine.models import blocks
 from engine.models.configs import config_problem
 from engine.models.family import (
     FEW_STEPS,
+    LCM,
     Configs,
     Defaults,
     Network,
@@ -98,7 +99,10 @@ class StableDiffusion:
 
     @property
     def defaults(self) -> Defaults:
-        """50 steps at guidance 7.5, SD-Turbo and LCM 4 steps without guidance."""
+        """50 steps at guidance 7.5, SD-Turbo 4 steps without guidance; a distilled LCM 4 steps at
+        guidance 8.5 as an input."""
+        if self.embeds_guidance:
+            return LCM
         return FEW_STEPS if is_few_step(self.configs["scheduler"]) else Defaults()
 
     @property

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
-from engine.models.family import Configs, Defaults, Network, Part, RequestInput, TextInput
+from engine.models.family import (
+    Configs,
+    Defaults,
+    FlowEditDefaults,
+    Network,
+    Part,
+    RequestInput,
+    TextInput,
+)
 from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
@@ -84,6 +92,8 @@ NETWORKS = (
     Network("transformer", "denoiser", "transformer", _predict, ("",)),
     Network("vae_decode", "image_decoder", "vae", blocks.decode_latent, ("decoder",)),
 )
+FLOWEDIT = FlowEditDefaults(steps=50, n_max=33, source_guidance=3.5, target_guidance=13.5)
+"""Published for Stable Diffusion 3 medium."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +137,8 @@ class StableDiffusion3:
         """
         transformer = self.configs["transformer"]
         if transformer.get("dual_attention_layers"):
-            return Defaults(steps=40, guidance_scale=4.5)
-        return Defaults(steps=28, guidance_scale=3.5 if transformer.get("qk_norm") else 7.0)
+            return Defaults(40, 4.5, flowedit=FLOWEDIT)
+        return Defaults(28, 3.5 if transformer.get("qk_norm") else 7.0, flowedit=FLOWEDIT)
 
     @property
     def size_multiple(self) -> int:
