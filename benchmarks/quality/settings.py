@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from diffedit.presets import PRESET_NAMES
 from diffedit.request import MASKED_METHODS
 
 Editor = Literal["ours", "mask", "diffusers", "none", "vae", "ideal", "ideal-vae"]
@@ -122,6 +123,7 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
         Setting("DiffEdit, no source text", options=ours, source=False),
         Setting("DiffEdit, true mask", options=ours, mask="true"),
+        *(Setting(f"DiffEdit, {name}", options=preset(fixed, name)) for name in PRESET_NAMES[1:]),
         Setting("DiffEdit, the program's defaults", options=default),
         Setting("encode-decode", options=fixed.options("encode-decode", composite=False)),
         Setting("masked SDEdit", options=fixed.options("masked-sdedit", composite=False)),
@@ -131,6 +133,13 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("diffusers, same guidance and strength", "diffusers", same),
         Setting("diffusers, plain inversion", "diffusers", {**same, **plain}),
     ]
+
+
+def preset(fixed: Fixed, name: str) -> dict[str, Any]:
+    """The options of a preset, which decides the number of steps."""
+    options = fixed.options(preset=name)
+    del options["num_inference_steps"]
+    return options
 
 
 def curves(fixed: Fixed) -> list[Setting]:
