@@ -98,6 +98,12 @@ Force = Annotated[
         "--force", help="Build everything again, even if OUT has another model's engines."
     ),
 ]
+IgnoreMemory = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-memory", help="Build even if a step is expected to need more memory than is free."
+    ),
+]
 INTERRUPTED = "Interrupted; finished files are kept. Run the same command again to continue."
 BATCHES = ",".join(map(str, DENOISER_BATCH_SIZES))
 
@@ -121,6 +127,7 @@ def export(
     verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
+    ignore_memory: IgnoreMemory = False,
 ) -> None:
     """Compile a model for fast editing.
 
@@ -139,6 +146,7 @@ def export(
         "revision": revision,
         "verify": lambda: _verify(verify, no_verify),
         "force": force,
+        "ignore_memory": ignore_memory,
     }
     raise typer.Exit(run(model, out, options))
 
@@ -161,6 +169,7 @@ def build_command(
     verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
+    ignore_memory: IgnoreMemory = False,
 ) -> None:
     """Compile a model into an engine folder: ONNX files, TensorRT engines and their manifest.
 

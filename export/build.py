@@ -47,6 +47,7 @@ class BuildOptions:
         verify: compare with PyTorch in fp32: "all" profiles that can run here; "none"; "default" is
             all on a GPU and the smallest on a CPU. True and False are "default" and "none".
         force: build everything again, even if the folder has another model's engines.
+        ignore_memory: build even if a step is expected to need more memory than is free.
     """
 
     sizes: Sequence[Size] = ()
@@ -62,6 +63,7 @@ class BuildOptions:
     local_files_only: bool = False
     verify: Verify | bool = "default"
     force: bool = False
+    ignore_memory: bool = False
 
     @property
     def verification(self) -> Verify:
@@ -98,7 +100,7 @@ def build(
         CheckpointError: the model or a LoRA is missing, damaged, unsafe or unsupported.
         EngineMismatch: `out` has the engines of another model.
         StorageError: no space, or no permission to write.
-        ResourceError: not enough memory to load the weights.
+        ResourceError: there is not enough memory.
         BuildError: the compiler failed, or the target is not available on this machine.
     """
     wanted, report = BuildOptions(**options), progress or (lambda event: None)
@@ -144,6 +146,7 @@ def build(
             loras=loras,
             capabilities=tuple(wanted.compute_capabilities) if rtx else (),
             verify=wanted.verification,
+            ignore_memory=wanted.ignore_memory,
             report=report,
         ).run(jobs)
 

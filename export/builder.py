@@ -47,11 +47,16 @@ class Builder:
     loras: Sequence[Lora]
     capabilities: Sequence[str]
     verify: Verify
+    ignore_memory: bool
     report: Callable[[Event], None]
 
     def run(self, jobs: Sequence[BuildJob]) -> Manifest:
         """Do every job. The manifest is saved after each file."""
         output_folder.require_room(self.out, sum(self._bytes_needed(job) for job in jobs))
+        if wanted := [job for job in jobs if self._bytes_needed(job)]:
+            from export.forecast import check_memory  # imports PyTorch
+
+            check_memory(self, wanted)
         for job in jobs:
             try:
                 self._job(job)
@@ -236,6 +241,8 @@ class Builder:
         folder = output_folder.beside(self.temporary, self.out, entry)
         partial = replace(entry, spec=replace(entry.spec, batch_sizes=tuple(batches)))
         most = verify.affordable(entry, batches)
+        if not most:
+            return verify.without_memory(partial)
         try:
             want = torch_reference.outputs(most)
         except (MemoryError, RuntimeError) as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Literal
 
-from engine.manifest import Check, Entry
+from engine.manifest import Check, Entry, Format
 from engine.products import PRODUCTS
 
 Verify = Literal["default", "all", "none"]
@@ -66,11 +66,11 @@ def _wanted(entry: Entry, verify: Verify) -> tuple[tuple[int, ...], str]:
     """The batch sizes to verify, and why the others are not."""
     if verify == "none":
         return (), BY_REQUEST
-    reason = _obstacle(entry)
+    reason = obstacle(entry.format)
     if reason:
         return (), NOT_HERE + reason
     sizes = entry.spec.batch_sizes
-    if verify == "all" or runs_on_gpu(entry):
+    if verify == "all" or runs_on_gpu(entry.format):
         return sizes, ""
     return sizes[:1], BY_DEFAULT
 
@@ -80,19 +80,19 @@ def _may_change(check: Check) -> bool:
     return check.status == "not run" and check.reason.startswith(reasons)
 
 
-def _obstacle(entry: Entry) -> str:
-    """Why entries of this format cannot run on this machine, or ""."""
-    product = PRODUCTS[entry.format]
+def obstacle(kind: Format) -> str:
+    """Why files of this format cannot run on this machine, or ""."""
+    product = PRODUCTS[kind]
     if not product.installed:
         return f"{product.title} is not installed"
-    if entry.format != "onnx" and not _has_gpu():
+    if kind != "onnx" and not _has_gpu():
         return "there is no NVIDIA GPU"
     return ""
 
 
-def runs_on_gpu(entry: Entry) -> bool:
-    """Whether entries of this format are verified on a GPU here, if they can run."""
-    if entry.format != "onnx":
+def runs_on_gpu(kind: Format) -> bool:
+    """Whether files of this format are verified on a GPU here, if they can run."""
+    if kind != "onnx":
         return True
     try:
         distribution("onnxruntime-gpu")

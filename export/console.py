@@ -10,9 +10,9 @@ from rich.status import Status
 from rich.table import Table
 
 from engine.manifest import Manifest
+from engine.memory import amount
 from engine.verification import verdict
 from export.events import Event
-from export.resources import amount
 
 DOING = {
     "convert": "converting",
@@ -55,6 +55,9 @@ class Display:
                 markup=False,
                 soft_wrap=True,
             )
+        elif event.step == "forecast":
+            line = f"{event.label:<22} {event.text}" if event.label else event.text
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif event.step == "kept":
             line = f"{event.label:<22} is up to date: {event.text}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)

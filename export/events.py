@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["convert", "target", "wait", "torch", "export", "verify", "compile", "kept", "note"]
+Step = Literal[
+    "convert", "target", "forecast", "wait", "torch", "export", "verify", "compile", "kept", "note"
+]
 
 
 @dataclass(frozen=True)

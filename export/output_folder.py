@@ -17,7 +17,7 @@ from typing import IO
 
 from engine.errors import BuildError
 from engine.manifest import MANIFEST_NAME, Entry, Manifest
-from export.resources import amount
+from engine.memory import amount
 
 LOCK_NAME = ".lock"
 _TEMPORARY = re.compile(rf"\.build-(\d+)|\.{re.escape(MANIFEST_NAME)}\.(\d+)\.tmp")

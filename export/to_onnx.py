@@ -64,7 +64,24 @@ def export(
         weights = sum(value.const_value.nbytes for value in graph.initializers.values())
         outside = weights > embed_limit
         program.save(path, external_data=outside)
+    check(spec.name, path)
     return (path, path.with_name(path.name + ".data")) if outside else (path,)
+
+
+def check(network: str, path: Path) -> None:
+    """Raise BuildError if an operator gets types or shapes that ONNX does not define.
+
+    The exporter writes such files where PyTorch converts types by itself.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(
+            f"The {network} cannot be exported to ONNX: the exporter wrote a file that is not "
+            f"valid ({_last_line(error)}); please report it with the name of the model."
+        ) from error
 
 
 def _name(graph: Any, spec: NetSpec) -> None:

@@ -14,6 +14,7 @@ from engine.lora.file import Lora
 from engine.netspec import Precision
 from export.build_jobs import BuildJob
 from export.networks import Wrapped, load, sample, wrap
+from export.resources import give_back_memory
 from export.verify import reference
 
 
@@ -50,8 +51,9 @@ class TorchReference:
         return wrap(self._job.network, self._take(), precision)
 
     def free(self) -> None:
-        """Release the weights."""
+        """Release the weights, and return their memory to the system."""
         self._module = None
+        give_back_memory()
 
     def _vocabulary(self) -> int:
         """The token ids that the network knows; 1 if it reads no text."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.backends.onnxruntime import memory
+from engine.build_forecast import session_bytes
 from engine.errors import DiffEditError, first_line
 from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
@@ -110,12 +111,14 @@ def _backend(entry: Entry) -> str:
 
 
 def affordable(entry: Entry, batches: Sequence[int]) -> int:
-    """The largest of `batches` that fits into memory here; the reference needs as many rows.
+    """The largest of `batches` that fits into memory here, or 0; the reference needs as many rows.
 
     A GPU's memory is left to its runtime. On a CPU, ONNX Runtime stores all attention scores.
     """
-    if runs_on_gpu(entry):
+    if runs_on_gpu(entry.format):
         return max(batches)
+    if 0 < memory.available() < session_bytes(entry.spec, entry.bytes):
+        return 0
     spec = replace(entry.spec, batch_sizes=tuple(sorted(batches)))
     return memory.limited(spec, entry.bytes).max_batch
 

@@ -71,6 +71,7 @@ DESCRIPTIONS = (
     "engine.errors",
     "engine.load_errors",
     "engine.manifest",
+    "engine.memory",
     "engine.netspec",
     "engine.origin",
     "engine.other_models",
@@ -83,9 +84,11 @@ DESCRIPTIONS = (
 SHARED = (
     *DESCRIPTIONS,
     *(
+        "engine.build_forecast",
         "engine.cache_dir",
         "engine.derived",
         "engine.dtypes",
+        "engine.forecast",
         "engine.hub",
         "engine.interrupts",
         "engine.loader",

@@ -47,12 +47,14 @@ def _predict(
     time_ids: Any,
     guidance: Any = None,
 ) -> Any:
+    # The module joins both in fp32 and casts the result. ONNX cannot join two types.
+    added = {"text_embeds": pooled, "time_ids": time_ids}
     out = module(
         latent.to(dtype),
         timestep,
         embedding.to(dtype),
         timestep_cond=blocks.guidance_embedding(module, dtype, guidance),
-        added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": time_ids},
+        added_cond_kwargs=added,
         return_dict=False,
     )
     return out[0].float()

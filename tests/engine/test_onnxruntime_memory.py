@@ -48,11 +48,6 @@ def test_the_memory_of_the_session_is_subtracted(monkeypatch: pytest.MonkeyPatch
     assert memory.limited(SD15, int(1.72e9)).batch_sizes == (1, 2, 4)
 
 
-def test_the_free_memory_of_this_machine_is_read() -> None:
-    if Path("/proc/meminfo").exists():
-        assert memory.available() > 10**8
-
-
 def test_the_backend_offers_only_batch_sizes_that_fit(
     onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

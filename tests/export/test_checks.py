@@ -70,7 +70,7 @@ def test_a_cpu_runtime_on_a_gpu_machine_is_a_cpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(memory, "available", lambda: 1)
     assert planned(entry()) == ((1,), [BY_DEFAULT] * 2)
-    assert affordable(entry(), (1, 2, 4)) == 1
+    assert affordable(entry(), (1, 2, 4)) == 0  # not even one row
 
 
 def test_a_finished_verification_is_not_repeated() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpoint
+from engine.errors import BuildError
 from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import Precision
 from export import to_onnx
@@ -170,3 +171,24 @@ def test_the_sample_of_a_row_does_not_depend_on_its_company(micro: Path) -> None
     for a, b in zip(few, many, strict=True):
         assert torch.equal(a, b[:2])
     assert not torch.equal(many[0][0], many[0][1])
+
+
+def test_a_file_that_onnx_does_not_define_is_an_error(tmp_path: Path) -> None:
+    """The exporter wrote this for the U-Net of SDXL in fp16; no runtime loads it."""
+    half, full = (
+        onnx.helper.make_tensor_value_info(name, kind, [1, 4])
+        for name, kind in (("a", onnx.TensorProto.FLOAT16), ("b", onnx.TensorProto.FLOAT))
+    )
+    joined = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1, 8])
+    path = tmp_path / "net.onnx"
+    for inputs, names, valid in (([half, full], ["a", "b"], False), ([full], ["b", "b"], True)):
+        node = onnx.helper.make_node("Concat", names, ["c"], axis=1)
+        graph = onnx.helper.make_graph([node], "net", inputs, [joined])
+        opset = onnx.helper.make_opsetid("", 18)
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[opset]), path)
+        if valid:
+            to_onnx.check("net", path)
+            continue
+        with pytest.raises(BuildError, match=r"net cannot be exported to ONNX.*Concat") as caught:
+            to_onnx.check("net", path)
+        assert "\n" not in str(caught.value)

@@ -8,8 +8,8 @@ computes from shapes and does not call ONNX Runtime.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from engine.memory import available as available
 from engine.netspec import NetSpec
 
 SESSION_SHARE = 3.5
@@ -19,16 +19,6 @@ SHARE = 0.7
 """The share of the free memory that calls may use."""
 SCORE_ARRAYS = 4
 """Copies of the attention scores, in fp32, that ONNX Runtime keeps at once."""
-
-
-def available() -> int:
-    """Return this machine's free memory in bytes, or 0 if it is unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    name = "MemAvailable:"
-    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith(name)), 0)
 
 
 def working_bytes(spec: NetSpec, batch: int) -> int:

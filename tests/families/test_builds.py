@@ -1,0 +1,144 @@
+"""`build` of every family as a user runs it, in fp16 with TensorRT for RTX, then `edit --engines`.
+
+This machine has no GPU: the engines are compiled, refused when they should run, and the ONNX files
+beside them run the whole edit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from demo import random_checkpoint
+from demo.picture import still_life
+from diffedit.cli import main
+from engine.checkpoint import Checkpoint
+from engine.manifest import Entry, Manifest
+from tests.families.conftest import KINDS
+
+pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("polygraphy")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="not applicable: there is a GPU"),
+]
+
+EDIT = ("--prompt", "a blue ball", "--source", "a red ball", "--steps", "4")
+NO_GPU = "it cannot run on the machine that built it: there is no NVIDIA GPU"
+
+
+@dataclass(frozen=True)
+class Built:
+    """One checkpoint and its engine folder, by the command line."""
+
+    checkpoint: Checkpoint
+    engines: Path
+    said: str
+
+    def entries(self, kind: str) -> dict[str, Entry]:
+        found = Manifest.load(self.engines).entries
+        return {entry.spec.name: entry for entry in found if entry.format == kind}
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command line."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("built")
+    model = random_checkpoint.make(folder / "model", request.param)
+    options = ("--size", "64", "--batches", "1,2", "--target", "tensorrt-rtx")
+    code, out, err = command("build", model, "--out", folder / "engines", *options)
+    assert code == 0, err
+    return Built(Checkpoint.open(model), folder / "engines", out)
+
+
+def test_every_network_has_a_file_of_each_kind(built: Built) -> None:
+    names = {network.name for network in built.checkpoint.family.networks}
+    onnx, engines = built.entries("onnx"), built.entries("tensorrt-rtx")
+    assert set(onnx) == set(engines) == names
+    manifest = Manifest.load(built.engines)
+    assert manifest.model is not None
+    assert manifest.model.family == built.checkpoint.family.name
+    assert set(manifest.model.networks) == names
+    assert manifest.model.digests == built.checkpoint.digests()
+    for name, engine in engines.items():
+        denoiser = name == built.checkpoint.names.denoiser
+        assert engine.spec.batch_sizes == ((1, 2) if denoiser else (1, 2, 4))
+        assert engine.spec == onnx[name].spec
+        assert engine.verified(built.engines).stat().st_size > 100_000
+        assert engine.built_with.onnx == tuple(f.sha256 for f in onnx[name].files)
+
+
+def test_the_smallest_profile_of_each_onnx_file_is_verified(built: Built) -> None:
+    for name, entry in built.entries("onnx").items():
+        statuses = {(c.backend, c.batch): c.status for c in entry.checks}
+        assert statuses[("torch", 1)] == statuses[("onnxruntime", 1)] == "passed", name
+        assert {s for (_, batch), s in statuses.items() if batch > 1} == {"not run"}
+        assert entry.spec.precision == "fp16", entry.notes
+
+
+def test_engines_are_not_called_verified_without_a_gpu(built: Built) -> None:
+    for entry in built.entries("tensorrt-rtx").values():
+        assert {check.status for check in entry.checks} == {"not run"}
+        assert {check.reason for check in entry.checks} == {NO_GPU}
+    assert "The engines did not run here: copy the folder" in built.said
+
+
+def test_a_second_build_has_nothing_to_do(built: Built) -> None:
+    options = ("--size", "64", "--batches", "1,2", "--target", "tensorrt-rtx")
+    code, out, err = command("build", built.checkpoint.folder, "--out", built.engines, *options)
+    assert code == 0, err
+    assert "Nothing to do" in out
+
+
+def edit(built: Built, folder: Path, *options: object) -> tuple[int, dict[str, Any], str]:
+    """Edit a photograph; returns the exit code, the line of JSON and standard error."""
+    photo = folder / "in.png"
+    still_life(96, 72).save(photo)
+    model = ("--model", built.checkpoint.folder, "--engines", built.engines)
+    code, out, err = command(
+        "edit", photo, *EDIT, *model, "-o", folder / "out.png", "--force", "--json", *options
+    )
+    return code, json.loads(out or "{}"), err
+
+
+def test_tensorrt_is_refused_without_a_gpu(built: Built, tmp_path: Path) -> None:
+    code, line, err = edit(built, tmp_path, "--backend", "tensorrt")
+    assert code == 4, err
+    assert "no NVIDIA GPU" in err + str(line) or "no CUDA GPU" in err + str(line)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_whole_edit_on_onnxruntime(built: Built, tmp_path: Path) -> None:
+    code, line, err = edit(built, tmp_path, "--backend", "onnxruntime")
+    assert code == 0, err
+    assert line["backend"].startswith("onnxruntime")
+    with Image.open(tmp_path / "out.png") as picture, Image.open(tmp_path / "in.png") as photo:
+        assert picture.size == photo.size == (96, 72)
+        assert np.asarray(picture).std() > 1
+
+
+def test_auto_runs_the_same_weights_in_pytorch(built: Built, tmp_path: Path) -> None:
+    code, line, err = edit(built, tmp_path)
+    assert code == 0, err
+    assert line["backend"].startswith("torch")
+    assert "are not used" in str(line) and "there is no NVIDIA GPU" in str(line)
