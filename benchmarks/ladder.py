@@ -25,7 +25,8 @@ from benchmarks.schema import Measurement, NotRun, Result
 from benchmarks.timing import repeat
 from benchmarks.workload import PROMPT, SOURCE, Workload
 from diffedit import DiffEditPipeline
-from engine.backends.torch.networks import KERNELS, TorchNetworks, default_precision
+from engine.backends.torch.networks import KERNELS, TorchNetworks
+from engine.backends.torch.weights import default_precision
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
 

@@ -15,24 +15,16 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest, Range, call_error, short_repr
+from diffedit.dtypes import checked_dtype
 from diffedit.request import EditRequest
 from engine.checkpoint import Checkpoint
 from engine.models.noise_schedule import PREDICTION_TYPES
-from engine.netspec import Precision, Size
+from engine.netspec import Size
 
 P = ParamSpec("P")
 R = TypeVar("R")
 BackendName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-OTHER_PRECISIONS = {
-    "float32": "fp32",
-    "float": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
-}
-"""PyTorch's names -> ours."""
 SIDE = Range(1, 8192, whole=True)
 """Height and width of the networks' canvas, in pixels."""
 BATCH_SIZE = Range(1, 256, whole=True)
@@ -152,18 +144,6 @@ def _check_gpu(device: str, index: int) -> None:
         )
 
 
-def _precision(value: object) -> str | None:
-    if value is None:
-        return None
-    if _is_torch(value, "dtype"):
-        value = str(value).removeprefix("torch.")
-    if isinstance(value, str) and value in OTHER_PRECISIONS:
-        raise InvalidRequest(
-            f"There is no dtype {value!r}; it is called {OTHER_PRECISIONS[value]!r} here."
-        )
-    return checks.choice("dtype", value, PRECISIONS)
-
-
 def _is_torch(value: object, kind: str) -> bool:
     """Whether a value is a `torch.device` or `torch.dtype`; by name, to not import torch."""
     return (type(value).__module__, type(value).__name__) == ("torch", kind)
@@ -267,7 +247,9 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "backend": _backend,
     "engines": _engines,
     "device": _device,
-    "dtype": _precision,
+    "dtype": checked_dtype,
+    "offload_text": _flag("offload_text"),
+    "ignore_memory": _flag("ignore_memory"),
     "size": _size,
     "compile": _flag("compile"),
     "pin_batch_size": _pin,

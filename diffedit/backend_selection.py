@@ -16,13 +16,13 @@ from typing import TypeVar
 import torch
 
 from diffedit.checks import InvalidRequest
+from diffedit.dtypes import DTypes, split
 from engine.backends import Networks
 from engine.backends.engine_folder import check_model
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.lora.file import Lora
 from engine.manifest import Manifest
-from engine.netspec import Precision
 from engine.products import PRODUCTS, TENSORRT_FORMATS
 
 T = TypeVar("T")
@@ -62,7 +62,9 @@ def open_backend(
     backend: str = "auto",
     engines: Path | None = None,
     device: str | None = None,
-    dtype: Precision | None = None,
+    dtype: DTypes | None = None,
+    offload_text: bool = False,
+    ignore_memory: bool = False,
     compile: bool = False,
     pin_batch_size: int | None = None,
     allow_tf32: bool = False,
@@ -94,6 +96,8 @@ def open_backend(
         loras=loras,
         device=device,
         dtype=dtype,
+        offload_text=offload_text,
+        ignore_memory=ignore_memory,
         compile=compile,
         pin_batch_size=pin_batch_size,
         allow_tf32=allow_tf32,
@@ -126,24 +130,36 @@ def _open(
     engines: Path | None,
     *,
     device: str | None,
-    dtype: Precision | None,
+    dtype: DTypes | None,
+    offload_text: bool,
+    ignore_memory: bool,
     compile: bool,
     pin_batch_size: int | None,
     allow_tf32: bool,
     loras: Sequence[Lora],
 ) -> Networks:
     """Open one backend by its name."""
+    main, own = split(dtype)
     if name == "torch":
         from engine.backends.torch.networks import TorchNetworks
 
         return TorchNetworks.open(
             checkpoint,
             device=device,
-            dtype=dtype,
+            dtype=main,
+            own_dtypes=own,
+            offload_text=offload_text,
+            ignore_memory=ignore_memory,
             compile=compile,
             pin_batch_size=pin_batch_size,
             allow_tf32=allow_tf32,
             loras=loras,
+        )
+    if own or offload_text:
+        option = "A dtype for a single part" if own else "offload_text"
+        raise EngineMismatch(
+            f"{option} is for the torch backend, not for {TITLES[name]}, whose engines are loaded "
+            "as they were built; omit it, or choose the backend torch."
         )
     if engines is not None and loras:
         _check_loras(engines, Manifest.load(engines), loras)
@@ -151,12 +167,12 @@ def _open(
         checkpoint, name, engines, device, pin_batch_size, allow_tf32=allow_tf32
     )
     built = networks.details().precision
-    if dtype is not None and built.split()[0] != dtype:
+    if main is not None and built.split()[0] != main:
         networks.close()
         raise EngineMismatch(
-            f"The engines in {engines} are {built}, but the dtype {dtype} was asked for; omit it, "
+            f"The engines in {engines} are {built}, but the dtype {main} was asked for; omit it, "
             f"or build engines of that precision with: diffedit-trt build {checkpoint.source} "
-            f"--out NEW_FOLDER --precision {dtype}"
+            f"--out NEW_FOLDER --precision {main}"
         )
     return networks
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffedit.arguments import BackendName, check_size, checked_arguments
 from diffedit.backend_selection import Choice, open_backend
+from diffedit.dtypes import DTypes, check_parts
 from diffedit.edit_many import edit_many
 from diffedit.flow_runner import FlowRunner
 from diffedit.handle import EditHandle, wait
@@ -26,7 +27,7 @@ from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Additions, silent
 from engine.hub import find_checkpoint
-from engine.netspec import Precision, Size
+from engine.netspec import Size
 from engine.warm_up import Costs, run_warm_up
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,13 @@ class DiffEditPipeline:
         backend: BackendName = "auto",
         engines: str | Path | None = None,
         device: str | None = None,
-        dtype: Precision | None = None,
+        dtype: DTypes | str | None = None,
         size: Size | None = None,
         compile: bool = False,
         pin_batch_size: int | None = None,
         allow_tf32: bool = False,
+        offload_text: bool = False,
+        ignore_memory: bool = False,
         lora: Sequence[str | Path | tuple[str | Path, float]] = (),
         base: str | Path | None = None,
         prediction_type: str | None = None,
@@ -104,7 +107,8 @@ class DiffEditPipeline:
             engines: the folder that `make engines` wrote; needed by "onnxruntime" and "tensorrt".
             device: such as "cpu", "cuda" or "cuda:1"; by default a GPU if there is one.
             dtype: torch backend only: "fp32", "bf16" or "fp16"; by default the fastest one that
-                is safe on the device.
+                is safe on the device. For single parts: {"default": "fp16", "text_encoder_3":
+                "bf16"}, or "fp16,text_encoder_3=bf16".
             size: (height, width) in pixels of the networks' canvas; by default the compiled size
                 with the least padding, or for torch one of the photograph's aspect.
             compile: torch backend only: compile the denoiser and the VAE at their first calls,
@@ -113,6 +117,9 @@ class DiffEditPipeline:
                 other requests in the batch.
             allow_tf32: on a GPU, let torch and onnxruntime compute what is fp32 in TF32: faster,
                 with 10 bits of precision instead of 23. TensorRT engines are built without it.
+            offload_text: torch backend only: load each text encoder when a text is encoded, and
+                unload it before another network runs. Saves memory and costs time for new texts.
+            ignore_memory: load the weights even if they are larger than the free memory.
             lora: LoRA files, each alone or as (file, scale); the scale is 1 by default. PyTorch
                 fuses them when it loads the model; engines must have been built with the same.
             base: for a single file: a folder or hub id with the parts that the file lacks, such as
@@ -128,6 +135,7 @@ class DiffEditPipeline:
             InvalidRequest: an unknown backend, device or dtype, or an impossible size.
             CheckpointError: the model is missing, incomplete, unsafe or of another family.
             EngineMismatch: the engines do not fit the model or this machine, or were changed.
+            ResourceError: the weights do not fit into the memory that is free.
         """
         checkpoint = find_checkpoint(
             model,
@@ -139,13 +147,16 @@ class DiffEditPipeline:
             local_files_only=local_files_only,
         )
         check_size(checkpoint, size)  # before the weights are loaded
+        check_parts(checkpoint, cast("DTypes | None", dtype))
         return open_backend(
             checkpoint,
             partial(cls._ready, checkpoint, size, warm),
             backend=backend,
             engines=Path(engines) if engines is not None else None,
             device=device,
-            dtype=dtype,
+            dtype=cast("DTypes | None", dtype),  # by `checked_arguments`
+            offload_text=offload_text,
+            ignore_memory=ignore_memory,
             compile=compile,
             pin_batch_size=pin_batch_size,
             allow_tf32=allow_tf32,

@@ -12,7 +12,7 @@ from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.schema import Check, Measurement, NotRun, Result
 from benchmarks.workload import Workload
 from diffedit import DiffEditPipeline
-from engine.backends.torch.networks import default_precision
+from engine.backends.torch.weights import default_precision
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
 
 

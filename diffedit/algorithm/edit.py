@@ -131,13 +131,13 @@ def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
     found = {ids: caches.conditioning.get(ids) for ids in texts}
     missing = [ids for ids, tensors in found.items() if not tensors]
     rows = [
-        Row(network, (torch.tensor(ids).to(device, non_blocking=True),), key=ids)
+        Row(network, (torch.tensor(text[n]).to(device, non_blocking=True),), key=text[n])
+        for n, network in enumerate(networks)  # one after the other: encoders may be offloaded
         for text in missing
-        for network, ids in zip(networks, text, strict=True)
     ]
     answers = (yield rows) if rows else []
     for k, text in enumerate(missing):
-        found[text] = inputs.condition(text, answers[k * len(networks) : (k + 1) * len(networks)])
+        found[text] = inputs.condition(text, answers[k :: len(missing)])
     return {text: tensors for text, tensors in found.items() if tensors}
 
 

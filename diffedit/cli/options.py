@@ -235,7 +235,8 @@ DType = Annotated[
     str | None,
     option(
         MODEL,
-        "Precision of the torch backend: fp32, bf16 or fp16.",
+        "Precision of the torch backend: fp32, bf16 or fp16; for single parts, for example "
+        "fp16,text_encoder_3=bf16.",
         "--dtype",
         show_default="the fastest safe one",
     ),
@@ -253,6 +254,25 @@ NetSize = Annotated[
         metavar="HxW",
         show_default="chosen for the photograph",
         callback=_checked_size,
+    ),
+]
+OffloadText = Annotated[
+    bool,
+    option(
+        MODEL,
+        "torch backend: load text encoders only while they run. Saves memory, costs time for new "
+        "texts.",
+        "--offload-text",
+        show_default=False,
+    ),
+]
+IgnoreMemory = Annotated[
+    bool,
+    option(
+        MODEL,
+        "Load the model even if its weights are larger than the free memory.",
+        "--ignore-memory",
+        show_default=False,
     ),
 ]
 Compile = Annotated[
@@ -299,6 +319,8 @@ class ModelOptions:
     engines: Engines = None
     backend: Backend = "auto"
     dtype: DType = None
+    offload_text: OffloadText = False
+    ignore_memory: IgnoreMemory = False
     device: Device = None
     size: NetSize = None
     compile: Compile = False

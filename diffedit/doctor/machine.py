@@ -55,7 +55,7 @@ def check_devices(driver_report: str) -> list[Check]:
 def _check_cpu() -> Check:
     import torch
 
-    from engine.backends.torch.networks import default_precision
+    from engine.backends.torch.weights import default_precision
 
     dtype = default_precision(torch.device("cpu"))
     instructions = torch.backends.cpu.get_cpu_capability()

@@ -373,7 +373,7 @@ def test_unknown_backends_devices_and_dtypes_are_named(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match="pin_batch_size is 0"):
         DiffEditPipeline.from_pretrained(tiny, pin_batch_size=0)
     with pytest.raises(InvalidRequest, match="int8"):
-        DiffEditPipeline.from_pretrained(tiny, backend="torch", dtype="int8")  # type: ignore[arg-type]
+        DiffEditPipeline.from_pretrained(tiny, backend="torch", dtype="int8")
 
 
 def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:

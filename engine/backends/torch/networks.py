@@ -7,7 +7,7 @@ applied from outside: the modules are the checkpoint's own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,8 @@ from engine.backends import Details
 from engine.backends.torch.compile import CPU_BATCH_SIZES, compile_modules, first_call
 from engine.backends.torch.kernels import attention, convolution
 from engine.backends.torch.openmp import release_team
+from engine.backends.torch.parts import Parts
+from engine.backends.torch.weights import Weights, default_precision
 from engine.checkpoint import Checkpoint
 from engine.cuda import (
     ExecutionStream,
@@ -30,9 +32,8 @@ from engine.cuda import (
 from engine.cuda_graphs import MAX_GRAPHS, Call, CudaGraphs
 from engine.dtypes import TORCH_DTYPES
 from engine.errors import EngineMismatch
-from engine.loader import load_module
+from engine.forecast import text_parts
 from engine.lora.file import Lora
-from engine.lora.fuse import fuse
 from engine.models import Network
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size
 from engine.weights_check import check_weights
@@ -45,7 +46,8 @@ class TorchBackend:
     """One network at one size, on a module that other networks may share.
 
     Args:
-        network: how the module is called.
+        network: how the module of its part is called.
+        parts: has the module.
         graphs: runs the calls on a GPU; None on a CPU.
         allow_tf32: compute in TF32 where `spec` says fp32; for GPUs.
         compiled: whether the module is compiled at its first call with each batch size.
@@ -54,7 +56,7 @@ class TorchBackend:
     def __init__(
         self,
         network: Network,
-        module: torch.nn.Module,
+        parts: Parts,
         spec: NetSpec,
         device: torch.device,
         *,
@@ -65,17 +67,18 @@ class TorchBackend:
         self.spec = spec
         self.device = device
         self._network = network
-        self._module = module
+        self._parts = parts
         self._graphs = graphs
         self._allow_tf32 = allow_tf32
         self._compiles = compiled
         self._compiled: set[int] = set()
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        self._parts.use(self._network.part)  # here, because the replay of a graph needs no module
         inputs = [batch[tensor.name] for tensor in self.spec.inputs]
         size = len(inputs[0])
         run = partial(self.eager if size in self._compiled else self._first_call, inputs)
-        if self._graphs is None:
+        if self._graphs is None or self._parts.is_offloaded(self._network.part):
             return run()
         addresses = tuple(tensor.data_ptr() for tensor in inputs)
         return self._graphs.run(Call(*self.spec.kind, size), addresses, run)
@@ -84,7 +87,8 @@ class TorchBackend:
         """Enqueue one call on the current stream."""
         exact = self.device.type == "cuda" and self.spec.precision == "fp32"
         with fp32_arithmetic(self._allow_tf32) if exact else contextlib.nullcontext():
-            out = self._network.call(self._module, TORCH_DTYPES[self.spec.precision], *inputs)
+            module = self._parts.use(self._network.part)
+            out = self._network.call(module, TORCH_DTYPES[self.spec.precision], *inputs)
         return out if isinstance(out, tuple) else (out,)
 
     def _first_call(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -110,6 +114,8 @@ class TorchNetworks:
         *,
         device: torch.device,
         precision: Precision,
+        own_precisions: Mapping[str, Precision] | None = None,
+        offloaded: Collection[str] = (),
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = False,
@@ -119,8 +125,9 @@ class TorchNetworks:
         loras: Sequence[Lora] = (),
     ) -> None:
         self.checkpoint = checkpoint
-        self.modules = modules
         self.device = device
+        self._weights = Weights(checkpoint, device, precision, own_precisions or {}, loras)
+        self.parts = Parts(modules, device, offloaded, self._weights.load)
         self.queue = device_queue(device)
         self.precision = precision
         self._graphs: CudaGraphs[tuple[Tensor, ...]] | None = None
@@ -134,12 +141,16 @@ class TorchNetworks:
             denoiser_batch_sizes = CPU_BATCH_SIZES
         self._batches = {*denoiser_batch_sizes} | ({pin_batch_size} if pin_batch_size else set())
         self._pin = pin_batch_size
-        self._loras = tuple(loras)
         self._backends: dict[tuple[str, tuple[int, ...]], TorchBackend] = {}
         self._kernels = self._install(kernels)
         if compile:
             compile_modules(self._compiled_modules(), device)
         release_team()  # the engine thread runs the networks, not the thread that loaded them
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Part -> module, without the parts that are offloaded now."""
+        return self.parts.modules
 
     @classmethod
     def open(
@@ -148,6 +159,9 @@ class TorchNetworks:
         *,
         device: str | None = None,
         dtype: Precision | None = None,
+        own_dtypes: Mapping[str, Precision] | None = None,
+        offload_text: bool = False,
+        ignore_memory: bool = False,
         kernels: Sequence[str] = tuple(KERNELS),
         compile: bool = False,
         cuda_graphs: bool = True,
@@ -162,6 +176,9 @@ class TorchNetworks:
             checkpoint: the model.
             device: such as "cpu" or "cuda:1"; by default CUDA if it is available.
             dtype: "fp32", "bf16" or "fp16"; see `default_precision`.
+            own_dtypes: part -> dtype, for parts that need another one.
+            offload_text: load text encoders only while they run; see `Parts`.
+            ignore_memory: load even if the weights are larger than the free memory.
             kernels: names in `KERNELS` that may be used.
             compile: compile the denoiser and the VAE at their first calls.
             cuda_graphs: on CUDA, capture one graph per profile.
@@ -176,19 +193,19 @@ class TorchNetworks:
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on = cuda_device(str(on), "PyTorch") if on.type == "cuda" else on
         precision = dtype or default_precision(on)
+        weights = Weights(checkpoint, on, precision, own_dtypes or {}, loras)
         check_weights(checkpoint)
-        modules = {}
-        for part in checkpoint.family.parts:
-            own_precision = checkpoint.family.part_precision(part.name, precision)
-            module = _load(checkpoint, part.name, own_precision, loras).to(on)
-            if part.convolutional and precision != "fp32":
-                module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            modules[part.name] = module
+        if not ignore_memory:
+            weights.require_memory(offload_text=offload_text)
+        offloaded = text_parts(checkpoint) if offload_text else frozenset()
+        names = [part.name for part in checkpoint.family.parts if part.name not in offloaded]
         return cls(
             checkpoint,
-            modules,
+            {name: weights.load(name).to(on) for name in names},
             device=on,
             precision=precision,
+            own_precisions=weights.own,
+            offloaded=offloaded,
             kernels=kernels,
             compile=compile,
             cuda_graphs=cuda_graphs,
@@ -204,7 +221,7 @@ class TorchNetworks:
             network = self._network(net)
             self._backends[key] = TorchBackend(
                 network,
-                self.modules[network.part],
+                self.parts,
                 self._spec(network, shape),
                 self.device,
                 graphs=self._graphs,
@@ -220,18 +237,21 @@ class TorchNetworks:
             where = f"{self.device.type}, {torch.get_num_threads()} threads"
         own = f", own kernels: {' and '.join(self._kernels)}" if self._kernels else ""
         compiled = ", compiled" if self._compile else ""
-        return f"torch {torch.__version__} on {where}, {self.precision}{own}{compiled}"
+        precision = self.details().precision
+        return f"torch {torch.__version__} on {where}, {precision}{own}{compiled}"
 
     def details(self) -> Details:
-        loras = tuple(lora.identity for lora in self._loras)
-        return Details(self.precision, tuple(self._kernels), loras)
+        own = ", ".join(f"{part} in {other}" for part, other in self._weights.own.items())
+        precision = f"{self.precision} with {own}" if own else self.precision
+        loras = tuple(lora.identity for lora in self._weights.loras)
+        return Details(precision, tuple(self._kernels), loras)
 
     def close(self) -> None:
         if self._graphs is not None:
             wait_for(self.device)
             self._graphs.clear()
         self._backends.clear()
-        self.modules = {}
+        self.parts.clear()
         if self._graphs is not None:
             give_back_memory(self.device)
 
@@ -260,7 +280,7 @@ class TorchNetworks:
             spec = self.checkpoint.spec(
                 network.name,
                 size,
-                precision=family.part_precision(network.part, self.precision),
+                precision=self._weights.precision_of(network.part),
                 denoiser_batch_sizes=self._batches,
             )
         except ValueError as error:
@@ -272,31 +292,3 @@ class TorchNetworks:
         if not self._static:  # eager calls need no profiles, hence no padding
             spec = replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))
         return spec.pinned(self._pin) if self._pin else spec
-
-
-def _load(
-    checkpoint: Checkpoint, part: str, precision: Precision, loras: Sequence[Lora]
-) -> torch.nn.Module:
-    """A part on the CPU, with the LoRAs that change it: fused in fp32, then cast."""
-    module = load_module(checkpoint, part, TORCH_DTYPES[precision])
-    changing = [lora for lora in loras if lora.changes(checkpoint, part)]
-    if not changing:
-        return module
-    exact = module if precision == "fp32" else load_module(checkpoint, part, torch.float32)
-    fuse(exact, checkpoint, part, changing)
-    with torch.no_grad():  # a library may keep single layers in fp32, so the dtypes are theirs
-        for parameter, fused in zip(module.parameters(), exact.parameters(), strict=True):
-            parameter.copy_(fused)
-    return module
-
-
-def default_precision(device: torch.device) -> Precision:
-    """fp16 on CUDA; on a CPU bf16 if it has instructions for it (AMX, AVX-512), else fp32.
-
-    A U-Net row of SD 1.5 at 512 px took 2.2 s in bf16 and 4.1 s in fp32 on two cores of an AMD
-    EPYC with avx512_bf16, and 1.1 s and 3.6 s on two cores of an Intel Xeon with AMX.
-    """
-    if device.type == "cuda":
-        return "fp16"
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if device.type == "cpu" and fast else "fp32"

@@ -1,0 +1,87 @@
+"""The argument `dtype`: one precision, or one for each part of the model.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast, get_args
+
+from diffedit import checks
+from diffedit.checks import InvalidRequest, short_repr
+from engine.checkpoint import Checkpoint
+from engine.netspec import Precision
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+OTHER_PRECISIONS = {
+    "float32": "fp32",
+    "float": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+}
+"""PyTorch's names -> ours."""
+DEFAULT = "default"
+"""The key of the precision of all other parts, as in diffusers."""
+DTypes = Precision | Mapping[str, Precision]
+
+
+def checked_dtype(value: object) -> DTypes | None:
+    """A precision, or part -> precision, as plain values.
+
+    Text may be "bf16", or a list such as "fp16,text_encoder_3=bf16". Raises InvalidRequest.
+    """
+    if isinstance(value, str) and ("," in value or "=" in value):
+        value = _parsed(value)
+    if not isinstance(value, Mapping):
+        return None if value is None else _precision(value)
+    found = {str(part): _precision(precision) for part, precision in value.items()}
+    if not found:
+        raise InvalidRequest("dtype is an empty dict; name a precision, or leave it out.")
+    return found
+
+
+def split(dtype: DTypes | None) -> tuple[Precision | None, dict[str, Precision]]:
+    """The precision of all other parts, or None, and part -> precision."""
+    if not isinstance(dtype, Mapping):
+        return dtype, {}
+    own = dict(dtype)
+    return own.pop(DEFAULT, None), own
+
+
+def check_parts(checkpoint: Checkpoint, dtype: DTypes | None) -> None:
+    """Raise InvalidRequest if `dtype` names a part that the model does not have."""
+    names = [part.name for part in checkpoint.family.parts]
+    for part in split(dtype)[1]:
+        if part not in names:
+            raise InvalidRequest(
+                f"dtype names the part {short_repr(part)}, which this model does not have; its "
+                f"parts are {', '.join(names)}."
+            )
+
+
+def _parsed(text: str) -> dict[str, str]:
+    """Part -> name of a precision, from "fp16,text_encoder_3=bf16"."""
+    found: dict[str, str] = {}
+    for item in text.split(","):
+        part, equals, precision = item.strip().rpartition("=")
+        key = part.strip() if equals else DEFAULT
+        if not key or key in found:
+            raise InvalidRequest(
+                f"dtype is {short_repr(text)}; write one precision, and PART=PRECISION for parts "
+                "that need another one, such as fp16,text_encoder_3=bf16."
+            )
+        found[key] = precision.strip()
+    return found
+
+
+def _precision(value: object) -> Precision:
+    kind = type(value)
+    if (kind.__module__, kind.__name__) == ("torch", "dtype"):  # by name: this imports no torch
+        value = str(value).removeprefix("torch.")
+    if isinstance(value, str) and value in OTHER_PRECISIONS:
+        raise InvalidRequest(
+            f"There is no dtype {value!r}; it is called {OTHER_PRECISIONS[value]!r} here."
+        )
+    return cast(Precision, checks.choice("dtype", value, PRECISIONS))
