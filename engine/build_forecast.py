@@ -16,13 +16,13 @@ from engine.forecast import BYTES, PROGRAM_BYTES, call_memory, require_memory
 from engine.memory import amount, available
 from engine.netspec import NetSpec, format_size
 
-LOAD_BYTES = 5.0
+LOAD_BYTES = 4.6
 """Bytes a parameter while PyTorch loads a part in fp32, computes the reference and casts it: 4.9
-for an encoder of 0.7 B parameters and 5.3 for a transformer of 2.2 B, without the pages of the
+for an encoder of 0.7 B parameters and 4.6 for a transformer of 2.5 B, without the pages of the
 weight file, which the system can drop."""
-COMPILE_SHARE = 3.3
-"""Bytes of the compiler's process, a byte of the ONNX file: 3.3 for the transformer of Stable
-Diffusion 3.5 medium in fp16 (16.0 GB), 3.6 for an encoder of 0.7 B parameters, 4.3 for the U-Net of
+COMPILE_SHARE = 3.2
+"""Bytes of the compiler's process, a byte of the ONNX file: 3.2 for the transformer of Stable
+Diffusion 3.5 medium in fp16 (16.0 GB), 3.4 for an encoder of 0.7 B parameters, 4.3 for the U-Net of
 Stable Diffusion 1.5 (7.4 GB)."""
 COMPILER_BYTES = 300_000_000
 """What the compiler's process takes without a network."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,17 +14,28 @@ from diffedit.cli.tables import print_table
 if TYPE_CHECKING:
     from diffedit.doctor import Check
 
+DoctorModel = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="Model folder (diffusers) or hub id.")
+]
 _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
 
 
-def doctor(engines: options.Engines = None, as_json: options.Json = False) -> None:
+def doctor(
+    model: DoctorModel = None,
+    variant: options.Variant = None,
+    engines: options.Engines = None,
+    as_json: options.Json = False,
+) -> None:
     """Check packages, devices, memory and disk space, and explain how to fix what is wrong.
+
+    With a model: also how much memory its parts, an edit and a build need. Nothing is downloaded,
+    and no weight is read.
 
     The exit code is 1 if there is a problem. A missing optional package is not a problem.
     """
     from diffedit.doctor import report
 
-    checks = report(engines)
+    checks = report(engines, model, variant)
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))  # noqa: T201
     else:

@@ -81,6 +81,9 @@ DOCTOR = """
 Check this machine:
   diffedit-trt doctor
 
+Also say how much memory a model needs, for edits and for a build:
+  diffedit-trt doctor ./sdxl
+
 Also check which backend would run a folder of engines, as JSON:
   diffedit-trt doctor --engines ./engines --json
 """

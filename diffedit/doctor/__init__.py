@@ -28,11 +28,15 @@ from diffedit.doctor.packages import (
 __all__ = ["CORE_PACKAGES", "TESTED_VERSIONS", "Check", "report"]
 
 
-def report(engines: Path | None = None) -> list[Check]:
+def report(
+    engines: Path | None = None, model: str | None = None, variant: str | None = None
+) -> list[Check]:
     """Run every check. Takes as long as importing PyTorch.
 
     Args:
         engines: folder of compiled networks that `--backend auto` would use.
+        model: a folder or hub id whose need of memory is reported.
+        variant: of its weight files.
     """
     driver_report = query_nvidia_driver()
     has_gpu = bool(driver_report)
@@ -48,7 +52,17 @@ def report(engines: Path | None = None) -> list[Check]:
         *check_resources(),
         *_check_auto_backend(engines),
         *_check_verification(engines),
+        *_check_model(model, variant),
     ]
+
+
+def _check_model(model: str | None, variant: str | None) -> list[Check]:
+    """Report what a model needs."""
+    if model is None or isinstance(try_import("torch"), str):
+        return []
+    from diffedit.doctor.model import check_model
+
+    return check_model(model, variant)
 
 
 def _check_auto_backend(engines: Path | None) -> list[Check]:
