@@ -17,6 +17,7 @@ import typer
 
 from benchmarks import options, schema
 from benchmarks.compare import compare
+from benchmarks.families import families
 from benchmarks.gpu_check import gpu_check
 from benchmarks.kernels import kernels
 from benchmarks.ladder import ladder
@@ -38,6 +39,7 @@ SPEED = (
     throughput,
     roofline,
     kernels,
+    families,
     profile,
     overhead,
     serving,

@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image
 
 from benchmarks import options
-from benchmarks.networks import DENOISER
 from benchmarks.schema import Model
 from demo.picture import still_life
 from diffedit import EditRequest
@@ -72,5 +71,6 @@ class Workload:
 
 def model_facts(folder: Path) -> Model:
     """The name of a checkpoint and the bytes of its denoiser's weights."""
-    weights = Checkpoint.open(folder).weights(DENOISER)
+    checkpoint = Checkpoint.open(folder)
+    weights = checkpoint.weights(checkpoint.network(checkpoint.names.denoiser).part)
     return Model(folder.name, sum(path.stat().st_size for path in weights))

@@ -47,6 +47,7 @@ def make(
     seed: int = 0,
     dtype: str = "fp32",
     scheduler: dict[str, Any] | None = None,
+    weights: bool = True,
 ) -> Path:
     """Write a checkpoint and return its folder.
 
@@ -56,6 +57,7 @@ def make(
         seed: The seed of the weights.
         dtype: The dtype of the stored weights: "fp32", "fp16" or "bf16".
         scheduler: Changes to the scheduler's config, e.g. `{"prediction_type": "v_prediction"}`.
+        weights: Whether to write weights; without them the configs alone, in seconds.
     """
     from engine.loader import quiet
 
@@ -70,9 +72,12 @@ def make(
     write_json(folder / "scheduler" / "scheduler_config.json", config)
     with quiet():
         vocabularies = _write_tokenizers(folder, configs, family.PARTS)
-        _write_networks(
-            folder, configs, family.PARTS, vocabularies, seed, dtype, TEXT_GAIN.get(kind, 1.0)
-        )
+        if weights:
+            _write_networks(
+                folder, configs, family.PARTS, vocabularies, seed, dtype, TEXT_GAIN.get(kind, 1.0)
+            )
+        else:
+            _write_configs(folder, configs, family.PARTS, vocabularies)
     write_index(folder, str(config["_class_name"]), pipeline, family.PARTS, configs)
     return folder
 
@@ -162,6 +167,22 @@ def _write_networks(
                 folder / part.name, max_shard_size="20GB"
             )
             del module
+
+
+def _write_configs(
+    folder: Path, configs: Mapping[str, Config], parts: Any, vocabularies: Mapping[str, int]
+) -> None:
+    """Write the parts' configs, from modules on the meta device."""
+    import torch
+
+    for part in (part for part in parts if part.name in configs):
+        with torch.device("meta"):
+            module = _module(part, configs[part.name], vocabularies.get(part.name, 0))
+        if part.package == "diffusers":
+            module.save_config(folder / part.name)
+        else:
+            module.config.architectures = [part.class_name]
+            module.config.save_pretrained(folder / part.name)
 
 
 def _module(part: Any, config: Config, vocabulary: int) -> Any:
