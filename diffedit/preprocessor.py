@@ -30,6 +30,7 @@ from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
 from engine.checkpoint import Checkpoint
 from engine.flow_handle import FlowHandle
+from engine.models import ModelFamily
 from engine.netspec import Size
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Preprocessor:
         request = resolve(request, self._family.defaults)
         photo = photograph.read(request.image)
         factor = self._family.factor
-        size = geometry.choose_size(photo.size[::-1], self._sizes, self._family.native_size, factor)
+        size = canvas_size(self._family, photo.size[::-1], self._sizes)
         array, placement = geometry.fit(photo.rgb, size)
         user_mask = cells = None
         if request.mask_image is not None:
@@ -234,6 +235,11 @@ def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[st
             "so the edit does not show there; pass a mask to make that area opaque."
         )
     return found
+
+
+def canvas_size(family: ModelFamily, photo: Size, sizes: Sequence[Size] | None) -> Size:
+    """The canvas (height, width) on which a model edits a photograph of (height, width)."""
+    return geometry.choose_size(photo, sizes, family.native_size, family.factor, family.max_side)
 
 
 def schedule_for(checkpoint: Checkpoint, steps: int, size: Size) -> Schedule:

@@ -146,12 +146,17 @@ class Checkpoint:
         return {part.name: self.digest(part.name) for part in self.family.parts}
 
     def check_size(self, size: Size) -> None:
-        """Raise ValueError unless both sides are whole numbers of latent cells."""
-        factor = self.family.size_multiple
+        """Raise ValueError unless the denoiser works at this size, in whole latent cells."""
+        factor, longest = self.family.size_multiple, self.family.max_side
         if any(s < factor or s % factor for s in size):
             raise ValueError(
                 f"{size[0]} x {size[1]} is not a size for this model: both sides must be "
                 f"multiples of {factor} pixels."
+            )
+        if longest is not None and max(size) > longest:
+            raise ValueError(
+                f"{size[0]} x {size[1]} is not a size for this model: its positions end at "
+                f"{longest} pixels."
             )
 
     def spec(

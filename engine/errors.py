@@ -37,8 +37,8 @@ class NonFiniteError(DiffEditError):
     def __init__(self, network: str, stage: str) -> None:
         super().__init__(
             f"The {network} returned NaN or infinite values in the {stage} stage: its precision is "
-            "too narrow for this model, or the weights are damaged; try dtype='fp32' (or engines "
-            "built with --precision fp32)."
+            "too narrow for this model, or the weights are damaged; if it is not fp32 yet, try "
+            "dtype='fp32' (or engines built with --precision fp32)."
         )
         self.network = network
         self.stage = stage

@@ -206,7 +206,7 @@ def nothing_to_edit(
 ) -> bool:
     """Whether the mask is empty. Raises NonFiniteError if the mask stage went wrong. One read."""
     nets = inputs.networks
-    checked = [(nets.text_encoders[0], tensor) for c in text.values() for tensor in c]
+    checked = [(" or ".join(nets.text_encoders), tensor) for c in text.values() for tensor in c]
     checked += [(nets.image_encoder, x0), (nets.denoiser, heat)]
     flags = [tensor.isfinite().all() for _, tensor in checked]
     *finite, some = torch.stack([*flags, mask.any()]).tolist()

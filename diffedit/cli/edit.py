@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from diffedit.cli import options
 from diffedit.cli.errors import UsageError
@@ -19,6 +19,15 @@ MaskImage = Annotated[
         "photograph with a hole.",
         "--mask",
         "--mask-image",
+    ),
+]
+MaskFormat = Annotated[
+    Literal["auto", "alpha", "white", "black"],
+    options.option(
+        options.MASK,
+        "Which pixels of --mask are edited: transparent, white or black ones; auto decides by "
+        "their values.",
+        "--mask-format",
     ),
 ]
 
@@ -40,6 +49,7 @@ def edit(
     negative_prompt: options.Negative = "",
     edit_options: options.EditOptions,
     mask_image: MaskImage = None,
+    mask_format: MaskFormat = "auto",
     mask_options: options.MaskOptions,
     model_options: options.ModelOptions,
     output_options: options.EditOutputOptions,
@@ -66,7 +76,9 @@ def edit(
         raise UsageError(
             "The picture and the mask cannot both be read from standard input; name a file."
         )
+    if mask_format != "auto" and mask_image is None:
+        raise UsageError("--mask-format says how --mask is read, and there is none; name a mask.")
     photo = read_photo(image)
     if mask_image is not None:
-        request = replace(request, mask_image=read_mask(mask_image, photo))
+        request = replace(request, mask_image=read_mask(mask_image, photo, mask_format))
     run_edit(request, photo, model_options, paths, output_options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diffedit.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from diffedit.imaging.mask_reader import EditMask
+    from diffedit.imaging.mask_reader import EditMask, MaskFormat
     from diffedit.imaging.photograph import Photograph
 
 STDIN = STDOUT = "-"
@@ -22,11 +22,13 @@ def read_photo(name: str | Path) -> Photograph:
     return photograph.read(_file_or_stdin(name))
 
 
-def read_mask(name: str | Path, photo: Photograph) -> EditMask:
+def read_mask(name: str | Path, photo: Photograph, mask_format: MaskFormat = "auto") -> EditMask:
     """Read a mask for the photograph; raises InvalidRequest."""
     from diffedit.imaging import mask_reader
 
-    return mask_reader.read_mask(_file_or_stdin(name), photo.size, stored_size=photo.stored_size)
+    rules = mask_reader.MaskRules(mask_format)
+    source = _file_or_stdin(name)
+    return mask_reader.read_mask(source, photo.size, stored_size=photo.stored_size, rules=rules)
 
 
 def default_output(image: str, label: str) -> str:

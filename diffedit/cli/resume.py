@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 def canvas_size(pipeline: DiffEditPipeline, photo: Photograph, requested: Size | None) -> Size:
     """Return (height, width) of the canvas on which a pipeline edits a photograph."""
-    from diffedit.imaging import geometry
+    from diffedit import preprocessor
 
-    family = pipeline.checkpoint.family
     sizes = (requested,) if requested else pipeline.networks.sizes
-    return geometry.choose_size(photo.size[::-1], sizes, family.native_size, family.factor)
+    return preprocessor.canvas_size(pipeline.checkpoint.family, photo.size[::-1], sizes)
 
 
 def stored_record(out: Path) -> EditRecord | None:

@@ -44,6 +44,8 @@ class OutputPaths:
     @classmethod
     def from_options(cls, options: OutputOptions, default: str) -> OutputPaths:
         """Raises UsageError for an unsupported extension, or two outputs on standard output."""
+        if options.out is not None and not options.out.strip():
+            raise UsageError("--out is empty; name a file, or leave it out.")
         out = options.out or default
         if out == STDOUT and options.as_json:
             raise UsageError(

@@ -178,7 +178,8 @@ def _open_file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
         if stat.S_ISREG(mode):  # opening a pipe could block forever
             return stack.enter_context(path.open("rb"))
     except FileNotFoundError:
-        raise InvalidRequest(f"{name} does not exist; check the path.") from None
+        hint = "check the path" if "://" not in name else "download it, and name the file"
+        raise InvalidRequest(f"{name} does not exist; {hint}.") from None
     except PermissionError:
         raise InvalidRequest(
             f"{name} cannot be read (permission denied); change its permissions."

@@ -29,6 +29,7 @@ EXTENSIONS: dict[str, FileFormat] = {
 }
 MAX_JPEG_EXIF = 65533
 INCH = 0.0254
+XMP_TAG = 700
 XMP_KEYWORD = "XML:com.adobe.xmp"
 
 
@@ -39,8 +40,8 @@ class EncodeOptions:
     Attributes:
         quality: of JPEG and lossy WebP, 1 to 100; None for 95 and for lossless WebP.
         chunks: further chunks of a PNG.
-        xmp: XMP metadata.
-        metadata: write EXIF and the resolution. The color profile is always written.
+        xmp: XMP metadata instead of the photograph's.
+        metadata: write EXIF, XMP and the resolution. The color profile is always written.
     """
 
     quality: int | None = None
@@ -68,14 +69,16 @@ def encode(
     """
     options = options or EncodeOptions()
     metadata = photo.metadata if options.metadata else Metadata()
+    xmp = options.xmp.encode() if options.xmp else metadata.xmp
     if file_format == "PNG":
-        xmp = [png.text_chunk(XMP_KEYWORD, options.xmp)] if options.xmp else []
-        chunks = [*_color_chunks(photo), *_metadata_chunks(metadata), *xmp, *options.chunks]
+        text = [png.text_chunk(XMP_KEYWORD, xmp.decode())] if xmp else []
+        chunks = [*_color_chunks(photo), *_metadata_chunks(metadata), *text, *options.chunks]
         return png.encode(photo.values, chunks)
     image, icc = _storable(photo, file_format)
     saved = _save_options(file_format, options.quality)
     saved |= {"icc_profile": icc} if icc else {}
-    saved |= {"xmp": options.xmp.encode()} if options.xmp else {}
+    if xmp:
+        saved |= _xmp_option(file_format, xmp)
     if metadata.exif and (file_format != "JPEG" or len(metadata.exif) <= MAX_JPEG_EXIF):
         saved["exif"] = metadata.exif
     if metadata.dpi and file_format != "WEBP":
@@ -98,6 +101,13 @@ def losses(photo: Photograph, file_format: FileFormat) -> list[str]:
     if file_format == "WEBP" and photo.color.icc and photo.base_mode == "L":
         found.append("WebP has no grey profiles, so all values are converted to sRGB; write PNG.")
     return found
+
+
+def _xmp_option(file_format: FileFormat, xmp: bytes) -> dict[str, Any]:
+    """PIL's option for XMP; TIFF has a tag for it."""
+    if file_format == "TIFF":
+        return {"tiffinfo": {XMP_TAG: xmp}}
+    return {"xmp": xmp}
 
 
 def _save_options(file_format: FileFormat, quality: int | None) -> dict[str, Any]:

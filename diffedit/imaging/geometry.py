@@ -56,7 +56,13 @@ class Placement:
         return self.canvas[0] // factor, self.canvas[1] // factor
 
 
-def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: int) -> Size:
+def choose_size(
+    photo: Size,
+    sizes: Sequence[Size] | None,
+    native: int,
+    factor: int,
+    max_side: int | None = None,
+) -> Size:
     """Return the canvas size that the fitted photograph covers best; the larger one of equals.
 
     Args:
@@ -66,18 +72,21 @@ def choose_size(photo: Size, sizes: Sequence[Size] | None, native: int, factor: 
             to the photograph's.
         native: side in pixels the model was trained for.
         factor: pixels per cell.
+        max_side: limit of both sides in pixels, if `sizes` is None.
     """
     if sizes is not None:
         return max(sizes, key=lambda size: (_coverage(photo, size), size[0] * size[1]))
-    return _free_size(photo, native, factor)
+    return _free_size(photo, native, factor, max_side)
 
 
 @lru_cache(1024)
-def _free_size(photo: Size, native: int, factor: int) -> Size:
+def _free_size(photo: Size, native: int, factor: int, max_side: int | None) -> Size:
     """Search all sizes the UNet accepts; takes about a millisecond."""
     step = CANVAS_STEP * factor
     area = max(1.0, (native / step) ** 2)  # in units of step x step pixels
     longest = math.ceil(area)
+    if max_side is not None:
+        longest = max(1, min(longest, max_side // step))
 
     def score(units: Size) -> float:
         units_area = units[0] * units[1]

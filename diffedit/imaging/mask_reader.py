@@ -249,7 +249,8 @@ def _check_alpha(rgba: Image.Image, alpha: Levels, rules: MaskRules) -> None:
     raise _refused(
         "The mask is a drawing on a transparent layer, so it is not clear whether the drawing or "
         "the transparent part is edited; fill the transparent part with black and paint the area "
-        "to edit white.",
+        "to edit white, or pass --mask-format alpha (the transparent part) or white (white "
+        "strokes).",
         "not_a_mask",
     )
 

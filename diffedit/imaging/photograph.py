@@ -17,7 +17,7 @@ from PIL import Image, ImageChops
 from diffedit.imaging import compose, decode, deep
 from diffedit.imaging.color import ColorSpace, color_space, is_reversible
 from diffedit.imaging.deep import Deep
-from diffedit.imaging.exif import Metadata
+from diffedit.imaging.exif import Metadata, has_iptc
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -129,6 +129,11 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     info = dict(decoded.image.info)
     values, warnings = _own_values(decoded)
     warnings += decoded.warnings
+    if has_iptc(info) and decoded.metadata.xmp is None:
+        warnings.append(
+            "The picture's IPTC data (caption, keywords, credits) cannot be written, and it has no "
+            "XMP, which would be kept."
+        )
     if decoded.frames > 1:
         warnings.append(
             f"The picture has {decoded.frames} frames or pages; only "

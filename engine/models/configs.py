@@ -55,6 +55,8 @@ def _class_problem(config: Mapping[str, Any], part: Part) -> str | None:
 def _text_encoder(config: Mapping[str, Any], configs: Configs) -> str | None:
     if config.get("model_type") not in TEXT_MODEL_TYPES:
         return f"its model_type is {config['model_type']!r}, not 'clip_text_model'"
+    if config.get("use_attention_mask"):
+        return "it masks the padding of its texts (use_attention_mask), which is not supported"
     width = whole(config, "hidden_size")
     wanted = list(numbers(configs["unet"].get("cross_attention_dim", 1280)))
     if any(dim != width for dim in wanted):

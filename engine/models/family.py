@@ -167,6 +167,11 @@ class ModelFamily(Protocol):
         ...
 
     @property
+    def max_side(self) -> int | None:
+        """The longest side in pixels that the denoiser can work at; None if any."""
+        ...
+
+    @property
     def text_inputs(self) -> tuple[TextInput, ...]:
         """One per text network, in the order of `networks`."""
         ...

@@ -121,6 +121,7 @@ class Flux:
     networks: tuple[Network, ...] = NETWORKS
     zero_empty_text: bool = False
     uniform_sigmas: bool = True
+    max_side: int | None = None
 
     @staticmethod
     def problem(index: Mapping[str, Any]) -> str | None:

@@ -169,4 +169,6 @@ def _table_problem(config: Mapping[str, Any]) -> str | None:
     start, end = number(config, "beta_start", 1e-4), number(config, "beta_end", 0.02)
     if not 0 < start <= end < 1:
         return f"its betas go from {start:g} to {end:g}, but must rise within (0, 1)"
+    if (start + end) / 2 * steps < 1:
+        return f"its betas {start:g} to {end:g} are too small: its {steps} timesteps add no noise"
     return None

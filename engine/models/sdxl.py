@@ -113,6 +113,7 @@ class StableDiffusionXL:
     parts: tuple[Part, ...] = PARTS
     networks: tuple[Network, ...] = NETWORKS
     uniform_sigmas: bool = False
+    max_side: int | None = None
 
     @staticmethod
     def problem(index: Mapping[str, Any]) -> str | None:

@@ -65,6 +65,7 @@ class StableDiffusion:
     parts: tuple[Part, ...] = PARTS
     networks: tuple[Network, ...] = NETWORKS
     zero_empty_text: bool = False
+    max_side: int | None = None
     uniform_sigmas: bool = False
 
     @staticmethod

@@ -156,6 +156,12 @@ class StableDiffusion3:
         return int(self.configs["transformer"].get("sample_size") or 128) * self.factor
 
     @property
+    def max_side(self) -> int:
+        """The table of positions has so many patches a side: 3072 pixels, 3.5 medium 6144."""
+        patches = int(self.configs["transformer"].get("pos_embed_max_size") or 96)
+        return patches * self.size_multiple
+
+    @property
     def text_inputs(self) -> tuple[TextInput, ...]:
         """CLIP-L and OpenCLIP-G with 77 tokens each, and T5 with 256 where it is there."""
         inputs = (

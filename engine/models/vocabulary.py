@@ -13,6 +13,10 @@ END = "<|endoftext|>"
 """CLIP's end token."""
 CLIP_END, OLD_END = 49407, 2
 """Its id in the published models. Their old configs say 2 instead, which is no token's id."""
+BYTE_TOKENS = 514
+"""Tokens of CLIP that are not made by merging: 256 bytes, the same at the end of words, 2 marks."""
+MERGED_SHARE = 0.9
+"""A vocabulary may have some tokens more, which were added by hand."""
 OTHERWISE = "the tokenizer is missing"
 
 
@@ -61,9 +65,27 @@ def _ids(folder: Path) -> dict[str, int]:
             "it from the checkpoint again."
         )
     ids = _whole(read_json(slow, OTHERWISE))
+    _check_merges(folder / "merges.txt", len(ids))
     if (folder / "added_tokens.json").is_file():
         ids |= _whole(read_json(folder / "added_tokens.json", OTHERWISE))
     return ids
+
+
+def _check_merges(path: Path, tokens: int) -> None:
+    """Raise CheckpointError if lines are missing: every token but a byte's is made by a merge.
+
+    With a shorter file the tokenizer would cut all words into other tokens without a word.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); copy it again.") from None
+    merges = sum(bool(line.strip()) and not line.startswith("#version") for line in lines)
+    if merges < MERGED_SHARE * (tokens - BYTE_TOKENS):
+        raise CheckpointError(
+            f"{path} has {merges} merges, too few for the {tokens} tokens of vocab.json: it is not "
+            "complete; copy or download it again."
+        )
 
 
 def _whole(values: Any) -> dict[str, int]:

@@ -20,6 +20,13 @@ from tests.engine.checkpoints import Change, config, without
 KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-flux")
 Case = tuple[str, Change, str]
 
+
+def cut(file: Path) -> None:
+    """Keep the first half, as of a download that broke off."""
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text[: len(text) // 2], encoding="utf-8")
+
+
 IMPOSSIBLE: dict[str, Case] = {
     "negative epsilon": ("tiny", config("unet", norm_eps=-1e-5), "norm_eps is -1e-05"),
     "huge epsilon": ("tiny", config("unet", norm_eps=1e5), "norm_eps is 100000.0"),
@@ -46,6 +53,13 @@ IMPOSSIBLE: dict[str, Case] = {
     "normalized latents": ("tiny-sdxl", config("vae", latents_mean=[0.0] * 4), "Playground"),
     "grey FLUX": ("tiny-flux", config("vae", in_channels=1), "3 channels"),
     "an IP-Adapter": ("tiny-sdxl", config("unet", encoder_hid_dim_type="ip_image_proj"), "IP-Ad"),
+    "no noise": ("tiny", config("scheduler", beta_start=1e-12, beta_end=1e-12), "add no noise"),
+    "masked padding": ("tiny", config("text_encoder", use_attention_mask=True), "padding"),
+    "a cut merges.txt": (
+        "tiny-sdxl",
+        lambda folder: cut(folder / "tokenizer_2" / "merges.txt"),
+        "merges.txt has .* merges, too few for",
+    ),
     "negative offset": ("tiny", config("scheduler", steps_offset=-1), "steps_offset is -1"),
     "offset at the end": ("tiny", config("scheduler", steps_offset=1000), "steps_offset is 1000"),
     "a billion timesteps": ("tiny", config("scheduler", num_train_timesteps=10**9), "100000"),
