@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,3 +78,12 @@ def make_server(tiny: Path) -> Iterator[MakeServer]:
     for server, thread in running:
         server.force_exit = server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture
+def nothing_is_lost(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No exception of a task or future is dropped, and no task is left pending."""
+    caplog.set_level(logging.ERROR, "asyncio")
+    yield
+    gc.collect()
+    assert [r.getMessage() for r in caplog.records if r.name == "asyncio"] == []

@@ -4,97 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
-
-import pytest
-
-pytest.importorskip("fastapi", reason="needs the server extra")
 
 import httpx2 as httpx
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import pytest
 
-from diffedit.server import Settings
-from diffedit.server.access_log import AccessLog
-from diffedit.server.auth import ApiKeys, AuthMiddleware
-from diffedit.server.forwarding import ForwardedRequest, run_app
-from diffedit.server.gateway import Dispatch, Gateway, ReplicaLost, ReplicasBusy
+from diffedit.server.auth import ApiKeys
+from diffedit.server.gateway import ReplicaLost
 from diffedit.server.metrics import merge_metrics
-from tests.server.helpers import PROMPTS, image_bytes
+from tests.server.fake_replicas import (
+    NEVER,
+    FakeReplicas,
+    make_gateway,
+    post_edit,
+    send,
+)
 
+pytest.importorskip("fastapi", reason="needs the server extra")
 KEY = "k" * 20
-NEVER = 3600.0
-
-
-def start_message(content_type: str = "application/json") -> Message:
-    headers = [(b"content-type", content_type.encode())]
-    return {"type": "http.response.start", "status": 200, "headers": headers}
-
-
-def body_message(data: bytes, *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-async def replica_metrics() -> str:
-    return "requests 1\n"
-
-
-def make_gateway(dispatch: Dispatch, keys: ApiKeys | None = None, **limits: float) -> ASGIApp:
-    """A gateway with its middleware, as `ray_app.Ingress` builds it."""
-    defaults = {"upload_seconds": 60.0, "max_body_bytes": 200_000}
-    settings = Settings.model_validate({**defaults, **limits})
-    gateway = Gateway(dispatch, settings, replica_metrics)
-    return AccessLog(AuthMiddleware(gateway, settings, keys), lambda *_: None)
-
-
-def send(app: ASGIApp, method: str, path: str, **more: Any) -> httpx.Response:
-    async def request() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, **more)
-
-    return asyncio.run(request())
-
-
-def post_edit(app: ASGIApp, **more: Any) -> httpx.Response:
-    files = {"image": image_bytes()}
-    return send(app, "POST", "/v1/images/edits", files=files, data=PROMPTS, **more)
-
-
-class FakeReplicas:
-    """A dispatch function that behaves as scripted, one action per request.
-
-    Actions: "respond", "busy", "stall"; "die", "die in stream" and "die in image" for a replica
-    that dies before or during its response.
-    """
-
-    def __init__(self, *actions: str) -> None:
-        self.actions, self.requests = list(actions), list[ForwardedRequest]()
-
-    async def __call__(self, request: ForwardedRequest) -> AsyncIterator[list[Message]]:
-        self.requests.append(request)
-        action = self.actions.pop(0)
-        if action == "busy":
-            raise ReplicasBusy
-        if action == "stall":
-            await asyncio.sleep(NEVER)
-        if action == "respond":
-            yield [start_message(), body_message(b"{}")]
-            return
-        if action.startswith("die in"):
-            content_type = "text/event-stream" if action == "die in stream" else "image/png"
-            yield [start_message(content_type), body_message(b"a", more=True)]
-        raise ReplicaLost
 
 
 def error_code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
-
-
-# -- lost, busy and slow replicas ------------------------------------------------------------------
 
 
 def test_request_of_a_dead_replica_is_dispatched_again() -> None:
@@ -140,9 +72,6 @@ def test_readiness_probe_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error_code(response) == (503, "not_ready")
 
 
-# -- requests that no replica sees -----------------------------------------------------------------
-
-
 def test_gateway_responds_to_probes_and_invalid_requests_itself() -> None:
     replicas = FakeReplicas()
     app = make_gateway(replicas)
@@ -176,140 +105,6 @@ def test_slow_upload_times_out() -> None:
     response = send(app, "POST", "/v1/images/edits", content=slow_body())
     assert error_code(response) == (408, "upload_timeout")
     assert replicas.requests == []
-
-
-# -- routing keys ----------------------------------------------------------------------------------
-
-
-def routing_key(method: str = "POST", path: str = "/v1/images/edits", **more: Any) -> str:
-    replicas = FakeReplicas("respond")
-    send(make_gateway(replicas), method, path, **more)
-    return replicas.requests[0].routing_key
-
-
-def test_routing_key_of_an_edit_depends_on_the_image_only() -> None:
-    image, other = image_bytes(), image_bytes(80, 80)
-    key = routing_key(files={"image": image}, data=PROMPTS)
-    assert key.startswith("image:")
-    assert key == routing_key(files={"image[]": ("b.png", image)}, data={"prompt": "another"})
-    assert key == routing_key(path="/v1/masks", files={"image": image}, data=PROMPTS)
-    assert key != routing_key(files={"image": other}, data=PROMPTS)
-
-
-def test_requests_with_one_idempotency_key_go_to_one_replica() -> None:
-    """Whatever their forms: a key that is used with another form must be refused."""
-
-    def pinned(key: str, image: bytes) -> str:
-        headers = {"Idempotency-Key": key}
-        return routing_key(files={"image": image}, data=PROMPTS, headers=headers)
-
-    first = pinned("a", image_bytes())
-    assert first.startswith("pinned:")
-    assert first == pinned("a", image_bytes(80, 80))
-    assert first != pinned("b", image_bytes())
-
-
-@pytest.mark.parametrize(
-    ("path", "more", "key"),
-    [
-        ("/v1/jobs/abc123-0123456789ab/events", {}, "replica:abc123"),
-        ("/v1/jobs/abc", {}, ""),
-        ("/v1/images/edits", {"content": b"no form"}, ""),
-        ("/v1/images/edits", {"data": {"image": "text"}}, ""),
-        (
-            "/v1/images/edits",
-            {"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=y"}},
-            "",
-        ),
-        (
-            "/v1/images/edits",
-            {"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}},
-            "",
-        ),
-    ],
-)
-def test_routing_key_of_other_requests(path: str, more: dict[str, Any], key: str) -> None:
-    assert routing_key(path=path, **more) == key
-
-
-# -- running an application on a request -----------------------------------------------------------
-
-
-def test_run_app_passes_the_request_and_the_response_on() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        text = f"{request.method} {request.url.path} {request.query_params['a']} "
-        text += f"{request.state.owner} {(await request.body()).decode()}"
-        await PlainTextResponse(text)(scope, receive, send)
-
-    request = ForwardedRequest("POST", "/there", b"a=1", (), b"body", "id", "alice")
-
-    async def collect() -> list[list[Message]]:
-        return [messages async for messages in run_app(app, request)]
-
-    (messages,) = asyncio.run(collect())
-    assert messages[1]["body"] == b"POST /there 1 alice body"
-
-
-Response = AsyncGenerator[list[Message], None]
-
-
-def run(app: ASGIApp, client: Callable[[Response], Awaitable[None]]) -> None:
-    """Run an application and let a client consume the response."""
-    request = ForwardedRequest("GET", "/", b"", (), b"", "id", None)
-
-    async def main() -> None:
-        response = run_app(app, request)
-        assert isinstance(response, AsyncGenerator)
-        await client(response)
-
-    asyncio.run(main())
-
-
-async def disconnect_after_first_batch(response: Response) -> None:
-    await anext(response)
-    await response.aclose()
-    await asyncio.sleep(0)  # lets a cancelled application end
-
-
-def test_closing_the_response_disconnects_the_client() -> None:
-    received = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        assert (await receive())["type"] == "http.request"
-        await send(start_message())
-        received.append((await receive())["type"])
-
-    run(app, disconnect_after_first_batch)
-    assert received == ["http.disconnect"]
-
-
-def test_application_that_ignores_the_disconnect_is_cancelled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("diffedit.server.forwarding.DISCONNECT_SECONDS", 0.05)
-    ended = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start_message())
-        try:
-            await asyncio.sleep(NEVER)
-        finally:
-            ended.append(True)
-
-    run(app, disconnect_after_first_batch)
-    assert ended == [True]
-
-
-def test_exception_of_the_application_is_raised() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise RuntimeError("a bug")
-
-    async def consume(response: Response) -> None:
-        with pytest.raises(RuntimeError, match="a bug"):
-            await anext(response)
-
-    run(app, consume)
 
 
 def test_merged_metrics_have_a_replica_label() -> None:

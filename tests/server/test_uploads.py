@@ -15,8 +15,8 @@ from starlette.types import Message
 from diffedit.server import Settings
 from diffedit.server.uploads import Uploads
 from tests.server.conftest import MakeServer
+from tests.server.fake_replicas import FakeReplicas, make_gateway
 from tests.server.helpers import FAST, RunningServer, wait_until
-from tests.server.test_gateway import FakeReplicas, make_gateway
 
 SLOW_HEAD = (
     b"POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n"
