@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 import schemathesis
 from schemathesis import GenerationMode
 
@@ -26,7 +29,6 @@ from tests.server.helpers import (
     wait_until,
 )
 
-pytest.importorskip("fastapi", reason="needs the server extra")
 CASES = int(os.environ.get("DIFFEDIT_CONTRACT_CASES", "500"))
 SHARES = {
     "POST /v1/images/edits": 0.30,

@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +23,6 @@ from tests.server.fake_replicas import (
     start_message,
 )
 from tests.server.helpers import PROMPTS, image_bytes
-
-pytest.importorskip("fastapi", reason="needs the server extra")
 
 
 def routing_key(method: str = "POST", path: str = "/v1/images/edits", **more: Any) -> str:

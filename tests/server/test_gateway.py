@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 from diffedit.server.auth import ApiKeys
 from diffedit.server.gateway import ReplicaLost
 from diffedit.server.metrics import merge_metrics
@@ -21,7 +23,6 @@ from tests.server.fake_replicas import (
     send,
 )
 
-pytest.importorskip("fastapi", reason="needs the server extra")
 KEY = "k" * 20
 
 

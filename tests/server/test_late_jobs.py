@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.forms import EditForm
 from diffedit.server.scheduler import Scheduler
 from tests.server.engine_loop import OPTIONS, SECONDS, Opener, admit, on_server, until
 from tests.server.helpers import image_bytes
-
-pytest.importorskip("fastapi", reason="needs the server extra")
 
 pytestmark = pytest.mark.usefixtures("nothing_is_lost")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 from demo.fake_server import open_fake
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import Settings
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.scheduler import Scheduler
 from tests.server.engine_loop import SECONDS, Opener, admit, on_server, unload, until
-
-pytest.importorskip("fastapi", reason="needs the server extra")
 
 pytestmark = pytest.mark.usefixtures("nothing_is_lost")
 

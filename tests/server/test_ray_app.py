@@ -44,7 +44,9 @@ from tests.server.replicas import (
 )
 
 pytest.importorskip("ray", reason="needs the ray extra")
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 ACTIVE, LEFT = "diffedit_jobs_active{", 'diffedit_jobs_total{event="left"'
 
 

@@ -6,14 +6,15 @@ import json
 from typing import Any
 
 import pytest
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
 from fastapi.testclient import TestClient
 
 from tests.server.helpers import (
     FAST,
     image_bytes,
 )
-
-pytest.importorskip("fastapi", reason="needs the server extra")
 
 
 def post(client: TestClient, path: str, image: bytes | None = None, **more: Any) -> Any:
