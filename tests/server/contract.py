@@ -29,9 +29,7 @@ from schemathesis.transport.serialization import Binary
 
 from demo.picture import still_life
 from diffedit.server.form_fields import SIZE_PATTERN
-from tests.server.helpers import (
-    encoded,
-)
+from tests.server.helpers import encoded
 
 SEED = int(os.environ.get("DIFFEDIT_CONTRACT_SEED", "0"))
 BATCH = 10

@@ -12,12 +12,7 @@ from typing import Any
 import httpx2 as httpx
 
 from demo.picture import still_life
-from tests.server.helpers import (
-    FAST,
-    ServerProcess,
-    encoded,
-    wait_until,
-)
+from tests.server.helpers import FAST, ServerProcess, encoded, wait_until
 
 EDITS, JOBS = "/v1/images/edits", "/v1/jobs"
 

@@ -21,13 +21,7 @@ from schemathesis import GenerationMode
 
 from diffedit.server.form_fields import OUTPUT_FORMATS
 from tests.server.contract import MODES, Trial, files
-from tests.server.helpers import (
-    FAST,
-    ServerProcess,
-    image_bytes,
-    run_server,
-    wait_until,
-)
+from tests.server.helpers import FAST, ServerProcess, image_bytes, run_server, wait_until
 
 CASES = int(os.environ.get("DIFFEDIT_CONTRACT_CASES", "500"))
 SHARES = {

@@ -15,13 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffedit.server.forwarding import ForwardedRequest, run_app
-from tests.server.fake_replicas import (
-    NEVER,
-    FakeReplicas,
-    make_gateway,
-    send,
-    start_message,
-)
+from tests.server.fake_replicas import NEVER, FakeReplicas, make_gateway, send, start_message
 from tests.server.helpers import PROMPTS, image_bytes
 
 

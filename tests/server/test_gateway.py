@@ -15,13 +15,7 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 from diffedit.server.auth import ApiKeys
 from diffedit.server.gateway import ReplicaLost
 from diffedit.server.metrics import merge_metrics
-from tests.server.fake_replicas import (
-    NEVER,
-    FakeReplicas,
-    make_gateway,
-    post_edit,
-    send,
-)
+from tests.server.fake_replicas import NEVER, FakeReplicas, make_gateway, post_edit, send
 
 KEY = "k" * 20
 

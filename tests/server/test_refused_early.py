@@ -11,10 +11,7 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 
 from fastapi.testclient import TestClient
 
-from tests.server.helpers import (
-    FAST,
-    image_bytes,
-)
+from tests.server.helpers import FAST, image_bytes
 
 
 def post(client: TestClient, path: str, image: bytes | None = None, **more: Any) -> Any:

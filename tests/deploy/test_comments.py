@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_deploy import DEPLOY, ROOT, serve_options
-
-
-@pytest.fixture
-def settings() -> Any:
-    pytest.importorskip("pydantic_settings", reason="the server extra is not installed")
-    from diffedit.server.settings import Settings
-
-    return Settings()
+from tests.deploy.deployment import DEPLOY, ROOT, serve_options
 
 
 @pytest.mark.parametrize(
