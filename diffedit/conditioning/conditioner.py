@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from diffedit.conditioning.combine import combine
-from diffedit.conditioning.t5_tokenizer import T5Tokenizer
 from diffedit.conditioning.tokenizer import Tokenizer, truncation_warning
 from engine.checkpoint import Checkpoint
 from engine.rows import Answer, Tensors
@@ -23,10 +22,8 @@ class Conditioner:
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Load the tokenizers. Raises CheckpointError if one is missing or damaged."""
         self._family = checkpoint.family
-        self._tokenizers: list[Tokenizer | T5Tokenizer] = [
-            (Tokenizer if text.kind == "clip" else T5Tokenizer)(
-                checkpoint.folder / text.tokenizer, text.length
-            )
+        self._tokenizers = [
+            Tokenizer(checkpoint.folder / text.tokenizer, text.length, text.kind)
             for text in self._family.text_inputs
         ]
         self.empty = self.encode("")

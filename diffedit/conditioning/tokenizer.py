@@ -1,4 +1,4 @@
-"""Turn prompts into token ids with the tokenizer of a checkpoint.
+"""Turn prompts into token ids with a checkpoint's tokenizer: CLIP's, or T5's for SD 3 and FLUX.1.
 
 This is the only module that uses the tokenizer library. It runs no network: the flows of
 `diffedit.algorithm` compute and cache the embeddings.
@@ -7,7 +7,8 @@ This is the only module that uses the tokenizer library. It runs no network: the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,60 @@ PROMPT_NAMES = {"source": "source prompt", "negative": "negative prompt"}
 """How a warning names a prompt, where its key is not its name."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What differs between the tokenizers of two text encoders.
+
+    Attributes:
+        name: of the text encoder, for messages.
+        class_name: in transformers.
+        layouts: the files that a folder must have, in one of these combinations.
+        adds: the tokens that it adds to every text, for messages.
+        is_valid: whether a tokenizer and its ids of a text have these tokens.
+    """
+
+    name: str
+    class_name: str
+    layouts: tuple[tuple[str, ...], ...]
+    adds: str
+    is_valid: Callable[[Any, Sequence[int]], bool]
+
+
+def _is_clip(tokenizer: Any, ids: Sequence[int]) -> bool:
+    """Whether `ids` begin and end with special tokens that are inside the vocabulary."""
+    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    # Ids beyond the vocabulary would index past the text encoder's embedding table.
+    valid = all(i is not None and i < tokenizer.vocab_size for i in (begin, end, padding))
+    return valid and (ids[0], ids[-1]) == (begin, end)
+
+
+def _is_t5(tokenizer: Any, ids: Sequence[int]) -> bool:
+    """Whether `ids` end with the end token, and there is a padding token."""
+    return bool(ids[-1] == tokenizer.eos_token_id) and tokenizer.pad_token_id is not None
+
+
+KINDS = {
+    "clip": Kind(
+        "CLIP",
+        "CLIPTokenizerFast",
+        (("vocab.json", "merges.txt"), ("tokenizer.json",)),
+        "begin, end and padding tokens",
+        _is_clip,
+    ),
+    "t5": Kind(
+        "T5",
+        "T5TokenizerFast",
+        (("spiece.model",), ("tokenizer.json",)),
+        "end and padding tokens",
+        _is_t5,
+    ),
+}
+"""By the name that `engine.models` uses. T5's spiece.model is converted if sentencepiece and
+protobuf are installed."""
+
+
 class Tokenizer:
-    """The CLIP tokenizer of one checkpoint, for sequences of a fixed length. Thread-safe.
+    """One tokenizer of a checkpoint, for sequences of a fixed length. Thread-safe.
 
     Shorter texts are padded with the checkpoint's padding token: the end token for Stable
     Diffusion 1.x, "!" (id 0) for 2.x. Longer texts are truncated before the end token.
@@ -34,14 +87,14 @@ class Tokenizer:
         length: number of tokens in every sequence, begin and end tokens included (77 for CLIP).
     """
 
-    def __init__(self, folder: str | Path, length: int) -> None:
-        """Load the tokenizer from a checkpoint's `tokenizer` folder.
+    def __init__(self, folder: str | Path, length: int, kind: str = "clip") -> None:
+        """Load the tokenizer of a `kind` (a key of `KINDS`) from its folder in a checkpoint.
 
         Raises:
-            CheckpointError: the folder is incomplete, damaged or not a CLIP tokenizer.
+            CheckpointError: the folder is incomplete, damaged or has another kind of tokenizer.
         """
         self.length = length
-        self._tokenizer = _load(Path(folder))
+        self._tokenizer = _load(Path(folder), KINDS[kind])
         self._expansions = _expansions(self._tokenizer.added_tokens_encoder)
         self._lock = threading.Lock()  # the library raises when two threads use one tokenizer
 
@@ -65,16 +118,6 @@ class Tokenizer:
         while start and not text[start - 1].isspace():  # back to the start of the word
             start -= 1
         return text[start:].strip()
-
-    def encode_prompts(
-        self, prompts: Mapping[str, str]
-    ) -> tuple[dict[str, TokenIds], tuple[str, ...]]:
-        """Return the token ids of each named prompt, and one warning per truncated prompt."""
-        dropped = {name: self.truncated_text(text) for name, text in prompts.items()}
-        warnings = tuple(
-            truncation_warning(name, text, self.length) for name, text in dropped.items() if text
-        )
-        return {name: self.encode(text) for name, text in prompts.items()}, warnings
 
     def _encode_all(self, text: str) -> tuple[TokenIds, list[int]]:
         """Return all token ids, begin and end included, and the first character of each token."""
@@ -137,19 +180,19 @@ def _shortened(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."
 
 
-def _load(folder: Path) -> Any:
-    """Load a tokenizer and check that it adds begin, end and padding tokens as CLIP's does."""
-    layouts = ("tokenizer.json",), ("vocab.json", "merges.txt")
-    if not any(all((folder / name).is_file() for name in names) for names in layouts):
+def _load(folder: Path, kind: Kind) -> Any:
+    """Load a tokenizer and check that it adds the tokens of its kind."""
+    if not any(all((folder / name).is_file() for name in names) for names in kind.layouts):
+        wanted = ", or ".join(" and ".join(names) for names in kind.layouts)
         raise CheckpointError(
-            f"{folder} contains no tokenizer (vocab.json and merges.txt, or tokenizer.json); copy "
-            "it from the checkpoint again."
+            f"{folder} contains no tokenizer ({wanted}); copy it from the checkpoint again."
         )
-    from transformers import CLIPTokenizerFast
+    import transformers
 
     try:
         with utf8_path(folder) as path:
-            tokenizer = CLIPTokenizerFast.from_pretrained(path, local_files_only=True)
+            loader: Any = getattr(transformers, kind.class_name)
+            tokenizer = loader.from_pretrained(path, local_files_only=True)
         ids = tokenizer("a")["input_ids"]
     except Exception as error:  # the library raises bare Exception for damaged files
         if known := known_reason(error, folder):
@@ -159,17 +202,9 @@ def _load(folder: Path) -> Any:
             f"The tokenizer in {folder} cannot be loaded ({reason}); copy it from the checkpoint "
             "again."
         ) from None
-    if not _is_clip(tokenizer, ids):
+    if not kind.is_valid(tokenizer, ids):
         raise CheckpointError(
-            f"The tokenizer in {folder} does not add begin, end and padding tokens as CLIP's does; "
-            "copy it from the checkpoint again."
+            f"The tokenizer in {folder} does not add {kind.adds} as {kind.name}'s does; copy it "
+            "from the checkpoint again."
         )
     return tokenizer
-
-
-def _is_clip(tokenizer: Any, ids: list[int]) -> bool:
-    """Whether `ids` begin and end with special tokens that are inside the vocabulary."""
-    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    # Ids beyond the vocabulary would index past the text encoder's embedding table.
-    valid = all(i is not None and i < tokenizer.vocab_size for i in (begin, end, padding))
-    return valid and (ids[0], ids[-1]) == (begin, end)

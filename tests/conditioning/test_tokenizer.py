@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from transformers.utils import logging
 
 from demo.random_checkpoint import make_tokenizer
+from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.tokenizer import Tokenizer, truncation_warning
+from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 
 
@@ -93,13 +95,16 @@ def test_the_truncated_text_starts_with_a_whole_word(tokenizer: Tokenizer) -> No
     assert tokenizer.truncated_text(cups + " Zzzz Pear") == "Zzzz Pear"
 
 
-def test_a_warning_names_the_prompt_and_the_dropped_words(tokenizer: Tokenizer) -> None:
+def test_a_warning_names_the_prompt_and_the_dropped_words(tiny: Path) -> None:
+    conditioner = Conditioner(Checkpoint.open(tiny))
     long = " ".join(["cup"] * 75) + " on a Wooden table"
-    ids, warnings = tokenizer.encode_prompts({"source": "a cup", "prompt": long, "negative": long})
+    ids, warnings = conditioner.encode_prompts(
+        {"source": "a cup", "prompt": long, "negative": long}
+    )
     assert ids == {
-        "source": tokenizer.encode("a cup"),
-        "prompt": tokenizer.encode(long),
-        "negative": tokenizer.encode(long),
+        "source": conditioner.encode("a cup"),
+        "prompt": conditioner.encode(long),
+        "negative": conditioner.encode(long),
     }
     assert len(warnings) == 2
     assert warnings[0].startswith("The prompt is longer than the 77 tokens")
