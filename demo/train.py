@@ -4,7 +4,8 @@
 
 A fifth of the time trains the VAE, the rest trains the text encoder and the UNet. Ctrl-C or SIGTERM
 saves the state and ends the run; `--resume` continues it. The work folder has the checkpoints and,
-every ten minutes, a sheet of samples. `--export-only` writes the model from the newest checkpoints.
+every ten minutes, a sheet of samples. `--resume` with fewer minutes than it was trained writes the
+model from the newest checkpoints.
 """
 
 from __future__ import annotations
@@ -38,11 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     try:
         with interruptible() as interrupts:
-            run = Run(settings, interrupts)
-            if args.export_only:
-                run.export_only()
-            else:
-                run.train()
+            Run(settings, interrupts).train()
     except Interrupted as interrupted:
         print(f"{interrupted}; continue with --resume", file=sys.stderr)
         return interrupted.exit_status
@@ -65,7 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="continue the run in --work")
     add("--from", dest="start", type=Path, metavar="CHECKPOINT",
         help="keep this checkpoint's VAE; train its text encoder and UNet further")  # fmt: skip
-    add("--export-only", action="store_true", help="write the model from the newest states")
     add("--smoke", action="store_true", help="run a few steps of everything in a minute")
     return parser
 

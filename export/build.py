@@ -105,19 +105,9 @@ def build(
     """
     wanted, report = BuildOptions(**options), progress or (lambda event: None)
     out = out_folder(out)
-    checkpoint = find_checkpoint(
-        model,
-        additions=wanted.additions,
-        report=lambda text, done, total: report(Event("convert", Path(model).name, "start", text)),
-        variant=wanted.variant,
-        revision=wanted.revision,
-        cache_dir=wanted.cache_dir,
-        local_files_only=wanted.local_files_only,
-    )
+    checkpoint = _find_checkpoint(model, wanted, report)
     if not (out / "manifest.json").exists():  # later builds check what they load
-        from engine.weights_check import check_weights
-
-        check_weights(checkpoint)
+        _check_weights(checkpoint)
     loras = [Lora.open(path, scale) for path, scale in wanted.loras]
     native = checkpoint.family.native_size
     sizes = [*wanted.sizes] or [(native, native)]
@@ -128,11 +118,9 @@ def build(
     def waiting() -> None:
         report(Event("wait", text=f"Another build is writing to {out}; waiting until it ends."))
 
-    local = Path(model).expanduser()
-    source = str(local.resolve()) if local.exists() else model
     with output_folder.opened(out, waiting) as temporary:
         saved = _read(out, report)
-        identity = _identity(checkpoint, source, loras)
+        identity = _identity(checkpoint, model, loras)
         if not wanted.force:
             _require_same_model(out, saved, identity, checkpoint)
         rtx = target.product == "tensorrt-rtx"
@@ -168,9 +156,31 @@ def out_folder(out: str | Path) -> Path:
         ) from None
 
 
-def _identity(checkpoint: Checkpoint, source: str, loras: Sequence[Lora]) -> ModelIdentity:
+def _find_checkpoint(
+    model: str, wanted: BuildOptions, report: Callable[[Event], None]
+) -> Checkpoint:
+    return find_checkpoint(
+        model,
+        additions=wanted.additions,
+        report=lambda text, done, total: report(Event("convert", Path(model).name, "start", text)),
+        variant=wanted.variant,
+        revision=wanted.revision,
+        cache_dir=wanted.cache_dir,
+        local_files_only=wanted.local_files_only,
+    )
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError for weights that do not fit their configs; imports PyTorch."""
+    from engine.weights_check import check_weights
+
+    check_weights(checkpoint)
+
+
+def _identity(checkpoint: Checkpoint, model: str, loras: Sequence[Lora]) -> ModelIdentity:
+    local = Path(model).expanduser()
     return ModelIdentity(
-        source=source,
+        source=str(local.resolve()) if local.exists() else model,
         family=checkpoint.family.name,
         networks=tuple(network.name for network in checkpoint.family.networks),
         digests=checkpoint.digests(),

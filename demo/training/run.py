@@ -98,16 +98,6 @@ class Run:
             )
         self._export(trainer)
 
-    def export_only(self) -> None:
-        """Export the newest states; TrainingError if a stage has none."""
-        refuse_foreign(self.settings.out)
-        if not self.latents.exists() or not checkpoints(self.work / "unet"):
-            raise TrainingError(
-                f"{self.work} has no checkpoint of the UNet yet; continue training with --resume"
-            )
-        self._check_work_folder(resume=True)
-        self._export(self._denoiser_trainer())
-
     def _check_work_folder(self, *, resume: bool) -> None:
         """Refuse the work folder of another run, and of any run unless `resume`."""
         path, settings = self.work / "run.json", self.settings

@@ -59,14 +59,7 @@ def edit(
     def predict(x: Tensor, i: int, t: float, name: str, guidance: float = 1.0) -> Tensor:
         """The noise in x at level i, predicted at timestep t under a text."""
         out = model.predict(x, torch.tensor([t]), text[name], guidance)
-        if schedule.prediction_type == "v_prediction":
-            return alpha[i] * out + sigma[i] * x
-        if schedule.prediction_type == "flow":
-            return x + (1 - sigma[i]) * out
-        if schedule.prediction_type == "sample":
-            i = i if sigma[i] > 0 else i + 1
-            return (x - alpha[i] * out) / sigma[i]
-        return out
+        return noise_of(schedule, x, out, i)
 
     def step(x: Tensor, eps: Tensor, i: int, j: int) -> Tensor:
         predicted_x0 = (x - sigma[i] * eps) / alpha[i]
@@ -113,3 +106,16 @@ def edit(
             eps = e_negative + g * (e_target - e_negative)
         y = torch.where(mask, step(y, eps, i, i - 1), trajectory[i - 1])
     return Reference(x0, heat, mask, trajectory, y, model.decode(y))
+
+
+def noise_of(schedule: Schedule, x: Tensor, out: Tensor, i: int) -> Tensor:
+    """The noise in x at level i, from the network's output of any parameterization."""
+    alpha, sigma = schedule.alphas, schedule.sigmas
+    if schedule.prediction_type == "v_prediction":
+        return alpha[i] * out + sigma[i] * x
+    if schedule.prediction_type == "flow":
+        return x + (1 - sigma[i]) * out
+    if schedule.prediction_type == "sample":
+        i = i if sigma[i] > 0 else i + 1
+        return (x - alpha[i] * out) / sigma[i]
+    return out

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,13 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
 """Interval between two removals of expired jobs."""
+
+DESCRIPTION: dict[str, Any] = {
+    "title": "diffedit-trt",
+    "version": diffedit.__version__,
+    "summary": "Text-guided image editing that keeps every pixel outside the mask.",
+}
+"""Of the API, in its OpenAPI document."""
 
 HTTP_ERRORS = {
     404: ("not_found", "There is no such path; see /openapi.json for the API."),
@@ -80,22 +88,12 @@ def create_app(
         await engine_host.stop()
         scheduler.runner.close()
 
-    app = FastAPI(
-        title="diffedit-trt",
-        version=diffedit.__version__,
-        summary="Text-guided image editing that keeps every pixel outside the mask.",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = FastAPI(**DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.engine_host, app.state.scheduler = engine_host, scheduler
     app.state.metrics, app.state.settings = metrics, settings
     app.openapi = lambda: schema.openapi_document(app)  # type: ignore[method-assign]
     app.include_router(Routes(engine_host, scheduler, metrics, uploads, settings).router())
-    app.add_exception_handler(ApiError, _known_error)
-    app.add_exception_handler(DiffEditError, _known_error)
-    app.add_exception_handler(RequestValidationError, _invalid_parameter)
-    app.add_exception_handler(HTTPException, _http_error)
+    _handle_errors(app)
     if replica_name is None:
         keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
         app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
@@ -112,6 +110,14 @@ async def _sweep_regularly(scheduler: Scheduler) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         scheduler.store.sweep()
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Give every error the form of the API."""
+    app.add_exception_handler(ApiError, _known_error)
+    app.add_exception_handler(DiffEditError, _known_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(HTTPException, _http_error)
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

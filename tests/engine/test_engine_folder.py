@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.backends.engine_folder import (
-    EngineFolder,
-    TensorInfo,
-    check_batch,
-    check_tensors,
-    read_verified,
-)
+from engine.backends.engine_folder import EngineFolder, read_verified
+from engine.backends.tensor_checks import TensorInfo, check_batch, check_tensors
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, File
 from tests.engine.compiled import TOKENS, complete, entry, manifest, spec

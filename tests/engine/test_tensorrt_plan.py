@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.backends.engine_folder import TensorInfo
+from engine.backends.tensor_checks import TensorInfo
 from engine.backends.tensorrt.plan import Plan, arena_bytes, check_plan
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec

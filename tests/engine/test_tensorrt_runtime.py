@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.backends.engine_folder import TensorInfo
+from engine.backends.tensor_checks import TensorInfo
 from engine.backends.tensorrt import runtime as runtime_module
 from engine.backends.tensorrt.plan import Plan, read_plan
 from engine.backends.tensorrt.product import load_module

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the server extra")
 
+from tests.server.fake_replicas import FakeReplicas, make_gateway, send
 from tests.server.helpers import PROMPTS, image_bytes
-from tests.server.test_gateway import FakeReplicas, make_gateway, send
 
 IMAGE = {"image": ("a.png", image_bytes())}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.backends import Details
-from engine.backends.engine_folder import EngineFolder, check_batch
+from engine.backends.engine_folder import EngineFolder
 from engine.backends.onnxruntime import memory
 from engine.backends.onnxruntime.external_data import check_external_data
 from engine.backends.onnxruntime.session import (
@@ -25,6 +25,7 @@ from engine.backends.onnxruntime.session import (
     load_session,
     session_options,
 )
+from engine.backends.tensor_checks import check_batch
 from engine.cuda import (
     ExecutionStream,
     cuda_device,

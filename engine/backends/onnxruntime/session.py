@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from engine.backends.engine_folder import TensorInfo, check_tensors
+from engine.backends.tensor_checks import TensorInfo, check_tensors
 from engine.errors import EngineMismatch, first_line
 from engine.netspec import NetSpec
 from engine.products import PRODUCTS

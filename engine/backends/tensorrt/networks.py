@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from engine.backends import Details
-from engine.backends.engine_folder import EngineFolder, check_batch, read_verified
+from engine.backends.engine_folder import EngineFolder, read_verified
+from engine.backends.tensor_checks import check_batch
 from engine.backends.tensorrt.arena import Arena
 from engine.backends.tensorrt.context import ContextFactory
 from engine.backends.tensorrt.machine import Machine, fitting, mismatch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends.engine_folder import TensorInfo, check_tensors
+from engine.backends.tensor_checks import TensorInfo, check_tensors
 from engine.backends.tensorrt.arena import aligned
 from engine.errors import EngineMismatch
 from engine.netspec import NetSpec

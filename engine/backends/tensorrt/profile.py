@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends.engine_folder import check_batch
+from engine.backends.tensor_checks import check_batch
 from engine.backends.tensorrt.arena import ALIGNMENT, Arena
 from engine.backends.tensorrt.context import ContextFactory
 from engine.cuda_graphs import Call, CudaGraphs
