@@ -100,13 +100,18 @@ class AccessLog:
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         """Write the log line and update the metrics."""
         route = getattr(scope.get("route"), "path", "other")
-        request_id = scope["state"]["request_id"]
+        request_id, owner = scope["state"]["request_id"], scope["state"].get("owner")
         self._observe_response(method, route, status, seconds)
         log.log(
             logging.DEBUG if route in PROBE_PATHS else logging.INFO,
             "%s %s %d (%s)",
-            *(method, route, status, request_id),
-            extra={"request_id": request_id, "status": status, "seconds": round(seconds, 4)},
+            *(method, route, status, f"{request_id}, {owner}" if owner else request_id),
+            extra={
+                "request_id": request_id,
+                "status": status,
+                "seconds": round(seconds, 4),
+                "key": owner,
+            },
         )
 
 

@@ -5,11 +5,12 @@ Pure functions of the settings and the present load; `scheduler` calls them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel
 from diffedit.server.errors import ApiError
+from diffedit.server.fair_queue import FairQueue
 from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
@@ -23,12 +24,19 @@ RESULT_BYTES_PER_PIXEL = 4
 """Memory of an encoded result and its mask per pixel; a PNG of noise takes 3."""
 
 
-def check_queue(active: int, waiting: int, backlog: float, settings: Settings) -> None:
-    """Raise ApiError (429) if the queue is full by its length or its seconds."""
-    if active >= settings.max_active and waiting >= settings.max_waiting:
-        message = f"{waiting} edits are queued already; try again a little later."
+def check_queue(
+    queue: FairQueue, owner: str | None, backlog: float, settings: Settings, *, starts_now: bool
+) -> None:
+    """Raise ApiError (429) if the queue is full for an owner, by its length or its seconds.
+
+    A job that starts now, and an owner with less than its share of a full queue, still get in.
+    """
+    owners = len(queue.owners | {owner})
+    share = settings.max_waiting if owners == 1 else settings.max_waiting // owners
+    if not starts_now and len(queue) >= settings.max_waiting and queue.of(owner) >= share:
+        message = f"{len(queue)} edits are queued already; try again a little later."
         raise queue_full(message, retry_after=backlog / 2)
-    if active and backlog > settings.max_queue_seconds:
+    if backlog > settings.max_queue_seconds:
         raise _backlog_too_long(backlog, retry_after=backlog - settings.max_queue_seconds)
 
 
@@ -71,7 +79,7 @@ def check_time(
     *,
     mask_only: bool,
     limit: float,
-    backlog: float,
+    backlog: Callable[[float], float],
     settings: Settings,
 ) -> float:
     """Return the predicted seconds of work of a job. Raises ApiError if they do not fit.
@@ -82,7 +90,7 @@ def check_time(
         image_size: (width, height) of the image, or None.
         mask_only: find the mask and stop.
         limit: the time limit of the job in seconds.
-        backlog: predicted seconds of the other jobs.
+        backlog: seconds of work -> predicted seconds until a job of that length begins.
         settings: `max_queue_seconds` is used.
     """
     work = sum(cost_model.work_seconds(r, image_size, mask_only=mask_only) for r in requests)
@@ -96,10 +104,11 @@ def check_time(
             f"is {limit:g} s; use fewer steps or allow more time.",
             "X-Request-Timeout",
         )
-    overdue = backlog + latency - DEADLINE_MARGIN * limit
-    excess = max(backlog + work - settings.max_queue_seconds, overdue)
-    if backlog > 0 and excess > 0:
-        raise _backlog_too_long(backlog, retry_after=excess)
+    before = backlog(work)
+    overdue = before + latency - DEADLINE_MARGIN * limit
+    excess = max(before + work - settings.max_queue_seconds, overdue)
+    if before > 0 and excess > 0:
+        raise _backlog_too_long(before, retry_after=excess)
     return work
 
 

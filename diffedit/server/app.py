@@ -18,9 +18,10 @@ import diffedit
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import schema
 from diffedit.server.access_log import AccessLog
-from diffedit.server.auth import ApiKeys, AuthMiddleware
+from diffedit.server.auth import AuthMiddleware
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import ApiError, to_api_error
+from diffedit.server.key_file import CHECK_SECONDS, KeyFile
 from diffedit.server.metrics import Metrics
 from diffedit.server.routes import Routes
 from diffedit.server.scheduler import Scheduler
@@ -58,7 +59,8 @@ def create_app(
     """Create the ASGI application for one pipeline.
 
     The application accepts connections while the model is still loading, and answers edits with 503
-    until it is ready. `app.state` holds `engine_host`, `scheduler`, `metrics` and `settings`.
+    until it is ready. `app.state` holds `engine_host`, `scheduler`, `metrics`, `settings` and, if
+    there is a key file, `keys`.
 
     Args:
         open_pipeline: opens the pipeline. Called in a thread, at startup and after each unload.
@@ -75,14 +77,20 @@ def create_app(
     engine_host = EngineHost(open_pipeline, model, settings)
     scheduler = Scheduler(engine_host, settings, replica_name)
     uploads = Uploads(settings)
+    keys = KeyFile(settings.api_keys) if settings.api_keys and replica_name is None else None
+    if keys is not None:
+        scheduler.slots.several_owners = lambda: len(keys.names) > 1
     metrics = Metrics(engine_host, scheduler, uploads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine_host.start()
-        sweeper = asyncio.create_task(_sweep_regularly(scheduler))
+        tasks = [asyncio.create_task(_regularly(SWEEP_SECONDS, scheduler.store.sweep))]
+        if keys is not None:
+            tasks.append(asyncio.create_task(_regularly(CHECK_SECONDS, keys.refresh)))
         yield
-        sweeper.cancel()
+        for task in tasks:
+            task.cancel()
         # The server has drained already, unless a second signal interrupted it.
         await scheduler.drain(0 if scheduler.draining else settings.drain_seconds)
         await engine_host.stop()
@@ -90,12 +98,11 @@ def create_app(
 
     app = FastAPI(**DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.engine_host, app.state.scheduler = engine_host, scheduler
-    app.state.metrics, app.state.settings = metrics, settings
+    app.state.metrics, app.state.settings, app.state.keys = metrics, settings, keys
     app.openapi = lambda: schema.openapi_document(app)  # type: ignore[method-assign]
     app.include_router(Routes(engine_host, scheduler, metrics, uploads, settings).router())
     _handle_errors(app)
     if replica_name is None:
-        keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
         app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
     app.add_middleware(
         AccessLog,
@@ -105,11 +112,11 @@ def create_app(
     return app
 
 
-async def _sweep_regularly(scheduler: Scheduler) -> None:
-    """Remove expired jobs even if no request arrives."""
+async def _regularly(seconds: float, call: Callable[[], None]) -> None:
+    """Run a short call at an interval, even if no request arrives."""
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        scheduler.store.sweep()
+        await asyncio.sleep(seconds)
+        call()
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -10,12 +10,14 @@ import hmac
 import re
 import secrets
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffedit.server.errors import ApiError, body_too_large
+from diffedit.server.failed_keys import FailedKeys
 from diffedit.server.settings import LOOPBACK, Settings
 from engine.errors import DiffEditError
 
@@ -71,6 +73,11 @@ class ApiKeys:
             )
         return cls(digests)
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the keys."""
+        return set(self._digests.values())
+
     def owner(self, key: str) -> str | None:
         """Return the name of a key, or None if it is unknown. Takes the same time for every key."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
@@ -89,6 +96,14 @@ def _valid_line(words: list[str]) -> bool:
     return len(key) >= MIN_KEY_LENGTH and key.isascii() and key.isprintable()
 
 
+class Keys(Protocol):
+    """What the middleware needs of a key file."""
+
+    def owner(self, key: str) -> str | None:
+        """Return the name of a key, or None if it is unknown."""
+        ...
+
+
 class AuthMiddleware:
     """ASGI middleware. Sets `scope["state"]["owner"]` to the name of the key, or None.
 
@@ -98,13 +113,14 @@ class AuthMiddleware:
         keys: the API keys, or None if requests need no key.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: ApiKeys | None) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys | None) -> None:
         self.app, self._keys = app, keys
         # On a loopback address the Host header is always checked, against DNS rebinding.
         check_host = settings.loopback or settings.allowed_hosts
         hosts = (*LOOPBACK, settings.host, *settings.allowed_hosts)
         self._hosts = hosts if check_host else None
         self._max_body_bytes = settings.max_body_bytes
+        self._failed_keys = FailedKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,6 +138,8 @@ class AuthMiddleware:
             return message
 
         error = self._check(scope, headers)
+        if error is not None and error.status == 401 and "authorization" in headers:
+            await self._failed_keys.slow_down((scope.get("client") or ("",))[0])
         app = error.response() if error else self.app
         await app(scope, receive_limited, send)
 

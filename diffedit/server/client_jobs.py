@@ -56,7 +56,7 @@ class ClientJobs:
             body(job),
             {"Server-Timing": responses.server_timing(job)},
             send_seconds=self._settings.upload_seconds,
-            while_sending=partial(self._scheduler.sending, job),
+            while_sending=partial(self._scheduler.sending.results_of, job),
         )
 
     def stream(self, job: Job) -> Response:

@@ -138,6 +138,17 @@ def draining() -> ApiError:
     return ApiError(503, "draining", message, retry_after=5)
 
 
+def deadline_exceeded(backlog_seconds: float) -> ApiError:
+    """A job was stopped at the end of its time limit."""
+    return ApiError(
+        503,
+        "deadline_exceeded",
+        "The edit did not finish within its time limit and was stopped; try again later or "
+        "allow more time.",
+        retry_after=backlog_seconds or 1,
+    )
+
+
 def cancelled() -> ApiError:
     """The client cancelled its edit."""
     return ApiError(410, "cancelled", "The edit was cancelled; send it again if you need it.")

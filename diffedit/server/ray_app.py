@@ -38,9 +38,10 @@ from starlette.types import ASGIApp, Message
 
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server.access_log import AccessLog
-from diffedit.server.auth import ApiKeys, AuthMiddleware
+from diffedit.server.auth import AuthMiddleware
 from diffedit.server.forwarding import ForwardedRequest
 from diffedit.server.gateway import Gateway, ReplicaLost, ReplicasBusy
+from diffedit.server.key_file import KeyFile
 from diffedit.server.metrics import merge_metrics
 from diffedit.server.ray_options import Options, read_options
 from diffedit.server.ray_replica import Replica
@@ -72,7 +73,7 @@ class Ingress:
         log_to_stderr(as_json=json_log)
         settings = at_proxy_address(settings)
         check_binding(settings)
-        keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
+        keys = KeyFile(settings.api_keys) if settings.api_keys else None
         self._gateway = Gateway(
             lambda request: _dispatch(replicas, request),
             settings,

@@ -210,7 +210,7 @@ class Routes:
         """Read and check the form. A busy server refuses before it reads the body."""
         try:
             if not accept_always:
-                self._scheduler.check_accepting()
+                self._scheduler.check_accepting(request.state.owner)
         except ApiError:
             await forms.discard_body(request, self._settings)
             raise
@@ -250,4 +250,4 @@ class Routes:
         return job.edits[index], job
 
     def _status(self, job: Job) -> dict[str, Any]:
-        return responses.job_status(job, self._scheduler.queue_position(job))
+        return responses.job_status(job, self._scheduler.slots.position(job))

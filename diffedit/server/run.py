@@ -11,8 +11,10 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -63,6 +65,8 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: object = None) -> None:
         self._loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            self._loop.add_signal_handler(signal.SIGHUP, self.on_hangup)
         await super().serve(sockets)  # type: ignore[arg-type]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -77,6 +81,11 @@ class Server(uvicorn.Server):
         else:
             self._loop.call_soon_threadsafe(scheduler.end_all, draining())
             super().handle_exit(sig, frame)
+
+    def on_hangup(self) -> None:
+        """SIGHUP: read the API keys again."""
+        if (keys := self._app.state.keys) is not None:
+            keys.reload()
 
     def on_engine_failure(self) -> None:
         """Exit after the running and queued jobs have been answered."""
@@ -158,8 +167,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        for name in ("request_id", "status", "seconds"):
-            if hasattr(record, name):
+        for name in ("request_id", "key", "status", "seconds"):
+            if getattr(record, name, None) is not None:
                 entry[name] = getattr(record, name)
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)

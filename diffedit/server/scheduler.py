@@ -10,26 +10,32 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from diffedit.server import admission
 from diffedit.server.earlier_results import with_earlier_results
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import (
     ApiError,
+    deadline_exceeded,
     draining,
     engine_lost,
     is_device_failure,
     not_ready,
     to_api_error,
 )
+from diffedit.server.fair_queue import fair_seconds
 from diffedit.server.forms import EditForm
 from diffedit.server.job_runner import JobRunner
 from diffedit.server.job_store import JobStore
 from diffedit.server.jobs import Job, State
+from diffedit.server.quotas import Quotas
+from diffedit.server.sending import Sending
 from diffedit.server.settings import Settings
+from diffedit.server.slots import Slots
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +49,10 @@ class Scheduler:
     Attributes:
         draining: whether new jobs are refused because the server shuts down.
         event_counts: event -> count, for the metrics.
+        slots: the places of running jobs and the queue.
         active, waiting: the running and the queued jobs.
-        responding: the jobs whose results are being sent.
+        quotas: of the API keys.
+        sending: the jobs whose results are being sent.
         store: every job by id.
         runner: runs jobs.
         on_finish: called with each finished job.
@@ -58,9 +66,10 @@ class Scheduler:
         self._replica_name = replica_name
         self.draining = False
         self.event_counts: Counter[str] = Counter()
-        self.active: set[Job] = set()
-        self.waiting: deque[Job] = deque()
-        self.responding: Counter[Job] = Counter()
+        self.slots = Slots(settings)
+        self.active, self.waiting = self.slots.active, self.slots.waiting
+        self.quotas = Quotas(settings)
+        self.sending = Sending()
         self.store = JobStore(settings)
         self.runner = JobRunner(engine_host, settings)
         self.on_finish: Callable[[Job], None] = lambda job: None
@@ -74,27 +83,15 @@ class Scheduler:
     @property
     def backlog_seconds(self) -> float:
         """Predicted seconds of work left in the running and queued jobs."""
-        return sum(job.remaining_seconds for job in [*self.active, *self.waiting])
+        return sum(job.remaining_seconds for job in self.slots.unfinished)
 
     @property
     def held_bytes(self) -> int:
         """Predicted bytes of the running and queued jobs, and of results that are being sent."""
-        running = sum(job.predicted_bytes for job in [*self.active, *self.waiting])
-        return running + sum(job.size for job in self.responding if job.finished)
+        return sum(job.predicted_bytes for job in self.slots.unfinished) + self.sending.bytes
 
-    @contextlib.contextmanager
-    def sending(self, job: Job) -> Iterator[None]:
-        """Count the memory of a job's results while they are sent to a client."""
-        self.responding[job] += 1
-        try:
-            yield
-        finally:
-            self.responding[job] -= 1
-            if not self.responding[job]:
-                del self.responding[job]
-
-    def check_accepting(self) -> None:
-        """Raise ApiError if no job can be admitted now: 503 or 429."""
+    def check_accepting(self, owner: str | None = None) -> None:
+        """Raise ApiError if no job of an owner can be admitted now: 503 or 429."""
         if self._engine_host.failure_reason:
             raise engine_lost(self._engine_host.failure_reason)
         if self.draining:
@@ -102,9 +99,19 @@ class Scheduler:
         if self._engine_host.cost_model is None:
             raise not_ready(retry_after=5)
         with self._counting_refusals():
+            self.quotas.check(owner, self._held_edits(owner))
+            backlog, starts_now = self.backlog_of(owner), self.slots.may_start(owner)
             admission.check_queue(
-                len(self.active), len(self.waiting), self.backlog_seconds, self._settings
+                self.waiting, owner, backlog, self._settings, starts_now=starts_now
             )
+
+    def backlog_of(self, owner: str | None, work_seconds: float = 0.0) -> float:
+        """Predicted seconds until a further job of an owner begins, see `fair_seconds`."""
+        left = ((job.owner, job.remaining_seconds) for job in self.slots.unfinished)
+        return fair_seconds(owner, left, work_seconds)
+
+    def _held_edits(self, owner: str | None) -> int:
+        return sum(job.form.n for job in self.slots.unfinished if job.owner == owner)
 
     @contextlib.contextmanager
     def _counting_refusals(self) -> Iterator[None]:
@@ -137,15 +144,25 @@ class Scheduler:
         or shutting down, 429 if the queue is full, 400 if the edit could not meet the time limit on
         an idle server, 413 if it needs more memory than the server allows.
         """
-        self.check_accepting()
+        self.check_accepting(owner)
         self.store.sweep()
         form = with_earlier_results(form, self.store, owner)
         limit = min(timeout or self._settings.request_seconds, self._settings.request_seconds)
         with self._counting_refusals():
+            self.quotas.check(owner, self._held_edits(owner), form.n)
             predicted_bytes = admission.check_memory(
                 form, self.held_bytes, self.backlog_seconds, self._settings
             )
-            work_seconds = self._check_time(form, limit, mask_only=mask_only)
+            assert self._engine_host.cost_model is not None  # check_accepting
+            work_seconds = admission.check_time(
+                self._engine_host.cost_model,
+                form.requests(b"", b"" if form.mask is not None else None),
+                form.image_size,
+                mask_only=mask_only,
+                limit=limit,
+                backlog=partial(self.backlog_of, owner),
+                settings=self._settings,
+            )
         job = Job(
             form,
             work_seconds,
@@ -156,6 +173,7 @@ class Scheduler:
             owner=owner,
             replica_name=self._replica_name,
         )
+        self.quotas.count(owner, form.n)
         self.store.add(job)
         self.waiting.append(job)
         self.count_event("accepted")
@@ -163,33 +181,17 @@ class Scheduler:
         job.task.add_done_callback(lambda _: self._finish_unstarted(job))
         return job
 
-    def _check_time(self, form: EditForm, limit: float, *, mask_only: bool) -> float:
-        assert self._engine_host.cost_model is not None  # check_accepting
-        return admission.check_time(
-            self._engine_host.cost_model,
-            form.requests(b"", b"" if form.mask is not None else None),
-            form.image_size,
-            mask_only=mask_only,
-            limit=limit,
-            backlog=self.backlog_seconds,
-            settings=self._settings,
-        )
-
     # -- running -----------------------------------------------------------------------------------
-
-    def queue_position(self, job: Job) -> int:
-        """Return 1 for the next job in the queue, 0 for a job that has left it."""
-        return self.waiting.index(job) + 1 if job in self.waiting else 0
 
     async def _run(self, job: Job) -> None:
         """Wait for a slot, run the job, and record how it ended."""
         began = time.monotonic()
         state: State = "succeeded"
         try:
-            async with asyncio.timeout_at(_to_loop_time(job.deadline)):
-                self._grant_slots()
+            async with asyncio.timeout(job.deadline - time.monotonic()):
+                self.slots.grant()
                 if not job.slot_granted.is_set():
-                    job.emit("state", state="queued", position=self.queue_position(job))
+                    job.emit("state", state="queued", position=self.slots.position(job))
                 await job.slot_granted.wait()
                 job.timings["queue"] = time.monotonic() - began
                 await self.runner.run(job)
@@ -198,21 +200,12 @@ class Scheduler:
             if state == "failed":
                 self.count_event(f"error {job.error.code}")
         except TimeoutError:
-            state, job.error = "failed", self._deadline_exceeded()
+            state, job.error = "failed", deadline_exceeded(self.backlog_seconds)
         except Exception as error:
             state, job.error = "failed", self._to_api_error(job, error)
         finally:
             job.timings["total"] = time.monotonic() - began
             self._finish(job, state)
-
-    def _deadline_exceeded(self) -> ApiError:
-        return ApiError(
-            503,
-            "deadline_exceeded",
-            "The edit did not finish within its time limit and was stopped; try again later or "
-            "allow more time.",
-            retry_after=self.backlog_seconds or 1,
-        )
 
     def _to_api_error(self, job: Job, error: Exception) -> ApiError:
         api_error = to_api_error(error)
@@ -234,13 +227,11 @@ class Scheduler:
         job.form = replace(job.form, image=b"", mask=None, parameters={})  # frees the images
         if state == "succeeded":
             job.progress = 1.0
-        self.active.discard(job)
-        with contextlib.suppress(ValueError):
-            self.waiting.remove(job)
+        self.slots.release(job)
         self.count_event(state)
         error = {"error": job.error.body["error"]} if job.error else {}
         job.emit("done", state=state, **error)
-        self._grant_slots()
+        self.slots.grant()
         self.store.sweep()
         self.on_finish(job)
 
@@ -249,18 +240,6 @@ class Scheduler:
         if not job.finished:
             state, job.error = job.end_of_cancelled()
             self._finish(job, state)
-
-    def _grant_slots(self) -> None:
-        """Give free slots to the jobs that have waited longest."""
-        granted = False
-        while self.waiting and len(self.active) < self._settings.max_active:
-            job = self.waiting.popleft()
-            self.active.add(job)
-            job.slot_granted.set()
-            granted = True
-        if granted:
-            for position, job in enumerate(self.waiting, 1):
-                job.emit("state", state="queued", position=position)
 
     # -- ending ------------------------------------------------------------------------------------
 
@@ -284,21 +263,16 @@ class Scheduler:
 
     def end_all(self, reason: ApiError) -> None:
         """Ask every running and queued job to end with an error."""
-        for job in [*self.active, *self.waiting]:
+        for job in self.slots.unfinished:
             self.request_cancel(job, reason)
 
     async def drain(self, seconds: float) -> bool:
         """Refuse new jobs and wait for the others. Returns False if some did not finish in time;
         those end with 503 and `draining`."""
         self.draining = True
-        jobs = [*self.active, *self.waiting]
+        jobs = self.slots.unfinished
         if tasks := [job.task for job in jobs if job.task is not None]:
             await asyncio.wait(tasks, timeout=seconds)
         unfinished = [job for job in jobs if not job.finished]
         await asyncio.gather(*(self.cancel(job, draining()) for job in unfinished))
         return not unfinished
-
-
-def _to_loop_time(deadline: float) -> float:
-    """Convert a time on `time.monotonic`'s clock to the event loop's clock."""
-    return asyncio.get_running_loop().time() + deadline - time.monotonic()

@@ -94,7 +94,12 @@ class Settings(BaseSettings):
     max_waiting: Count = 64
     """Maximum number of queued jobs."""
     max_queue_seconds: Seconds = 120.0
-    """Maximum backlog, in predicted seconds of work. An idle server ignores it."""
+    """Maximum backlog, in predicted seconds of work. An idle server ignores it. With API keys, it
+    holds for what a key waits for, since the keys take turns."""
+    key_max_edits: PositiveCount | None = None
+    """Maximum number of running and queued edits of one API key. None: no quota."""
+    key_edits_per_minute: PositiveCount | None = None
+    """Maximum number of edits that one API key starts in a minute. None: no quota."""
     max_job_bytes: PositiveCount = 4_000_000_000
     """Maximum memory of all running and queued jobs, in predicted bytes of images and results."""
     request_seconds: PositiveSeconds = 600.0
@@ -160,7 +165,7 @@ def _allowed(name: str) -> str:
     if name in words:
         return words[name]
     field = Settings.model_fields[name]
-    whole = field.annotation is int
+    whole = field.annotation in (int, PositiveCount | None)
     bounds = [getattr(m, "ge", None) for m in field.metadata if hasattr(m, "ge")]
     number = "a whole number" if whole else "a number of seconds"
     lower = f"of {bounds[0]} or more" if bounds else "above 0"

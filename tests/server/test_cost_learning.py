@@ -70,7 +70,7 @@ def test_deadline_is_refused_only_far_beyond_the_prediction(cost_model: CostMode
     def check(limit: float) -> float:
         return check_time(
             cost_model, [DEFAULT], None,
-            mask_only=False, limit=limit, backlog=0.0, settings=Settings(),
+            mask_only=False, limit=limit, backlog=lambda work: 0.0, settings=Settings(),
         )  # fmt: skip
 
     assert check(0.6 * latency) > 0

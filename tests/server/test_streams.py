@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from diffedit.server import responses
-from tests.server.helpers import FAST, SLOW, ServerProcess, image_bytes, run_server
+from tests.server.helpers import FAST, SLOW, ServerProcess, image_bytes, run_server, wait_until
 from tests.server.test_edits import events_of
 
 EDITS = "/v1/images/edits"
@@ -72,3 +73,19 @@ def test_running_and_queued_streams_end_with_an_error(
             response = stream.result()
             assert response.status_code == 200
             assert last_event(response.text) == ("error", code)
+
+
+@pytest.mark.slow
+def test_hangup_reads_the_keys_again_and_ends_nothing(tiny: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice the-key-of-alice-of-some-length\n")
+    headers = {"Authorization": "Bearer the-key-of-alice-of-some-length"}
+    with run_server(tiny, DIFFEDIT_SERVE_API_KEYS=str(keys)) as server:
+        assert server.get("/v1/models", headers=headers).status_code == 200
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "API keys read again" in server.log(), "the keys are read")
+        assert server.get("/v1/models", headers=headers).status_code == 200
+    with run_server(tiny) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.get("/livez").status_code == 200
+        assert server.process.poll() is None
