@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from diffedit.server.errors import ApiError
@@ -21,12 +22,29 @@ class JobStore:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._jobs: dict[str, Job] = {}
+        self._finished: OrderedDict[str, int] = OrderedDict()  # id -> bytes, oldest first
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the results of all finished jobs."""
+        return self._bytes
+
     def add(self, job: Job) -> None:
         self._jobs[job.id] = job
+
+    def measure(self, job: Job) -> None:
+        """Count the results of a job. Call it when the job has finished, and if they grow."""
+        if job.id in self._jobs:
+            size = job.size
+            self._bytes += size - self._finished.get(job.id, 0)
+            self._finished[job.id] = size
 
     def get(self, job_id: str) -> Job | None:
         """Return the job, or None if it is unknown or expired."""
@@ -43,16 +61,16 @@ class JobStore:
 
     def discard(self, job: Job) -> None:
         """Remove a job and its results."""
-        self._jobs.pop(job.id, None)
+        if self._jobs.pop(job.id, None) is not None:
+            self._bytes -= self._finished.pop(job.id, 0)
 
     def sweep(self) -> None:
         """Remove expired jobs, and the oldest ones while a bound is exceeded."""
         now = time.monotonic()
-        finished = [(job.finished_at, job) for job in self if job.finished_at is not None]
-        stored_bytes = sum(job.size for _, job in finished)
-        for finished_at, job in sorted(finished, key=lambda pair: pair[0]):
-            over_bounds = stored_bytes > self._settings.result_bytes or len(self._jobs) > MAX_JOBS
-            if not over_bounds and now - finished_at <= self._settings.result_seconds:
+        while self._finished:
+            job = self._jobs[next(iter(self._finished))]
+            over_bounds = self._bytes > self._settings.result_bytes or len(self) > MAX_JOBS
+            age = now - (job.finished_at or now)
+            if not over_bounds and age <= self._settings.result_seconds:
                 return
-            stored_bytes -= job.size
             self.discard(job)

@@ -232,6 +232,7 @@ class Scheduler:
         error = {"error": job.error.body["error"]} if job.error else {}
         job.emit("done", state=state, **error)
         self.slots.grant()
+        self.store.measure(job)
         self.store.sweep()
         self.on_finish(job)
 

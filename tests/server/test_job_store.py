@@ -32,6 +32,9 @@ def store_of(*jobs: Job, **limits: float) -> JobStore:
     store = JobStore(Settings.model_validate({"result_seconds": 60.0, **limits}))
     for job in jobs:
         store.add(job)
+    for job in sorted(jobs, key=lambda job: job.finished_at or 0.0):
+        if job.finished:
+            store.measure(job)
     return store
 
 
@@ -65,3 +68,29 @@ def test_oldest_results_are_dropped_over_the_job_limit(monkeypatch: pytest.Monke
     store = store_of(first, second, running)
     store.sweep()
     assert list(store) == [second, running]
+
+
+def test_bytes_are_counted_and_freed() -> None:
+    first, second = finished_job(1, 100), finished_job(2, 50)
+    store = store_of(first, second)
+    assert store.stored_bytes == 150
+    first.emit("preview", image="x" * 7)
+    store.measure(first)
+    assert store.stored_bytes == 157
+    store.discard(second)
+    store.discard(second)
+    store.measure(second)  # it is not stored any more
+    assert store.stored_bytes == 107
+    store.discard(first)
+    assert store.stored_bytes == len(store) == 0
+
+
+def test_stored_jobs_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server stores thousands, and sweeps with every request."""
+    store = store_of(*(finished_job(1) for _ in range(100)))
+    measured: list[Job] = []
+    monkeypatch.setattr(Job, "size", property(measured.append))
+    for _ in range(10):
+        store.sweep()
+    assert not measured
+    assert len(store) == 100
