@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 
 from fastapi.testclient import TestClient
 
-from diffedit.server import Settings, failed_keys, quotas
+from diffedit.server import Settings, failed_keys
 from diffedit.server.admission import check_queue
 from diffedit.server.errors import ApiError
 from diffedit.server.fair_queue import FairQueue, fair_seconds
@@ -135,7 +135,7 @@ def test_quota_of_edits_at_a_time() -> None:
 
 def test_quota_of_edits_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(quotas.time, "monotonic", lambda: now)
+    monkeypatch.setattr("diffedit.server.quotas.time.monotonic", lambda: now)
     limits = Quotas(Settings(key_edits_per_minute=3))
     limits.count("a", 2)
     now = 1010.0
@@ -244,7 +244,7 @@ def test_clients_that_try_keys_are_slowed_down(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr(failed_keys.asyncio, "sleep", sleep)
+    monkeypatch.setattr("diffedit.server.failed_keys.asyncio.sleep", sleep)
     monkeypatch.setattr(failed_keys, "MAX_ADDRESSES", 2)
 
     async def fail(address: str, count: int) -> int:
