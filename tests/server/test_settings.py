@@ -32,6 +32,8 @@ WRONG: dict[str, list[Any]] = {
         *("a.example:80", "*", "*.a.example", "a..example", "-a.example", "m\u00fcller.example"),
     ],
     "served_model_names": [5, '["a"', '[""]', "a\nb", "x" * 300, '["a", 5]', "\x1b[31m"],
+    "key_max_edits": [0, -1, "many", 2.5, ""],
+    "key_edits_per_minute": [0, -1, "many", 2.5, ""],
     "idle_unload_seconds": [0, -1, "soon", "inf", "nan"],
 }
 COUNTS = [name for name, field in Settings.model_fields.items() if field.annotation is int]
