@@ -37,6 +37,7 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
 
 
 def default_options(pipeline: DiffEditPipeline) -> dict[str, float]:
-    """The numeric options of an edit that gives none."""
+    """The numeric options of an edit that gives none, without those that other methods use."""
     request = pipeline.resolve(EditRequest(b"", "any"))
-    return {name: getattr(request, name) for name in RANGES}
+    values = {name: getattr(request, name) for name in RANGES}
+    return {name: value for name, value in values.items() if value is not None}
