@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DType = Literal["fp32", "int64"]
@@ -19,6 +19,8 @@ Size = tuple[int, int]
 
 DENOISER_BATCH_SIZES = (1, 2, 4, 8, 16, 20)
 """The denoiser's default profiles: guidance pairs, shared calls, and the 2n = 20 rows of a mask."""
+MAX_BATCH = 256
+"""The largest profile. Inputs of a whole batch are allocated before a call."""
 OTHER_BATCH_SIZES = (1, 2, 4)
 
 
@@ -63,6 +65,8 @@ class NetSpec:
         sizes = self.batch_sizes
         if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
             raise ValueError(f"batch sizes must ascend from 1 or more without repeats, not {sizes}")
+        if sizes[-1] > MAX_BATCH:
+            raise ValueError(f"a batch size must be at most {MAX_BATCH}, not {sizes[-1]}")
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:
@@ -103,6 +107,8 @@ class NetSpec:
             return TensorSpec(d["name"], tuple(d["shape"]), d["dtype"])
 
         size = data["size"]
+        if data["precision"] not in get_args(Precision) or data["role"] not in get_args(Role):
+            raise ValueError(f"there is no {data['precision']!r} {data['role']!r}")
         return cls(
             name=data["name"],
             role=data["role"],

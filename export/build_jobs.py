@@ -15,7 +15,7 @@ from typing import Any
 from engine.checkpoint import Checkpoint
 from engine.lora.file import Lora
 from engine.models import Network
-from engine.netspec import NetSpec, Precision, Size, format_size
+from engine.netspec import MAX_BATCH, NetSpec, Precision, Size, format_size
 from export.lora import weights_digest
 from export.targets import Target
 
@@ -25,7 +25,6 @@ OPSET = 18
 """The lowest that the exporter writes without a conversion; 23 would turn attention into an
 operator that TensorRT refuses in fp32 and for the VAE's head size of 512."""
 MAX_SIDE = 4096
-MAX_BATCH = 256
 
 
 @dataclass(frozen=True)

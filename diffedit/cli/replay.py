@@ -16,6 +16,7 @@ from diffedit.imaging.metadata import EditRecord, pixel_digest, read_record
 from diffedit.request import EditRequest, InvalidRequest
 
 if TYPE_CHECKING:
+    from diffedit.cli.options import ModelOptions
     from diffedit.imaging.photograph import Photograph
     from diffedit.result import EditResult
 
@@ -68,7 +69,7 @@ def replay(
             f"{edited} was made at {recorded_size} pixels, which this model cannot do ({error}); "
             "name the model that it was made with."
         ) from None
-    differences = _differences(record, result)
+    differences = [*_differences(record, result), *_other_size(record, model_options)]
     if differences:
         say(f"warning: {edited} was made in another way: {'; '.join(differences)}.")
     if not output_options.quiet:
@@ -84,6 +85,14 @@ def _differences(record: EditRecord, result: EditResult) -> list[str]:
     if record.provenance is None or now is None:
         return []
     return record.provenance.differences(now)
+
+
+def _other_size(record: EditRecord, options: ModelOptions) -> list[str]:
+    """Say that --size is another than that of a record."""
+    size = options.pipeline_arguments()["size"]
+    if record.size is None or size in (None, record.size):
+        return []
+    return ["the size is {}x{}, not {}x{}".format(*size, *record.size)]
 
 
 def _stored_request(edited: Path, record: EditRecord, image: str, photo: Photograph) -> EditRequest:

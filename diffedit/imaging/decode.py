@@ -7,6 +7,7 @@ It handles files, formats and orientation. `diffedit.imaging.photograph` and
 from __future__ import annotations
 
 import io
+import re
 import stat
 import threading
 import warnings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 """Supported input formats. PIL supports more, but some (EPS) run external programs."""
+
+ADDRESS = re.compile(r"\bhttps?:/|\bdata:image")
 
 Reopen = Callable[[], Image.Image]
 """Opens the same file once more, with only its header read."""
@@ -178,7 +181,8 @@ def _open_file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
         if stat.S_ISREG(mode):  # opening a pipe could block forever
             return stack.enter_context(path.open("rb"))
     except FileNotFoundError:
-        hint = "check the path" if "://" not in name else "download it, and name the file"
+        is_address = ADDRESS.search(name) is not None
+        hint = "download it, and name the file" if is_address else "check the path"
         raise InvalidRequest(f"{name} does not exist; {hint}.") from None
     except PermissionError:
         raise InvalidRequest(

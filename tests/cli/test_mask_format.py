@@ -48,6 +48,9 @@ def test_an_empty_name_is_not_the_default(command: str, work: Path, cli: Cli) ->
     assert [path.name for path in work.iterdir()] == ["in.png"]
 
 
-def test_an_address_is_no_file(work: Path, cli: Cli) -> None:
-    url = "https://example.com/cup.png"
+@pytest.mark.parametrize(
+    "url", ["https://example.com/cup.png", "https:/example.com/cup.png", "data:image/png;base64,A"]
+)
+def test_an_address_is_no_file(url: str, work: Path, cli: Cli) -> None:
+    """A batch file's folder is put before it, which makes one slash of two."""
     check_refused(cli("edit", url, *PROMPTS, "--out", "o.png"), 2, "download it")

@@ -147,3 +147,10 @@ def test_how_the_mask_was_read_is_kept(work: Path, cli: Cli) -> None:
 def test_an_unknown_way_to_read_a_mask_is_damage(edited: Path, cli: Cli, value: Any) -> None:
     rewritten(edited, lambda record: replace(record, mask_read_as=value))
     check_refused(cli("replay", EDITED, "in.png"), 2, "damaged")
+
+
+def test_another_size_is_named(edited: Path, cli: Cli) -> None:
+    """The sentence was "everything that it records is the same"."""
+    done = cli("replay", EDITED, "in.png", "--dtype", "fp32", "--size", "32x48")
+    assert "the size is 32x48, not 64x96" in done.err
+    assert "everything that it records is the same" not in done.err
