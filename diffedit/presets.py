@@ -54,7 +54,7 @@ PAPER: dict[str, Any] = {
     "inversion_stride": 1,
 }
 """The options of the paper (sections 3.2 and 4). Another preset states what it changes."""
-BALANCED = PAPER | {"num_maps_per_mask": 3, "mask_tolerance": 0.01, "inversion_stride": 3}
+BALANCED = PAPER | {"num_maps_per_mask": 3, "mask_tolerance": 0.1, "inversion_stride": 3}
 DRAFT = PAPER | {"num_maps_per_mask": 1, "inversion_stride": 3}
 PRESETS: dict[PresetName, Preset] = {
     "paper": Preset("the paper's settings", 1.0, 1.0, PAPER),

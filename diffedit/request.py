@@ -97,7 +97,7 @@ class EditRequest:
         num_maps_per_mask: n, number of noise samples averaged for the mask. 1 to 64; by default the
             preset's: 10 for "paper", 3 for "balanced", 1 for "draft".
         mask_tolerance: stop adding noise samples once the last one has changed at most this share
-            of the mask; 0 averages all n. 0 to 1; by default the preset's: 0.01 for "balanced",
+            of the mask; 0 averages all n. 0 to 1; by default the preset's: 0.1 for "balanced",
             else 0.
         mask_encode_strength: noise level of the mask step, as a fraction of the schedule. Above 0,
             up to 1; by default the preset's, 0.5.
