@@ -14,6 +14,7 @@ from diffedit.algorithm import edit as flows
 from diffedit.algorithm.mask import change
 from diffedit.algorithm.plan import EditPlan, Stage
 from diffedit.algorithm.schedule import Schedule
+from diffedit.method_options import has_option
 from diffedit.request import METHODS, EditRequest
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch.networks import TorchNetworks
@@ -32,6 +33,7 @@ from tests.algorithm.flow_tools import (
     tokens,
 )
 
+STRIDED = [method for method in METHODS if has_option(method, "inversion_stride")]
 TWENTY = Schedule.from_config(SD_CONFIG, 20)
 
 
@@ -47,7 +49,7 @@ def rows_in(networks: FakeNetworks) -> int:
 
 @pytest.mark.parametrize(
     ("method", "stride", "interval", "scale"),
-    list(product(METHODS, (1, 2, 3, 7), ((0.0, 1.0), (0.4, 1.0), (0.25, 0.6)), (1.0, 5.0))),
+    list(product(STRIDED, (1, 2, 3, 7), ((0.0, 1.0), (0.4, 1.0), (0.25, 0.6)), (1.0, 5.0))),
 )
 def test_the_modules_run_the_rows_of_the_plan(
     method: str, stride: int, interval: tuple[float, float], scale: float
