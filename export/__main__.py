@@ -258,7 +258,10 @@ def _next(model: str, out: Path, manifest: Manifest) -> str:
         "\nThe engines did not run here: copy the folder to a machine with their GPU and use "
         "--backend tensorrt there."
     )
-    return f"{command} --backend {backend}" + (there if engines - ran else "")
+    bf16 = any(entry.spec.precision == "bf16" for entry in manifest.entries)
+    auto = backend == "onnxruntime" and bf16  # which has no kernels for it on a CPU
+    chosen = "" if auto else f" --backend {backend}"
+    return command + chosen + (there if engines - ran else "")
 
 
 def _sizes(height: int | None, width: int | None, texts: list[str]) -> list[Size]:

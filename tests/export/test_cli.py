@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CheckpointError
-from engine.manifest import Manifest
-from export.__main__ import run
+from engine.manifest import Entry, Format, Manifest, Toolchain
+from engine.netspec import NetSpec, Precision
+from export.__main__ import _next, run
 from export.events import Event
 
 ROOT = Path(__file__).parents[2]
@@ -167,3 +168,17 @@ def test_whatever_ends_a_build_the_next_one_goes_on(micro: Path, tmp_path: Path)
     assert sum("Nothing to do" in text for text in said) == 1
     assert done() == {"text", "vae_encode", "vae_decode", "unet"}
     assert not list(out.glob(".build-*"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend"), [("fp16", " --backend onnxruntime"), ("bf16", "")]
+)
+def test_the_next_command_runs_here(precision: Precision, backend: str) -> None:
+    """ONNX Runtime has no kernels for bf16 on a CPU: "auto" edits with PyTorch."""
+    spec = NetSpec("unet", "denoiser", None, (), (), (1,), precision)
+    kinds: tuple[Format, ...] = ("onnx", "tensorrt-rtx")
+    entries = tuple(Entry(kind, spec, "key", (), Toolchain("p", "1", "w")) for kind in kinds)
+    said = _next("model", Path("out"), Manifest(None, entries=entries))
+    first, second = said.splitlines()
+    assert first.endswith(f"--engines out{backend}")
+    assert "use --backend tensorrt there" in second
