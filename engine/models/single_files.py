@@ -109,6 +109,11 @@ def identify(header: Header, metadata: Mapping[str, str]) -> SingleFile:
     if mark is not None:
         return _transformer(header, mark)
     if not any(name.startswith(f"{UNET}input_blocks.") for name in header):
+        if any(name.startswith(UNET) for name in header):
+            raise CheckpointError(
+                "is a Stable Diffusion checkpoint in a single file that is not complete: it lacks "
+                "the U-Net's first layers; copy or download it again"
+            )
         raise CheckpointError(
             "is a safetensors file of another kind, not a model that is known here"
             f" (its first tensor is {min(header)})"
