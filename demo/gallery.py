@@ -71,7 +71,7 @@ def gallery(pipe: Any, chosen: Sequence[tuple[Scene, Edit]]) -> Image.Image:
         _, placement = geometry.fit(photo, (photo.height, photo.width))
         factor = photo.height // len(result.heatmap)
         overlay = compose.heatmap_overlay(photo, result.heatmap, placement, factor)
-        panels.append(compose.panel(photo, overlay, result.mask, result.image))
+        panels.append(compose.panel(photo, overlay, result.blend_mask, result.image))
     return stacked(panels, [f"{e.source}   ->   {e.target}" for _, e in chosen])
 
 

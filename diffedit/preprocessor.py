@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffedit.algorithm import mask as masks
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
-from diffedit.imaging import compare, geometry, photograph
+from diffedit.imaging import borders, compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
 from diffedit.method_options import has_option
 from diffedit.presets import resolve
 from diffedit.provenance import Provenance
-from diffedit.request import EditRequest, InvalidRequest, parameters
+from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest, parameters
 from diffedit.result import EditResult, Stats
 from diffedit.stage_timer import StageTimer
 from engine.checkpoint import Checkpoint
@@ -142,17 +143,18 @@ class Preprocessor:
         mask = self.mask_picture(prepared, cells)
         if not cells.any():
             warnings.append(_empty_mask_warning(prepared.inputs))
-        photo = prepared.photo
+        photo, is_users = prepared.photo, prepared.user_mask is not None
+        blend = self.blend_mask(prepared, outputs, mask)
         if outputs.image is not None:
             edited = geometry.to_photo(outputs.image.float().numpy(), prepared.placement)
-            is_users = prepared.user_mask is not None
             warnings += _loss_warnings(photo, mask, is_users=is_users)
-            area = mask if request.composite else None
+            area = blend if request.composite else None
             photo = photograph.edited(photo, edited, area, fill=is_users)
         return EditResult(
             image=photo.image,
             photo=photo,
             mask=mask.copy(),
+            blend_mask=blend,
             heatmap=outputs.heatmap.float().numpy().copy(),
             latent_mask=cells,
             latents=outputs.latents.float().numpy().copy(),
@@ -174,6 +176,27 @@ class Preprocessor:
         if prepared.user_mask is not None:
             return prepared.user_mask.image
         return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
+
+    def blend_mask(self, prepared: PreparedEdit, outputs: EditOutputs, mask: Image) -> Image:
+        """How much of the edit each pixel takes: L, of the photograph's size, inside the mask."""
+        request, photo = prepared.inputs.request, prepared.photo
+        if not request.composite:
+            return mask.point([255] * 256)
+        blend = borders.faded(mask, request.mask_feather)
+        if prepared.user_mask is not None:
+            return photograph.filled(photo, blend, mask)
+        if request.mask_cleaning != "edges" or request.method not in MASKED_METHODS:
+            return blend
+        region = prepared.inputs.region.cpu()
+        shape = masks.shape(outputs.heatmap.float(), region, masks.ShapeOptions.of(request))
+        return borders.inside(
+            blend,
+            photo.rgb,
+            shape.soft.numpy(),
+            shape.found.numpy(),
+            prepared.placement,
+            self._family.factor,
+        )
 
     def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
         """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""

@@ -51,11 +51,17 @@ PAPER: dict[str, Any] = {
     "mask_encode_strength": 0.5,
     "mask_thresholding_ratio": 3.0,
     "mask_tolerance": 0.0,
+    "mask_cleaning": "none",
     "inversion_stride": 1,
 }
 """The options of the paper (sections 3.2 and 4). Another preset states what it changes."""
-BALANCED = PAPER | {"num_maps_per_mask": 3, "mask_tolerance": 0.1, "inversion_stride": 3}
-DRAFT = PAPER | {"num_maps_per_mask": 1, "inversion_stride": 3}
+BALANCED = PAPER | {
+    "num_maps_per_mask": 3,
+    "mask_tolerance": 0.1,
+    "mask_cleaning": "edges",
+    "inversion_stride": 3,
+}
+DRAFT = PAPER | {"num_maps_per_mask": 1, "mask_cleaning": "edges", "inversion_stride": 3}
 PRESETS: dict[PresetName, Preset] = {
     "paper": Preset("the paper's settings", 1.0, 1.0, PAPER),
     "balanced": Preset("a quarter of the rows", 0.4, 1 / 3, BALANCED),

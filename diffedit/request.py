@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit", "flowedit"]
 METHODS: tuple[str, ...] = get_args(Method)
+MaskCleaning = Literal["clean", "edges", "none"]
+CLEANINGS: tuple[str, ...] = get_args(MaskCleaning)
 MASKED_METHODS = ("diffedit", "masked-sdedit", "flowedit")
 """The methods that use a mask and therefore accept `mask_image`."""
 MAX_TEXT = 4096
@@ -56,7 +58,9 @@ RANGES: dict[str, Range] = {
     "mask_encode_strength": Range(0, 1, above=True),
     "mask_thresholding_ratio": Range(0, 100, above=True),
     "mask_tolerance": Range(0, 1),
+    "mask_threshold": Range(0, 0.99),
     "mask_dilation": Range(0, 64, whole=True),
+    "mask_feather": Range(0, 0.25),
     "inversion_stride": Range(1, 1000, whole=True),
     "n_max": Range(1, 1000, whole=True),
     "n_min": Range(0, 999, whole=True),
@@ -107,7 +111,13 @@ class EditRequest:
             transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
             with the photograph's aspect ratio; methods "diffedit", "masked-sdedit" and "flowedit"
             only. Default None.
+        mask_threshold: value of the heatmap above which a cell is edited. 0 to 0.99; default 0.5.
+        mask_cleaning: "none": the computed mask as in the paper. "clean": blurred, without holes
+            and specks. "edges": cleaned, and its border follows the edges of the picture instead of
+            the latent grid. By default the preset's: "none" for "paper", else "edges".
         mask_dilation: latent pixels by which the computed mask is enlarged. 0 to 64; default 0.
+        mask_feather: width over which the edit fades out, inwards from the mask's outline, as a
+            share of the photograph's longer side. 0 to 0.25; default 1/256.
         method: "diffedit" (mask, DDIM inversion, masked decoding), "encode-decode" (no mask),
             "masked-sdedit" (random noise instead of inversion), "sdedit" (neither) or "flowedit"
             (FlowEdit inside the mask: no inversion; Stable Diffusion 3 and FLUX.1 only). Default
@@ -151,6 +161,9 @@ class EditRequest:
     n_min: int = FROM_PRESET
     n_avg: int = FROM_PRESET
     source_guidance_scale: float = FROM_PRESET
+    mask_cleaning: MaskCleaning = FROM_PRESET
+    mask_threshold: float = 0.5
+    mask_feather: float = 1 / 256
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -175,6 +188,9 @@ class EditRequest:
         object.__setattr__(self, "composite", composite)
         object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
         check_options(self)
+        if self.mask_cleaning is not None:
+            cleaning = checks.choice("mask_cleaning", self.mask_cleaning, CLEANINGS)
+            object.__setattr__(self, "mask_cleaning", cleaning)
         if self.mask_image is not None:
             self._check_mask_options()
 
@@ -195,6 +211,11 @@ class EditRequest:
             raise InvalidRequest(
                 f"mask_dilation is {self.mask_dilation}, but it enlarges computed masks only and "
                 "mask_image is given; enlarge that mask itself, or leave out mask_dilation."
+            )
+        if self.mask_threshold != EditRequest.mask_threshold:
+            raise InvalidRequest(
+                f"mask_threshold is {self.mask_threshold:g}, but it belongs to computed masks and "
+                "mask_image is given; leave out one of them."
             )
 
     @classmethod

@@ -45,6 +45,8 @@ class EditResult:
             high bytes. Palettes become RGB or RGBA, other modes RGB.
         photo: the result with all of its values and metadata; `save` writes it.
         mask: PIL L of the photograph's size: 255 where pixels were edited, 0 elsewhere.
+        blend_mask: PIL L of that size, 0 outside `mask`: how much of the edit each pixel takes, 255
+            for all of it. Without compositing it is 255 everywhere.
         heatmap: float32 [h, w] in [0, 1] on the latent grid: how much the two prompts disagree.
         latent_mask: bool [h, w]: the latent pixels that were edited.
         latents: float32 [C, h, w]: y_0, the edited latents.
@@ -61,6 +63,7 @@ class EditResult:
     image: Image
     photo: Photograph = field(repr=False)
     mask: Image
+    blend_mask: Image
     heatmap: NDArray[np.float32]
     latent_mask: NDArray[np.bool_]
     latents: NDArray[np.float32]

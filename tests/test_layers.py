@@ -61,6 +61,7 @@ PURE = (
     "diffedit.algorithm.mask",
     "diffedit.algorithm.mask_cleaning",
     "diffedit.algorithm.plan",
+    "diffedit.algorithm.reference_mask",
     "diffedit.algorithm.schedule",
     "diffedit.algorithm.training_schedule",
 )

@@ -2,7 +2,7 @@
 
 A flow does not know the backend, the batch or any file. It reads device values in two places: is
 the mask empty (there is nothing to do), and is the result finite. With `mask_tolerance` it also
-reads whether the mask is stable.
+reads whether the mask is stable, and with `mask_cleaning` the heatmap.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def mask_of(inputs: EditInputs, predicted: Sequence[Tensor]) -> tuple[Tensor, Te
     request, region = inputs.request, inputs.region
     difference = masks.difference_map(predicted[1::2], predicted[0::2])
     heat = masks.heatmap(difference, region, request.mask_thresholding_ratio)
-    return heat, masks.binarise(heat, region, request.mask_dilation)
+    return heat, masks.shape(heat, region, masks.ShapeOptions.of(request)).edit
 
 
 def nothing_to_edit(

@@ -1,16 +1,21 @@
 """The arithmetic of step 1: noise differences -> heatmap -> mask. Pure functions of tensors.
 
 Section 3.2 of the paper: average the differences over n noises, remove extreme values, rescale to
-[0, 1], binarise at 0.5. The statistics are those of one image.
+[0, 1], binarise at 0.5. The statistics are those of one image. `shape` makes the masks of an edit
+from a heatmap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from diffedit.algorithm import mask_cleaning
+from diffedit.request import EditRequest, MaskCleaning
 
 THRESHOLD = 0.5
 
@@ -40,10 +45,84 @@ def change(before: Tensor, after: Tensor) -> Tensor:
     return (before ^ after).sum() / (before | after).sum().clamp(min=1)
 
 
-def binarise(heat: Tensor, region: Tensor, dilation: int = 0) -> Tensor:
-    """heatmap > 0.5, dilated by `dilation` latent pixels, inside `region`: bool [h, w]."""
-    mask = heat > THRESHOLD
-    if dilation:
-        grown = F.max_pool2d(mask[None].float(), 2 * dilation + 1, stride=1, padding=dilation)
-        mask = grown[0] > 0
-    return mask & region
+def binarise(
+    heat: Tensor, region: Tensor, dilation: int = 0, threshold: float = THRESHOLD
+) -> Tensor:
+    """heatmap > threshold, dilated by `dilation` latent pixels, inside `region`: bool [h, w]."""
+    return grown(heat > threshold, dilation) & region
+
+
+def grown(mask: Tensor, cells: int) -> Tensor:
+    """The mask enlarged by some cells to each side and diagonally: bool [h, w]."""
+    if not cells:
+        return mask
+    return F.max_pool2d(mask[None].float(), 2 * cells + 1, stride=1, padding=cells)[0] > 0
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """How a heatmap becomes a mask; all but `invert` are options of an edit.
+
+    Attributes:
+        threshold: cells with a higher value are edited.
+        dilation: cells by which the mask is enlarged.
+        cleaning: see `EditRequest.mask_cleaning`.
+        blur: standard deviation of the blur in cells; with `cleaning`.
+        invert: edit the rest of the photograph.
+    """
+
+    threshold: float = THRESHOLD
+    dilation: int = 0
+    cleaning: MaskCleaning = "none"
+    blur: float = mask_cleaning.BLUR
+    invert: bool = False
+
+    @classmethod
+    def of(cls, request: EditRequest) -> ShapeOptions:
+        """The options of a request."""
+        return cls(request.mask_threshold, request.mask_dilation, request.mask_cleaning)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The masks made from one heatmap, on its device.
+
+    Attributes:
+        edit: bool [h, w], what decoding repaints.
+        found: bool [h, w], the same without the margin that "edges" needs for its border.
+        soft: float32 [h, w] in [0, 1]: how sure it is that a cell belongs to `found`; 0.5 is
+            where the threshold lies.
+    """
+
+    edit: Tensor
+    found: Tensor
+    soft: Tensor
+
+
+def shape(heat: Tensor, region: Tensor, options: ShapeOptions) -> Shape:
+    """The masks of a heatmap, float32 [h, w], within `region`, bool [h, w].
+
+    With "none" this is the paper's rule. With "clean" the heatmap is blurred, and the mask's holes
+    are filled and its specks dropped. "edges" also repaints one cell around that mask.
+    """
+    if options.cleaning == "none":
+        soft, mask = heat, (heat > options.threshold) & region
+    else:
+        soft = mask_cleaning.blurred(heat, region, options.blur)
+        mask = (soft > options.threshold) & region.cpu()
+        mask = mask_cleaning.without_specks(mask_cleaning.without_holes(mask, region))
+        soft, mask = soft.to(heat.device), mask.to(heat.device)
+    soft = _centered(soft, options.threshold)
+    soft = torch.where(mask == (soft > 0.5), soft, mask.float())  # filled holes, dropped specks
+    if options.invert:
+        soft, mask = torch.where(region, 1 - soft, 0.0), region & ~mask
+    found = grown(mask, options.dilation) & region
+    margin = 1 if options.cleaning == "edges" else 0
+    return Shape(grown(found, margin) & region, found, soft)
+
+
+def _centered(soft: Tensor, threshold: float) -> Tensor:
+    """Stretch [0, threshold] to [0, 0.5] and [threshold, 1] to [0.5, 1]."""
+    low = 0.5 * soft / threshold if threshold > 0 else 0.5 * torch.ones_like(soft)
+    high = 0.5 + 0.5 * (soft - threshold) / (1 - threshold)
+    return torch.where(soft > threshold, high, low)

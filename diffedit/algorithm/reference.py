@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffedit.algorithm.reference_mask import found_mask
 from diffedit.algorithm.reference_models import ReferenceModel
 from diffedit.algorithm.schedule import Schedule
 from diffedit.request import EditRequest
@@ -77,7 +78,7 @@ def edit(
         difference = torch.stack(differences).mean(0) * region
         clip = request.mask_thresholding_ratio * difference[region].mean()
         heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
-        before, mask = mask, heat > 0.5
+        before, mask = mask, found_mask(heat, region, request)
         if request.mask_tolerance and len(differences) > 1:
             changed = (before != mask).sum() / max(1, int((before | mask).sum()))
             if changed <= request.mask_tolerance:

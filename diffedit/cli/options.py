@@ -190,6 +190,25 @@ class MaskOptions:
             "mask_tolerance",
         ),
     ] = None
+    mask_threshold: Annotated[
+        float, number_option(MASK, "Heatmap value above which a cell is edited", "mask_threshold")
+    ] = EditRequest.mask_threshold
+    mask_cleaning: Annotated[
+        str | None,
+        option(
+            MASK,
+            "none: the mask as in the paper; clean: blurred, without holes and specks; edges: "
+            "cleaned, and its border follows the picture.",
+            "--mask-cleaning",
+            show_default=default_text("mask_cleaning"),
+        ),
+    ] = None
+    mask_feather: Annotated[
+        float,
+        number_option(
+            MASK, "Width of the fade at the mask's outline, of the longer side", "mask_feather"
+        ),
+    ] = EditRequest.mask_feather
     mask_dilation: Annotated[
         int, number_option(MASK, "Latent pixels by which the mask is enlarged", "mask_dilation")
     ] = EditRequest.mask_dilation
@@ -373,6 +392,14 @@ class EditOutputOptions(OutputOptions):
     mask_out: Annotated[
         Path | None, option(OUTPUT, "Also write the mask, black and white.", "--mask-out")
     ] = None
+    blend_out: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            "Also write the blend mask: how much of the edit each pixel takes.",
+            "--blend-out",
+        ),
+    ] = None
     panel: Annotated[
         Path | None,
         option(OUTPUT, "Also write input, heatmap, mask and result side by side.", "--panel"),
@@ -381,6 +408,7 @@ class EditOutputOptions(OutputOptions):
 
 @dataclass(frozen=True)
 class RestoreOutputOptions(EditOutputOptions):
-    """The same for `restore`, which has no heatmap."""
+    """The same for `restore`, which has neither heatmap nor blend mask."""
 
     heatmap_out: None = None
+    blend_out: None = None

@@ -33,13 +33,14 @@ class OutputPaths:
 
     Attributes:
         out: path of the result, or "-" for standard output.
-        mask, heatmap, panel: None if not requested.
+        mask, heatmap, panel, blend: None if not requested.
     """
 
     out: str
     mask: Path | None
     heatmap: Path | None
     panel: Path | None
+    blend: Path | None = None
 
     @classmethod
     def from_options(cls, options: OutputOptions, default: str) -> OutputPaths:
@@ -57,7 +58,7 @@ class OutputPaths:
                 "--out, or send standard output to a file or a program."
             )
         extra = options if isinstance(options, EditOutputOptions) else EditOutputOptions()
-        paths = cls(out, extra.mask_out, options.heatmap_out, extra.panel)
+        paths = cls(out, extra.mask_out, options.heatmap_out, extra.panel, extra.blend_out)
         for path in paths.files:
             if not (path == paths.heatmap and path.suffix == ".npy"):
                 output_files.check_extension(path)
@@ -66,7 +67,7 @@ class OutputPaths:
     @property
     def files(self) -> list[Path]:
         main = [] if self.out == STDOUT else [Path(self.out)]
-        extra = (self.mask, self.heatmap, self.panel)
+        extra = (self.mask, self.heatmap, self.panel, self.blend)
         return [*main, *(path for path in extra if path is not None)]
 
     def by_name(self) -> dict[str, str]:
@@ -185,6 +186,8 @@ def _encoded_files(
         contents[Path(paths.out)] = encode(result.photo, Path(paths.out), record)
     if paths.mask is not None:
         contents[paths.mask] = encode(result.mask, paths.mask)
+    if paths.blend is not None:
+        contents[paths.blend] = encode(result.blend_mask, paths.blend)
     if paths.heatmap is None and paths.panel is None:
         return contents
     overlay = heatmap_overlay(pipeline, photo.rgb, result.heatmap)
@@ -193,7 +196,7 @@ def _encoded_files(
     if paths.panel is not None:
         from diffedit.imaging import compose
 
-        panel = compose.panel(photo.rgb, overlay, result.mask, result.photo.rgb)
+        panel = compose.panel(photo.rgb, overlay, result.blend_mask, result.photo.rgb)
         contents[paths.panel] = encode(panel, paths.panel)
     return contents
 

@@ -216,22 +216,20 @@ def _target_mode(image: Image.Image) -> str:
 
 
 def edited(
-    photo: Photograph, result: Image.Image, mask: Image.Image | None, *, fill: bool = False
+    photo: Photograph, result: Image.Image, blend: Image.Image | None, *, fill: bool = False
 ) -> Photograph:
     """Put an edit into a photograph. All other pixels keep their exact values.
 
     Args:
         photo: the photograph.
         result: RGB in sRGB of its size: `photo.rgb` with the edit.
-        mask: L, 0 or 255: where to put it. None replaces every pixel.
+        blend: L, how much of it each pixel takes: 255 all, 0 nothing. None replaces every pixel.
         fill: make the area opaque. Otherwise transparent pixels stay transparent.
     """
-    area = ((0, 0, *photo.size), None) if mask is None else compose.faded_area(mask)
-    if area is None:
+    box = (0, 0, *photo.size) if blend is None else blend.getbbox()
+    if box is None:
         return photo
-    box, alpha = area
-    if fill and alpha is not None and mask is not None:
-        alpha = _filled(photo, alpha, mask, box)
+    alpha = None if blend is None else blend.crop(box)
     pixels = _in_colors_of(photo, result.crop(box), box, fill=fill)
     if isinstance(photo.values, Image.Image):
         values: Image.Image | Deep = compose.paste(photo.values, pixels, box, alpha)
@@ -240,14 +238,16 @@ def edited(
     return replace(photo, values=values)
 
 
-def _filled(
-    photo: Photograph, alpha: Image.Image, mask: Image.Image, box: compose.Box
-) -> Image.Image:
-    """Do not fade the edit where the photograph is transparent, or a gap would stay there."""
+def filled(photo: Photograph, blend: Image.Image, mask: Image.Image) -> Image.Image:
+    """The blend mask that does not fade where the photograph is transparent, or a gap would stay.
+
+    Args:
+        blend: L of the photograph's size. mask: L, 0 or 255, where it may be edited.
+    """
     if not photo.has_alpha:
-        return alpha
-    is_clear = photo.eight_bit.getchannel("A").crop(box).point([255] * 255 + [0])
-    return ImageChops.lighter(alpha, ImageChops.darker(is_clear, mask.crop(box)))
+        return blend
+    is_clear = photo.eight_bit.getchannel("A").point([255] * 255 + [0])
+    return ImageChops.lighter(blend, ImageChops.darker(is_clear, mask))
 
 
 def _in_colors_of(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest, Range
-from diffedit.imaging import changes, encode, photograph
+from diffedit.imaging import borders, changes, encode, photograph
 from diffedit.imaging.compare import largest_difference
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.photograph import Photograph
@@ -105,7 +105,7 @@ def restore(
     else:
         read = read_mask(mask_image, before.size, stored_size=before.stored_size)
         mask, warnings = read.image, [*warnings, *read.warnings]
-    photo = photograph.edited(before, matched if match_colors else after.rgb, mask)
+    photo = photograph.edited(before, matched if match_colors else after.rgb, borders.faded(mask))
     outside = mask.point([255] + [0] * 255)
     return RestoredImage(
         image=photo.image,

@@ -103,7 +103,7 @@ IGNORED_FIELDS = {
 """Fields of OpenAI's API that do not change an edit, with their values. The response says so."""
 PROMPTS = ("prompt", "source_prompt", "negative_prompt")
 TEXT_FIELDS: dict[str, Parser] = {
-    **dict.fromkeys((*PROMPTS, "method", "preset"), _parse_text),
+    **dict.fromkeys((*PROMPTS, "method", "preset", "mask_cleaning"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
     "guidance_interval": _parse_interval,
     "composite": _parse_bool,
@@ -127,6 +127,7 @@ MASK_TEXT_FIELDS = {
     for name in (
         *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
         *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
+        *("mask_threshold", "mask_cleaning"),
         "mask_tolerance",
         *("preset", "seed", "model", "user", "previous_edit_id"),
     )

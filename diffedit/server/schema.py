@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
-from diffedit.request import METHODS, RANGES, EditRequest
+from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
 from diffedit.server.form_fields import (
     ID_PATTERN,
     IGNORED_FIELDS,
@@ -48,6 +48,10 @@ DESCRIPTIONS = {
     "inversion_stride": "Levels of the inversion that share one row of the denoiser.",
     "mask_tolerance": "Stop adding noise samples once the last one changes at most this share of "
     "the mask.",
+    "mask_threshold": "Value of the heatmap above which a cell is edited.",
+    "mask_cleaning": "none: the mask as in the paper. clean: blurred, without holes and specks. "
+    "edges: cleaned, and its border follows the picture.",
+    "mask_feather": "Width of the fade at the mask's outline, as a share of the longer side.",
     "mask_dilation": "Grow the mask by this many latent cells.",
     "n_max": "FlowEdit: the level at which the edit begins.",
     "n_min": "FlowEdit: the level below which ordinary steps follow.",
@@ -85,6 +89,7 @@ FIELD_SCHEMAS: dict[str, Schema] = {
     "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
     "guidance_interval": {"type": "string", "pattern": f"^{INTERVAL_PATTERN}$"},
     "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
+    "mask_cleaning": {"type": "string", "enum": list(CLEANINGS)},
     "preset": {"type": "string", "enum": list(PRESET_NAMES), "default": DEFAULT_PRESET},
     "composite": {"type": "boolean", "default": True},
     "mask_format": {

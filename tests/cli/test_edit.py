@@ -28,14 +28,24 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def test_edit_writes_every_file_and_one_line_of_json(work: Path, cli: Cli) -> None:
-    files = ("--mask-out", "m.png", "--heatmap-out", "h.npy", "--panel", "p.webp")
+    files = (
+        "--mask-out",
+        "m.png",
+        "--heatmap-out",
+        "h.npy",
+        "--panel",
+        "p.webp",
+        "--blend-out",
+        "b.png",
+    )
     done = cli("edit", "in.png", *PROMPTS, *FAST, *files, "--json")
     assert done.code == 0, done.err
     assert done.line["out"] == "in.edited.png"
     assert done.line["stats"]["rows"]["unet"] == 20 + 2 + 4
     assert sorted(p.name for p in work.iterdir()) == [
-        *("h.npy", "in.edited.png", "in.png", "m.png", "p.webp")
+        *("b.png", "h.npy", "in.edited.png", "in.png", "m.png", "p.webp")
     ]
+    assert ((pixels("b.png") > 0) <= (pixels("m.png") > 0)).all() and pixels("b.png").any()
     mask, heat = pixels("m.png"), np.load("h.npy")
     assert done.line["mask_share"] == pytest.approx((mask == 255).mean(), abs=1e-6)
     assert 0 < done.line["mask_share"] < 1
@@ -67,6 +77,9 @@ def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
         "guidance_interval": [0.25, 1.0],
         "inversion_stride": 2,
         "mask_tolerance": 0.5,
+        "mask_cleaning": "clean",
+        "mask_threshold": 0.4,
+        "mask_feather": 0.01,
     }
     of_others = [name for name in OWNERS if OWNERS[name] != given["method"]]
     known = {**given, "image": 0, "mask_image": 0, **dict.fromkeys(of_others)}

@@ -73,6 +73,9 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         "guidance_interval": None,
         "inversion_stride": None,
         "mask_tolerance": None,
+        "mask_cleaning": None,
+        "mask_threshold": 0.5,
+        "mask_feather": 1 / 256,
     }
 
 
@@ -312,9 +315,9 @@ def test_stats_and_results_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         stats.rows = {}  # type: ignore[misc]
     empty: Any = None
-    result = EditResult(empty, empty, empty, empty, empty, empty, stats, seed=3)
+    result = EditResult(empty, empty, empty, empty, empty, empty, empty, stats, seed=3)
     assert result.warnings == ()
-    assert result != EditResult(empty, empty, empty, empty, empty, empty, stats, seed=3)
+    assert result != EditResult(empty, empty, empty, empty, empty, empty, empty, stats, seed=3)
 
 
 def test_importing_it_imports_no_heavy_package() -> None:

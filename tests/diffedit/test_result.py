@@ -19,7 +19,7 @@ EMPTY: Any = None
 
 def result_of(source: Any) -> EditResult:
     photo = photograph.read(source)
-    return EditResult(photo.image, photo, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, seed=0)
+    return EditResult(photo.image, photo, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, seed=0)
 
 
 def test_save_writes_every_format(tmp_path: Path) -> None:

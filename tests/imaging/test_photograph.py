@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from diffedit.imaging import compare, encode, photograph, png
+from diffedit.imaging import borders, compare, encode, photograph, png
 from tests.imaging.edited import (
     GREEN,
     LINEAR,
@@ -167,7 +167,9 @@ def test_transparency_stays_or_is_filled() -> None:
     large = Image.new("RGB", (1024, 768), "red")  # wide enough for a fade at the outline
     hole = MASK.resize(large.size, Image.Resampling.NEAREST)
     large.putalpha(hole.point(lambda v: 255 - v))
-    whole = photograph.edited(photograph.read(large), large.convert("RGB"), hole, fill=True)
+    photo = photograph.read(large)
+    blend = photograph.filled(photo, borders.faded(hole), hole)
+    whole = photograph.edited(photo, large.convert("RGB"), blend, fill=True)
     assert whole.image.getchannel("A").getextrema() == (255, 255)
     _, filled = edit(clear, fill=True)
     assert filled.image.getpixel((25, 20)) == (20, 200, 60, 255)

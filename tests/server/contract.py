@@ -89,6 +89,9 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
             fields["model"] = "fake"
         if "mask" in fields and is_valid("mask_dilation", 1, 64):
             fields["mask_dilation"] = 0
+        threshold: Any = fields.get("mask_threshold")
+        if "mask" in fields and type(threshold) in (int, float) and 0 <= threshold <= 0.99:
+            fields["mask_threshold"] = 0.5
         if "mask" in fields and fields.get("method") in ("sdedit", "encode-decode"):
             fields["method"] = "masked-sdedit"
         return body
