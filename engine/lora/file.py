@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint, read_header
 from engine.digest import file_digest
@@ -16,6 +17,10 @@ from engine.errors import CheckpointError
 from engine.lora.adapter_config import AdapterConfig, read_configs
 from engine.lora.names import parse, part_prefixes, plain
 from engine.manifest import FusedFile
+from engine.models.original_names import Piece
+
+if TYPE_CHECKING:
+    from engine.lora.shapes import ModelLayer
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 OTHER_METHODS = {
@@ -54,12 +59,14 @@ class Target:
     """What a file has for one layer.
 
     Attributes:
-        layer: the layer's path in the checkpoint, without ".weight".
+        layer: the layer's path in the checkpoint or in the original code, without ".weight".
+        pieces: the layers of the module that its rows belong to.
         tensors: kind -> tensor name in the file.
         factor: alpha / rank where PEFT's settings state it; otherwise None.
     """
 
     layer: str
+    pieces: tuple[Piece, ...]
     tensors: Mapping[str, str]
     factor: float | None = None
 
@@ -136,6 +143,7 @@ class Lora:
         layers = model_layers(checkpoint)
         configs = read_configs(self.path, tuple(layers))
         matched = self._matched(layers, part_prefixes(checkpoint.family.parts))
+        matched = _without_repeated(matched, layers)
         targets: dict[str, dict[str, Target]] = {part.name: {} for part in checkpoint.family.parts}
         for (part, layer), tensors in matched.items():
             model_layer = layers[part][layer]
@@ -145,14 +153,14 @@ class Lora:
                 reason = "alpha is given twice, as a tensor and in PEFT's settings"
             if reason:
                 self._refuse(f"in its layer {model_layer.path}, {reason}", f"'s {part}")
-            targets[part][layer] = Target(model_layer.path, tensors, factor)
+            targets[part][layer] = Target(model_layer.path, model_layer.pieces, tensors, factor)
         return targets
 
     def _matched(
-        self, layers: Mapping[str, Mapping[str, object]], prefixes: Mapping[str, str]
-    ) -> dict[tuple[str, str], dict[str, str]]:
+        self, layers: Mapping[str, Mapping[str, ModelLayer]], prefixes: Mapping[str, str]
+    ) -> Matched:
         """(part, layer) -> kind -> tensor name. Refuses tensors that belong to no layer."""
-        matched: dict[tuple[str, str], dict[str, str]] = {}
+        matched: Matched = {}
         unmatched = []
         for name in self.shapes:
             found = parse(name, prefixes)
@@ -180,6 +188,26 @@ class Lora:
             f"The LoRA {self.path} does not fit this model{part}: {reason}; use one that was "
             "trained for this kind of model."
         )
+
+
+Matched = dict[tuple[str, str], dict[str, str]]
+"""(part, layer) -> kind -> tensor name."""
+
+
+def _without_repeated(matched: Matched, layers: Mapping[str, Mapping[str, ModelLayer]]) -> Matched:
+    """Some files have the same layers under both names. Those of the original code are left out, as
+    in diffusers."""
+    own = {
+        (part, layers[part][name].path)
+        for part, name in matched
+        if [piece.layer for piece in layers[part][name].pieces] == [layers[part][name].path]
+    }
+    return {
+        (part, name): tensors
+        for (part, name), tensors in matched.items()
+        if (part, layers[part][name].path) in own
+        or not all((part, piece.layer) in own for piece in layers[part][name].pieces)
+    }
 
 
 def _factor(configs: tuple[AdapterConfig, ...], part: str, layer: str) -> float | None:

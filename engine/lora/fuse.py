@@ -31,11 +31,12 @@ class _Source:
     targets: dict[str, Target]
     file: Any
 
-    def tensors(self, layer: str, device: torch.device) -> dict[str, Tensor]:
-        """The tensors for a layer by kind, float32; empty if there are none."""
-        target = self.targets.get(layer)
-        names = target.tensors if target else {}
-        return {kind: self.file.get_tensor(n).to(device).float() for kind, n in names.items()}
+    def tensors(self, target: Target, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of a target by kind, float32."""
+        return {
+            kind: self.file.get_tensor(name).to(device).float()
+            for kind, name in target.tensors.items()
+        }
 
 
 def fuse(module: torch.nn.Module, checkpoint: Checkpoint, part: str, loras: Sequence[Lora]) -> None:
@@ -55,13 +56,37 @@ def fuse(module: torch.nn.Module, checkpoint: Checkpoint, part: str, loras: Sequ
         ]
         for source in sources:
             _warn_of_dora(source, part)
-        for name in dict.fromkeys(name for source in sources for name in source.targets):
-            if name not in layers:
-                raise CheckpointError(
-                    f"The {part} in {checkpoint.folder} has weights for {name}, which its config "
-                    "does not use, so no LoRA can change them; download the checkpoint again."
-                )
-            _fuse_layer(layers[name], name, sources)
+        for group in _groups(sources):
+            for name in group.layers:
+                if name not in layers:
+                    raise CheckpointError(
+                        f"The {part} in {checkpoint.folder} has weights for {name}, which its "
+                        "config does not use, so no LoRA can change them; download the checkpoint "
+                        "again."
+                    )
+            _fuse_group({name: layers[name] for name in group.layers}, group.targets)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Layers of the module that are changed together, because an original layer has rows of all."""
+
+    layers: tuple[str, ...]
+    targets: tuple[tuple[_Source, Target], ...]
+
+
+def _groups(sources: Sequence[_Source]) -> list[_Group]:
+    """The changes of all sources, by the layers that they change."""
+    groups: dict[str, _Group] = {}
+    for source in sources:
+        for target in source.targets.values():
+            names = [plain(piece.layer) for piece in target.pieces]
+            joined = list({id(groups[n]): groups[n] for n in names if n in groups}.values())
+            layers = dict.fromkeys([*(n for group in joined for n in group.layers), *names])
+            targets = [t for group in joined for t in group.targets]
+            group = _Group(tuple(layers), (*targets, (source, target)))
+            groups |= dict.fromkeys(layers, group)
+    return list({id(group): group for group in groups.values()}.values())
 
 
 def _warn_of_dora(source: _Source, part: str) -> None:
@@ -76,23 +101,30 @@ def _warn_of_dora(source: _Source, part: str) -> None:
         )
 
 
-def _fuse_layer(layer: Any, name: str, sources: Sequence[_Source]) -> None:
-    """Add the changes of all sources to one layer."""
-    weight = layer.weight.float()
-    changed, bias = weight.clone(), layer.bias.float() if layer.bias is not None else None
-    for source in sources:
-        tensors = source.tensors(name, weight.device)
-        if not tensors:
-            continue
-        target = source.targets[name]
+def _fuse_group(layers: dict[str, Any], targets: Sequence[tuple[_Source, Target]]) -> None:
+    """Add changes to layers. Each is computed from the model's own weights."""
+    own = {name: layer.weight.float() for name, layer in layers.items()}
+    changed = {name: weight.clone() for name, weight in own.items()}
+    biases = {
+        n: layer.bias.float().clone() for n, layer in layers.items() if layer.bias is not None
+    }
+    for source, target in targets:
+        pieces = [(plain(piece.layer), piece) for piece in target.pieces]
+        weight = torch.cat([own[name][piece.own] for name, piece in pieces])
+        tensors, scale = source.tensors(target, weight.device), source.lora.scale
         if tensors.keys() != {"diff_b"}:
             change = _finite(source, target, weight_change(tensors, weight, target.factor))
-            changed += source.lora.scale * change
-        if "diff_b" in tensors and bias is not None:
-            bias = bias + source.lora.scale * _finite(source, target, tensors["diff_b"])
-    layer.weight.copy_(changed)
-    if bias is not None:
-        layer.bias.copy_(bias)
+            for name, piece in pieces:
+                changed[name][piece.own] += scale * change[piece.original]
+        if "diff_b" in tensors:
+            change = _finite(source, target, tensors["diff_b"])
+            for name, piece in pieces:
+                if name in biases:
+                    biases[name][piece.own] += scale * change[piece.original]
+    for name, layer in layers.items():
+        layer.weight.copy_(changed[name])
+        if name in biases:
+            layer.bias.copy_(biases[name])
 
 
 def _finite(source: _Source, target: Target, change: Tensor) -> Tensor:

@@ -6,6 +6,11 @@ Trainers name the same tensor differently:
     diffusers        unet.mid_block.attentions.0.proj_in.lora.down.weight
     older diffusers  mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.up.weight
     PEFT             base_model.model.mid_block.attentions.0.proj_in.lora_A.weight
+    OneTrainer       lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight
+    ai-toolkit       transformer.transformer_blocks.0.attn.to_q.lora_A.weight
+    ComfyUI          diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight
+
+The layers may also have the names of the original code; see `engine.models.original_names`.
 
 Standard library only.
 """

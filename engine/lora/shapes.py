@@ -10,6 +10,7 @@ import torch
 from engine.checkpoint import Checkpoint, read_header
 from engine.lora.change import weight_change
 from engine.lora.names import plain
+from engine.models.original_names import Piece, original_layers
 
 EVERY_METHOD = {"alpha", "dora_scale", "magnitude", "diff_b"}
 """Tensors that may stand beside any method's own."""
@@ -40,21 +41,28 @@ class ModelLayer:
         path: its path in the checkpoint's files.
         weight: shape of the weight.
         bias: shape of the bias; None without one.
+        pieces: the layers of the module that its rows belong to. A layer of the original code may
+            consist of several.
     """
 
     path: str
     weight: Shape
     bias: Shape | None
+    pieces: tuple[Piece, ...]
 
 
 def model_layers(checkpoint: Checkpoint) -> dict[str, dict[str, ModelLayer]]:
     """Part -> `names.plain` name -> layer, for every part that a LoRA can change.
 
-    Token embeddings are not among them. Reads the headers of the weight files.
+    The denoiser's layers are there under their original names, too. Token embeddings are not among
+    them. Reads the headers of the weight files.
     """
     roles = ("text_encoder", "denoiser")
     parts = dict.fromkeys(n.part for n in checkpoint.family.networks if n.role in roles)
-    return {part: _layers(checkpoint, part) for part in parts}
+    found = {part: _layers(checkpoint, part) for part in parts}
+    denoiser = checkpoint.network(checkpoint.names.denoiser).part
+    found[denoiser] = _originals(checkpoint, denoiser, found[denoiser]) | found[denoiser]
+    return found
 
 
 def _layers(checkpoint: Checkpoint, part: str) -> dict[str, ModelLayer]:
@@ -62,10 +70,33 @@ def _layers(checkpoint: Checkpoint, part: str) -> dict[str, ModelLayer]:
     shapes = {name: tuple(t["shape"]) for header in headers for name, t in header.items()}
     paths = [name.removesuffix(".weight") for name in shapes if name.endswith(".weight")]
     return {
-        plain(path): ModelLayer(path, shapes[f"{path}.weight"], shapes.get(f"{path}.bias"))
+        plain(path): _layer(path, shapes[f"{path}.weight"], shapes.get(f"{path}.bias"))
         for path in paths
         if not path.endswith("_embedding")
     }
+
+
+def _layer(path: str, weight: Shape, bias: Shape | None) -> ModelLayer:
+    return ModelLayer(path, weight, bias, (Piece(path, 0, weight[0]),))
+
+
+def _originals(
+    checkpoint: Checkpoint, part: str, layers: Mapping[str, ModelLayer]
+) -> dict[str, ModelLayer]:
+    """The layers of the original code, which consist of layers of the module."""
+    by_path = {layer.path: layer for layer in layers.values()}
+    names = original_layers(
+        checkpoint.part(part).class_name,
+        checkpoint.family.configs[part],
+        {path: layer.weight[0] for path, layer in by_path.items()},
+    )
+    found = {}
+    for path, pieces in names.items():
+        first = by_path[pieces[0].layer]
+        rows = sum(piece.stop - piece.start for piece in pieces)
+        bias = None if first.bias is None else (rows,)
+        found[plain(path)] = ModelLayer(path, (rows, *first.weight[1:]), bias, pieces)
+    return found
 
 
 def check_layer(

@@ -12,6 +12,11 @@ from engine.models.family import Configs, TextInput
 from engine.netspec import Size, TensorSpec
 
 TIMESTEP = TensorSpec("timestep", ())
+LORA_DENOISER = ("lora_unet_", "lora_transformer_", "model.diffusion_model.", "diffusion_model.")
+LORA_CLIP_L = ("lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.")
+LORA_CLIP_G = ("lora_te2_", "text_encoders.clip_g.transformer.")
+LORA_T5 = ("lora_te3_", "text_encoders.t5xxl.transformer.")
+"""How LoRA files begin the names of a part's layers: kohya, OneTrainer, ai-toolkit, ComfyUI."""
 
 
 def encode_image(module: Any, dtype: Any, image: Any) -> Any:

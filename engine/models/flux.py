@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
+from engine.models.blocks import LORA_CLIP_L, LORA_DENOISER, LORA_T5
 from engine.models.family import (
     FEW_STEPS,
     Configs,
@@ -80,10 +81,10 @@ def _predict(
 
 
 PARTS = (
-    Part("text_encoder", "transformers", "CLIPTextModel"),
-    Part("text_encoder_2", "transformers", "T5EncoderModel"),
+    Part("text_encoder", "transformers", "CLIPTextModel", False, LORA_CLIP_L),
+    Part("text_encoder_2", "transformers", "T5EncoderModel", False, ("lora_te2_", *LORA_T5)),
     Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
-    Part("transformer", "diffusers", "FluxTransformer2DModel"),
+    Part("transformer", "diffusers", "FluxTransformer2DModel", False, LORA_DENOISER),
 )
 TOKENIZERS = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5Tokenizer"}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
+from engine.models.blocks import LORA_CLIP_G, LORA_CLIP_L, LORA_DENOISER
 from engine.models.configs import unet_input_problem
 from engine.models.family import (
     FEW_STEPS,
@@ -61,10 +62,10 @@ def _predict(
 
 
 PARTS = (
-    Part("text_encoder", "transformers", "CLIPTextModel", False, ("lora_te1_",)),
-    Part("text_encoder_2", "transformers", "CLIPTextModelWithProjection", False, ("lora_te2_",)),
+    Part("text_encoder", "transformers", "CLIPTextModel", False, LORA_CLIP_L),
+    Part("text_encoder_2", "transformers", "CLIPTextModelWithProjection", False, LORA_CLIP_G),
     Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
-    Part("unet", "diffusers", "UNet2DConditionModel", True, ("lora_unet_",)),
+    Part("unet", "diffusers", "UNet2DConditionModel", True, LORA_DENOISER),
 )
 TOKENIZERS = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
 

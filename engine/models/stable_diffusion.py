@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import CheckpointError
 from engine.models import blocks
+from engine.models.blocks import LORA_CLIP_L, LORA_DENOISER
 from engine.models.configs import config_problem
 from engine.models.family import (
     FEW_STEPS,
@@ -44,9 +45,9 @@ def _predict(
 
 
 PARTS = (
-    Part("text_encoder", "transformers", "CLIPTextModel", False, ("lora_te_", "lora_te1_")),
+    Part("text_encoder", "transformers", "CLIPTextModel", False, LORA_CLIP_L),
     Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
-    Part("unet", "diffusers", "UNet2DConditionModel", True, ("lora_unet_",)),
+    Part("unet", "diffusers", "UNet2DConditionModel", True, LORA_DENOISER),
 )
 NETWORKS = (
     Network("text", "text_encoder", "text_encoder", blocks.last_layer),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models import blocks
+from engine.models.blocks import LORA_CLIP_G, LORA_CLIP_L, LORA_DENOISER, LORA_T5
 from engine.models.family import (
     Configs,
     Defaults,
@@ -49,11 +50,11 @@ def _predict(
 
 
 PARTS = (
-    Part("text_encoder", "transformers", "CLIPTextModelWithProjection"),
-    Part("text_encoder_2", "transformers", "CLIPTextModelWithProjection"),
-    Part("text_encoder_3", "transformers", "T5EncoderModel"),
+    Part("text_encoder", "transformers", "CLIPTextModelWithProjection", False, LORA_CLIP_L),
+    Part("text_encoder_2", "transformers", "CLIPTextModelWithProjection", False, LORA_CLIP_G),
+    Part("text_encoder_3", "transformers", "T5EncoderModel", False, LORA_T5),
     Part("vae", "diffusers", "AutoencoderKL", convolutional=True),
-    Part("transformer", "diffusers", "SD3Transformer2DModel"),
+    Part("transformer", "diffusers", "SD3Transformer2DModel", False, LORA_DENOISER),
 )
 TOKENIZERS = {
     "tokenizer": "CLIPTokenizer",
