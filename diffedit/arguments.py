@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
-from diffedit import checks
+from diffedit import checks, file_arguments
 from diffedit.checks import InvalidRequest, Range, call_error, short_repr
 from diffedit.dtypes import checked_dtype
 from diffedit.request import EditRequest
 from engine.checkpoint import Checkpoint
-from engine.models.noise_schedule import PREDICTION_TYPES
 from engine.netspec import Size
 
 P = ParamSpec("P")
@@ -28,7 +27,6 @@ BACKENDS: tuple[str, ...] = get_args(BackendName)
 SIDE = Range(1, 8192, whole=True)
 """Height and width of the networks' canvas, in pixels."""
 BATCH_SIZE = Range(1, 256, whole=True)
-LORA_SCALE = Range(-100, 100)
 IN_FLIGHT = Range(1, 100_000, whole=True)
 DEVICE = re.compile(r"cpu|cuda(?::(0|[1-9][0-9]{0,3}))?")
 VARIANT = re.compile(r"\w[\w.-]*")
@@ -66,27 +64,8 @@ def check_size(checkpoint: Checkpoint, size: Size | None) -> None:
 
 def _model(value: object) -> str | Path:
     model = checks.path("model", value, "a model folder, or a hub id")
-    _expanded("model", model)
+    file_arguments.expanded("model", model)
     return model
-
-
-def _single_file(value: object) -> str | Path:
-    path = checks.path("path", value, "a single .safetensors file")
-    if _expanded("path", path).is_dir():
-        raise InvalidRequest(f"path is {path}, which is a folder; use from_pretrained for it.")
-    return path
-
-
-def _base(value: object) -> str | Path | None:
-    if value is None:
-        return None
-    base = checks.path("base", value, "a model folder, or a hub id")
-    _expanded("base", base)
-    return base
-
-
-def _prediction_type(value: object) -> str | None:
-    return None if value is None else checks.choice("prediction_type", value, PREDICTION_TYPES)
 
 
 def _backend(value: object) -> str:
@@ -94,24 +73,10 @@ def _backend(value: object) -> str:
 
 
 def _engines(value: object) -> Path | None:
-    folder = _path_or_none("engines", value)
+    folder = file_arguments.path_or_none("engines", value)
     if folder is not None and folder.is_file():
         raise InvalidRequest(f"engines is {folder}, which is a file; name the folder it is in.")
     return folder
-
-
-def _path_or_none(name: str, value: object) -> Path | None:
-    return None if value is None else _expanded(name, checks.path(name, value))
-
-
-def _expanded(name: str, path: str | Path) -> Path:
-    """Replace "~". Raises InvalidRequest if there is no such user, or the user has no home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise InvalidRequest(
-            f"{name} is {str(path)!r}, but there is no such home folder; write the whole path."
-        ) from None
 
 
 def _device(value: object) -> str | None:
@@ -221,23 +186,6 @@ def _function(name: str) -> Callable[[object], Any]:
     return check
 
 
-def _loras(value: object) -> tuple[tuple[Path, float], ...]:
-    """(file, scale) of each LoRA."""
-    if isinstance(value, str | bytes | Path) or not isinstance(value, Iterable):
-        raise InvalidRequest(
-            f"lora is {short_repr(value)}, but must be a list of files, or of (file, scale)."
-        )
-    return tuple(_lora(item) for item in value)
-
-
-def _lora(value: object) -> tuple[Path, float]:
-    pair = value if isinstance(value, tuple | list) else (value, 1.0)
-    if len(pair) != 2:
-        raise InvalidRequest(f"lora contains {short_repr(value)}; pass a file or (file, scale).")
-    path = _expanded("lora", checks.path("lora", pair[0], "a LoRA file"))
-    return path, float(checks.number("the scale of lora", pair[1], LORA_SCALE, 1.0))
-
-
 def _flag(name: str) -> Callable[[object], bool]:
     return lambda value: checks.flag(name, value, False)
 
@@ -254,15 +202,18 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "compile": _flag("compile"),
     "pin_batch_size": _pin,
     "allow_tf32": _flag("allow_tf32"),
-    "lora": _loras,
-    "path": _single_file,
-    "base": _base,
-    "prediction_type": _prediction_type,
+    "lora": file_arguments.loras,
+    "path": file_arguments.single_file,
+    "base": file_arguments.base,
+    "prediction_type": file_arguments.prediction_type,
+    "vae": functools.partial(file_arguments.path_or_none, "vae"),
+    "embeddings": file_arguments.embeddings,
+    "clip_skip": file_arguments.clip_skip,
     "on_progress": _function("on_progress"),
     "warm": _flag("warm"),
     "revision": functools.partial(_word, "revision"),
     "variant": _variant,
-    "cache_dir": functools.partial(_path_or_none, "cache_dir"),
+    "cache_dir": functools.partial(file_arguments.path_or_none, "cache_dir"),
     "local_files_only": _flag("local_files_only"),
     "request": _request,
     "requests": _requests,

@@ -25,7 +25,7 @@ from diffedit.result import EditResult, FoundMask
 from engine.backends import Networks
 from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
-from engine.derived.additions import Additions, silent
+from engine.derived.additions import Additions, logged
 from engine.hub import find_checkpoint
 from engine.netspec import Size
 from engine.warm_up import Costs, run_warm_up
@@ -89,6 +89,9 @@ class DiffEditPipeline:
         lora: Sequence[str | Path | tuple[str | Path, float]] = (),
         base: str | Path | None = None,
         prediction_type: str | None = None,
+        vae: str | Path | None = None,
+        embeddings: Sequence[str | Path | tuple[str | Path, str]] = (),
+        clip_skip: int = 0,
         warm: bool = False,
         on_progress: Callback | None = None,
         revision: str | None = None,
@@ -126,6 +129,11 @@ class DiffEditPipeline:
                 the text encoders of FLUX.
             prediction_type: for a single file: what its U-Net predicts, "epsilon" or
                 "v_prediction"; by default what the file says, or what is usual.
+            vae: another VAE: a folder or a single .safetensors file.
+            embeddings: textual inversions: .safetensors files, each alone or as (file, token). The
+                token is by default what the file says, or its name.
+            clip_skip: CLIP layers to leave out, beside those that always are. It changes every
+                text; in diffusers it changes the prompt alone.
             warm: also run every profile of every network, see `warm_up`. Engines that do not run
                 are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
             on_progress: called as `on_progress(text, done, total)` while a file is converted.
@@ -139,8 +147,14 @@ class DiffEditPipeline:
         """
         checkpoint = find_checkpoint(
             model,
-            additions=Additions(base, prediction_type),
-            report=on_progress or silent,
+            additions=Additions(
+                base,
+                prediction_type,
+                Path(vae) if vae is not None else None,
+                cast("tuple[tuple[Path, str | None], ...]", embeddings),  # by `checked_arguments`
+                clip_skip,
+            ),
+            report=on_progress or logged,
             revision=revision,
             variant=variant,
             cache_dir=cache_dir,

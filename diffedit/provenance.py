@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.backends import Networks
     from engine.checkpoint import Checkpoint
     from engine.manifest import FusedFile
+    from engine.origin import SourceFile
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Provenance:
         sha256: of the single file; empty for a folder.
         weights: see `engine.fingerprint`.
         loras, embeddings: what is fused into the weights.
+        vaes: another VAE, if one was named.
+        clip_skip: CLIP layers that are left out.
         backend: "torch", "onnxruntime", "tensorrt" or "fake".
         precision: such as "bf16", or "fp16 with vae_decode in fp32".
         kernels: this project's CPU kernels that are in use, such as ("attention",).
@@ -58,6 +61,8 @@ class Provenance:
     loras: tuple[Fused, ...] = ()
     embeddings: tuple[Fused, ...] = ()
     sha256: str = ""
+    vaes: tuple[Fused, ...] = ()
+    clip_skip: int = 0
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, networks: Networks) -> Provenance:
@@ -66,7 +71,9 @@ class Provenance:
         from engine.fingerprint import fingerprint, model_name
 
         details, origin = networks.details(), checkpoint.origin
-        single_file = origin.of("checkpoint") if origin else ()
+        single_file, vaes, embeddings = (
+            origin.of(role) if origin else () for role in ("checkpoint", "vae", "embedding")
+        )
         return cls(
             version=diffedit.__version__,
             model=model_name(Path(checkpoint.source)),
@@ -76,14 +83,16 @@ class Provenance:
             description=networks.describe(),
             kernels=details.kernels,
             loras=tuple(_fused(file) for file in details.loras),
-            embeddings=tuple(_fused(file) for file in details.embeddings),
+            embeddings=_sources(embeddings) or tuple(_fused(f) for f in details.embeddings),
             sha256=single_file[0].sha256 if single_file else "",
+            vaes=_sources(vaes),
+            clip_skip=checkpoint.clip_skip,
         )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Provenance:
         """Read what `dataclasses.asdict` and json made of it. Raises TypeError or KeyError."""
-        later = {"sha256": ""}  # not in records of older versions
+        later = {"sha256": "", "vaes": (), "clip_skip": 0}  # not in records of older versions
         values = {**later, **values}
         texts = {f.name: values[f.name] for f in fields(cls) if f.type == "str"}
         if not all(isinstance(text, str) for text in (*texts.values(), *values["kernels"])):
@@ -93,6 +102,8 @@ class Provenance:
             kernels=tuple(values["kernels"]),
             loras=tuple(_parsed(file) for file in values["loras"]),
             embeddings=tuple(_parsed(file) for file in values["embeddings"]),
+            vaes=tuple(_parsed(file) for file in values["vaes"]),
+            clip_skip=int(values["clip_skip"]),
         )
 
     def differences(self, now: Provenance) -> list[str]:
@@ -115,9 +126,15 @@ class Provenance:
             same = self.model == now.model
             what = f"the weights of {now.model} have changed"
             yield what if same else f"the model is {now.model}, not {self.model}"
-        kinds = (("LoRA", self.loras, now.loras), ("embedding", self.embeddings, now.embeddings))
+        kinds = (
+            ("LoRA", self.loras, now.loras),
+            ("embedding", self.embeddings, now.embeddings),
+            ("VAE", self.vaes, now.vaes),
+        )
         for kind, before, after in kinds:
             yield from _other_files(kind, before, after)
+        if self.clip_skip != now.clip_skip:
+            yield f"clip_skip is {now.clip_skip}, not {self.clip_skip}"
 
 
 def _other_files(kind: str, before: tuple[Fused, ...], after: tuple[Fused, ...]) -> Iterator[str]:
@@ -141,6 +158,10 @@ def _names(kernels: tuple[str, ...]) -> str:
 
 def _fused(file: FusedFile) -> Fused:
     return Fused(Path(file.path).name, file.sha256, file.scale)
+
+
+def _sources(files: tuple[SourceFile, ...]) -> tuple[Fused, ...]:
+    return tuple(Fused(file.name, file.sha256, 1.0) for file in files)
 
 
 def _parsed(values: Mapping[str, Any]) -> Fused:

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.models import ModelFamily, Network, NetworkNames, Part, read_family
+from engine.models.clip_skip import skips, with_clip_skip
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size, batch_sizes_for
 from engine.origin import Origin
 from engine.other_models import not_a_checkpoint, not_a_folder
@@ -38,11 +39,13 @@ class Checkpoint:
         folder: the folder.
         variant: which weight files are used: None, or a name such as "fp16".
         family: its model family, bound to its configs.
+        clip_skip: CLIP layers that its text networks leave out, beside those that always are.
     """
 
     folder: Path
     variant: str | None
     family: ModelFamily
+    clip_skip: int = 0
 
     @classmethod
     def open(cls, folder: str | Path, variant: str | None = None) -> Checkpoint:
@@ -53,6 +56,10 @@ class Checkpoint:
         if not (folder / "model_index.json").is_file():
             raise CheckpointError(not_a_checkpoint(folder))
         return cls(folder, variant, read_family(folder))
+
+    def with_clip_skip(self, skip: int) -> Checkpoint:
+        """The same checkpoint with CLIP layers left out. Raises CheckpointError if it cannot."""
+        return replace(self, family=with_clip_skip(self.family, skip), clip_skip=skip)
 
     @cached_property
     def origin(self) -> Origin | None:
@@ -134,8 +141,10 @@ class Checkpoint:
         return sum(math.prod(tensor["shape"]) for tensor in self.header(part).values())
 
     def digest(self, part: str) -> str:
-        """sha256 of the config and the weights of one part."""
+        """sha256 of the config and the weights of one part, and of the layers that are left out."""
         config = json.dumps(self.family.configs[part], sort_keys=True)
+        if skips(self.family, part):
+            config += f" clip_skip {self.clip_skip}"
         digest = hashlib.sha256(config.encode())
         for file in self.weights(part):
             digest.update(file_digest(file).encode())

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
-from engine.derived.additions import NOTHING, Additions, Report, silent
+from engine.derived.additions import NOTHING, Additions, Report, logged
 from engine.errors import CheckpointError, ResourceError, first_line
 from engine.load_errors import load_error
 from engine.models import Part
@@ -34,7 +34,7 @@ def find_checkpoint(
     model: str | Path,
     *,
     additions: Additions = NOTHING,
-    report: Report = silent,
+    report: Report = logged,
     revision: str | None = None,
     variant: str | None = None,
     cache_dir: str | Path | None = None,
@@ -69,7 +69,20 @@ def find_checkpoint(
         _refuse_single_file_options(model, additions)
         checkpoint = _open(model, source)
     checkpoint.check_files()
-    return checkpoint
+    return _with_additions(checkpoint, additions, report)
+
+
+def _with_additions(checkpoint: Checkpoint, additions: Additions, report: Report) -> Checkpoint:
+    """The checkpoint with another VAE, textual inversions and layers left out, as asked for."""
+    if additions.vae is not None:
+        from engine.derived.vae import with_vae
+
+        checkpoint = with_vae(checkpoint, additions.vae, report)
+    if additions.embeddings:
+        from engine.derived.embeddings import with_embeddings
+
+        checkpoint = with_embeddings(checkpoint, additions.embeddings, report)
+    return checkpoint.with_clip_skip(additions.clip_skip) if additions.clip_skip else checkpoint
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,8 @@ def _not_a_model(model: str, names: list[str]) -> str:
     hint = f" (it has {', '.join(singles[:3])})" if singles else ""
     return (
         f"{model} on the hub is not a checkpoint in diffusers' format: it has no model_index.json"
-        f"{hint}; use a repository that has one, or download and convert a single file."
+        f"{hint}; use a repository that has one, or download the single .safetensors file and "
+        "name it."
     )
 
 
@@ -170,6 +184,8 @@ def _download_weights(
 ) -> None:
     """Download the weights of every part: of the variant, or the plain ones if it has none."""
     parts = tuple(part for part in checkpoint.family.parts if part.name not in without)
+    if not parts:
+        return
     for variant in dict.fromkeys((checkpoint.variant, None)):
         download([pattern for part in parts for pattern in patterns(part, variant)])
         parts = tuple(p for p in parts if not _has_weights(checkpoint, p, variant))

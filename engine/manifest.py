@@ -16,8 +16,10 @@ from typing import Any, Literal, get_args
 
 from engine.digest import file_digest
 from engine.errors import EngineMismatch
+from engine.model_identity import FusedFile as FusedFile
+from engine.model_identity import ModelIdentity as ModelIdentity
+from engine.model_identity import read_identity
 from engine.netspec import NetSpec
-from engine.origin import SourceFile
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 2
@@ -33,51 +35,6 @@ class File:
     name: str
     sha256: str
     bytes: int
-
-
-@dataclass(frozen=True)
-class FusedFile:
-    """A LoRA or a textual inversion that is part of the weights.
-
-    Attributes:
-        path: where the file was when the engines were built.
-        sha256: of the file.
-        scale: the factor of a LoRA's change; 1 for a textual inversion.
-    """
-
-    path: str
-    sha256: str
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """The model that an engine folder was built from.
-
-    Attributes:
-        source: an absolute folder or single file, or a hub id.
-        family: the name of its model family.
-        networks: the names of all its networks: a size is complete if it has every one of them.
-        digests: part -> sha256 of its config and weights.
-        loras, embeddings: what was fused into the weights.
-        made_from: the single file and others that the model was made from; empty for a folder.
-    """
-
-    source: str
-    family: str
-    networks: tuple[str, ...]
-    digests: Mapping[str, str]
-    loras: tuple[FusedFile, ...] = ()
-    embeddings: tuple[FusedFile, ...] = ()
-    made_from: tuple[SourceFile, ...] = ()
-
-    @property
-    def fused(self) -> str:
-        """For people: "the LoRA style.safetensors at 0.8", or "" without LoRAs and embeddings."""
-        loras = [f"the LoRA {Path(file.path).name} at {file.scale:g}" for file in self.loras]
-        return " and ".join(
-            [*loras, *(f"the embedding {Path(f.path).name}" for f in self.embeddings)]
-        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +180,7 @@ class Manifest:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise EngineMismatch(_other_schema(path, data))
         try:
-            model = None if data["model"] is None else _model(data["model"])
+            model = None if data["model"] is None else read_identity(data["model"])
             entries = tuple(_entry(e) for e in data["entries"])
             return cls(model, entries, SCHEMA, dict(data.get("extra", {})))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -262,21 +219,6 @@ def _other_schema(path: Path, data: object) -> str:
     return (
         f"{path} was written by {age} version of this program (schema {schema!r}, this version "
         f"reads {SCHEMA}); build again with: diffedit-trt build {source} --out {path.parent}"
-    )
-
-
-def _model(data: Mapping[str, Any]) -> ModelIdentity:
-    def fused(name: str) -> tuple[FusedFile, ...]:
-        return tuple(FusedFile(f["path"], f["sha256"], float(f["scale"])) for f in data[name])
-
-    return ModelIdentity(
-        source=str(data["source"]),
-        family=str(data["family"]),
-        networks=tuple(data["networks"]),
-        digests=dict(data["digests"]),
-        loras=fused("loras"),
-        embeddings=fused("embeddings"),
-        made_from=tuple(SourceFile(**file) for file in data.get("made_from", ())),
     )
 
 

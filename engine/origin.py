@@ -1,6 +1,6 @@
 """What a checkpoint folder in the cache was made from: single files, another VAE, embeddings.
 
-The folder keeps it in `origin.json`. Standard library only.
+The folder keeps it in `diffedit_origin.json`. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 from engine.errors import CheckpointError
 
-ORIGIN_NAME = "origin.json"
+ORIGIN_NAME = "diffedit_origin.json"
 Role = Literal["checkpoint", "base", "vae", "embedding"]
 
 
@@ -66,7 +66,7 @@ class Origin:
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Write `origin.json`."""
+        """Write `diffedit_origin.json`."""
         (folder / ORIGIN_NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     def of(self, role: Role) -> tuple[SourceFile, ...]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.derived.additions import Additions
+from engine.derived.embeddings import parse_embedding
 from engine.errors import CheckpointError, DiffEditError, ResourceError
 from engine.interrupts import forget_interrupt
 from engine.lora.file import parse_lora
@@ -23,6 +24,7 @@ from engine.manifest import Manifest
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
 from export.checks import Verify
 from export.events import Event
+from export.file_options import Base, ClipSkip, Embeddings, PredictionType, Vae
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -45,14 +47,6 @@ model, 4 the build, 5 the disk, 130 interrupted.
 MODEL_HELP = "Model: a folder in diffusers format, a single .safetensors file, or a hub id."
 Model = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
-Base = Annotated[
-    str | None,
-    typer.Option(help="For a single file: a checkpoint with the parts that the file lacks."),
-]
-PredictionType = Annotated[
-    str | None,
-    typer.Option(help="For a single file: what its U-Net predicts, epsilon or v_prediction."),
-]
 Out = Annotated[str, typer.Option("--out", help="Folder for the engines; created if necessary.")]
 Height = Annotated[int | None, typer.Option(help="Picture height in pixels [native size].")]
 Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]
@@ -122,6 +116,9 @@ def export(
     compute_capability: Capabilities = None,
     base: Base = None,
     prediction_type: PredictionType = None,
+    vae: Vae = None,
+    embedding: Embeddings = None,
+    clip_skip: ClipSkip = 0,
     variant: Variant = None,
     revision: Revision = None,
     verify: VerifyOption = "default",
@@ -141,7 +138,13 @@ def export(
         "target": target,
         "loras": lambda: [parse_lora(text) for text in lora or []],
         "compute_capabilities": tuple(compute_capability or ()),
-        "additions": Additions(base, prediction_type),
+        "additions": lambda: Additions(
+            base,
+            prediction_type,
+            vae,
+            tuple(parse_embedding(text) for text in embedding or ()),
+            clip_skip,
+        ),
         "variant": variant,
         "revision": revision,
         "verify": lambda: _verify(verify, no_verify),
@@ -164,6 +167,9 @@ def build_command(
     compute_capability: Capabilities = None,
     base: Base = None,
     prediction_type: PredictionType = None,
+    vae: Vae = None,
+    embedding: Embeddings = None,
+    clip_skip: ClipSkip = 0,
     variant: Variant = None,
     revision: Revision = None,
     verify: VerifyOption = "default",

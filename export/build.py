@@ -186,6 +186,7 @@ def _identity(checkpoint: Checkpoint, model: str, loras: Sequence[Lora]) -> Mode
         digests=checkpoint.digests(),
         loras=tuple(lora.identity for lora in loras),
         made_from=checkpoint.origin.files if checkpoint.origin else (),
+        clip_skip=checkpoint.clip_skip,
     )
 
 
@@ -215,6 +216,12 @@ def _require_same_model(
         raise EngineMismatch(
             f"{out} has engines with {saved.model.fused}, and this build has "
             f"{identity.fused or 'no LoRA'}; choose another --out, or replace them with "
+            "--force."
+        )
+    if saved.model.added and saved.model.added != identity.added:
+        raise EngineMismatch(
+            f"{out} has engines{saved.model.additions}, and this build is"
+            f"{identity.additions or ' without them'}; choose another --out, or replace them with "
             "--force."
         )
     if saved.model.source == identity.source:

@@ -43,12 +43,13 @@ HEAVY = {
     "tensorrt_rtx": ("engine.backends.tensorrt.", "export.to_tensorrt"),
     "tokenizers": ("diffedit.conditioning.",),
     "transformers": (
+        "engine.derived.text_parts",
         "engine.loader",
         "engine.backends.torch.",
         "export.networks",
         "diffedit.conditioning.",
     ),
-    "typer": ("diffedit.cli.", "export.__main__"),
+    "typer": ("diffedit.cli.", "export.__main__", "export.file_options"),
 }
 OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "peft"),
@@ -73,6 +74,7 @@ DESCRIPTIONS = (
     "engine.load_errors",
     "engine.manifest",
     "engine.memory",
+    "engine.model_identity",
     "engine.netspec",
     "engine.origin",
     "engine.other_models",

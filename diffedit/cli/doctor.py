@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from diffedit.doctor import Check
 
 DoctorModel = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="Model folder (diffusers) or hub id.")
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]", help="Model folder (diffusers), single .safetensors file, or hub id."
+    ),
 ]
 _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}
 

@@ -9,21 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import diffedit
+from diffedit.cli import file_options
 from diffedit.cli.errors import UsageError
 from diffedit.presets import DECIDED, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
 from engine.netspec import Size, parse_size
 
+if TYPE_CHECKING:
+    from engine.derived.additions import Additions
+
 PROMPTS = "Prompts"
 EDIT = "Edit"
 FLOWEDIT = "Only with --method flowedit"
 MASK = "Mask"
-MODEL = "Model and backend"
+MODEL = file_options.PANEL
 OUTPUT = "Output"
 
 
@@ -228,24 +232,6 @@ Variant = Annotated[
     str | None, option(MODEL, "Variant of the weight files, such as fp16.", "--variant")
 ]
 Revision = Annotated[str | None, option(MODEL, "Branch, tag or commit of a Hub id.", "--revision")]
-Base = Annotated[
-    str | None,
-    option(
-        MODEL,
-        "For a single file: folder or Hub id of a checkpoint with the parts that the file lacks, "
-        "such as FLUX's text encoders.",
-        "--base",
-    ),
-]
-PredictionType = Annotated[
-    str | None,
-    option(
-        MODEL,
-        "For a single file: what its U-Net predicts, epsilon or v_prediction.",
-        "--prediction-type",
-        show_default="what the file says, or is usual",
-    ),
-]
 Engines = Annotated[
     Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
 ]
@@ -331,8 +317,11 @@ class ModelOptions:
     """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
 
     model: Annotated[str, _MODEL_OPTION] = ""
-    base: Base = None
-    prediction_type: PredictionType = None
+    base: file_options.Base = None
+    prediction_type: file_options.PredictionType = None
+    vae: file_options.Vae = None
+    embedding: file_options.Embeddings = None
+    clip_skip: file_options.ClipSkip = 0
     variant: Variant = None
     revision: Revision = None
     engines: Engines = None
@@ -348,8 +337,22 @@ class ModelOptions:
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
+        from engine.derived.embeddings import parse_embedding
+
         size = _parsed_size(self.size) if self.size is not None else None
-        return {**asdict(self), "size": size, "lora": _parsed_loras(self.lora)}
+        values = asdict(self)
+        embeddings = [parse_embedding(text) for text in values.pop("embedding") or ()]
+        changed = {"size": size, "lora": _parsed_loras(self.lora), "embeddings": embeddings}
+        return values | changed
+
+    def additions(self) -> Additions:
+        """What is added to the model, as `engine.hub.find_checkpoint` takes it."""
+        from engine.derived.additions import Additions
+
+        values = self.pipeline_arguments()
+        return Additions(
+            self.base, self.prediction_type, self.vae, tuple(values["embeddings"]), self.clip_skip
+        )
 
 
 # -- output ---------------------------------------------------------------------------------------

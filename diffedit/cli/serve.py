@@ -118,13 +118,12 @@ def serve(
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
-        from engine.derived.additions import Additions
         from engine.hub import find_checkpoint
     scaling = Scaling.for_this_machine(replicas, model_options.device)
     # A missing model is reported here, not by every replica.
     find_checkpoint(
         model_options.model,
-        additions=Additions(model_options.base, model_options.prediction_type),
+        additions=model_options.additions(),
         variant=model_options.variant,
         revision=model_options.revision,
     )

@@ -5,7 +5,10 @@ Only headers and configs are read.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from diffedit.doctor.check import Check
+from diffedit.doctor.single_file import check_single_file
 from engine.build_forecast import BuildForecast, forecast_build
 from engine.checkpoint import Checkpoint
 from engine.errors import DiffEditError
@@ -19,7 +22,11 @@ WAYS = "use another --dtype, --offload-text, a smaller --size, or a machine with
 
 
 def check_model(model: str, variant: str | None = None) -> list[Check]:
-    """Check a checkpoint that is on this machine; a hub id is not downloaded."""
+    """Check a checkpoint that is on this machine; a hub id is not downloaded, and a single file is
+    not converted."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return [check_single_file(path)]
     try:
         checkpoint = find_checkpoint(model, variant=variant, local_files_only=True)
         checkpoint.check_files()

@@ -20,7 +20,7 @@ from engine.errors import DiffEditError
 PIPELINE_ARGUMENTS = tuple(
     name
     for name in inspect.signature(DiffEditPipeline.from_pretrained).parameters
-    if name not in ("model", "warm")
+    if name not in ("model", "warm", "on_progress")
 )
 Resources = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """GPUs or CPUs of a replica. Ray accepts fractions below 1."""

@@ -190,12 +190,13 @@ def check_model(path: Path, manifest: Manifest, digests: Mapping[str, str]) -> N
     Raises EngineMismatch if a part differs.
     """
     built = manifest.model.digests if manifest.model else {}
+    additions = manifest.model.additions if manifest.model else ""
     for part, digest in digests.items():
         if built.get(part) != digest:
             raise EngineMismatch(
-                f"The engines in {path} were built from {manifest.source}, whose {part} differs "
-                "from the model in use; build engines of this model with: diffedit-trt build MODEL "
-                "--out NEW_FOLDER"
+                f"The engines in {path} were built from {manifest.source}{additions}, whose {part} "
+                "differs from the model in use; build engines of this model with: diffedit-trt "
+                "build MODEL --out NEW_FOLDER"
             )
 
 

@@ -37,7 +37,7 @@ def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path],
     Args:
         name: for people: the beginning of the folder's name.
         key: everything that the contents depend on; JSON.
-        make: writes the contents into an empty folder, `origin.json` included.
+        make: writes the contents into an empty folder, `diffedit_origin.json` included.
 
     Raises ResourceError if the disk is full or no cache can be written.
     """

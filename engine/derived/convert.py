@@ -34,11 +34,14 @@ def convert_part(file: Path, prefix: str, part: str, names: tuple[str, str], fol
         CheckpointError: the tensors do not fit the config.
         ResourceError: there is not enough memory or disk space.
     """
+    config = folder / part / "config.json"
+    text = config.read_text()
     try:
         with quiet(), torch.no_grad():
             module = _module(_weights(file, prefix), part, names, folder)
             _require_complete(module)
             module.save_pretrained(folder / part, max_shard_size="20GB")
+        config.write_text(text)  # without the libraries' versions, on which digests would depend
     except CheckpointError as error:
         raise CheckpointError(f"The {part} of {file} {error}") from None
     except Exception as error:  # the libraries' errors have no common base

@@ -67,6 +67,9 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
         "model": "sd15",
         "base": None,
         "prediction_type": None,
+        "vae": None,
+        "embeddings": [],
+        "clip_skip": 0,
         "variant": None,
         "revision": None,
         "engines": None,
@@ -77,6 +80,8 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
         "compile": False,
         "pin_batch_size": None,
         "lora": [],
+        "offload_text": False,
+        "ignore_memory": False,
     }
     with pytest.raises(UsageError, match="--size is wrong"):
         options.ModelOptions(model="sd15", size="big").pipeline_arguments()

@@ -66,7 +66,7 @@ def test_what_a_killed_process_left_is_replaced(cache: Path) -> None:
     assert folders(cache)[0].startswith(".")
     folder = cached_folder("m", 1, 1, write)
     assert folders(cache) == [folder.name]
-    assert sorted(p.name for p in folder.iterdir()) == ["a", "origin.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["a", "diffedit_origin.json"]
 
 
 def test_two_processes_at_once_make_it_once(cache: Path, tmp_path: Path) -> None:

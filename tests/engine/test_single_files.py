@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,37 @@ def test_a_file_without_text_encoder_takes_the_base_s(tmp_path: Path, photo: Ima
         opened(file)
 
 
+def test_a_base_on_the_hub_needs_only_what_the_file_lacks(tmp_path: Path, tiny: Path) -> None:
+    """The hub's cache has no U-Net, and nothing is downloaded."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--owner--name"
+    shutil.copytree(
+        tiny,
+        repository / "snapshots" / commit,
+        ignore=lambda folder, names: [
+            n for n in names if folder.endswith("unet") and n.endswith(".safetensors")
+        ],
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    file = single_file(tiny, tmp_path / "one.safetensors", parts=("unet", "text_encoder"))
+    checkpoint = find_checkpoint(
+        file,
+        additions=Additions("owner/name"),
+        cache_dir=tmp_path / "hub",
+        local_files_only=True,
+    )
+    check_weights(checkpoint)
+    assert commit in str((checkpoint.folder / "vae").resolve())
+
+
+def test_configs_are_those_of_the_base(tmp_path: Path) -> None:
+    """So digests depend on neither the libraries' versions nor the place of the cache."""
+    folder, file = made(tmp_path, "tiny-sdxl")
+    ours, theirs = opened(file, folder).family.configs, Checkpoint.open(folder).family.configs
+    assert ours == theirs
+
+
 def test_clip_without_the_level_text_model(tmp_path: Path) -> None:
     folder, file = made(tmp_path, "tiny")
     state = {n.replace(".text_model.", "."): t for n, t in load_file(file).items()}
@@ -194,8 +226,10 @@ def test_a_prediction_type_is_not_for_flow_matching(tmp_path: Path) -> None:
 def test_a_damaged_origin_names_the_folder(tmp_path: Path) -> None:
     folder, file = made(tmp_path, "tiny")
     checkpoint = opened(file, folder)
-    (checkpoint.folder / "origin.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"origin\.json is damaged .*delete the folder"):
+    (checkpoint.folder / "diffedit_origin.json").write_text("{")
+    with pytest.raises(
+        CheckpointError, match=r"diffedit_origin\.json is damaged .*delete the folder"
+    ):
         opened(file, folder).source  # noqa: B018
 
 

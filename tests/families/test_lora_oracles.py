@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from demo import random_checkpoint
 from engine.checkpoint import Checkpoint
 from engine.loader import quiet
 from engine.lora.shapes import ModelLayer, model_layers
-from engine.models.original_names import Piece, original_layers
+from engine.models.original_names import original_layers
 from tests.engine.lora_files import draw, fused, saved
+from tests.single_files import flux_to_original, sd3_to_original
 
 SCALE, ALPHA = 0.7, 1.5
 Spell = Callable[[ModelLayer], str]
@@ -30,7 +31,8 @@ class Style:
     Attributes:
         kind: of the random checkpoint.
         part: its part.
-        layers: part of a layer's path, of those that the file changes.
+        layers: part of a layer's path, of those that the file changes. All attention layers of a
+            text encoder are among them, because diffusers leaves some out otherwise.
         original: whether the layers are those of the original code.
         spell: see `Spell`.
         peft: whether A and B are called so, without alpha.
@@ -57,23 +59,20 @@ JOINT = (".attn.to_", ".ff.net", "add_q_proj", "to_add_out")
 STYLES: dict[str, Style] = {
     "SGM names in kohya's SDXL": Style("tiny-sdxl", "unet", UNET, True, kohya("lora_unet_")),
     "SDXL's first encoder": Style(
-        "tiny-sdxl", "text_encoder", ("q_proj", "mlp"), False, kohya("lora_te1_text_model_")
+        "tiny-sdxl", "text_encoder", ("_proj", "mlp"), False, kohya("lora_te1_text_model_")
     ),
     "SDXL's second encoder": Style(
-        "tiny-sdxl", "text_encoder_2", ("q_proj", "mlp"), False, kohya("lora_te2_")
+        "tiny-sdxl", "text_encoder_2", ("_proj", "mlp"), False, kohya("lora_te2_")
     ),
     "kohya's FLUX": Style(
         "tiny-flux",
         "transformer",
-        ("img_attn", "txt_attn", "mlp", "_mod.lin", "linear2", "modulation"),
+        ("img_attn", "txt_attn", "mlp", "_mod.lin", "linear2", "modulation.lin"),
         True,
         kohya("lora_unet_"),
     ),
-    "FLUX's CLIP": Style(
-        "tiny-flux", "text_encoder", ("q_proj", "mlp"), False, kohya("lora_te1_text_model_")
-    ),
     "OneTrainer's FLUX": Style(
-        "tiny-flux", "transformer", (*JOINT, "proj_mlp"), False, kohya("lora_transformer_")
+        "tiny-flux", "transformer", JOINT[:1], False, kohya("lora_transformer_")
     ),
     "ai-toolkit's FLUX": Style(
         "tiny-flux", "transformer", (*JOINT, "proj_mlp"), False, dotted("transformer."), peft=True
@@ -156,48 +155,65 @@ def test_fused_weights_are_those_of_diffusers(
     changed = [n for n in own if not torch.equal(ours[n], own[n])]
     assert len(changed) >= len(layers)
     for weight in own:
-        torch.testing.assert_close(ours[weight], wanted[weight], rtol=0, atol=2e-6, msg=weight)
-
-
-def by_definition(
-    folder: Path, part: str, layer: ModelLayer, state: Mapping[str, Tensor]
-) -> Iterator[tuple[Piece, Tensor]]:
-    """The change of each piece of an original layer."""
-    up, down = (
-        next(t for n, t in state.items() if f".{k}." in n) for k in ("lora_up", "lora_down")
-    )
-    change = SCALE * ALPHA / len(down) * up @ down
-    for piece in layer.pieces:
-        yield piece, change[piece.original]
+        torch.testing.assert_close(ours[weight], wanted[weight], rtol=0, atol=1e-6, msg=weight)
 
 
 @pytest.mark.parametrize(
-    ("kind", "path", "prefix"),
+    ("kind", "prefix", "least"),
+    [("tiny-flux", "lora_unet_", 20), ("tiny-sd3", "diffusion_model.", 20)],
+)
+def test_original_layers_change_by_definition(
+    kind: str, prefix: str, least: int, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Every layer, the model written back into the original layout: W + scale * alpha / rank * B A.
+
+    diffusers' converter has FLUX's full widths written into it, and it has none for SD 3.
+    """
+    folder = folders(kind)
+    spell = dotted(prefix) if prefix.endswith(".") else kohya(prefix)
+    style = Style(kind, "transformer", ("",), True, spell)
+    layers = layers_of(folder, style)
+    assert len(layers) >= least
+    state = tensors(layers, style)
+    file = saved(tmp_path / "a.safetensors", state)
+    write = flux_to_original if "flux" in kind else sd3_to_original
+    own, ours = (write(fused(folder, "transformer", *files)) for files in ((), ((file, SCALE),)))
+    for layer in layers:
+        down, up = (
+            state[f"{spell(layer)}.{name}.weight"].flatten(1) for name in ("lora_down", "lora_up")
+        )
+        name = f"{layer.path}.weight"
+        change = (SCALE * ALPHA / len(down) * up @ down).reshape(own[name].shape)
+        torch.testing.assert_close(ours[name], own[name] + change, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "prefix", "layer"),
     [
-        ("tiny-flux", "single_blocks.0.linear1", "lora_unet_"),
-        ("tiny-flux", "final_layer.adaLN_modulation.1", "lora_unet_"),
-        ("tiny-sd3", "joint_blocks.0.x_block.attn.qkv", "lora_unet_"),
-        ("tiny-sd3", "joint_blocks.1.context_block.attn.qkv", "diffusion_model."),
-        ("tiny-sd3", "joint_blocks.0.x_block.attn2.qkv", "lora_unet_"),
+        ("tiny-flux", "text_encoder", "lora_te1_", "q_proj"),
+        ("tiny-flux", "text_encoder_2", "lora_te2_", "SelfAttention.q"),
+        ("tiny-flux", "text_encoder_2", "text_encoders.t5xxl.transformer.", "DenseReluDense.wo"),
+        ("tiny-sd3", "text_encoder_2", "lora_te2_", "fc1"),
+        ("tiny-sd3", "text_encoder_3", "lora_te3_", "SelfAttention.v"),
     ],
 )
-def test_layers_that_diffusers_cannot_read_at_this_size(
-    kind: str, path: str, prefix: str, folders: Callable[[str], Path], tmp_path: Path
+def test_text_encoders_change_by_definition(
+    kind: str, part: str, prefix: str, layer: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Its converter has FLUX's full widths written into it, and none for SD 3's original names."""
+    """Those that diffusers does not load: it looks for a level that transformers has dropped."""
     folder = folders(kind)
-    every = model_layers(Checkpoint.open(folder))["transformer"]
-    layer = every[path.replace(".", "_")]
     spell = dotted(prefix) if prefix.endswith(".") else kohya(prefix)
-    style = Style(kind, "transformer", (), True, spell)
-    state = tensors([layer], style)
+    style = Style(kind, part, (layer,), False, spell)
+    layers = layers_of(folder, style)
+    state = tensors(layers, style)
     file = saved(tmp_path / "a.safetensors", state)
-    ours, own = fused(folder, "transformer", (file, SCALE)), fused(folder, "transformer")
-    for piece, change in by_definition(folder, "transformer", layer, state):
-        name = f"{piece.layer}.weight"
-        torch.testing.assert_close(
-            ours[name][piece.own], own[name][piece.own] + change, rtol=1e-5, atol=1e-6
-        )
+    own, ours = fused(folder, part), fused(folder, part, (file, SCALE))
+    assert layers
+    for found in layers:
+        down, up = (state[f"{spell(found)}.{name}.weight"] for name in ("lora_down", "lora_up"))
+        name = f"{found.path}.weight".removeprefix("text_model.")
+        change = SCALE * ALPHA / len(down) * up @ down
+        torch.testing.assert_close(ours[name], own[name] + change, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_fused_and_single_names_of_one_layer_in_two_files(
