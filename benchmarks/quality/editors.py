@@ -33,6 +33,8 @@ MASK_STAGE = (
     "mask_encode_strength",
     "mask_thresholding_ratio",
     "mask_dilation",
+    "mask_threshold",
+    "mask_cleaning",
 )
 """The options that a mask depends on."""
 IN_FLIGHT = 20
@@ -46,12 +48,15 @@ class Outcome:
     Attributes:
         after: uint8 [H, W, 3]; the input where only a mask was computed.
         mask: bool [H, W] at the picture's size, or None for methods without one.
+        blend: uint8 [H, W]: how much of the edit each pixel takes, 255 for all. None where the mask
+            itself decides.
         heatmap: float32 [h, w] on the latent grid, or None.
     """
 
     after: Pixels
     mask: Bools | None = None
     heatmap: NDArray[np.float32] | None = None
+    blend: Pixels | None = None
 
 
 class Editors:
@@ -87,7 +92,10 @@ class Editors:
         requests = (request_of(setting, case, self._mask(setting, case)) for case in cases)
         for result in self.pipeline.edit_many(requests, in_flight=IN_FLIGHT):
             mask = np.asarray(result.mask) > 0 if masked else None
-            yield Outcome(np.asarray(result.image), mask, result.heatmap if masked else None)
+            heatmap = result.heatmap if masked else None
+            composited = masked and setting.options.get("composite", True)
+            blend = np.asarray(result.blend_mask) if composited else None
+            yield Outcome(np.asarray(result.image), mask, heatmap, blend)
 
     def _masks_only(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
         for case in cases:

@@ -6,7 +6,14 @@ import numpy as np
 
 from benchmarks.quality.cases import Case, boxes
 from benchmarks.quality.editors import Outcome
-from benchmarks.quality.measures import Figures, mask_figures, picture_figures, squared_error
+from benchmarks.quality.measures import (
+    Figures,
+    blend_figures,
+    mask_figures,
+    picture_figures,
+    seam_figures,
+    squared_error,
+)
 from benchmarks.quality.settings import Setting
 from demo.judge import Judge
 
@@ -14,16 +21,22 @@ from demo.judge import Judge
 def figures(setting: Setting, case: Case, outcome: Outcome, judge: Judge, cell: int) -> Figures:
     """The figures of an edit; of a mask alone, those of the mask.
 
+    The mask of an edit is where pixels take at least half of it.
+
     `success`: the judge, a classifier, finds the right kind and the right colour at the edited
     object's position, and every other object as it was.
     """
     found: Figures = {}
-    if outcome.mask is not None:
-        found |= mask_figures(outcome.mask, case.region, cell)
-        found["iou_old"] = mask_figures(outcome.mask, case.edit.mask, cell)["iou"]
+    shown = outcome.mask if outcome.blend is None else outcome.blend >= 128
+    if shown is not None:
+        found |= mask_figures(shown, case.region, cell)
+        found["iou_old"] = mask_figures(shown, case.edit.mask, cell)["iou"]
     if setting.editor == "mask":
         return found
     before, after = case.image, outcome.after
+    if outcome.blend is not None:
+        found |= blend_figures(outcome.blend, case.region, case.outside)
+        found |= seam_figures(after, case.ideal.image, outcome.blend)
     found |= picture_figures(before, after, outcome.mask, case.outside)
     found["mse_picture"] = squared_error(before, after, np.ones_like(case.outside))
     found["mse_ideal"] = squared_error(case.ideal.image, after, case.region)

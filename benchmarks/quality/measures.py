@@ -43,6 +43,52 @@ def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
     }
 
 
+def blend_figures(blend: Pixels, region: Bools, outside: Bools) -> Figures:
+    """What a blend mask shows too much and too little of.
+
+    Args:
+        blend: uint8 [H, W], how much of the edit each pixel takes.
+        region: the pixels of the object that a perfect edit changes.
+        outside: the pixels that a perfect edit does not change.
+
+    Returns: `leak`, the mean share of the edit over `outside`, which should take none; `miss`, the
+        mean share of the photograph over `region`, which should keep none.
+    """
+    share = blend.astype(np.float64) / 255
+    return {
+        "leak": float(share[outside].mean()) if outside.any() else 0.0,
+        "miss": float(1 - share[region].mean()) if region.any() else 0.0,
+    }
+
+
+def seam_figures(after: Pixels, ideal: Pixels, blend: Pixels) -> Figures:
+    """The gradient along the border of a blend mask, in the result and in the ideal picture.
+
+    Args:
+        after, ideal: uint8 [H, W, 3]. blend: uint8 [H, W]; its border is where it crosses a half.
+
+    Returns: `seam` and `seam_ideal`, mean gradients in 8-bit values a pixel; NaN without a border.
+        A ratio above 1 is a visible seam, below 1 a blurred border.
+    """
+    shown = blend >= 128
+    border = dilate(shown, 1) & dilate(~shown, 1)
+    if not border.any():
+        return {"seam": float("nan"), "seam_ideal": float("nan")}
+    return {
+        "seam": float(_gradient(after)[border].mean()),
+        "seam_ideal": float(_gradient(ideal)[border].mean()),
+    }
+
+
+def _gradient(picture: Pixels) -> NDArray[np.float64]:
+    """The length of the gradient of each pixel, [H, W]: forward differences, mean of the colors."""
+    values = picture.astype(np.float64)
+    across = np.abs(np.diff(values, axis=1, append=values[:, -1:])).mean(-1)
+    down = np.abs(np.diff(values, axis=0, append=values[-1:])).mean(-1)
+    length: NDArray[np.float64] = np.hypot(across, down)
+    return length
+
+
 def squared_error(before: Pixels, after: Pixels, where: Bools) -> float:
     """Mean squared difference of two pictures [H, W, 3] over the pixels `where`; NaN for none."""
     if not where.any():

@@ -38,6 +38,7 @@ BACKGROUNDS = {
     "equal": ".2f",
     "ideal_db": ".1f",
 }
+BORDERS = {"leak": ".3f", "miss": ".3f", "seam": ".2f"}
 MASKS = dict.fromkeys(("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio"), ".2f")
 
 
@@ -115,7 +116,7 @@ class SceneRun:
         chosen = settings.table(self.fixed)
         columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
         self._say(f"{self.count} edits of scenes for measuring; {self.fixed}")
-        for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}):
+        for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}, BORDERS):
             self._show({n: m for n, m in measured.items() if set(figures) & set(m)}, figures)
         self._keep("table", measured)
         self._groups(columns[OURS])

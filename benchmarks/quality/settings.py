@@ -121,6 +121,8 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("DiffEdit", options=ours, keep=True),
         Setting("DiffEdit, no compositing", options=bare),
         Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
+        Setting("DiffEdit, cleaned mask", options={**ours, "mask_cleaning": "clean"}),
+        Setting("DiffEdit, border of the picture", options={**ours, "mask_cleaning": "edges"}),
         Setting("DiffEdit, no source text", options=ours, source=False),
         Setting("DiffEdit, true mask", options=ours, mask="true"),
         *(Setting(f"DiffEdit, {name}", options=preset(fixed, name)) for name in PRESET_NAMES[1:]),

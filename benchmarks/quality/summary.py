@@ -24,7 +24,9 @@ Columns = Mapping[str, NDArray[Any]]
 
 SHARES = ("success", "kind_right", "colour_right", "others_right")
 MASKS = ("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio", "false_area")
-PICTURES = ("equal", "changed_outside_mask")
+PICTURES = ("equal", "changed_outside_mask", "leak", "miss")
+SEAM = ("seam", "seam_ideal")
+"""Gradients along the border of the blend mask; their ratio is reported as `seam`."""
 ERRORS = {
     "mse_background": "background_db",
     "mse_outside_mask": "outside_mask_db",
@@ -60,14 +62,16 @@ def estimate(values: Values, *, in_decibel: bool = False) -> Estimate:
     values = values[~np.isnan(values)]
     if not len(values):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    draws = np.random.Generator(np.random.PCG64(0)).integers(
-        len(values), size=(RESAMPLES, len(values))
-    )
-    means = np.concatenate([[values.mean()], values[draws].mean(1)])
+    means = np.concatenate([[values.mean()], values[_draws(len(values))].mean(1)])
     if in_decibel:
         means = decibel(means)
     low, high = np.percentile(means[1:], (2.5, 97.5))
     return Estimate(float(means[0]), float(low), float(high))
+
+
+def _draws(count: int) -> NDArray[np.int64]:
+    """The cases of each resample: [RESAMPLES, count]."""
+    return np.random.Generator(np.random.PCG64(0)).integers(count, size=(RESAMPLES, count))
 
 
 def summarise(columns: Columns) -> dict[str, Estimate]:
@@ -78,7 +82,20 @@ def summarise(columns: Columns) -> dict[str, Estimate]:
         for error, name in ERRORS.items()
         if error in columns
     }
-    return plain | errors
+    seams = {"seam": ratio(columns, *SEAM)} if SEAM[1] in columns else {}
+    return plain | errors | seams
+
+
+def ratio(columns: Columns, above: str, below: str) -> Estimate:
+    """The ratio of the means of two figures; cases without one of them are left out."""
+    pairs = np.stack([columns[above], columns[below]], -1).astype(np.float64)
+    pairs = pairs[~np.isnan(pairs).any(1)]
+    if not len(pairs):
+        return estimate(np.array([np.nan]))
+    means = np.concatenate([[pairs.mean(0)], pairs[_draws(len(pairs))].mean(1)])
+    ratios = means[:, 0] / np.maximum(means[:, 1], 1e-9)
+    low, high = np.percentile(ratios[1:], (2.5, 97.5))
+    return Estimate(float(ratios[0]), float(low), float(high))
 
 
 def difference(first: Columns, second: Columns, figure: str) -> Estimate:

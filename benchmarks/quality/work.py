@@ -64,7 +64,7 @@ def work_folder(root: Path, model: Path, configuration: Configuration) -> Path:
     checkpoint = Checkpoint.open(model)
     facts = [*checkpoint.digests().values()]
     facts += [str(value) for value in astuple(configuration)]
-    facts += [diffedit.__version__, torch.__version__, "outcomes, 2"]
+    facts += [diffedit.__version__, torch.__version__, "outcomes, 3"]
     return root / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -166,7 +166,7 @@ def run_job(job: Job, done: Callable[[], None] = lambda: None) -> None:
 
 def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
     """Write a part, whole or not at all; heatmaps only where the setting keeps them."""
-    names = ("after", "mask", "heatmap") if setting.keep else ("after", "mask")
+    names = ("after", "mask", "blend", *(("heatmap",) if setting.keep else ()))
     columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in names}
     arrays = {name: np.array(column) for name, column in columns.items() if column[0] is not None}
     part = path.with_suffix(f".{os.getpid()}.part")

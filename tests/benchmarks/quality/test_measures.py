@@ -81,3 +81,30 @@ def test_decibels() -> None:
     assert measures.decibel(255.0**2) == pytest.approx(0)
     assert measures.decibel(255.0**2 / 1000) == pytest.approx(30)
     assert measures.decibel(0.0) == pytest.approx(99)
+
+
+def test_leak_and_miss_are_shares_of_what_should_not_and_should_change() -> None:
+    blend = np.zeros((4, 4), np.uint8)
+    blend[:2] = 255
+    blend[2, :] = 51  # a fifth
+    region = np.zeros((4, 4), bool)
+    region[1:3] = True
+    outside = np.zeros((4, 4), bool)
+    outside[0, :2] = outside[3] = True
+    found = measures.blend_figures(blend, region, outside)
+    assert found["leak"] == pytest.approx(2 / 6)
+    assert found["miss"] == pytest.approx(1 - (1 + 0.2) / 2)
+
+
+def test_a_seam_is_the_gradient_along_the_border_of_the_blend_mask() -> None:
+    blend = np.zeros((9, 9), np.uint8)
+    blend[:, :4] = 255
+    ideal = np.full((9, 9, 3), 100, np.uint8)
+    after = ideal.copy()
+    after[:, :4] = 140  # a step of 40 exactly at the border
+    found = measures.seam_figures(after, ideal, blend)
+    assert found == {"seam": 20.0, "seam_ideal": 0.0}  # columns 3 and 4; the step lies in one
+    after[:, 7:] = 0  # far from the border
+    assert measures.seam_figures(after, ideal, blend) == found
+    nothing = measures.seam_figures(after, ideal, np.zeros_like(blend))
+    assert np.isnan(nothing["seam"]) and np.isnan(nothing["seam_ideal"])
