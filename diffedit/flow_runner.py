@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from diffedit.algorithm import chordedit, flowedit
 from diffedit.algorithm import edit as flows
-from diffedit.algorithm import flowedit
 from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
@@ -26,6 +26,9 @@ from engine.rows import Flow
 
 T = TypeVar("T")
 
+EDITS = {"flowedit": flowedit.edit, "chordedit": chordedit.edit}
+"""Methods with a flow of their own."""
+MASKS = {"chordedit": chordedit.mask_only}
 TEXT_CACHE_BYTES = 64 * 2**20
 TRAJECTORY_CACHE_BYTES = 512 * 2**20
 
@@ -53,7 +56,7 @@ class FlowRunner:
         plan = EditPlan.for_edit(
             inputs.request, prepared.schedule, known, embeds_guidance=inputs.embeds_guidance
         )
-        steps = flowedit.edit if inputs.request.method == "flowedit" else flows.edit
+        steps = EDITS.get(inputs.request.method, flows.edit)
         return self._start(steps, plan, prepared, outputs_to_host, callback, on_preview)
 
     def find_mask(
@@ -61,7 +64,8 @@ class FlowRunner:
     ) -> FlowHandle[EditOutputs]:
         """Step 1 alone."""
         plan = EditPlan.for_mask(prepared.inputs.request, prepared.schedule)
-        return self._start(flows.mask_only, plan, prepared, outputs_to_host, callback)
+        steps = MASKS.get(prepared.inputs.request.method, flows.mask_only)
+        return self._start(steps, plan, prepared, outputs_to_host, callback)
 
     def invert(self, prepared: PreparedEdit, callback: Callback | None) -> FlowHandle[Tensor]:
         """Step 2 alone: float32 [d + 1, C, h, w], x_0 first."""

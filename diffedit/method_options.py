@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diffedit.checks import InvalidRequest
+from diffedit.chordedit_options import CHORDEDIT_OPTIONS
 from diffedit.flowedit_options import FLOWEDIT_OPTIONS
 
 if TYPE_CHECKING:
     from diffedit.request import EditRequest
 
-OWNERS = dict.fromkeys(FLOWEDIT_OPTIONS, "flowedit")
+OWNERS = {
+    **dict.fromkeys(FLOWEDIT_OPTIONS, "flowedit"),
+    **dict.fromkeys(CHORDEDIT_OPTIONS, "chordedit"),
+}
 """Option -> the only method that has it."""
-MISSING = {"flowedit": ("strength", "guidance_interval", "inversion_stride")}
+MISSING = {
+    "flowedit": ("strength", "guidance_interval", "inversion_stride"),
+    "chordedit": ("guidance_interval", "inversion_stride"),
+}
 """Method -> options that it does not have. n_max says for FlowEdit what strength says for others;
 `resolve` turns a strength into n_max."""
 
@@ -26,6 +33,8 @@ def decoding_steps(request: EditRequest) -> int:
     """How many decoding steps a resolved request takes; each can have a preview."""
     if request.method == "flowedit":
         return request.n_max
+    if request.method == "chordedit":
+        return request.refining_rows
     return max(1, round(request.num_inference_steps * request.strength))
 
 

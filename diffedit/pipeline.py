@@ -347,7 +347,8 @@ class DiffEditPipeline:
         Options as in `EditRequest`.
         """
         steps = {"num_inference_steps": num_inference_steps, "strength": strength}
-        options = {**steps, "inversion_stride": inversion_stride, "preset": preset}
+        own = {"inversion_stride": inversion_stride, "preset": preset, "method": "diffedit"}
+        options = {**steps, **own}
         request = _request(image, "-", "", "", options)
         self.batcher.check()
         return wait(self._runner.invert(self._preprocessor.prepare(request), callback))

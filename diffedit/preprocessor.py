@@ -228,6 +228,12 @@ class Preprocessor:
                 f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
                 "costs twice the rows and usually spoils the result; leave it out."
             ]
+        if request.method == "chordedit" and not self._family.defaults.few_steps:
+            return [
+                "This model does not look distilled (its scheduler is not one of Turbo, Lightning "
+                "or LCM). ChordEdit's single step is made for distilled models, so the edit may be "
+                "weak or blurred; use such a checkpoint, or another preset."
+            ]
         if not has_option(request.method, "guidance_interval"):
             return []
         low, high = request.guidance_interval

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from diffedit.chordedit_options import chordedit_defaults
 from diffedit.flowedit_options import flowedit_defaults
 from diffedit.method_options import OWNERS, has_option
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from diffedit.request import EditRequest
     from engine.models.family import Defaults
 
-PresetName = Literal["paper", "balanced", "draft"]
+PresetName = Literal["paper", "balanced", "draft", "instant"]
 DEFAULT_PRESET: PresetName = "paper"
 FROM_PRESET: Any = None
 """The value of an option that the preset or the model family decides. Typed as Any, because
@@ -37,12 +38,14 @@ class Preset:
         steps: `num_inference_steps` as a share of the model family's number.
         guided: the share of the decoding that is guided, from its noisiest step on.
         options: option -> value, for every other option that a preset decides.
+        method: the method, if the user does not choose one.
     """
 
     summary: str
     steps: float
     guided: float
     options: Mapping[str, Any]
+    method: str = "diffedit"
 
 
 PAPER: dict[str, Any] = {
@@ -66,13 +69,16 @@ PRESETS: dict[PresetName, Preset] = {
     "paper": Preset("the paper's settings", 1.0, 1.0, PAPER),
     "balanced": Preset("a quarter of the rows", 0.4, 1 / 3, BALANCED),
     "draft": Preset("an eighth of the rows", 0.2, 5 / 9, DRAFT),
+    "instant": Preset(
+        "ChordEdit's step in 5 rows, for distilled models", 1.0, 1.0, PAPER, "chordedit"
+    ),
 }
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 FEWEST_STEPS = 10
 """A preset does not go below this number of steps, unless the model family needs fewer."""
 BY_MODEL = ("num_inference_steps", "guidance_scale")
 """The options whose defaults depend on the model family."""
-DECIDED = (*BY_MODEL, "guidance_interval", *PAPER, *OWNERS)
+DECIDED = (*BY_MODEL, "guidance_interval", *PAPER, "method", *OWNERS)
 """The options of `EditRequest` that may be None."""
 
 
@@ -94,6 +100,8 @@ def resolve(request: EditRequest, family: Defaults) -> EditRequest:
     if request.method == "flowedit":
         defaults |= flowedit_defaults(request, family, preset.steps)
         request = replace(request, strength=FROM_PRESET)  # n_max has taken its place
+    if request.method == "chordedit":
+        defaults |= chordedit_defaults(request, family)
     chosen = _with_defaults(request, defaults)
     if family.guidance == "distilled" and request.guidance_scale == 0:
         chosen = replace(chosen, guidance_scale=1.0)  # so guidance is off in their examples
@@ -129,7 +137,10 @@ def default_text(name: str) -> str:
         return "the preset's: paper all levels; the others the noisiest part of the decoding"
     if name in OWNERS:
         return "the published one for the model"
-    values = {preset: PRESETS[preset].options[name] for preset in PRESETS}
+    values = {
+        preset: one.method if name == "method" else one.options[name]
+        for preset, one in PRESETS.items()
+    }
     if len(set(values.values())) == 1:
         return f"{values[DEFAULT_PRESET]}"
     return "the preset's: " + ", ".join(f"{preset} {value}" for preset, value in values.items())

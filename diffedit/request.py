@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from diffedit import checks
 from diffedit.checks import InvalidRequest as InvalidRequest
 from diffedit.checks import Range, named_fields, short_repr, unknown
+from diffedit.chordedit_options import REFINING_LEVELS
 from diffedit.method_options import check_options, has_option
 from diffedit.presets import (
     DECIDED,
     DEFAULT_PRESET,
     FROM_PRESET,
     PRESET_NAMES,
+    PRESETS,
     PresetName,
     default_text,
 )
@@ -40,11 +42,11 @@ if TYPE_CHECKING:
     MaskSource: TypeAlias = ImageSource | EditMask | NDArray[Any]
     """A mask: as a picture, an array of any number type, or a mask that was read."""
 
-Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit", "flowedit"]
+Method = Literal["diffedit", "encode-decode", "masked-sdedit", "sdedit", "flowedit", "chordedit"]
 METHODS: tuple[str, ...] = get_args(Method)
 MaskCleaning = Literal["clean", "edges", "none"]
 CLEANINGS: tuple[str, ...] = get_args(MaskCleaning)
-MASKED_METHODS = ("diffedit", "masked-sdedit", "flowedit")
+MASKED_METHODS = ("diffedit", "masked-sdedit", "flowedit", "chordedit")
 """The methods that use a mask and therefore accept `mask_image`."""
 MAX_TEXT = 4096
 """Maximum characters of a prompt. A text encoder reads far less: 77 tokens."""
@@ -66,6 +68,8 @@ RANGES: dict[str, Range] = {
     "n_min": Range(0, 999, whole=True),
     "n_avg": Range(1, 64, whole=True),
     "source_guidance_scale": Range(0, 100),
+    "step_scale": Range(0, 10, above=True),
+    "refining_rows": Range(0, len(REFINING_LEVELS) - 1, whole=True),
     "seed": Range(0, 2**63 - 1, whole=True),
 }
 """Range of every numeric option."""
@@ -109,8 +113,8 @@ class EditRequest:
             [0, 1], in multiples of its mean. Above 0, up to 100; by default the preset's, 3.0.
         mask_image: M, a mask to use instead of the computed one: white is edited, or the
             transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
-            with the photograph's aspect ratio; methods "diffedit", "masked-sdedit" and "flowedit"
-            only. Default None.
+            with the photograph's aspect ratio; methods "diffedit", "masked-sdedit", "flowedit" and
+            "chordedit" only. Default None.
         mask_threshold: value of the heatmap above which a cell is edited. 0 to 0.99; default 0.5.
         mask_cleaning: "none": the computed mask as in the paper. "clean": blurred, without holes
             and specks. "edges": cleaned, and its border follows the edges of the picture instead of
@@ -120,18 +124,21 @@ class EditRequest:
             share of the photograph's longer side. 0 to 0.25; default 1/256.
         method: "diffedit" (mask, DDIM inversion, masked decoding), "encode-decode" (no mask),
             "masked-sdedit" (random noise instead of inversion), "sdedit" (neither) or "flowedit"
-            (FlowEdit inside the mask: no inversion; Stable Diffusion 3 and FLUX.1 only). Default
-            "diffedit".
+            (FlowEdit inside the mask: no inversion; Stable Diffusion 3 and FLUX.1 only) or
+            "chordedit" (one step, for distilled models). By default the preset's, "diffedit".
         composite: keep the photograph's exact pixels outside the mask. Default True.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
         preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of the
-            rows) or "draft" (an eighth). Default "paper".
+            rows), "draft" (an eighth) or "instant" (ChordEdit's step in 5 rows). Default "paper".
         n_max: FlowEdit's first level, 1 to N; by default the published share of the schedule, or
             N * strength where strength is given.
         n_min: FlowEdit's last level; below it come ordinary steps. 0 to n_max; default 0.
         n_avg: FlowEdit's number of noises a step. 1 to 64; default 1.
         source_guidance_scale: FlowEdit's guidance under the source text, where `guidance_scale` is
             that under the prompt. 0 to 100; by default the published one.
+        step_scale: ChordEdit's factor on the edit's field. Above 0, up to 10; by default the
+            published 1 with distilled models, 1.5 with others.
+        refining_rows: ChordEdit's predictions after the step, which sharpen. 0 to 2; default 1.
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -150,7 +157,7 @@ class EditRequest:
     mask_thresholding_ratio: float = FROM_PRESET
     mask_image: MaskSource | None = field(default=None, repr=False)
     mask_dilation: int = 0
-    method: Method = "diffedit"
+    method: Method = FROM_PRESET
     composite: bool = True
     seed: int = 0
     preset: PresetName = DEFAULT_PRESET
@@ -164,6 +171,8 @@ class EditRequest:
     mask_cleaning: MaskCleaning = FROM_PRESET
     mask_threshold: float = 0.5
     mask_feather: float = 1 / 256
+    step_scale: float = FROM_PRESET
+    refining_rows: int = FROM_PRESET
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -186,7 +195,9 @@ class EditRequest:
             object.__setattr__(self, "guidance_interval", interval)
         composite = checks.flag("composite", self.composite, EditRequest.composite)
         object.__setattr__(self, "composite", composite)
-        object.__setattr__(self, "method", checks.choice("method", self.method, METHODS))
+        method: Any = self.method  # None where the preset decides
+        method = PRESETS[self.preset].method if method is None else method
+        object.__setattr__(self, "method", checks.choice("method", method, METHODS))
         check_options(self)
         if self.mask_cleaning is not None:
             cleaning = checks.choice("mask_cleaning", self.mask_cleaning, CLEANINGS)

@@ -88,7 +88,7 @@ class Editors:
         return edit[setting.editor]()
 
     def _ours(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
-        masked = setting.options.get("method", "diffedit") in MASKED_METHODS
+        masked = setting.method in MASKED_METHODS
         requests = (request_of(setting, case, self._mask(setting, case)) for case in cases)
         for result in self.pipeline.edit_many(requests, in_flight=IN_FLIGHT):
             mask = np.asarray(result.mask) > 0 if masked else None

@@ -29,7 +29,7 @@ from demo import scenes
 from demo.judge import Judge, JudgeError
 from engine.errors import DiffEditError
 
-PARTS = ("table", "curves", "sweeps")
+PARTS = ("table", "curves", "sweeps", "instant")
 OURS, DIFFUSERS = "DiffEdit", "diffusers, its defaults"
 EDITS = dict.fromkeys(("success", "kind_right", "colour_right", "others_right"), ".2f")
 BACKGROUNDS = {
@@ -174,6 +174,17 @@ class SceneRun:
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
         self._show(measured, figures)
         self._keep("sweeps", measured)
+
+    def instant(self) -> None:
+        """The instant tier: at most 8 rows an edit."""
+        chosen = settings.instant(self.fixed)
+        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        self._say(f"The instant tier on {self.count} edits; clip ratio {self.fixed.ratio:g}")
+        self._show(measured, {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"})
+        self._keep("instant", measured)
+        name, best = max(measured.items(), key=lambda item: item[1]["success"].mean)
+        text = f"instant success {best['success']} (0.60 or more): {name}"
+        self._check([Check(text, bool(best["success"].mean >= 0.6))])
 
     def _say(self, *lines: str) -> None:
         """Print sentences, and add them to the page."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from diffedit.presets import PRESET_NAMES
-from diffedit.request import MASKED_METHODS
+from diffedit.request import MASKED_METHODS, EditRequest
 
 Editor = Literal["ours", "mask", "diffusers", "none", "vae", "ideal", "ideal-vae"]
 """Our pipeline; its mask stage alone; diffusers' pipeline; the input itself; the input through the
@@ -101,6 +101,11 @@ class Setting:
     keep: bool = False
 
     @property
+    def method(self) -> str:
+        """The method of our pipeline."""
+        return EditRequest(b"", "-", **self.options).method
+
+    @property
     def key(self) -> str:
         """Everything that can change a result, as text."""
         return json.dumps([self.editor, dict(self.options), self.mask, self.source, self.repeat])
@@ -138,10 +143,28 @@ def table(fixed: Fixed) -> list[Setting]:
 
 
 def preset(fixed: Fixed, name: str) -> dict[str, Any]:
-    """The options of a preset, which decides the number of steps."""
+    """The options of a preset, which decides the number of steps; the instant tier has a strength
+    and a guidance of its own, too."""
+    if name == "instant":
+        return {"preset": name, "mask_thresholding_ratio": fixed.ratio}
     options = fixed.options(preset=name)
     del options["num_inference_steps"]
     return options
+
+
+INSTANT = ((1.0, 0), (1.0, 1), (1.5, 0), (1.5, 1), (2.0, 1), (1.5, 2))
+"""(factor on the field, refining rows) of the instant tier."""
+
+
+def instant(fixed: Fixed) -> list[Setting]:
+    """The instant tier: 4 rows for the field and the mask, and its refining rows."""
+    return [
+        Setting(
+            f"instant, field x {scale:g}, {4 + rows} rows",
+            options={**preset(fixed, "instant"), "step_scale": scale, "refining_rows": rows},
+        )
+        for scale, rows in INSTANT
+    ]
 
 
 def curves(fixed: Fixed) -> list[Setting]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from diffedit.algorithm.schedule import Schedule
+from diffedit.chordedit_options import REFINING_LEVELS, WINDOW
 from diffedit.request import MASKED_METHODS, EditRequest
 
 StageName = Literal["mask", "encode", "decode"]
@@ -46,6 +47,8 @@ class EditPlan:
         depth: the level to which the photograph is encoded, and from which it is decoded;
             FlowEdit's n_max.
         lowest: FlowEdit's n_min.
+        field_levels: ChordEdit's two noise levels, the upper one first.
+        refining_levels: ChordEdit's noise levels of the refining rows.
         encodes: whether the trajectory is needed.
         stride: levels that one row of the inversion covers.
         guided: the levels at which decoding is guided.
@@ -63,6 +66,8 @@ class EditPlan:
     guided: range
     decodes_image: bool
     lowest: int = 0
+    field_levels: tuple[int, ...] = ()
+    refining_levels: tuple[int, ...] = ()
 
     @classmethod
     def for_edit(
@@ -84,6 +89,8 @@ class EditPlan:
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
         if request.method == "flowedit":
             return cls._for_flowedit(request, schedule, finds_mask, embeds_guidance)
+        if request.method == "chordedit":
+            return cls._for_chordedit(request, schedule, embeds_guidance)
         encodes = request.method in ENCODING_METHODS
         depth, noises = schedule.level(request.strength), _noises(request)
         guided = _guided_levels(request, schedule.steps, depth)
@@ -136,6 +143,33 @@ class EditPlan:
             stride=1,
             guided=range(1, request.n_max + 1) if guided else range(0),
             decodes_image=True,
+        )
+
+    @classmethod
+    def _for_chordedit(
+        cls, request: EditRequest, schedule: Schedule, embeds_guidance: bool
+    ) -> EditPlan:
+        """The field, which is also the mask's signal, and refining rows."""
+        refining = tuple(schedule.level(t) for t in REFINING_LEVELS[request.refining_rows])
+        guided = request.guidance_scale != 1 and not embeds_guidance and bool(refining)
+        stages = (
+            Stage("mask", 1, 4 * request.num_maps_per_mask),
+            Stage("decode", len(refining), 2 if guided else 1),
+        )
+        levels = tuple(schedule.level(t) for t in (request.strength, request.strength - WINDOW))
+        return cls(
+            schedule=schedule,
+            stages=tuple(stage for stage in stages if stage.calls),
+            texts=("target", "source", "negative") if guided else ("target", "source"),
+            noises=(request.num_maps_per_mask,),
+            mask_level=levels[0],
+            depth=levels[0],
+            encodes=False,
+            stride=1,
+            guided=range(1, levels[0] + 1) if guided else range(0),
+            decodes_image=True,
+            field_levels=levels,
+            refining_levels=refining,
         )
 
     @classmethod

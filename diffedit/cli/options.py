@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PROMPTS = "Prompts"
 EDIT = "Edit"
 FLOWEDIT = "Only with --method flowedit"
+CHORDEDIT = "Only with --method chordedit or --preset instant"
 MASK = "Mask"
 MODEL = file_options.PANEL
 OUTPUT = "Output"
@@ -145,9 +146,15 @@ class EditOptions:
         int | None,
         number_option(EDIT, "Levels of the inversion that share one row", "inversion_stride"),
     ] = None
-    method: Annotated[str, option(EDIT, f"One of {', '.join(METHODS)}.", "--method")] = (
-        EditRequest.method
-    )
+    method: Annotated[
+        str | None,
+        option(
+            EDIT,
+            f"One of {', '.join(METHODS)}.",
+            "--method",
+            show_default=default_text("method"),
+        ),
+    ] = None
     seed: Seed = EditRequest.seed
     n_max: Annotated[
         int | None, number_option(FLOWEDIT, "Level at which the edit begins", "n_max")
@@ -166,6 +173,13 @@ class EditOptions:
             "source_guidance_scale",
             "--source-guidance",
         ),
+    ] = None
+    step_scale: Annotated[
+        float | None, number_option(CHORDEDIT, "Factor on the edit's field", "step_scale")
+    ] = None
+    refining_rows: Annotated[
+        int | None,
+        number_option(CHORDEDIT, "Predictions after the step, which sharpen", "refining_rows"),
     ] = None
 
 

@@ -96,6 +96,11 @@ class Defaults:
     guidance: Guidance = "classifier-free"
     flowedit: FlowEditDefaults | None = None
 
+    @property
+    def few_steps(self) -> bool:
+        """Whether the checkpoint is distilled to sample in a few steps, as far as it says so."""
+        return self.steps <= 8
+
 
 STABLE_DIFFUSION = Defaults()
 FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, guidance="distilled")

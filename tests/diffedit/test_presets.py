@@ -65,7 +65,7 @@ def test_the_options_of_presets_are_those_that_may_be_none() -> None:
     defaults = {f.name: f.default for f in dataclasses.fields(EditRequest)}
     assert {name for name in PARAMETERS if defaults[name] is None} == set(DECIDED)
     options = PRESETS["paper"].options
-    assert {*BY_MODEL, "guidance_interval", *options, *OWNERS} == set(DECIDED)
+    assert {*BY_MODEL, "guidance_interval", *options, "method", *OWNERS} == set(DECIDED)
 
 
 def test_an_unknown_preset_is_refused() -> None:

@@ -225,7 +225,7 @@ def test_a_mask_image_excludes_mask_dilation() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_mask_needs_a_method_that_uses_one(method: str) -> None:
-    if method in ("diffedit", "masked-sdedit", "flowedit"):
+    if method in ("diffedit", "masked-sdedit", "flowedit", "chordedit"):
         assert request(method=method, mask_image="m.png").mask_image == "m.png"
     else:
         with pytest.raises(InvalidRequest, match=f"mask_image is given, but method is '{method}'"):
