@@ -55,9 +55,13 @@ OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "peft"),
     *("polygraphy", "ray", "tensorrt", "tensorrt_rtx"),
 )
+OPTIONS = ("diffedit.request", "diffedit.chordedit_options")
+"""The options of a request, which flows read."""
 PURE = (
     "diffedit.algorithm.cache",
+    "diffedit.algorithm.chordedit",
     "diffedit.algorithm.edit",
+    "diffedit.algorithm.flowedit",
     "diffedit.algorithm.inputs",
     "diffedit.algorithm.mask",
     "diffedit.algorithm.mask_cleaning",
@@ -163,7 +167,7 @@ def problem(module: str, found: Import) -> str | None:
         if not found.lazy:
             return f"{EXPORT_DOOR} imports export inside a function"
     if module in PURE and found.within("engine", "diffedit"):
-        allowed = found.within("engine.rows", *DESCRIPTIONS, "diffedit.request", *PURE)
+        allowed = found.within("engine.rows", *DESCRIPTIONS, *OPTIONS, *PURE)
         if not allowed:
             return f"{module} is arithmetic over rows"
     if any(f"{module}.".startswith(f"{name}.") for name in DESCRIPTIONS):
