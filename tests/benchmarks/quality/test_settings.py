@@ -15,12 +15,13 @@ from demo.training.data import HELD_OUT
 
 def every() -> list[settings.Setting]:
     fixed = settings.Fixed(10, 5.0, 0.7, 2.5)
-    return [*settings.table(fixed), *settings.curves(fixed), *settings.sweeps(fixed)]
+    parts = (settings.table, settings.curves, settings.sweeps, settings.instant)
+    return [setting for part in parts for setting in part(fixed)]
 
 
 def test_names_are_unique_within_a_part_and_keys_tell_settings_apart() -> None:
     fixed = settings.Fixed(10)
-    for part in (settings.table(fixed), settings.curves(fixed)):
+    for part in (settings.table(fixed), settings.curves(fixed), settings.instant(fixed)):
         names, keys = [s.name for s in part], [s.key for s in part]
         assert len(set(names)) == len(names) and len(set(keys)) == len(keys)
 
@@ -29,7 +30,7 @@ def test_every_setting_of_ours_is_a_valid_request() -> None:
     one = cases.case(cases.DEV)
     requests = [request_of(s, one) for s in every() if s.editor in ("ours", "mask")]
     assert len(requests) > 60
-    assert {r.method for r in requests} == set(settings.METHODS)
+    assert {r.method for r in requests} == {*settings.METHODS, "chordedit"}
 
 
 def test_only_what_a_setting_says_changes_the_texts() -> None:
