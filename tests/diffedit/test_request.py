@@ -155,7 +155,6 @@ def test_values_in_range_are_stored_as_plain_python(name: str, value: object) ->
         ("composite", 1),
         ("composite", None),
         ("composite", "yes"),
-        ("method", None),
         ("method", "DiffEdit"),
         ("method", np.array(["sdedit"])),
         ("prompt", None),
