@@ -55,7 +55,8 @@ def test_a_resolved_request_is_complete_and_stays(preset: PresetName, family: De
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_option_overrides_the_preset(preset: PresetName) -> None:
-    names = [name for name in DECIDED if has_option("diffedit", name)]
+    method = PRESETS[preset].method
+    names = [name for name in DECIDED if has_option(method, name)]
     own: dict[str, Any] = {name: RANGES[name].high for name in names if name in RANGES}
     used = parameters(resolve(request(preset=preset, **own), SD))
     assert {name: used[name] for name in own} == own
