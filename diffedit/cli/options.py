@@ -171,7 +171,6 @@ class EditOptions:
             FLOWEDIT,
             "How closely to follow the source text",
             "source_guidance_scale",
-            "--source-guidance",
         ),
     ] = None
     step_scale: Annotated[
