@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffedit.algorithm.inputs import EditOutputs
+from diffedit.imaging.geometry import Placement
 from diffedit.preprocessor import PreparedEdit, Preprocessor
+from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from engine.buffers import to_host
 from engine.flow_handle import FlowHandle
@@ -58,6 +60,16 @@ class EditHandle:
     def canvas(self) -> NDArray[np.float32]:
         """The picture as the networks see it, float32 [3, H, W] in [-1, 1]."""
         return self._prepared.inputs.image.float().cpu().numpy().copy()
+
+    @property
+    def placement(self) -> Placement:
+        """Where the picture is on the canvas."""
+        return self._prepared.placement
+
+    @property
+    def request(self) -> EditRequest:
+        """The request, with every default filled in."""
+        return self._prepared.inputs.request
 
     def render_preview(self, colors: NDArray[np.float32]) -> Image:
         """A preview as RGB, at the networks' resolution and the photograph's aspect.

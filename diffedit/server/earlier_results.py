@@ -1,7 +1,7 @@
 """`mask_id` and `previous_edit_id`: earlier results of the same client instead of files.
 
-An id is the id of a job, with "." and a number for one of several edits. It lives as long as the
-job's results, and belongs to the same API key.
+An id is the id of a job, with "." and a number for one of several edits, or with "_" and a digest
+for a refined mask. It lives as long as the job's results, and belongs to the same API key.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.job_store import JobStore
 from diffedit.server.jobs import Job
+from diffedit.server.refinement import RefinedMask
 
 
 def result_id(job: Job, edit: EncodedEdit) -> str:
     """The id of one result of a finished job."""
-    return job.id if len(job.edits) == 1 else f"{job.id}.{job.edits.index(edit)}"
+    if len(job.edits) == 1:
+        return job.id
+    return f"{job.id}.{next(k for k, other in enumerate(job.edits) if other is edit)}"
 
 
 def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> EditForm:
@@ -27,25 +30,36 @@ def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> 
     for one that has not finished, 400 for a mask of another image.
     """
     if form.previous_edit_id is not None:
-        job, edit = _find(store, form.previous_edit_id, owner, "previous_edit_id", "edit")
+        job, edit = _edit(store, form.previous_edit_id, owner, "previous_edit_id", "edit")
         if job.mask_only:
             message = "previous_edit_id is the id of a mask, which has no image; send the image."
             raise ApiError(400, "invalid_value", message, "previous_edit_id")
         source = edit.lossless or edit.image
         form = replace(form, image=source, image_size=job.image_size, root=job.form.root)
     if form.mask_id is not None:
-        job, edit = _find(store, form.mask_id, owner, "mask_id", "mask")
+        job, mask = find_mask(store, form.mask_id, owner)
         if job.form.root != form.root:
             message = (
                 "The mask of mask_id belongs to another image; send the image that it was found "
                 "on, an edit of it as previous_edit_id, or find the mask again."
             )
             raise ApiError(400, "mask_of_another_image", message, "mask_id")
-        form = replace(form, mask=edit.mask, mask_format="white")
+        form = replace(form, mask=mask.mask, mask_format="white")
     return form
 
 
-def _find(
+def find_mask(
+    store: JobStore, mask_id: str, owner: str | None
+) -> tuple[Job, EncodedEdit | RefinedMask]:
+    """Return the job of a mask, and the mask. Raises ApiError."""
+    job_id = mask_id.rpartition("_")[0]
+    job = store.get(job_id) if job_id else None
+    if job is not None and job.owner == owner and mask_id in job.refined:
+        return job, job.refined[mask_id]
+    return _edit(store, mask_id, owner, "mask_id", "mask")
+
+
+def _edit(
     store: JobStore, text: str, owner: str | None, field: str, noun: str
 ) -> tuple[Job, EncodedEdit]:
     job_id, _, number = text.partition(".")

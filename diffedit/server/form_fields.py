@@ -21,7 +21,8 @@ INTERVAL_PATTERN = r"(0|0?\.[0-9]{1,9}),(1|1\.0|0?\.[0-9]{1,9})"
 SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
 
 
-def _invalid(name: str, text: str, expected: str) -> ApiError:
+def invalid(name: str, text: str, expected: str) -> ApiError:
+    """The error of a field with another value than expected."""
     message = f"{name} is {text[:40]!r}, but must be {expected}."
     return ApiError(400, "invalid_value", message, name)
 
@@ -32,7 +33,7 @@ def _parse_number(name: str, text: str) -> int | float:
             return int(text)
     elif (number := finite_number(text)) is not None:
         return number
-    raise _invalid(name, text, str(RANGES[name]))
+    raise invalid(name, text, str(RANGES[name]))
 
 
 def finite_number(text: str) -> float | None:
@@ -44,12 +45,13 @@ def finite_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _parse_bool(name: str, text: str) -> bool:
+def parse_bool(name: str, text: str) -> bool:
+    """Parse true, false, 1 or 0. Raises ApiError."""
     if text.lower() in ("true", "1"):
         return True
     if text.lower() in ("false", "0"):
         return False
-    raise _invalid(name, text, "true or false")
+    raise invalid(name, text, "true or false")
 
 
 def _parse_text(name: str, text: str) -> str:
@@ -59,13 +61,13 @@ def _parse_text(name: str, text: str) -> str:
 def _parse_size(name: str, text: str) -> str:
     if re.fullmatch(SIZE_PATTERN, text):
         return text
-    raise _invalid(name, text, "auto or WIDTHxHEIGHT, each from 1 to 9999")
+    raise invalid(name, text, "auto or WIDTHxHEIGHT, each from 1 to 9999")
 
 
 def _parse_id(name: str, text: str) -> str:
     if re.fullmatch(ID_PATTERN, text):
         return text
-    raise _invalid(name, text, "an id from a response of this server")
+    raise invalid(name, text, "an id from a response of this server")
 
 
 def _parse_interval(name: str, text: str) -> tuple[float, float]:
@@ -73,14 +75,14 @@ def _parse_interval(name: str, text: str) -> tuple[float, float]:
         low, high = (finite_number(part) for part in text.split(","))
         if low is not None and high is not None:
             return low, high
-    raise _invalid(name, text, "two numbers from 0 to 1 such as 0.6,1, the lower one first")
+    raise invalid(name, text, "two numbers from 0 to 1 such as 0.6,1, the lower one first")
 
 
 def _integer(low: int, high: int) -> Parser:
     def parse(name: str, text: str) -> int:
         if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
             return int(text)
-        raise _invalid(name, text, f"a whole number from {low} to {high}")
+        raise invalid(name, text, f"a whole number from {low} to {high}")
 
     return parse
 
@@ -89,7 +91,7 @@ def _choice(*choices: str, note: str = "") -> Parser:
     def parse(name: str, text: str) -> str:
         if text in choices:
             return text
-        raise _invalid(name, text, f"{' or '.join(choices)}{note}")
+        raise invalid(name, text, f"{' or '.join(choices)}{note}")
 
     return parse
 
@@ -106,7 +108,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     **dict.fromkeys((*PROMPTS, "method", "preset", "mask_cleaning"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
     "guidance_interval": _parse_interval,
-    "composite": _parse_bool,
+    "composite": parse_bool,
     "mask_format": _choice("auto", "alpha", "white", "black"),
     **{name: _choice(*choices) for name, choices in IGNORED_FIELDS.items()},
     "background": _choice("auto", "opaque", note=", since an edit makes nothing transparent"),
@@ -116,7 +118,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     "output_format": _choice(*OUTPUT_FORMATS),
     "output_compression": _integer(0, 100),
     "partial_images": _integer(0, 3),
-    "stream": _parse_bool,
+    "stream": parse_bool,
     "model": _parse_text,
     **dict.fromkeys(("user", "safety_identifier"), _parse_text),
     **dict.fromkeys(("mask_id", "previous_edit_id"), _parse_id),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 
 from diffedit.imaging.mask_reader import MaskFormat
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
+from diffedit.server.form_body import MULTIPART, URLENCODED, receive_form
 from diffedit.server.form_fields import (
     IGNORED_FIELDS,
     MASK_TEXT_FIELDS,
@@ -32,8 +31,6 @@ from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
 
 FILE_FIELDS = ("image", "image[]", "mask")
-MAX_FILES = 16
-MAX_FIELDS = 64
 NO_MASK_NOTE = (
     "mask_format was ignored: the form has no mask, so the mask was found from the texts."
 )
@@ -107,54 +104,28 @@ async def read_form(
 
     `uploads` limits the memory of all bodies.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type != "multipart/form-data":
-        raise ApiError(
-            415,
-            "unsupported_media_type",
-            f"The body's content type is {content_type[:80] or 'missing'}, but must be "
-            "multipart/form-data with the image in a field named image.",
-        )
-    if "content-encoding" in request.headers:
-        message = "Content-Encoding is not supported; send the body uncompressed."
-        raise ApiError(415, "unsupported_encoding", message)
-    try:
-        async with uploads.reading(request.receive) as receive:
-            form = await Request(request.scope, receive).form(**parser_limits(settings))
-    except TimeoutError:
-        raise upload_timeout(settings) from None
-    except HTTPException as error:
-        too_large = "exceeded maximum size" in str(error.detail)
-        status, code = (413, "too_large") if too_large else (400, "malformed_form")
-        detail = str(error.detail).rstrip(".")
-        message = f"The form cannot be parsed: {detail}; send valid multipart/form-data."
-        raise ApiError(status, code, message) from None
+    form = await receive_form(request, settings, uploads)
     try:
         return await _parse_form(form.multi_items(), settings, mask_only)
     finally:
         await form.close()
 
 
-async def discard_body(request: Request, settings: Settings) -> None:
-    """Read the body and ignore it, so that the client is able to read the response."""
+async def read_texts(request: Request, settings: Settings, uploads: Uploads) -> dict[str, str]:
+    """Read a form of text fields alone, in either encoding. Raises ApiError."""
+    form = await receive_form(request, settings, uploads, (MULTIPART, URLENCODED))
     try:
-        async with asyncio.timeout(settings.upload_seconds):
-            async for _ in request.stream():
-                pass
-    except TimeoutError:
-        raise upload_timeout(settings) from None
-
-
-def parser_limits(settings: Settings) -> dict[str, int]:
-    """Return the limits of Starlette's form parser."""
-    max_part_size = max(settings.max_prompt_bytes * 4, 65536)
-    return {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": max_part_size}
-
-
-def upload_timeout(settings: Settings) -> ApiError:
-    """The body did not arrive in time."""
-    message = f"The form did not arrive within {settings.upload_seconds:g} s; send it faster."
-    return ApiError(408, "upload_timeout", message, headers={"Connection": "close"})
+        texts: dict[str, str] = {}
+        for name, value in form.multi_items():
+            if not isinstance(value, str):
+                message = f"{name[:60]} is a file, but must be text; send it as a plain field."
+                raise ApiError(400, "not_text", message, name[:60])
+            if name in texts:
+                raise _duplicate_field(name)
+            texts[name] = value
+        return texts
+    finally:
+        await form.close()
 
 
 def requested_timeout(request: Request) -> float | None:

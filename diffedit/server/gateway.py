@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from diffedit.server import forms
+from diffedit.server import form_body
 from diffedit.server.errors import ApiError, draining
 from diffedit.server.forwarding import ForwardedRequest
 from diffedit.server.metrics import Metrics
@@ -116,7 +116,7 @@ class Gateway:
                     chunks.append(message.get("body", b""))
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise forms.upload_timeout(self._settings) from None
+            raise form_body.upload_timeout(self._settings) from None
         return b"".join(chunks)
 
     async def _request(self, scope: Scope, body: bytes) -> ForwardedRequest:
@@ -203,7 +203,7 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
     pinned = f"pinned:{_digest(f'{request.owner} {key}'.encode())}" if key else ""
     receive = _in_pieces(request.body)
     try:
-        form = await Request(request.scope(), receive).form(**forms.parser_limits(settings))
+        form = await Request(request.scope(), receive).form(**form_body.parser_limits(settings))
     except (MultiPartException, ValueError):
         return pinned  # every replica refuses it alike
     try:
@@ -248,6 +248,8 @@ def _route_template(path: str) -> str:
     fixed = r"/v1/(images/edits|masks|models|jobs)|/(livez|readyz|metrics|openapi\.json)?"
     if re.fullmatch(fixed, path):
         return path
+    if re.fullmatch(r"/v1/masks/[^/]+", path):
+        return "/v1/masks/{mask_id}"
     job = re.fullmatch(r"/v1/jobs/[^/]+((?:/(?:events|image|mask))?)", path)
     return f"/v1/jobs/{{job_id}}{job[1]}" if job else "other"
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from diffedit.algorithm.mask import ShapeOptions
 from diffedit.handle import EditHandle
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import image_codec
@@ -25,6 +26,7 @@ from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import DecodedForm, EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.progress import ProgressReporter
+from diffedit.server.refinement import SoftMap
 from diffedit.server.settings import Settings
 from diffedit.server.threads import retrieve_exception, wait_for
 
@@ -123,6 +125,11 @@ class JobRunner:
             return replace(edit, provenance=served)
 
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
+        if job.mask_only:
+            (handle,) = job.handles
+            options = ShapeOptions.of(handle.request)
+            heatmap = handle.result().heatmap
+            job.soft_map = SoftMap(heatmap, handle.placement, factor, options)
 
     async def in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run a call in the image pool."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -17,11 +17,14 @@ from diffedit.handle import EditHandle
 from diffedit.server.errors import ApiError, cancelled
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
+from diffedit.server.refinement import RefinedMask, SoftMap
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Event = tuple[int, str, dict[str, Any]]
 """(event id, event name, payload)."""
 MAX_EVENTS = 256
+MAX_REFINED = 32
+"""Refined masks of one mask that are stored."""
 
 
 class Job:
@@ -39,6 +42,8 @@ class Job:
         state, stage: see the API; stage is more detailed while the job runs.
         progress: 0 to 1.
         edits: finished edits, one per image.
+        soft_map: what the mask was made from, if only a mask was asked for.
+        refined: id -> mask made from `soft_map` with other options; the newest ones.
         error: the reason of a failure, or None.
         cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
         cancelling: whether it was asked to end.
@@ -75,6 +80,8 @@ class Job:
         self.stage = "queued"
         self.progress = 0.0
         self.edits: list[EncodedEdit] = []
+        self.soft_map: SoftMap | None = None
+        self.refined: OrderedDict[str, RefinedMask] = OrderedDict()
         self.mask_read_as: str | None = None
         self.error: ApiError | None = None
         self.cancel_reason: ApiError | None = None
@@ -123,7 +130,17 @@ class Job:
     def size(self) -> int:
         """Bytes of the stored results and previews."""
         previews = sum(len(payload.get("image", "")) for _, _, payload in self._events)
-        return previews + sum(edit.size for edit in self.edits)
+        refined = sum(len(refined.mask) for refined in self.refined.values())
+        return previews + refined + sum(edit.size for edit in self.edits)
+
+    def keep_refined(self, refined: RefinedMask) -> str:
+        """Store a refined mask and return its id."""
+        refined_id = f"{self.id}_{refined.key}"
+        self.refined[refined_id] = refined
+        self.refined.move_to_end(refined_id)
+        if len(self.refined) > MAX_REFINED:
+            self.refined.popitem(last=False)
+        return refined_id
 
     def update_progress(self, edit_index: int, stage: str, progress: float) -> None:
         """Set the progress of one of the n edits, and emit an event."""

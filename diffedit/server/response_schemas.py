@@ -103,6 +103,17 @@ MASK = object_schema(
     threshold=FRACTION,
     **RESULT_FIELDS,
 )
+REFINED = object_schema(
+    mask_id=TEXT,
+    refined_from=TEXT,
+    mask=TEXT,
+    mask_share=FRACTION,
+    threshold=FRACTION,
+    grow=COUNT,
+    blur={"type": "number", "minimum": 0},
+    cleaning=TEXT,
+    invert={"type": "boolean"},
+)
 JOB = object_schema(
     ("error", "data"),
     id=TEXT,

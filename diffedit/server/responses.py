@@ -13,6 +13,7 @@ from diffedit.server.earlier_results import result_id
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.json_body import Base64, encode
+from diffedit.server.refinement import RefinedMask
 
 SERVER_STAGES = {"open": "open", "queue": "queue", "encode": "write"}
 """Key of `Job.timings` -> name in responses, where "encode" is a stage of the networks."""
@@ -80,6 +81,22 @@ def mask_body(job: Job) -> dict[str, Any]:
         "denoiser": edit.denoiser,
         "timings": timings(edit, job),
         "warnings": [*edit.warnings, *job.warnings],
+    }
+
+
+def refined_body(job: Job, refined_id: str, refined: RefinedMask) -> dict[str, Any]:
+    """The response of a refined mask."""
+    options = refined.options
+    return {
+        "mask_id": refined_id,
+        "refined_from": job.id,
+        "mask": Base64(refined.mask),
+        "mask_share": refined.mask_share,
+        "threshold": options.threshold,
+        "grow": options.dilation,
+        "blur": options.blur,
+        "cleaning": options.cleaning,
+        "invert": options.invert,
     }
 
 

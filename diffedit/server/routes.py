@@ -10,16 +10,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 
-from diffedit.server import forms, idempotency, responses, schema
+from diffedit.server import form_body, forms, idempotency, responses, schema
 from diffedit.server.auth import PAGE_PATHS
 from diffedit.server.client_jobs import PING_SECONDS, ClientJobs
+from diffedit.server.earlier_results import find_mask
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import ApiError, draining, engine_lost, not_ready
 from diffedit.server.forms import EditForm
 from diffedit.server.idempotency import IdempotencyKeys
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
+from diffedit.server.json_body import StreamedJson
 from diffedit.server.metrics import Metrics
+from diffedit.server.refinement import refine
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
@@ -62,6 +65,8 @@ class Routes:
         raw: dict[str, Any] = {"response_class": Response}
         add("POST", "/v1/images/edits", self.edit, "Edit an image", **schema.EDIT_ROUTE)
         add("POST", "/v1/masks", self.mask, "Find a mask", **schema.MASK_ROUTE)
+        mask_path = "/v1/masks/{mask_id}"
+        add("POST", mask_path, self.refine, "Refine a mask", **schema.REFINE_ROUTE)
         add("POST", "/v1/jobs", self.submit, "Create a job", status_code=202, **schema.SUBMIT_ROUTE)
         job_path = "/v1/jobs/{job_id}"
         add("GET", job_path, self.job, "Get a job", **schema.JOB_ROUTE)
@@ -101,6 +106,17 @@ class Routes:
         """Find the mask for an edit, and return it with the heatmap it is thresholded from."""
         job = await self._job_of(request, mask_only=True)
         return await self._client_jobs.response(request, job, responses.mask_body)
+
+    async def refine(self, request: Request, mask_id: str) -> Response:
+        """Make another mask from the heatmap of an earlier one. No network runs."""
+        fields = await forms.read_texts(request, self._settings, self._uploads)
+        job, _ = find_mask(self._scheduler.store, mask_id, request.state.owner)
+        if job.soft_map is None:
+            message = "mask_id is the mask of an edit; only those of POST /v1/masks can be refined."
+            raise ApiError(400, "invalid_value", message, "mask_id")
+        refined = await self._scheduler.runner.in_pool(refine, job.soft_map, fields)
+        body = responses.refined_body(job, job.keep_refined(refined), refined)
+        return StreamedJson(body, {}, send_seconds=self._settings.upload_seconds)
 
     async def submit(self, request: Request) -> Response:
         """Start an edit in the background and return its job.
@@ -212,7 +228,7 @@ class Routes:
             if not accept_always:
                 self._scheduler.check_accepting(request.state.owner)
         except ApiError:
-            await forms.discard_body(request, self._settings)
+            await form_body.discard_body(request, self._settings)
             raise
         form = await forms.read_form(request, self._settings, self._uploads, mask_only=mask_only)
         if form.model is not None and form.model not in self._model_names:

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
 from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
+from diffedit.server.form_body import MULTIPART, URLENCODED
 from diffedit.server.form_fields import (
     ID_PATTERN,
     IGNORED_FIELDS,
@@ -21,12 +22,14 @@ from diffedit.server.form_fields import (
     SIZE_PATTERN,
     TEXT_FIELDS,
 )
+from diffedit.server.refinement import MAX_BLUR
 from diffedit.server.response_schemas import (
     EDIT,
     JOB,
     MASK,
     MODEL,
     MODELS,
+    REFINED,
     TEXT,
     Responses,
     Schema,
@@ -158,6 +161,30 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
     return {"requestBody": body, "parameters": [REQUEST_TIMEOUT, *headers]}
 
 
+def refine_form() -> Schema:
+    """The fields of POST /v1/masks/{id}."""
+    threshold, grow = RANGES["mask_threshold"], RANGES["mask_dilation"]
+    properties: Schema = {
+        "threshold": {"type": "number", "minimum": threshold.low, "maximum": threshold.high},
+        "grow": {"type": "integer", "minimum": grow.low, "maximum": grow.high},
+        "blur": {"type": "number", "minimum": 0, "maximum": MAX_BLUR},
+        "cleaning": {"type": "string", "enum": list(CLEANINGS)},
+        "invert": {"type": "boolean"},
+    }
+    for name, text in REFINE_DESCRIPTIONS.items():
+        properties[name]["description"] = text
+    form = {"type": "object", "properties": properties, "additionalProperties": False}
+    types = (MULTIPART, URLENCODED)
+    return {"requestBody": {"content": {name: {"schema": form} for name in types}}}
+
+
+REFINE_DESCRIPTIONS = {
+    "threshold": "Value of the heatmap above which a cell is edited.",
+    "grow": "Enlarge the mask by this many latent cells.",
+    "blur": "Blur the heatmap by this many cells; with cleaning.",
+    "cleaning": DESCRIPTIONS["mask_cleaning"],
+    "invert": "Edit the rest of the image.",
+}
 REQUEST_TIMEOUT = header(
     "X-Request-Timeout",
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e6},
@@ -193,6 +220,10 @@ EDIT_ROUTE = {
 MASK_ROUTE = {
     "openapi_extra": multipart_form(MASK_TEXT_FIELDS, IDEMPOTENCY_KEY, mask=False),
     "responses": success(schema=MASK) | EDIT_ERRORS,
+}
+REFINE_ROUTE = {
+    "openapi_extra": refine_form(),
+    "responses": success(schema=REFINED) | error_responses(400, 404, 408, 409, 413, 415),
 }
 SUBMIT_ROUTE = {
     "openapi_extra": multipart_form(TEXT_FIELDS, IDEMPOTENCY_KEY, mask=True),

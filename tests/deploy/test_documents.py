@@ -30,10 +30,10 @@ def test_files_named_in_documents_exist(name: str) -> None:
 def test_security_md_states_the_cache_sizes_and_formats() -> None:
     pytest.importorskip("fastapi", reason="the server extra is not installed")
     from diffedit import flow_runner
-    from diffedit.server import forms, image_codec
+    from diffedit.server import form_body, image_codec
 
     text = " ".join((ROOT / "SECURITY.md").read_text().split())
     caches = flow_runner.TRAJECTORY_CACHE_BYTES, flow_runner.TEXT_CACHE_BYTES
     assert "{} MiB and {} MiB".format(*(size // 2**20 for size in caches)) in text
     assert image_codec.INPUT_FORMATS == ("PNG", "JPEG", "WEBP")
-    assert f"{forms.MAX_FIELDS} text fields and {forms.MAX_FILES} files" in text
+    assert f"{form_body.MAX_FIELDS} text fields and {form_body.MAX_FILES} files" in text

@@ -1,0 +1,150 @@
+"""POST /v1/masks/{id}: other masks from one heatmap without a network call, and edits with them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffedit.server import jobs
+from tests.server.helpers import image_bytes
+from tests.server.test_chains import EDITS, MASKS, code_and_param, edited, post
+
+IMAGE = image_bytes(96, 64)
+
+
+@pytest.fixture(scope="module")
+def found(client: TestClient) -> dict[str, Any]:
+    response = post(client, MASKS, IMAGE, mask_cleaning="none")
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def refine(client: TestClient, mask_id: str, **fields: str) -> Any:
+    return client.post(f"{MASKS}/{mask_id}", data=fields or {"invert": "false"})
+
+
+def refined(client: TestClient, mask_id: str, **fields: str) -> dict[str, Any]:
+    response = refine(client, mask_id, **fields)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def cells(b64: str) -> NDArray[np.bool_]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(b64)))) > 0
+
+
+def calls(client: TestClient) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(x.split()[-1]) for x in lines if x.startswith("diffedit_network_calls_total"))
+
+
+def test_no_option_gives_the_same_mask_and_no_network_runs(
+    client: TestClient, found: dict[str, Any]
+) -> None:
+    before = calls(client)
+    same = refined(client, found["mask_id"])
+    assert same["mask"] == found["mask"]
+    assert same["mask_share"] == found["mask_share"]
+    assert same["refined_from"] == found["mask_id"]
+    refined(client, found["mask_id"], threshold="0.2", grow="2", cleaning="edges")
+    assert calls(client) == before
+
+
+def test_threshold_grow_and_invert(client: TestClient, found: dict[str, Any]) -> None:
+    mask_id, whole = found["mask_id"], cells(found["mask"])
+    low = cells(refined(client, mask_id, threshold="0.2")["mask"])
+    grown = cells(refined(client, mask_id, grow="1")["mask"])
+    inverse = cells(refined(client, mask_id, invert="true")["mask"])
+    assert (low | whole == low).all()
+    assert low.sum() > whole.sum()
+    assert (grown | whole == grown).all()
+    assert grown.sum() > whole.sum()
+    assert (inverse == ~whole).all()
+
+
+def test_refined_mask_is_the_mask_that_is_found_with_these_options(
+    client: TestClient, found: dict[str, Any]
+) -> None:
+    options = {"mask_threshold": "0.3", "mask_dilation": "1", "mask_cleaning": "clean"}
+    again = post(client, MASKS, IMAGE, **options).json()
+    other = refined(client, found["mask_id"], threshold="0.3", grow="1", cleaning="clean")
+    assert other["mask"] == again["mask"]
+
+
+def test_edit_uses_the_refined_mask(client: TestClient, found: dict[str, Any]) -> None:
+    other = refined(client, found["mask_id"], threshold="0.1")
+    assert other["mask_id"] != found["mask_id"]
+    edit = edited(client, IMAGE, mask_id=other["mask_id"])
+    assert edit["mask"] == other["mask"]
+    again = refined(client, found["mask_id"], threshold="0.1")
+    assert again["mask_id"] == other["mask_id"], "the same options are the same mask"
+    further = refined(client, other["mask_id"], grow="1")
+    assert further["refined_from"] == found["mask_id"]
+
+
+def test_both_encodings_of_the_form(client: TestClient, found: dict[str, Any]) -> None:
+    parts: Any = {"threshold": (None, "0.2")}
+    multipart = client.post(f"{MASKS}/{found['mask_id']}", files=parts)
+    assert multipart.json() == refined(client, found["mask_id"], threshold="0.2")
+
+
+def test_number_of_refined_masks_is_bounded(
+    make_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_REFINED", 2)
+    client = make_client()
+    mask_id = post(client, MASKS, IMAGE).json()["mask_id"]
+    ids = [refined(client, mask_id, threshold=f"0.{k}")["mask_id"] for k in (1, 2, 3)]
+    gone = post(client, EDITS, IMAGE, mask_id=ids[0])
+    assert code_and_param(gone) == (404, "no_such_mask", "mask_id")
+    for kept in ids[1:]:
+        assert post(client, EDITS, IMAGE, mask_id=kept).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"threshold": "1"}, (400, "invalid_value", "threshold")),
+        ({"threshold": "-0.1"}, (400, "invalid_value", "threshold")),
+        ({"threshold": "nan"}, (400, "invalid_value", "threshold")),
+        ({"threshold": ""}, (400, "invalid_value", "threshold")),
+        ({"grow": "1.5"}, (400, "invalid_value", "grow")),
+        ({"grow": "65"}, (400, "invalid_value", "grow")),
+        ({"blur": "17"}, (400, "invalid_value", "blur")),
+        ({"cleaning": "much"}, (400, "invalid_value", "cleaning")),
+        ({"invert": "maybe"}, (400, "invalid_value", "invert")),
+        ({"treshold": "0.5"}, (400, "unknown_field", "treshold")),
+        ({"prompt": "a ball"}, (400, "unknown_field", "prompt")),
+    ],
+)
+def test_bad_fields(
+    client: TestClient,
+    found: dict[str, Any],
+    fields: dict[str, str],
+    expected: tuple[int, str, str],
+) -> None:
+    assert code_and_param(refine(client, found["mask_id"], **fields)) == expected
+
+
+def test_bad_bodies(client: TestClient, found: dict[str, Any]) -> None:
+    path = f"{MASKS}/{found['mask_id']}"
+    twice = client.post(path, data={"grow": ["1", "2"]})
+    assert code_and_param(twice) == (400, "duplicate_field", "grow")
+    file = client.post(path, files={"grow": ("a", b"1")})
+    assert code_and_param(file) == (400, "not_text", "grow")
+    assert client.post(path, json={"grow": 1}).status_code == 415
+
+
+def test_bad_ids(client: TestClient) -> None:
+    for mask_id in ("none", "none_abc", "_", "a.0"):
+        assert code_and_param(refine(client, mask_id)) == (404, "no_such_mask", "mask_id")
+    edit = edited(client, IMAGE)
+    assert code_and_param(refine(client, edit["edit_id"])) == (400, "invalid_value", "mask_id")
