@@ -24,6 +24,8 @@ from benchmarks.machine import machine
 from benchmarks.report import progress, row
 from benchmarks.schema import Check, Measurement, Result, rounded
 from benchmarks.serving_client import Server, photo, start_server
+from benchmarks.serving_keys import BOUNDS as KEY_BOUNDS
+from benchmarks.serving_keys import keyed
 from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
 
@@ -52,6 +54,7 @@ BOUNDS: dict[str, tuple[str, float]] = {
     EXIT: ("<=", 0.0),
     GAIN: (">=", 1.0),
     GROWTH: ("<=", 0.5),
+    **KEY_BOUNDS,
 }
 """The bound of a measurement, by its title."""
 
@@ -69,7 +72,7 @@ def serving(
     repeats: options.Repeats = 3,
     soak: Soak = 0.0,
 ) -> Result:
-    """Measure the server: cost of a request, load, cancelling, a failing edit, SIGTERM, memory.
+    """Measure the server: a request, load, cancelling, a failing edit, SIGTERM, keys, memory.
 
     Example: python -m benchmarks serving --soak 600
     """
@@ -79,6 +82,9 @@ def serving(
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
+    for found in () if real else keyed(model, call_ms):
+        rows.append(found)
+        progress(row(found))
     final = list(merged(rows))
     settings = {"call_ms": call_ms, "seconds": seconds, "real": real}
     return Result(

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,13 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def post(self, image: bytes, form: dict[str, str], path: str = "images/edits") -> Any:
+    def post(
+        self, image: bytes, form: dict[str, str], path: str = "images/edits", key: str = ""
+    ) -> Any:
         """One request; returns the response of any status."""
-        return self.http.post(f"/v1/{path}", files={"image": ("a", image)}, data=form)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        files = {"image": ("a", image)}
+        return self.http.post(f"/v1/{path}", files=files, data=form, headers=headers)
 
     def edit(self, image: bytes, form: dict[str, str]) -> Any:
         """One edit. Raises DiffEditError unless it succeeds."""
@@ -55,7 +59,10 @@ def photo(side: int, form: str) -> bytes:
 
 @contextmanager
 def start_server(
-    model: Path, call_ms: float | None, faults: Sequence[str] = ()
+    model: Path,
+    call_ms: float | None,
+    faults: Sequence[str] = (),
+    settings: Mapping[str, str] = {},
 ) -> Iterator[Server]:
     """A server that is ready; killed at the end.
 
@@ -63,6 +70,7 @@ def start_server(
         model: the checkpoint's folder.
         call_ms: duration of a call of the fake networks; None runs the model.
         faults: more options of `demo.fake_server`.
+        settings: of the server, by their names in capitals.
     """
     import httpx2
 
@@ -75,6 +83,7 @@ def start_server(
         module = ["demo.fake_server", "--call-ms", str(call_ms), *faults]
         environment = {**LIMITS, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *module, "--model", str(model), "--port", str(port)]
+    environment |= {f"DIFFEDIT_SERVE_{name}": value for name, value in settings.items()}
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
     )

@@ -19,6 +19,7 @@ from benchmarks import (
     profile,
     roofline,
     serving,
+    serving_keys,
     throughput,
     timing,
 )
@@ -270,10 +271,14 @@ def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(serving, "REQUESTS", 5)
     monkeypatch.setattr(serving, "JOBS", 3)
     monkeypatch.setattr(serving, "CROWD", 40)
+    monkeypatch.setattr(serving_keys, "EDITS", 3)
+    monkeypatch.setattr(serving_keys, "REFINEMENTS", 5)
     result = serving.serving(tiny, call_ms=2, seconds=1)
     assert result.find(serving.EQUAL).value == 1 and result.find(serving.EXIT).value == 0
     assert result.find(serving.NOT_READY).repeats == 3
     assert result.find("failed requests at 4 times capacity").value == 0
     gain = result.find(serving.GAIN)
+    for title in (serving_keys.FLOODED, serving_keys.RELOAD, serving_keys.REFINE):
+        assert (result.find(title).value or 0) > 0
     assert gain.repeats == 3 and gain.value is not None and gain.value > 0
     assert not result.not_run

@@ -1,0 +1,123 @@
+"""Two API keys, one of which floods the server; new keys; refining a mask: each with its bound."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.schema import Measurement, rounded
+from benchmarks.serving_client import Server, photo, start_server
+from engine.errors import DiffEditError
+
+KEYS = {name: f"the-key-of-{name}-of-some-length" for name in ("quiet", "flood", "new")}
+PROMPTS = {"prompt": "a red cube", "source_prompt": "a black cube"}
+EDIT = {**PROMPTS, "num_inference_steps": "10", "num_maps_per_mask": "2"}
+EDITS, REFINEMENTS, WARM_UPS, FLOODERS = 40, 200, 20, 32
+FLOODED = "edit while another key floods, p95, of the p95 alone"
+RELOAD, REFINE = "new key known after the file changed", "refined mask, p95"
+BOUNDS = {FLOODED: ("<=", 2.0), RELOAD: ("<=", 1000.0), REFINE: ("<=", 20.0)}
+
+
+@contextmanager
+def start_with_keys(model: Path, call_ms: float) -> Iterator[tuple[Server, Path]]:
+    """A server with two API keys on fake networks, and its key file."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder) / "keys"
+        write_keys(keys, "quiet", "flood")
+        settings = {"API_KEYS": str(keys), "MAX_QUEUE_SECONDS": "60"}
+        with start_server(model, call_ms, settings=settings) as server:
+            yield server, keys
+
+
+def write_keys(file: Path, *names: str) -> None:
+    """Replace the key file at once."""
+    new = file.with_name("new")
+    new.write_text("".join(f"{name} {KEYS[name]}\n" for name in names))
+    os.replace(new, file)
+
+
+def keyed(model: Path, call_ms: float) -> Iterator[Measurement]:
+    """Every measurement of this module."""
+    with start_with_keys(model, call_ms) as (server, keys):
+        yield from flooded(server)
+        yield reloaded(server, keys)
+        yield refined(server)
+
+
+def flooded(server: Server) -> Iterator[Measurement]:
+    """One key sends edits one after another, alone and while another sends 32 at a time."""
+    alone = _latencies(server)
+    yield Measurement.of("edit of a key alone", alone, "ms")
+    done = threading.Event()
+
+    def flood(number: int) -> None:
+        for seed in itertools.count(number, FLOODERS):
+            if done.is_set():
+                return
+            server.post(photo(128, "jpeg"), {**EDIT, "seed": str(seed)}, key=KEYS["flood"])
+
+    with ThreadPoolExecutor(FLOODERS) as pool:
+        for number in range(FLOODERS):
+            pool.submit(flood, number)
+        try:
+            time.sleep(1)  # until the queue is full
+            crowded = _latencies(server)
+        finally:
+            done.set()
+    yield Measurement.of("edit of a key while another floods", crowded, "ms")
+    ratio = float(np.percentile(crowded, 95) / np.percentile(alone, 95))
+    yield Measurement(FLOODED, rounded(ratio), repeats=EDITS, statistic="p95")
+
+
+def _latencies(server: Server) -> list[float]:
+    """Milliseconds of edits of the quiet key, one after another."""
+    waited, image = [], photo(128, "jpeg")
+    for seed in range(EDITS):
+        began = time.perf_counter()
+        answer = server.post(image, {**EDIT, "seed": str(seed)}, key=KEYS["quiet"])
+        waited.append(1000 * (time.perf_counter() - began))
+        if answer.status_code != 200:
+            raise DiffEditError(f"An edit of the quiet key was answered {answer.status_code}.")
+    return waited
+
+
+def reloaded(server: Server, keys: Path) -> Measurement:
+    """Milliseconds from a change of the key file until the new key is known."""
+    write_keys(keys, "quiet", "flood", "new")
+    began = time.perf_counter()
+    while server.http.get("/v1/models", headers=bearer("new")).status_code != 200:
+        if time.perf_counter() - began > 60:
+            raise DiffEditError("The new key was not known after 60 s.")
+        time.sleep(0.01)
+    return Measurement(RELOAD, rounded(1000 * (time.perf_counter() - began)), "ms")
+
+
+def refined(server: Server) -> Measurement:
+    """Milliseconds of POST /v1/masks/{id} with another threshold each."""
+    image = photo(512, "jpeg")
+    found = server.post(image, EDIT, "masks", key=KEYS["quiet"]).json()["mask_id"]
+    waited = []
+    for number in range(REFINEMENTS + WARM_UPS):
+        threshold = {"threshold": f"{0.9 * number / (REFINEMENTS + WARM_UPS):.4f}"}
+        began = time.perf_counter()
+        path = f"/v1/masks/{found}"
+        answer = server.http.post(path, data=threshold, headers=bearer("quiet"))
+        waited.append(1000 * (time.perf_counter() - began))
+        if answer.status_code != 200:
+            raise DiffEditError(f"A refinement was answered {answer.status_code}.")
+    p95 = rounded(float(np.percentile(waited[WARM_UPS:], 95)))
+    return Measurement(REFINE, p95, "ms", repeats=REFINEMENTS, statistic="p95")
+
+
+def bearer(name: str) -> Mapping[str, str]:
+    """The header of a key."""
+    return {"Authorization": f"Bearer {KEYS[name]}"}
