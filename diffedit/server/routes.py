@@ -115,7 +115,9 @@ class Routes:
             message = "mask_id is the mask of an edit; only those of POST /v1/masks can be refined."
             raise ApiError(400, "invalid_value", message, "mask_id")
         refined = await self._scheduler.runner.in_pool(refine, job.soft_map, fields)
-        body = responses.refined_body(job, job.keep_refined(refined), refined)
+        refined_id = job.keep_refined(refined)
+        self._scheduler.store.measure(job)
+        body = responses.refined_body(job, refined_id, refined)
         return StreamedJson(body, {}, send_seconds=self._settings.upload_seconds)
 
     async def submit(self, request: Request) -> Response:
