@@ -73,7 +73,7 @@ def mask_body(job: Job) -> dict[str, Any]:
         "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
-        "threshold": 0.5,
+        "threshold": job.soft_map.options.threshold if job.soft_map else 0.5,
         "mask_share": edit.mask_share,
         "seed": edit.seed,
         "provenance": asdict(edit.provenance),
