@@ -27,8 +27,18 @@ from tests.engine.test_lora_runtime import attention_lora
 from tests.server.helpers import FAST, encoded, image_bytes, wait_until
 from tests.server.test_edits import events_of
 
-DENOISERS = {"tiny-sdxl": "unet", "tiny-sd3": "transformer", "tiny-flux": "transformer"}
-GUIDANCE = {"tiny-sdxl": "classifier-free", "tiny-sd3": "classifier-free", "tiny-flux": "embedded"}
+DENOISERS = {
+    "tiny-sdxl": "unet",
+    "tiny-sd3": "transformer",
+    "tiny-flux": "transformer",
+    "tiny-schnell": "transformer",
+}
+GUIDANCE = {
+    "tiny-sdxl": "classifier-free",
+    "tiny-sd3": "classifier-free",
+    "tiny-flux": "embedded",
+    "tiny-schnell": "distilled",
+}
 FORM = {**FAST, "mask_thresholding_ratio": "1"}
 
 
@@ -90,8 +100,8 @@ def test_card_of_the_model(served: Served) -> None:
     assert card["family"] == family.name
     assert card["native_size"] == family.native_size
     assert card["guidance"] == GUIDANCE[served.kind]
-    assert card["uses_guidance"] is True
-    assert card["uses_negative_prompt"] is (served.kind != "tiny-flux")
+    assert card["uses_guidance"] is (served.kind != "tiny-schnell")
+    assert card["uses_negative_prompt"] is (GUIDANCE[served.kind] == "classifier-free")
     assert card["precision"] == "fp32"
     assert card["loras"][0]["name"] == "style.safetensors"
     assert "secret-folder" not in json.dumps(card)
