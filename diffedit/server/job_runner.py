@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from diffedit.algorithm.mask import ShapeOptions
 from diffedit.handle import EditHandle
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import image_codec
@@ -26,7 +25,7 @@ from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import DecodedForm, EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.progress import ProgressReporter
-from diffedit.server.refinement import SoftMap
+from diffedit.server.refinement import ShapeOptions, SoftMap
 from diffedit.server.settings import Settings
 from diffedit.server.threads import retrieve_exception, wait_for
 
@@ -127,7 +126,7 @@ class JobRunner:
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
         if job.mask_only:
             (handle,) = job.handles
-            options = ShapeOptions.of(handle.request)
+            options = ShapeOptions(grow=handle.request.mask_dilation)
             heatmap = handle.result().heatmap
             job.soft_map = SoftMap(heatmap, handle.placement, factor, options)
 

@@ -10,19 +10,42 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from diffedit.algorithm.mask import ShapeOptions, shape
+from diffedit.algorithm import mask as masks
+from diffedit.algorithm import mask_cleaning
 from diffedit.imaging import geometry, png
 from diffedit.imaging.geometry import Placement
-from diffedit.request import CLEANINGS, RANGES
+from diffedit.request import RANGES
 from diffedit.server.errors import ApiError
 from diffedit.server.form_fields import finite_number, invalid, parse_bool
 
 MAX_BLUR = 16.0
 """Cells."""
-OPTIONS = {"threshold": "threshold", "grow": "dilation", "blur": "blur"}
-"""Field -> field of `ShapeOptions`, for numbers."""
-FIELDS = (*OPTIONS, "cleaning", "invert")
+MAX_THRESHOLD = 0.99
+HIGHEST = {"threshold": MAX_THRESHOLD, "grow": RANGES["mask_dilation"].high, "blur": MAX_BLUR}
+"""The number fields, which begin at 0."""
+CLEANINGS = ("none", "clean")
+FIELDS = (*HIGHEST, "cleaning", "invert")
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """How a heatmap becomes a mask. The defaults are the paper's.
+
+    Attributes:
+        threshold: cells with a higher value are edited.
+        grow: cells by which the mask is enlarged.
+        cleaning: "none", or "clean": blurred, without holes and specks.
+        blur: standard deviation of the blur in cells; with "clean".
+        invert: edit the rest of the image.
+    """
+
+    threshold: float = masks.THRESHOLD
+    grow: int = 0
+    blur: float = mask_cleaning.BLUR
+    cleaning: str = "none"
+    invert: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +92,31 @@ def refine(soft: SoftMap, fields: Mapping[str, str]) -> RefinedMask:
     """
     options = ShapeOptions(**{**asdict(soft.options), **parse_options(fields)})
     region = torch.from_numpy(geometry.region(soft.placement, soft.factor))
-    cells = shape(torch.from_numpy(soft.heatmap), region, options).edit.numpy()
+    cells = shape(torch.from_numpy(soft.heatmap), region, options).numpy()
     picture = geometry.mask_to_photo(cells, soft.placement, soft.factor)
     share = picture.histogram()[255] / (picture.width * picture.height)
     return RefinedMask(png.encode(picture), round(share, 6), options)
+
+
+def shape(heat: Tensor, region: Tensor, options: ShapeOptions) -> Tensor:
+    """The mask of a heatmap, float32 [h, w], within `region`, bool [h, w]: bool [h, w]."""
+    if options.cleaning == "clean":
+        mask = mask_cleaning.blurred(heat, region, options.blur) > options.threshold
+        mask = mask_cleaning.without_holes(mask & region, region)
+        mask = mask_cleaning.without_specks(mask)
+    else:
+        mask = (heat > options.threshold) & region
+    if options.invert:
+        mask = region & ~mask
+    return masks.binarise(mask.float(), region, options.grow)
 
 
 def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:
     """Parse the fields to fields of `ShapeOptions`. Raises ApiError."""
     options: dict[str, Any] = {}
     for name, text in fields.items():
-        if name in OPTIONS:
-            options[OPTIONS[name]] = _number(name, text)
+        if name in HIGHEST:
+            options[name] = _number(name, text)
         elif name == "invert":
             options[name] = parse_bool(name, text)
         elif name == "cleaning":
@@ -94,13 +130,11 @@ def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _number(name: str, text: str) -> float:
-    if name == "blur":
-        low, high, expected = 0.0, MAX_BLUR, f"a number of cells from 0 to {MAX_BLUR:g}"
-    else:
-        allowed = RANGES["mask_threshold" if name == "threshold" else "mask_dilation"]
-        low, high, expected = allowed.low, allowed.high, str(allowed)
-    number = finite_number(text)
     whole = name == "grow"
-    if number is None or not low <= number <= high or (whole and number != int(number)):
-        raise invalid(name, text, expected)
+    high = {"threshold": MAX_THRESHOLD, "blur": MAX_BLUR, "grow": RANGES["mask_dilation"].high}[
+        name
+    ]
+    number = finite_number(text)
+    if number is None or not 0 <= number <= high or (whole and number != int(number)):
+        raise invalid(name, text, f"a {'whole ' if whole else ''}number from 0 to {high:g}")
     return int(number) if whole else number

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
-from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
+from diffedit.request import METHODS, RANGES, EditRequest
 from diffedit.server.form_body import MULTIPART, URLENCODED
 from diffedit.server.form_fields import (
     ID_PATTERN,
@@ -22,7 +22,7 @@ from diffedit.server.form_fields import (
     SIZE_PATTERN,
     TEXT_FIELDS,
 )
-from diffedit.server.refinement import MAX_BLUR
+from diffedit.server.refinement import CLEANINGS, MAX_BLUR, MAX_THRESHOLD
 from diffedit.server.response_schemas import (
     EDIT,
     JOB,
@@ -163,10 +163,9 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
 
 def refine_form() -> Schema:
     """The fields of POST /v1/masks/{id}."""
-    threshold, grow = RANGES["mask_threshold"], RANGES["mask_dilation"]
     properties: Schema = {
-        "threshold": {"type": "number", "minimum": threshold.low, "maximum": threshold.high},
-        "grow": {"type": "integer", "minimum": grow.low, "maximum": grow.high},
+        "threshold": {"type": "number", "minimum": 0, "maximum": MAX_THRESHOLD},
+        "grow": {"type": "integer", "minimum": 0, "maximum": RANGES["mask_dilation"].high},
         "blur": {"type": "number", "minimum": 0, "maximum": MAX_BLUR},
         "cleaning": {"type": "string", "enum": list(CLEANINGS)},
         "invert": {"type": "boolean"},
@@ -182,7 +181,7 @@ REFINE_DESCRIPTIONS = {
     "threshold": "Value of the heatmap above which a cell is edited.",
     "grow": "Enlarge the mask by this many latent cells.",
     "blur": "Blur the heatmap by this many cells; with cleaning.",
-    "cleaning": DESCRIPTIONS["mask_cleaning"],
+    "cleaning": "clean: without holes and specks. none: as in the paper.",
     "invert": "Edit the rest of the image.",
 }
 REQUEST_TIMEOUT = header(

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
 from diffedit.server import jobs
+from diffedit.server.refinement import ShapeOptions, shape
 from tests.server.helpers import image_bytes
 from tests.server.test_chains import EDITS, MASKS, code_and_param, edited, post
 
@@ -22,7 +24,7 @@ IMAGE = image_bytes(96, 64)
 
 @pytest.fixture(scope="module")
 def found(client: TestClient) -> dict[str, Any]:
-    response = post(client, MASKS, IMAGE, mask_cleaning="none")
+    response = post(client, MASKS, IMAGE)
     assert response.status_code == 200, response.text
     return dict(response.json())
 
@@ -54,7 +56,7 @@ def test_no_option_gives_the_same_mask_and_no_network_runs(
     assert same["mask"] == found["mask"]
     assert same["mask_share"] == found["mask_share"]
     assert same["refined_from"] == found["mask_id"]
-    refined(client, found["mask_id"], threshold="0.2", grow="2", cleaning="edges")
+    refined(client, found["mask_id"], threshold="0.2", grow="2", cleaning="clean")
     assert calls(client) == before
 
 
@@ -70,13 +72,25 @@ def test_threshold_grow_and_invert(client: TestClient, found: dict[str, Any]) ->
     assert (inverse == ~whole).all()
 
 
-def test_refined_mask_is_the_mask_that_is_found_with_these_options(
-    client: TestClient, found: dict[str, Any]
-) -> None:
-    options = {"mask_threshold": "0.3", "mask_dilation": "1", "mask_cleaning": "clean"}
-    again = post(client, MASKS, IMAGE, **options).json()
-    other = refined(client, found["mask_id"], threshold="0.3", grow="1", cleaning="clean")
-    assert other["mask"] == again["mask"]
+def test_growing_is_the_dilation_of_a_found_mask(client: TestClient, found: dict[str, Any]) -> None:
+    dilated = post(client, MASKS, IMAGE, mask_dilation="1").json()
+    assert refined(client, found["mask_id"], grow="1")["mask"] == dilated["mask"]
+    same = refined(client, dilated["mask_id"])
+    assert (same["mask"], same["grow"]) == (dilated["mask"], 1)
+    assert refined(client, dilated["mask_id"], grow="0")["mask"] == found["mask"]
+
+
+def test_cleaning_fills_holes_and_drops_specks() -> None:
+    heat, region = torch.zeros(12, 12), torch.ones(12, 12, dtype=torch.bool)
+    heat[2:9, 2:9] = 1
+    heat[5, 5] = 0
+    heat[11, 11] = 1
+    cells = shape(heat, region, ShapeOptions(cleaning="clean", blur=0.0))
+    assert bool(cells[2:9, 2:9].all())
+    assert int(cells.sum()) == 49
+    inverse = shape(heat, region, ShapeOptions(cleaning="clean", blur=0.0, invert=True))
+    assert torch.equal(inverse, ~cells)
+    assert int(shape(heat, region, ShapeOptions()).sum()) == 49
 
 
 def test_edit_uses_the_refined_mask(client: TestClient, found: dict[str, Any]) -> None:
