@@ -126,7 +126,9 @@ class JobRunner:
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
         if job.mask_only:
             (handle,) = job.handles
-            options = ShapeOptions(grow=handle.request.mask_dilation)
+            asked = handle.request
+            cleaning = "none" if asked.mask_cleaning == "none" else "clean"
+            options = ShapeOptions(asked.mask_threshold, asked.mask_dilation, cleaning=cleaning)
             heatmap = handle.result().heatmap
             job.soft_map = SoftMap(heatmap, handle.placement, factor, options)
 

@@ -25,7 +25,7 @@ MAX_BLUR = 16.0
 MAX_THRESHOLD = 0.99
 HIGHEST = {"threshold": MAX_THRESHOLD, "grow": RANGES["mask_dilation"].high, "blur": MAX_BLUR}
 """The number fields, which begin at 0."""
-CLEANINGS = ("none", "clean")
+REFINED_CLEANINGS = ("none", "clean")
 FIELDS = (*HIGHEST, "cleaning", "invert")
 
 
@@ -120,8 +120,8 @@ def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:
         elif name == "invert":
             options[name] = parse_bool(name, text)
         elif name == "cleaning":
-            if text not in CLEANINGS:
-                raise invalid(name, text, " or ".join(CLEANINGS))
+            if text not in REFINED_CLEANINGS:
+                raise invalid(name, text, " or ".join(REFINED_CLEANINGS))
             options[name] = text
         else:
             message = f"There is no field {name[:60]!r}; the fields are {', '.join(FIELDS)}."

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
-from diffedit.request import METHODS, RANGES, EditRequest
+from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
 from diffedit.server.form_body import MULTIPART, URLENCODED
 from diffedit.server.form_fields import (
     ID_PATTERN,
@@ -22,7 +22,7 @@ from diffedit.server.form_fields import (
     SIZE_PATTERN,
     TEXT_FIELDS,
 )
-from diffedit.server.refinement import CLEANINGS, MAX_BLUR, MAX_THRESHOLD
+from diffedit.server.refinement import MAX_BLUR, MAX_THRESHOLD, REFINED_CLEANINGS
 from diffedit.server.response_schemas import (
     EDIT,
     JOB,
@@ -167,7 +167,7 @@ def refine_form() -> Schema:
         "threshold": {"type": "number", "minimum": 0, "maximum": MAX_THRESHOLD},
         "grow": {"type": "integer", "minimum": 0, "maximum": RANGES["mask_dilation"].high},
         "blur": {"type": "number", "minimum": 0, "maximum": MAX_BLUR},
-        "cleaning": {"type": "string", "enum": list(CLEANINGS)},
+        "cleaning": {"type": "string", "enum": list(REFINED_CLEANINGS)},
         "invert": {"type": "boolean"},
     }
     for name, text in REFINE_DESCRIPTIONS.items():
