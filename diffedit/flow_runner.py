@@ -52,7 +52,8 @@ class FlowRunner:
         on_preview: PreviewCallback | None,
     ) -> FlowHandle[EditOutputs]:
         """The whole edit."""
-        inputs, known = prepared.inputs, self._known_levels(prepared)
+        inputs = prepared.inputs
+        known = 0 if inputs.focus is not None else self._known_levels(prepared)
         plan = EditPlan.for_edit(
             inputs.request, prepared.schedule, known, embeds_guidance=inputs.embeds_guidance
         )

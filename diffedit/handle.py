@@ -58,7 +58,9 @@ class EditHandle:
 
     @property
     def canvas(self) -> NDArray[np.float32]:
-        """The picture as the networks see it, float32 [3, H, W] in [-1, 1]."""
+        """The picture (or window) as the networks see it, float32 [3, H, W] in [-1, 1]."""
+        if self._prepared.focus.canvas is not None:
+            return self._prepared.focus.canvas.image.copy()
         return self._prepared.inputs.image.float().cpu().numpy().copy()
 
     @property

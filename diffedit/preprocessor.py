@@ -6,9 +6,9 @@ network.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from diffedit.algorithm import mask as masks
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.schedule import Schedule
+from diffedit.canvas import Canvas, make_canvas
 from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
+from diffedit.focus import Focus
 from diffedit.imaging import borders, compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.photograph import Photograph
@@ -48,6 +50,7 @@ class PreparedEdit:
         photo: the photograph.
         placement: where it is on the networks' canvas.
         user_mask: the request's mask, or None.
+        focus: the part of the photograph that is edited.
         warnings: sentences for the user.
         timer: measures the stages.
     """
@@ -57,6 +60,7 @@ class PreparedEdit:
     photo: Photograph
     placement: geometry.Placement
     user_mask: EditMask | None
+    focus: Focus
     warnings: Sequence[str]
     timer: StageTimer
 
@@ -91,11 +95,12 @@ class Preprocessor:
         photo = photograph.read(request.image)
         factor = self._family.factor
         size = canvas_size(self._family, photo.size[::-1], self._sizes)
-        array, placement = geometry.fit(photo.rgb, size)
-        user_mask = cells = None
+        focus, user_mask, canvas = Focus(request, photo, size, factor), None, None
         if request.mask_image is not None:
             user_mask = read_mask(request.mask_image, photo.size, stored_size=photo.stored_size)
-            cells = self._to_device(geometry.latent_mask(user_mask.image, placement, factor))
+            canvas = focus.choose(user_mask.image)
+        if canvas is None:
+            canvas = make_canvas(photo.rgb, user_mask.image if user_mask else None, size, factor)
         prompts = {
             "source": request.source_prompt,
             "prompt": request.prompt,
@@ -105,15 +110,12 @@ class Preprocessor:
         inputs = EditInputs(
             request=request,
             networks=self._checkpoint.names,
-            image=self._to_device(array),
-            region=self._to_device(geometry.region(placement, factor)),
+            **self._canvas_inputs(canvas),
             source=ids["source"],
             target=ids["prompt"],
             negative=ids["negative"],
             empty=self._conditioner.empty,
             condition=self._conditioner.condition,
-            user_mask=cells,
-            image_key=hashlib.sha256(array.tobytes() + repr(placement).encode()).hexdigest(),
             unguided=self._request_inputs(size, 1.0),
             guided=self._request_inputs(size, request.guidance_scale),
             source_guided=self._request_inputs(size, request.source_guidance_scale or 1.0),
@@ -129,7 +131,30 @@ class Preprocessor:
             *self._ignored(request),
         )
         schedule = self.schedule(request.num_inference_steps, size)
-        return PreparedEdit(inputs, schedule, photo, placement, user_mask, warnings, timer)
+        placement = geometry.place(photo.size[::-1], size)
+        prepared = PreparedEdit(
+            inputs, schedule, photo, placement, user_mask, focus, warnings, timer
+        )
+        if user_mask is None and focus.is_on:
+            inputs = replace(inputs, focus=partial(self._focused, prepared))
+        return replace(prepared, inputs=inputs)
+
+    def _focused(self, prepared: PreparedEdit, cells: torch.Tensor) -> EditInputs | None:
+        """The inputs of the window around the found cells, bool [h, w]; None without a window."""
+        mask = self.mask_picture(prepared, cells.cpu().numpy())
+        canvas = prepared.focus.choose(mask)
+        if canvas is None:
+            return None
+        return replace(prepared.inputs, **self._canvas_inputs(canvas))
+
+    def _canvas_inputs(self, canvas: Canvas) -> dict[str, Any]:
+        cells = canvas.user_mask
+        return {
+            "image": self._to_device(canvas.image),
+            "region": self._to_device(canvas.region),
+            "user_mask": None if cells is None else self._to_device(cells),
+            "image_key": canvas.key,
+        }
 
     def finish(
         self, prepared: PreparedEdit, outputs: EditOutputs, flow: FlowHandle[EditOutputs]
@@ -138,15 +163,16 @@ class Preprocessor:
 
         `outputs` are on the CPU. They are copied, so that two results share nothing.
         """
-        cells = outputs.mask.numpy().copy()
         request, warnings = prepared.inputs.request, list(prepared.warnings)
+        cells, heatmap = self._whole_mask(prepared, outputs)
         mask = self.mask_picture(prepared, cells)
+        warnings += prepared.focus.warnings
         if not cells.any():
             warnings.append(_empty_mask_warning(prepared.inputs))
         photo, is_users = prepared.photo, prepared.user_mask is not None
         blend = self.blend_mask(prepared, outputs, mask)
         if outputs.image is not None:
-            edited = geometry.to_photo(outputs.image.float().numpy(), prepared.placement)
+            edited = self._edited_photo(prepared, outputs.image.float().numpy())
             warnings += _loss_warnings(photo, mask, is_users=is_users)
             area = blend if request.composite else None
             photo = photograph.edited(photo, edited, area, fill=is_users)
@@ -155,7 +181,7 @@ class Preprocessor:
             photo=photo,
             mask=mask.copy(),
             blend_mask=blend,
-            heatmap=outputs.heatmap.float().numpy().copy(),
+            heatmap=heatmap,
             latent_mask=cells,
             latents=outputs.latents.float().numpy().copy(),
             stats=Stats(
@@ -170,6 +196,22 @@ class Preprocessor:
             provenance=self._provenance,
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
         )
+
+    def _whole_mask(
+        self, prepared: PreparedEdit, outputs: EditOutputs
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Copies of the cells and the heatmap on the grid of the whole photograph."""
+        if prepared.user_mask is None or prepared.focus.window is None:
+            return outputs.mask.numpy().copy(), outputs.heatmap.float().numpy().copy()
+        factor = self._family.factor
+        cells = geometry.latent_mask(prepared.user_mask.image, prepared.placement, factor)
+        return cells, cells.astype(np.float32)
+
+    def _edited_photo(self, prepared: PreparedEdit, image: NDArray[np.float32]) -> Image:
+        """The photograph as the networks decoded it, RGB in sRGB."""
+        if prepared.focus.window is not None:
+            return prepared.focus.put_back(image)
+        return geometry.to_photo(image, prepared.placement)
 
     def mask_picture(self, prepared: PreparedEdit, cells: NDArray[np.bool_]) -> Image:
         """The mask at the photograph's size: the user's own, or the found cells."""
@@ -200,11 +242,13 @@ class Preprocessor:
 
     def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
         """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""
-        placement = prepared.placement
+        placement, focus = prepared.placement, prepared.focus
         large = torch.nn.functional.interpolate(
             torch.from_numpy(colors).permute(2, 0, 1)[None], placement.canvas, mode="bilinear"
-        )
-        return geometry.to_photo(large[0].numpy(), replace(placement, source=placement.fitted))
+        )[0].numpy()
+        if focus.window is None:
+            return geometry.to_photo(large, replace(placement, source=placement.fitted))
+        return focus.put_back(large).resize(placement.fitted[::-1])
 
     def schedule(self, steps: int, size: Size) -> Schedule:
         """The checkpoint's schedule for a number of steps and a canvas. Raises InvalidRequest."""

@@ -56,6 +56,7 @@ PAPER: dict[str, Any] = {
     "mask_tolerance": 0.0,
     "mask_cleaning": "none",
     "inversion_stride": 1,
+    "focus": False,
 }
 """The options of the paper (sections 3.2 and 4). Another preset states what it changes."""
 BALANCED = PAPER | {
@@ -124,6 +125,9 @@ def _with_defaults(request: EditRequest, defaults: Mapping[str, Any]) -> EditReq
     return replace(request, **missing)
 
 
+_SWITCH = {True: "on", False: "off", "auto": "auto"}
+
+
 def preset_help() -> str:
     """The presets in one sentence: "paper: ...; ..."."""
     return "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items()) + "."
@@ -141,6 +145,8 @@ def default_text(name: str) -> str:
         preset: one.method if name == "method" else one.options[name]
         for preset, one in PRESETS.items()
     }
+    if name == "focus":
+        values = {preset: _SWITCH[value] for preset, value in values.items()}
     if len(set(values.values())) == 1:
         return f"{values[DEFAULT_PRESET]}"
     return "the preset's: " + ", ".join(f"{preset} {value}" for preset, value in values.items())

@@ -8,6 +8,7 @@ reads whether the mask is stable, and with `mask_cleaning` the heatmap.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -65,6 +66,10 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
         image = None if request.composite else (yield [Row(nets.image_decoder, (x0,))])[0]
         return EditOutputs(x0, heat, mask, image)
 
+    focused = yield from in_window(edit, inputs, plan, caches, EditOutputs(x0, heat, mask, None))
+    if focused is not None:
+        return focused
+
     depth = plan.depth
     background: Background
     if plan.encodes:
@@ -84,6 +89,22 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
     if plan.encodes:
         caches.keep(key, trajectory[: depth + 1])
     return EditOutputs(latents, heat, mask, image)
+
+
+def in_window(
+    steps: Callable[[EditInputs, EditPlan, Caches], Flow[EditOutputs]],
+    inputs: EditInputs,
+    plan: EditPlan,
+    caches: Caches,
+    found: EditOutputs,
+) -> Flow[EditOutputs | None]:
+    """Focus: the edit `steps` of a window around the mask that was found, or None without one."""
+    window = inputs.focus(found.mask) if inputs.focus is not None else None
+    if window is None:
+        return None
+    window = replace(window, focus=None, on_stage=inputs.on_stage, on_preview=inputs.on_preview)
+    inside = yield from steps(window, plan, caches)
+    return replace(found, latents=inside.latents, image=inside.image)
 
 
 def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs]:

@@ -69,6 +69,11 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
         image = None if inputs.request.composite else (yield [Row(nets.image_decoder, (x0,))])[0]
         return EditOutputs(x0, heat, mask, image)
 
+    found = EditOutputs(x0, heat, mask, None)
+    focused = yield from stages.in_window(edit, inputs, plan, caches, found)
+    if focused is not None:
+        return focused
+
     inputs.on_stage("decode")
     source, target = branches(inputs, text)
     z = yield from direct_path(inputs, plan, x0, mask, noise, (source, target))

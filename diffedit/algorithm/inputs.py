@@ -31,6 +31,8 @@ class EditInputs:
         embeds_guidance: the denoiser takes the guidance scale as an input.
         user_mask: bool [h, w] or None.
         image_key: identifies `image`, for the trajectory cache.
+        focus: the found mask, bool [h, w] -> the inputs of a window around it, with the mask as
+            `user_mask`, or None to go on with the whole picture. Called on the engine thread.
         on_stage: called with "mask", "encode" or "decode" when a stage begins.
         on_preview: called after each decoding step with the result's latent if decoding ended
             here, and with x_0; both float32 [C, h, w] on the device. To be copied, not kept.
@@ -51,6 +53,7 @@ class EditInputs:
     guided: tuple[Tensor, ...] = ()
     source_guided: tuple[Tensor, ...] = ()
     embeds_guidance: bool = False
+    focus: Callable[[Tensor], EditInputs | None] | None = None
     on_stage: Callable[[str], None] = lambda stage: None
     on_preview: Callable[[Tensor, Tensor], None] | None = None
 
@@ -60,7 +63,7 @@ class EditOutputs:
     """The result of a flow, on the device.
 
     Attributes:
-        latents: y_0, float32 [C, h, w].
+        latents: y_0, float32 [C, h, w]; with focus, of the window, as `image`.
         heatmap: float32 [h, w] in [0, 1].
         mask: bool [h, w].
         image: float32 [3, H, W]; None if the mask is empty and the input is the result.

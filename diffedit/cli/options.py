@@ -81,6 +81,13 @@ def _checked_size(value: str | None) -> str | None:
     return value
 
 
+def _parsed_focus(text: str) -> bool | str:
+    values: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+    if text not in values:
+        raise UsageError(f"--focus is {text!r}, but must be auto, on or off.")
+    return values[text]
+
+
 # -- arguments ------------------------------------------------------------------------------------
 
 Image = Annotated[str, typer.Argument(help="The photograph; - reads standard input.")]
@@ -155,6 +162,23 @@ class EditOptions:
             show_default=default_text("method"),
         ),
     ] = None
+    focus: Annotated[
+        str | None,
+        option(
+            EDIT,
+            "Edit a window around the mask at full resolution, for sharp edits of large "
+            "photographs: on, off, or auto (where it is larger than the networks' canvas and the "
+            "mask is small).",
+            "--focus",
+            show_default=default_text("focus"),
+            parser=_parsed_focus,
+            metavar="<str>",
+        ),
+    ] = None
+    context_factor: Annotated[
+        float,
+        number_option(EDIT, "Sides of that window, relative to the mask's box", "context_factor"),
+    ] = EditRequest.context_factor
     seed: Seed = EditRequest.seed
     n_max: Annotated[
         int | None, number_option(FLOWEDIT, "Level at which the edit begins", "n_max")

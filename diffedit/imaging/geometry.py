@@ -107,25 +107,32 @@ def _coverage(photo: Size, canvas: Size) -> Fraction:
     return min(vertical, horizontal) / max(vertical, horizontal)
 
 
-def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placement]:
-    """Resize the photograph (Lanczos), center it on the canvas and fill the rest by reflection.
-
-    Returns: float32 [3, H, W] in [-1, 1], and the photograph's position.
-    """
-    (width, height), (canvas_height, canvas_width) = photo.size, canvas
+def place(photo: Size, canvas: Size) -> Placement:
+    """Return where a photograph is on a canvas: as large as it fits, in the middle."""
+    (height, width), (canvas_height, canvas_width) = photo, canvas
     if width * canvas_height >= height * canvas_width:  # wider than the canvas
         fitted = max(1, round(height * canvas_width / width)), canvas_width
     else:
         fitted = canvas_height, max(1, round(width * canvas_height / height))
     top, left = (canvas_height - fitted[0]) // 2, (canvas_width - fitted[1]) // 2
-    if (height, width) != fitted:
+    return Placement(photo, canvas, fitted, top, left)
+
+
+def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placement]:
+    """Resize the photograph (Lanczos), center it on the canvas and fill the rest by reflection.
+
+    Returns: float32 [3, H, W] in [-1, 1], and the photograph's position.
+    """
+    placement = place(photo.size[::-1], canvas)
+    (height, width), top, left = placement.fitted, placement.top, placement.left
+    if placement.source != placement.fitted:
         # reducing_gap: shrink by a whole factor first, which is faster for large photographs
-        photo = photo.resize(fitted[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
-    below, right = canvas_height - fitted[0] - top, canvas_width - fitted[1] - left
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    below, right = canvas[0] - height - top, canvas[1] - width - left
     # "symmetric" repeats the reflection, so even a photograph of one pixel fills the canvas
     pixels = np.pad(np.asarray(photo), ((top, below), (left, right), (0, 0)), mode="symmetric")
     values = pixels.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(127.5) - 1
-    return values, Placement((height, width), canvas, fitted, top, left)
+    return values, placement
 
 
 def region(placement: Placement, factor: int) -> NDArray[np.bool_]:

@@ -54,6 +54,10 @@ def parse_bool(name: str, text: str) -> bool:
     raise invalid(name, text, "true or false")
 
 
+def _parse_focus(name: str, text: str) -> bool | str:
+    return "auto" if text == "auto" else parse_bool(name, text)
+
+
 def _parse_text(name: str, text: str) -> str:
     return text
 
@@ -109,6 +113,7 @@ TEXT_FIELDS: dict[str, Parser] = {
     **dict.fromkeys(RANGES, _parse_number),
     "guidance_interval": _parse_interval,
     "composite": parse_bool,
+    "focus": _parse_focus,
     "mask_format": _choice("auto", "alpha", "white", "black"),
     **{name: _choice(*choices) for name, choices in IGNORED_FIELDS.items()},
     "background": _choice("auto", "opaque", note=", since an edit makes nothing transparent"),

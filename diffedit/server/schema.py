@@ -65,6 +65,9 @@ DESCRIPTIONS = {
     "seed": "Seed of all noise; edit k of n uses seed + k.",
     "method": "DiffEdit, one of the paper's ablations, FlowEdit (SD 3, FLUX.1) or ChordEdit.",
     "preset": f"Set of defaults; every option overrides it. {preset_help()}",
+    "focus": "Edit a window around the mask at the networks' full resolution, for sharp edits of "
+    "large images. auto: where the image is larger than the canvas and the mask is small.",
+    "context_factor": "Sides of that window, relative to the mask's box.",
     "composite": "Keep the original pixels outside the mask.",
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
     "auto: alpha if the mask has transparent pixels, else white.",
@@ -97,6 +100,7 @@ FIELD_SCHEMAS: dict[str, Schema] = {
     "mask_cleaning": {"type": "string", "enum": list(CLEANINGS)},
     "preset": {"type": "string", "enum": list(PRESET_NAMES), "default": DEFAULT_PRESET},
     "composite": {"type": "boolean", "default": True},
+    "focus": {"type": "string", "enum": ["auto", "true", "false"]},
     "mask_format": {
         "type": "string",
         "enum": ["auto", "alpha", "white", "black"],

@@ -68,6 +68,8 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         "mask_dilation": 0,
         "method": "diffedit",
         "composite": True,
+        "focus": None,
+        "context_factor": 1.5,
         "seed": 0,
         "preset": "paper",
         "guidance_interval": None,

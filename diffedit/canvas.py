@@ -1,0 +1,51 @@
+"""What the networks see of a request: a picture on a canvas, and the cells of its mask."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffedit.imaging import geometry
+from diffedit.imaging.geometry import Placement
+from engine.netspec import Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """A picture on the networks' canvas.
+
+    Attributes:
+        image: float32 [3, H, W] in [-1, 1].
+        placement: where the picture is.
+        region: bool [h, w]: the latent cells that show the picture.
+        user_mask: bool [h, w]: the cells to edit; None if they are not known.
+        key: identifies image and placement.
+    """
+
+    image: NDArray[np.float32]
+    placement: Placement
+    region: NDArray[np.bool_]
+    user_mask: NDArray[np.bool_] | None
+    key: str
+
+
+def make_canvas(picture: Image, mask: Image | None, size: Size, factor: int) -> Canvas:
+    """Fit a picture and its mask to a canvas.
+
+    Args:
+        picture: RGB.
+        mask: L, 0 or 255, of the same size, or None.
+        size: (height, width) of the canvas.
+        factor: pixels per latent cell.
+    """
+    image, placement = geometry.fit(picture, size)
+    cells = None if mask is None else geometry.latent_mask(mask, placement, factor)
+    key = hashlib.sha256(image.tobytes() + repr(placement).encode()).hexdigest()
+    return Canvas(image, placement, geometry.region(placement, factor), cells, key)
