@@ -229,10 +229,11 @@ class EditRequest:
             )
         focus = checks.flag("focus", value, False)
         object.__setattr__(self, "focus", focus)
-        if focus and self.method is not None and self.method not in FOCUSED_METHODS:
+        method: object = self.method
+        if focus and method is not None and method not in FOCUSED_METHODS:
             raise InvalidRequest(
-                f"focus is True, but method is {self.method!r}, which edits the whole picture; leave "
-                f"out focus or use method={' or '.join(map(repr, FOCUSED_METHODS))}."
+                f"focus is True, but method is {method!r}, which has no window; leave out "
+                f"focus or use method={' or '.join(map(repr, FOCUSED_METHODS))}."
             )
         if focus and not self.composite:
             raise InvalidRequest(

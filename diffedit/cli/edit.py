@@ -25,9 +25,10 @@ MaskFormat = Annotated[
     Literal["auto", "alpha", "white", "black"],
     options.option(
         options.MASK,
-        "Which pixels of --mask are edited: transparent, white or black ones; auto decides by "
-        "their values.",
+        "Which pixels of --mask are edited: alpha (transparent ones), white or black; auto decides "
+        "by their values.",
         "--mask-format",
+        metavar="<str>",
     ),
 ]
 
