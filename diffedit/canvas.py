@@ -26,6 +26,8 @@ class Canvas:
         placement: where the picture is.
         region: bool [h, w]: the latent cells that show the picture.
         user_mask: bool [h, w]: the cells to edit; None if they are not known.
+        user_levels: float32 [h, w] in [0, 1]: how much each of them may change; None for a black and
+            white mask.
         key: identifies image and placement.
     """
 
@@ -33,10 +35,13 @@ class Canvas:
     placement: Placement
     region: NDArray[np.bool_]
     user_mask: NDArray[np.bool_] | None
+    user_levels: NDArray[np.float32] | None
     key: str
 
 
-def make_canvas(picture: Image, mask: Image | None, size: Size, factor: int) -> Canvas:
+def make_canvas(
+    picture: Image, mask: Image | None, size: Size, factor: int, soft: Image | None = None
+) -> Canvas:
     """Fit a picture and its mask to a canvas.
 
     Args:
@@ -44,8 +49,10 @@ def make_canvas(picture: Image, mask: Image | None, size: Size, factor: int) -> 
         mask: L, 0 or 255, of the same size, or None.
         size: (height, width) of the canvas.
         factor: pixels per latent cell.
+        soft: L, of the same size: how much each pixel may change; None for a black and white mask.
     """
     image, placement = geometry.fit(picture, size)
     cells = None if mask is None else geometry.latent_mask(mask, placement, factor)
+    levels = None if soft is None else geometry.latent_levels(soft, placement, factor)
     key = hashlib.sha256(image.tobytes() + repr(placement).encode()).hexdigest()
-    return Canvas(image, placement, geometry.region(placement, factor), cells, key)
+    return Canvas(image, placement, geometry.region(placement, factor), cells, levels, key)

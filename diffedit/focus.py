@@ -40,11 +40,12 @@ class Focus:
         self.canvas: Canvas | None = None
         self.warnings: tuple[str, ...] = ()
 
-    def choose(self, mask: Image) -> Canvas | None:
+    def choose(self, mask: Image, soft: Image | None = None) -> Canvas | None:
         """Return the canvas of the window around a mask, or None to edit the whole photograph.
 
         Args:
             mask: L, 0 or 255, of the photograph's size.
+            soft: L, how much each pixel may change; None for a black and white mask.
         """
         box, size = mask.getbbox(), self._photo.size
         if box is None or not self.is_on:
@@ -60,7 +61,13 @@ class Focus:
             return None
         picture = self._photo.rgb.crop(around)
         self.window = around
-        self.canvas = make_canvas(picture, mask.crop(around), self._size, self._factor)
+        self.canvas = make_canvas(
+            picture,
+            mask.crop(around),
+            self._size,
+            self._factor,
+            None if soft is None else soft.crop(around),
+        )
         return self.canvas
 
     def put_back(self, image: NDArray[np.float32]) -> Image:

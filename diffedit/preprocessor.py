@@ -98,9 +98,10 @@ class Preprocessor:
         focus, user_mask, canvas = Focus(request, photo, size, factor), None, None
         if request.mask_image is not None:
             user_mask = read_mask(request.mask_image, photo.size, stored_size=photo.stored_size)
-            canvas = focus.choose(user_mask.image)
+            canvas = focus.choose(user_mask.area, user_mask.soft)
         if canvas is None:
-            canvas = make_canvas(photo.rgb, user_mask.image if user_mask else None, size, factor)
+            area, soft = (user_mask.area, user_mask.soft) if user_mask else (None, None)
+            canvas = make_canvas(photo.rgb, area, size, factor, soft)
         prompts = {
             "source": request.source_prompt,
             "prompt": request.prompt,
@@ -148,11 +149,12 @@ class Preprocessor:
         return replace(prepared.inputs, **self._canvas_inputs(canvas))
 
     def _canvas_inputs(self, canvas: Canvas) -> dict[str, Any]:
-        cells = canvas.user_mask
+        cells, levels = canvas.user_mask, canvas.user_levels
         return {
             "image": self._to_device(canvas.image),
             "region": self._to_device(canvas.region),
             "user_mask": None if cells is None else self._to_device(cells),
+            "user_levels": None if levels is None else self._to_device(levels),
             "image_key": canvas.key,
         }
 
@@ -204,7 +206,7 @@ class Preprocessor:
         if prepared.user_mask is None or prepared.focus.window is None:
             return outputs.mask.numpy().copy(), outputs.heatmap.float().numpy().copy()
         factor = self._family.factor
-        cells = geometry.latent_mask(prepared.user_mask.image, prepared.placement, factor)
+        cells = geometry.latent_mask(prepared.user_mask.area, prepared.placement, factor)
         return cells, cells.astype(np.float32)
 
     def _edited_photo(self, prepared: PreparedEdit, image: NDArray[np.float32]) -> Image:
@@ -216,7 +218,7 @@ class Preprocessor:
     def mask_picture(self, prepared: PreparedEdit, cells: NDArray[np.bool_]) -> Image:
         """The mask at the photograph's size: the user's own, or the found cells."""
         if prepared.user_mask is not None:
-            return prepared.user_mask.image
+            return prepared.user_mask.area
         return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
 
     def blend_mask(self, prepared: PreparedEdit, outputs: EditOutputs, mask: Image) -> Image:
@@ -226,7 +228,8 @@ class Preprocessor:
             return mask.point([255] * 256)
         blend = borders.faded(mask, request.mask_feather)
         if prepared.user_mask is not None:
-            return photograph.filled(photo, blend, mask)
+            soft = prepared.user_mask.soft
+            return photograph.filled(photo, soft.copy() if soft else blend, mask)
         if request.mask_cleaning != "edges" or request.method not in MASKED_METHODS:
             return blend
         region = prepared.inputs.region.cpu()

@@ -115,10 +115,10 @@ class EditRequest:
             up to 1; by default the preset's, 0.5.
         mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
             [0, 1], in multiples of its mean. Above 0, up to 100; by default the preset's, 3.0.
-        mask_image: M, a mask to use instead of the computed one: white is edited, or the
-            transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`). Any size
-            with the photograph's aspect ratio; methods "diffedit", "masked-sdedit", "flowedit" and
-            "chordedit" only. Default None.
+        mask_image: M, a mask to use instead of the computed one: white is edited and grey in part,
+            or the transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`).
+            Any size with the photograph's aspect ratio; methods "diffedit", "masked-sdedit",
+            "flowedit" and "chordedit" only. Default None.
         mask_threshold: value of the heatmap above which a cell is edited. 0 to 0.99; default 0.5.
         mask_cleaning: "none": the computed mask as in the paper. "clean": blurred, without holes
             and specks. "edges": cleaned, and its border follows the edges of the picture instead of

@@ -178,7 +178,8 @@ def find_mask(
 ) -> Flow[tuple[Tensor, Tensor]]:
     """(heatmap, mask): the user's, an empty one for equal texts, or the estimated one."""
     if inputs.user_mask is not None:
-        return inputs.user_mask.float(), inputs.user_mask & inputs.region
+        levels = inputs.user_mask if inputs.user_levels is None else inputs.user_levels
+        return levels.float(), inputs.user_mask & inputs.region
     if inputs.source == inputs.target:
         return torch.zeros_like(x0[0]), torch.zeros_like(inputs.region)
     pair = text[inputs.source], text[inputs.target]
@@ -279,9 +280,13 @@ def denoise(
     result equals x_0 outside the mask. Guided levels take two rows, one under the negative text,
     or one row where the denoiser takes the guidance scale as an input; other levels take one row
     without guidance (Kynkaanniemi et al. 2024, arXiv 2404.07724).
+
+    With a soft mask a cell is edited from the level on that its value allows: of the depth d, a
+    cell of value v takes the last v d steps (Differential Diffusion, arXiv 2306.00950).
     """
     schedule, g = plan.schedule, inputs.request.guidance_scale
     times = timestep_tensors(schedule, y.device)
+    levels = inputs.user_levels
     net, target = inputs.networks.denoiser, [text[inputs.target]]
     pair = target if inputs.embeds_guidance else [text[inputs.negative], *target]
     for i in range(plan.depth, 0, -1):
@@ -292,7 +297,8 @@ def denoise(
         clean, eps = schedule.split(prediction, y, i)
         if inputs.on_preview is not None:
             inputs.on_preview(torch.where(mask, clean, background(0)), background(0))
-        y = torch.where(mask, schedule.noise(clean, eps, i - 1), background(i - 1))
+        free = mask if levels is None else mask & (levels * plan.depth >= i)
+        y = torch.where(free, schedule.noise(clean, eps, i - 1), background(i - 1))
     return y
 
 

@@ -30,6 +30,8 @@ class EditInputs:
         source_guided: the same as `guided` at the guidance of the source text; FlowEdit's.
         embeds_guidance: the denoiser takes the guidance scale as an input.
         user_mask: bool [h, w] or None.
+        user_levels: float32 [h, w] in [0, 1]: how much each cell of a soft user mask may change; 0
+            outside `user_mask`. None if the mask is black and white.
         image_key: identifies `image`, for the trajectory cache.
         focus: the found mask, bool [h, w] -> the inputs of a window around it, with the mask as
             `user_mask`, or None to go on with the whole picture. Called on the engine thread.
@@ -49,6 +51,7 @@ class EditInputs:
     condition: Condition
     user_mask: Tensor | None
     image_key: str
+    user_levels: Tensor | None = None
     unguided: tuple[Tensor, ...] = ()
     guided: tuple[Tensor, ...] = ()
     source_guided: tuple[Tensor, ...] = ()

@@ -47,11 +47,13 @@ def edit(
     image: Tensor,
     ids: Mapping[str, Sequence[Tensor]],
     region: Tensor,
+    user_mask: Tensor | None = None,
 ) -> Reference:
     """Edit `image`, float32 [1, 3, H, W] in [-1, 1], with the options of `request`.
 
     `ids` are "source", "target", "negative" and "empty", each one int64 [1, T] per text encoder;
-    `region` is bool [h, w], the latent cells that show the photograph.
+    `region` is bool [h, w], the latent cells that show the photograph. `user_mask`, float32 [h, w]
+    in [0, 1], replaces the computed mask; a cell of value v takes the last v d steps.
     """
     alpha, sigma, times = schedule.alphas, schedule.sigmas, schedule.timesteps
     text = {name: model.embed(tokens) for name, tokens in ids.items()}
@@ -83,6 +85,8 @@ def edit(
             changed = (before != mask).sum() / max(1, int((before | mask).sum()))
             if changed <= request.mask_tolerance:
                 break
+    if user_mask is not None:
+        heat, mask = user_mask, (user_mask > 0) & region
 
     # Step 2: encode without text; every row is held for `inversion_stride` steps
     d = max(1, round(schedule.steps * request.strength))
@@ -105,7 +109,8 @@ def edit(
         else:
             e_negative, e_target = (predict(y, i, times[i], n) for n in ("negative", "target"))
             eps = e_negative + g * (e_target - e_negative)
-        y = torch.where(mask, step(y, eps, i, i - 1), trajectory[i - 1])
+        free = mask if user_mask is None else mask & (user_mask * d >= i)
+        y = torch.where(free, step(y, eps, i, i - 1), trajectory[i - 1])
     return Reference(x0, heat, mask, trajectory, y, model.decode(y))
 
 

@@ -103,10 +103,10 @@ def _stored_request(edited: Path, record: EditRecord, image: str, photo: Photogr
         raise UsageError(f"{edited} stores parameters that cannot be used: {error}") from None
     if record.mask is None:
         return request
-    from diffedit.imaging.mask_reader import read_mask
+    from diffedit.imaging.mask_reader import stored_mask
 
     try:
-        mask = read_mask(record.mask, photo.size)
+        mask = stored_mask(record.mask, photo.size)
     except InvalidRequest as error:
         raise UsageError(
             f"The mask that {edited} stores does not fit {image} ({error}); replay it on a picture "

@@ -77,7 +77,7 @@ def check_rest(
     mask: Any = request.mask_image
     wanted = {
         "photograph": pixel_digest(photo.rgb),
-        "mask": pack_mask(mask.image) if mask is not None else None,
+        "mask": pack_mask(mask) if mask is not None else None,
         "size": size,
     }
     stored = {"photograph": record.input, "mask": record.mask, "size": record.size}

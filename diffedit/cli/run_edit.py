@@ -128,7 +128,7 @@ def record_of(
     return EditRecord(
         parameters=dict(result.parameters),
         input=pixel_digest(photo.rgb),
-        mask=pack_mask(mask.image) if mask is not None else None,
+        mask=pack_mask(mask) if mask is not None else None,
         mask_read_as=result.mask_read_as,
         version=diffedit.__version__,
         model=pipeline.provenance.model if is_local else model.model,

@@ -173,6 +173,27 @@ def latent_mask(mask: Image.Image, placement: Placement, factor: int) -> NDArray
     return cells
 
 
+def latent_levels(mask: Image.Image, placement: Placement, factor: int) -> NDArray[np.float32]:
+    """Return float32 [h, w] in [0, 1]: the lightest pixel of a soft mask in each cell.
+
+    Args:
+        mask: L, of the photograph's size.
+        placement: position of the photograph.
+        factor: pixels per cell.
+
+    It is above 0 in the cells of `latent_mask` of the same mask, but for the area of single pixels
+    that the mask's reduction to the canvas spreads to a neighbor.
+    """
+    assert mask.size == placement.source[::-1]
+    cells = np.zeros(placement.cells(factor), dtype=np.float32)
+    cell_rows, cell_columns = _cells_of_pixels(placement, factor)
+    tops, lefts = (np.flatnonzero(np.diff(c, prepend=-1)) for c in (cell_rows, cell_columns))
+    lightest = np.maximum.reduceat(np.asarray(mask), tops, axis=0)
+    lightest = np.maximum.reduceat(lightest, lefts, axis=1)
+    cells[np.ix_(cell_rows[tops], cell_columns[lefts])] = lightest.astype(np.float32) / 255
+    return cells
+
+
 def mask_to_photo(mask: NDArray[np.bool_], placement: Placement, factor: int) -> Image.Image:
     """Return L of the photograph's size: 255 for pixels whose center is in a cell of the mask.
 

@@ -166,9 +166,8 @@ def soft_warning(levels: Levels) -> str | None:
     if count <= SOFT_SHARE * levels.size or not _is_soft(mask, grey):
         return None
     return (
-        f"{count:,} pixels of the mask ({count / levels.size:.1%}) are grey, but an edit mask is "
-        "black or white: the mask was cut at half, so the lighter grey is edited and the darker is "
-        "kept."
+        f"{count:,} pixels of the mask ({count / levels.size:.1%}) are grey, so the mask is soft: "
+        "an edit changes darker grey less. What needs a black and white mask cuts it at half."
     )
 
 

@@ -28,6 +28,8 @@ from diffedit.request import InvalidRequest
 if TYPE_CHECKING:
     from diffedit.request import ImageSource
 
+SOFT_BLACK, SOFT_WHITE = 8, 248
+"""Levels below and from here on are black and white in a soft mask: the noise of lossy formats."""
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MaskFormat = Literal["auto", "alpha", "white", "black"]
 MaskConvention = Literal["alpha", "white", "black"]
@@ -44,14 +46,23 @@ class EditMask:
     """A mask that was read.
 
     Attributes:
-        image: PIL L, 255 where the photograph is edited and 0 elsewhere, of its size.
+        image: PIL L, 255 where the photograph is edited and 0 elsewhere, of its size. A soft mask
+            is cut at half.
         read_as: which pixels of the file are edited.
         warnings: sentences for the user.
+        soft: PIL L of the photograph's size, how much of the edit each pixel takes; None if the
+            mask is black and white.
     """
 
     image: Image.Image
     read_as: MaskConvention
     warnings: tuple[str, ...] = ()
+    soft: Image.Image | None = None
+
+    @property
+    def area(self) -> Image.Image:
+        """PIL L, 255 for every pixel that takes any of the edit."""
+        return self.image if self.soft is None else self.soft.point([0] + [255] * 255)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def read_mask(
 
     - a photograph with a hole: transparent pixels are edited;
     - opaque, white on black (also 0 and 1, 16 bits, fractions): white is edited;
-    - grey: cut at half, with a warning unless only borders are grey.
+    - grey: soft, with a warning; cut at half if only borders are grey.
 
     Args:
         source: PIL image, path, contents of a file, or an array [H, W], [H, W, 3] or [H, W, 4] of
@@ -101,7 +112,8 @@ def read_mask(
         _check_aspect(source.image.size, size, stored_size)
         if source.image.size == tuple(size):
             return source
-        return replace(source, image=_resized(source.image, size))
+        soft = None if source.soft is None else _scaled(source.soft, size)
+        return replace(source, image=_resized(source.image, size), soft=soft)
     rules = rules or MaskRules()
     if isinstance(source, np.ndarray):
         source = _from_array(source)
@@ -112,15 +124,42 @@ def read_mask(
         _check_aspect(image.size, size, stored_size)
     levels, read_as = _selected(image, rules)
     warning = soft_warning(levels)
-    mask = _resized(Image.fromarray(levels), size)
-    return EditMask(mask, read_as, (warning,) if warning else ())
+    picture = Image.fromarray(levels)
+    if warning is None:
+        return EditMask(_resized(picture, size), read_as)
+    return EditMask(_resized(picture, size), read_as, (warning,), _soft(picture, size))
+
+
+def stored_mask(data: bytes, size: tuple[int, int]) -> EditMask:
+    """The mask that `metadata.pack_mask` packed, for a photograph of the same aspect ratio.
+
+    Raises:
+        InvalidRequest: the data is damaged, or another aspect ratio.
+    """
+    image = decode.decoded(data, "mask", decode.MAX_PIXELS).image
+    if image.mode == "1":
+        return read_mask(data, size)
+    _check_aspect(image.size, size, None)
+    picture = image.convert("L")
+    return EditMask(_resized(picture, size), "white", (), _scaled(picture, size))
+
+
+def _soft(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Levels of the photograph's size, without the noise of lossy formats."""
+    levels = [0 if v < SOFT_BLACK else 255 if v >= SOFT_WHITE else v for v in range(256)]
+    return _scaled(mask, size).point(levels)
+
+
+def _scaled(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Levels resized to the photograph."""
+    if mask.size == tuple(size):
+        return mask
+    return mask.resize(size, Image.Resampling.BILINEAR)
 
 
 def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Resize levels to the photograph and cut them at half."""
-    if mask.size != tuple(size):
-        mask = mask.resize(size, Image.Resampling.BILINEAR)
-    cut = mask.point([0] * HALF + [255] * (256 - HALF))
+    cut = _scaled(mask, size).point([0] * HALF + [255] * (256 - HALF))
     if cut.getbbox() is None:
         raise _refused(
             "The mask selects nothing: its white area disappears when the mask is scaled to the "

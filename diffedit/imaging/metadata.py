@@ -22,7 +22,7 @@ from diffedit.request import InvalidRequest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffedit.imaging.mask_reader import MaskConvention
+    from diffedit.imaging.mask_reader import EditMask, MaskConvention
     from diffedit.imaging.png import Chunk
 
 KEYWORD = "diffedit"
@@ -118,10 +118,11 @@ def pixel_digest(image: Image) -> str:
     return hashlib.sha256(header + image.tobytes()).hexdigest()
 
 
-def pack_mask(mask: Image) -> bytes:
-    """Encode a black and white mask as a PNG with one bit per pixel."""
+def pack_mask(mask: EditMask) -> bytes:
+    """Encode a mask as a PNG: black and white with one bit per pixel, soft with eight."""
     buffer = io.BytesIO()
-    mask.point([0] * 128 + [255] * 128, mode="1").save(buffer, format="PNG")
+    bits = mask.image.point([0] * 128 + [255] * 128, mode="1")
+    (bits if mask.soft is None else mask.soft).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from demo import random_checkpoint
 from diffedit.imaging import png
+from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.metadata import EditRecord, pack_mask, read_record, record_chunks
 from diffedit.provenance import Fused
 from diffedit.request import PARAMETERS
@@ -96,7 +97,7 @@ def test_a_size_of_another_model_is_explained(edited: Path, cli: Cli) -> None:
 
 def test_a_mask_for_another_picture_is_explained(edited: Path, cli: Cli) -> None:
     mask = Image.linear_gradient("L").resize((96, 72))
-    rewritten(edited, lambda record: replace(record, mask=pack_mask(mask)))
+    rewritten(edited, lambda record: replace(record, mask=pack_mask(EditMask(mask, "white"))))
     Image.effect_noise((60, 80), 50).save("other.png")
     done = cli("replay", EDITED, "other.png", "--any-input")
     assert done.code == 2

@@ -128,3 +128,14 @@ def test_a_higher_threshold_edits_less(pipe: DiffEditPipeline, photo: Image.Imag
 def test_options_that_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=r"mask_cleaning|mask_threshold|mask_feather"):
         EditRequest(b"", "a pear", **options)
+
+
+def test_a_soft_mask_is_the_blend_mask(pipe: DiffEditPipeline, photo: Image.Image) -> None:
+    ramp = np.tile(np.linspace(0, 1, photo.width), (photo.height, 1))
+    result = edited(pipe, photo, mask_image=(ramp * 65535).astype(np.uint16))
+    blend = np.asarray(result.blend_mask)
+    assert len(np.unique(blend)) > 50 and (np.diff(blend.astype(int), axis=1) >= 0).all()
+    assert (np.asarray(result.mask) == np.where(blend > 0, 255, 0)).all()
+    kept = blend == 0
+    assert kept.any() and (np.asarray(result.image)[kept] == np.asarray(photo)[kept]).all()
+    assert result.heatmap.min() == 0 and result.heatmap.max() == 1

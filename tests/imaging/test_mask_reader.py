@@ -219,12 +219,16 @@ def antialiased() -> Image.Image:
     return large.resize((400, 300), Image.Resampling.BOX)
 
 
-def test_a_soft_mask_is_cut_at_half_with_a_warning() -> None:
+def test_a_soft_mask_is_kept_with_a_warning() -> None:
     mask = read(np.tile(np.linspace(0, 1, 40), (30, 1)))
     assert (array(mask.image) > 0).tolist() == (np.arange(40) >= 20)[None].repeat(30, 0).tolist()
     (warning,) = mask.warnings
     assert warning.startswith("900 pixels of the mask (75.0%) are grey")
-    assert "cut at half" in warning
+    assert "the mask is soft" in warning and mask.soft is not None
+    levels = (np.linspace(0, 1, 40) * 255).round()
+    expected = np.where(levels < 8, 0, np.where(levels >= 248, 255, levels))
+    assert (array(mask.soft) == expected).all()
+    assert ((array(mask.area) > 0) == (array(mask.soft) > 0)).all()
     feathered = antialiased().filter(ImageFilter.GaussianBlur(12))
     (warning,) = read(feathered, size=(400, 300)).warnings
     assert "grey" in warning

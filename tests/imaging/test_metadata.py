@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffedit.imaging import png
-from diffedit.imaging.mask_reader import read_mask
+from diffedit.imaging.mask_reader import EditMask, read_mask
 from diffedit.imaging.metadata import (
     KEYWORD,
     EditRecord,
@@ -45,9 +45,13 @@ def write_png(path: Path, text: str | None) -> Path:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    for record in (RECORD, replace(RECORD, mask=pack_mask(Image.new("L", (3, 2), 255)))):
+    for record in (RECORD, replace(RECORD, mask=packed(Image.new("L", (3, 2), 255)))):
         (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), record_chunks(record)))
         assert read_record(tmp_path / "a.png") == record
+
+
+def packed(mask: Image.Image) -> bytes:
+    return pack_mask(EditMask(mask, "white"))
 
 
 def dithered(width: int, height: int) -> Image.Image:
@@ -61,7 +65,7 @@ def test_a_large_mask_and_long_prompts_leave_a_file_that_others_open(tmp_path: P
     mask, prompt = dithered(4000, 3000), "\U0001f534" * 4096
     parameters = dict.fromkeys(("prompt", "source_prompt", "negative_prompt"), prompt)
     parameters["preset"] = "paper"
-    record = replace(RECORD, parameters=parameters, mask=pack_mask(mask))
+    record = replace(RECORD, parameters=parameters, mask=packed(mask))
     assert len(record.mask or b"") > 2**20
     path = tmp_path / "a.png"
     path.write_bytes(png.encode(noise(4, 6), record_chunks(record)))
@@ -76,14 +80,14 @@ def test_a_large_mask_and_long_prompts_leave_a_file_that_others_open(tmp_path: P
 def test_records_with_the_mask_in_the_text_are_read(tmp_path: Path) -> None:
     """Earlier versions wrote them, also above Pillow's limit."""
     for mask in (dithered(40, 30), dithered(4000, 3000)):
-        values = {"parameters": {}, "input": "x", "mask": b64encode(pack_mask(mask)).decode()}
+        values = {"parameters": {}, "input": "x", "mask": b64encode(packed(mask)).decode()}
         chunk = png.text_chunk(KEYWORD, json.dumps(values), compress=True)
         (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), [chunk]))
-        assert read_record(tmp_path / "a.png").mask == pack_mask(mask)
+        assert read_record(tmp_path / "a.png").mask == packed(mask)
 
 
 def test_a_mask_that_another_program_dropped_is_missed(tmp_path: Path) -> None:
-    text, *pieces = record_chunks(replace(RECORD, mask=pack_mask(dithered(3000, 3000))))
+    text, *pieces = record_chunks(replace(RECORD, mask=packed(dithered(3000, 3000))))
     assert len(pieces) > 2
     for kept in ([], pieces[:-1], pieces[::-1]):
         (tmp_path / "a.png").write_bytes(png.encode(noise(4, 6), [text, *kept]))
@@ -149,5 +153,5 @@ def test_the_digest_depends_on_pixels_size_and_mode_only() -> None:
 
 def test_masks_survive_packing() -> None:
     mask = Image.fromarray(np.where(array(noise(5, 7))[..., 0] > 127, 255, 0).astype(np.uint8))
-    restored = read_mask(pack_mask(mask), mask.size)
+    restored = read_mask(packed(mask), mask.size)
     assert restored.image.tobytes() == mask.tobytes()
