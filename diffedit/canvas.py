@@ -26,8 +26,8 @@ class Canvas:
         placement: where the picture is.
         region: bool [h, w]: the latent cells that show the picture.
         user_mask: bool [h, w]: the cells to edit; None if they are not known.
-        user_levels: float32 [h, w] in [0, 1]: how much each of them may change; None for a black and
-            white mask.
+        user_levels: float32 [h, w] in [0, 1]: how much each of them may change; None if the mask is
+            black and white.
         key: identifies image and placement.
     """
 
