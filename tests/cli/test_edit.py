@@ -80,6 +80,8 @@ def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
         "mask_cleaning": "clean",
         "mask_threshold": 0.4,
         "mask_feather": 0.01,
+        "focus": "auto",
+        "context_factor": 2.0,
     }
     of_others = [name for name in OWNERS if OWNERS[name] != given["method"]]
     known = {**given, "image": 0, "mask_image": 0, **dict.fromkeys(of_others)}
