@@ -49,13 +49,14 @@ class Workload:
         return still_life(width, height)
 
     def request(self, *, seed: int = 0, prompt: str = PROMPT, **more: Any) -> EditRequest:
-        """The request, with `more` fields of EditRequest on top."""
+        """The request with the paper's other options, and `more` fields of EditRequest on top."""
         chosen: dict[str, Any] = {
             "num_inference_steps": self.steps,
             "strength": self.strength,
             "guidance_scale": self.guidance,
             "num_maps_per_mask": self.maps,
             "seed": seed,
+            "preset": "paper",
         }
         return EditRequest(self.image, prompt, SOURCE, **{**chosen, **more})
 

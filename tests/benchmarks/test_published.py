@@ -18,6 +18,8 @@ from benchmarks.quality.settings import DEMO, PAPER
 from benchmarks.schema import Machine, Result, ResultError
 from benchmarks.workload import Workload
 from diffedit import EditRequest
+from diffedit.presets import resolve
+from engine.checkpoint import Checkpoint
 
 ALL = sorted(schema.COMMITTED.rglob("*.json"))
 
@@ -170,7 +172,7 @@ def test_diffusers_defaults_are_diffusers_own() -> None:
 def test_the_speed_benchmarks_run_the_papers_edit(tiny: Path) -> None:
     load = Workload(tiny)
     assert (load.steps, load.strength, load.guidance, load.maps) == (50, 0.8, 7.5, 10)
-    request = load.request()
+    request = resolve(load.request(), Checkpoint.open(tiny).family.defaults)
     assert isinstance(request, EditRequest)
     assert (request.mask_thresholding_ratio, request.mask_encode_strength) == (3.0, 0.5)
     assert request.mask_dilation == 0 and request.method == "diffedit"

@@ -29,7 +29,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "single file": (
         "a model.safetensors",
         tensors("model.diffusion_model.out.0.weight", "first_stage_model.decoder.conv_in.weight"),
-        "another kind, not a model that is known here",
+        "is not complete: it lacks the U-Net's first layers",
     ),
     "single pickle": ("old.ckpt", content(b"PK\x03\x04"), "can run code.*from_single_file"),
     "pickle": ("old.pt", content(b"\x80\x02"), "pickle format"),

@@ -169,9 +169,7 @@ def test_the_backend_refuses_before_it_loads(
     folder = Path(shutil.copytree(tiny, tmp_path / "model"))
     drop("unet", "conv_out.bias")(folder)  # the last part
     loaded: list[str] = []
-    monkeypatch.setattr(
-        "engine.backends.torch.networks.load_module", lambda *a: loaded.append(a[1])
-    )
+    monkeypatch.setattr("engine.backends.torch.weights.load_module", lambda *a: loaded.append(a[1]))
     with pytest.raises(CheckpointError, match="unet lack 1 tensors"):
         TorchNetworks.open(Checkpoint.open(folder), device="cpu")
     assert loaded == []

@@ -43,7 +43,7 @@ def test_the_document_says_where_a_default_comes_from() -> None:
     for name in DECIDED:
         schema = field_schema(name)
         assert "default" not in schema and "Default: " in schema["description"]
-    assert field_schema("preset")["enum"] == ["paper", "balanced", "draft"]
+    assert field_schema("preset")["enum"] == ["paper", "balanced", "draft", "instant"]
     assert field_schema("mask_dilation")["default"] == 0
 
 
