@@ -101,7 +101,7 @@ def check(result: Any, wanted: FlowEditReference, photo: Image.Image) -> None:
     inside = np.broadcast_to(wanted.mask.numpy(), result.latents.shape)
     x0 = wanted.x0[0].numpy()
     assert np.abs(result.latents - x0)[inside].max() > 0.05
-    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=1e-6)
+    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=1e-5)
     outside = np.asarray(result.mask) == 0
     assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
 
