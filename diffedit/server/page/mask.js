@@ -113,16 +113,21 @@ function moveLast(from, to) {
   dispatch("change");
 }
 
-/** Encode the mask as PNG: white = edit, black = keep. */
+/** Encode the mask as PNG: white = edit, black = keep. Strokes have soft edges: they are cut at half. */
 export function encodeMask() {
   const canvas = canvasOf(maskState.size);
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillRect(0, 0, ...maskState.size);
   context.globalCompositeOperation = "destination-out";
   context.drawImage(mask, 0, 0);
   context.globalCompositeOperation = "destination-over";
   context.fillStyle = "#fff";
   context.fillRect(0, 0, ...maskState.size);
+  const image = context.getImageData(0, 0, ...maskState.size);
+  for (let k = 0; k < image.data.length; k += 4) {
+    image.data.fill(image.data[k] < 128 ? 0 : 255, k, k + 3);
+  }
+  context.putImageData(image, 0, 0);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
