@@ -86,7 +86,10 @@ def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
     return pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **chosen)
 
 
-def check(result: Any, wanted: ChordEditReference, photo: Image.Image) -> None:
+def check(
+    result: Any, wanted: ChordEditReference, photo: Image.Image, background: float = 1e-6
+) -> None:
+    """`background`: how far the encoders of the two runtimes may differ."""
     assert 0 < wanted.mask.sum() < wanted.mask.numel()
     assert (result.latent_mask == wanted.mask.numpy()).all()
     scale = max(1.0, float(wanted.latents.abs().max()))
@@ -94,7 +97,7 @@ def check(result: Any, wanted: ChordEditReference, photo: Image.Image) -> None:
     inside = np.broadcast_to(wanted.mask.numpy(), result.latents.shape)
     x0 = wanted.x0[0].numpy()
     assert np.abs(result.latents - x0)[inside].max() > 0.05
-    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=1e-5)
+    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=background)
     outside = np.asarray(result.mask) == 0
     assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
 
@@ -167,7 +170,7 @@ def test_an_edit_on_onnxruntime_equals_the_reference(
         family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
     ) as pipe:
         result = run(pipe, photo)
-    check(result, expected(family, photo), photo)
+    check(result, expected(family, photo), photo, background=1e-5)
 
 
 def test_rows_are_counted_once(family: FamilyUnderTest) -> None:

@@ -94,14 +94,17 @@ def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
     return pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **chosen)
 
 
-def check(result: Any, wanted: FlowEditReference, photo: Image.Image) -> None:
+def check(
+    result: Any, wanted: FlowEditReference, photo: Image.Image, background: float = 1e-6
+) -> None:
+    """`background`: how far the encoders of the two runtimes may differ."""
     assert 0 < wanted.mask.sum() < wanted.mask.numel()
     assert (result.latent_mask == wanted.mask.numpy()).all()
     np.testing.assert_allclose(result.latents, wanted.latents[0].numpy(), atol=2e-3)
     inside = np.broadcast_to(wanted.mask.numpy(), result.latents.shape)
     x0 = wanted.x0[0].numpy()
     assert np.abs(result.latents - x0)[inside].max() > 0.05
-    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=1e-5)
+    np.testing.assert_allclose(result.latents[~inside], x0[~inside], atol=background)
     outside = np.asarray(result.mask) == 0
     assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
 
@@ -202,7 +205,7 @@ def test_an_edit_on_onnxruntime_equals_the_reference(
         flow_family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
     ) as pipe:
         result = run(pipe, photo, n_max=4, n_min=1)
-    check(result, expected(flow_family, photo, n_max=4, n_min=1), photo)
+    check(result, expected(flow_family, photo, n_max=4, n_min=1), photo, background=1e-5)
 
 
 def test_published_options() -> None:
