@@ -31,7 +31,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo train-judge quality engines edit serve test test-slow contract check audit format bench bench-serving gpu-check clean need-model need-edit
+.PHONY: help setup demo train-demo train-judge quality engines edit serve test test-slow contract check audit format bench bench-serving gpu-check docs clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -60,13 +60,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "$$(grep '^torch==' constraints.txt)"; \
 	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
 	    echo "A GPU is here: installing the gpu extra"; \
-	    $(PIP) -e '.[gpu,ray,bench,dev]' || { \
+	    $(PIP) -e '.[gpu,ray,bench,dev,docs]' || { \
 	        echo "The gpu extra could not be installed (TensorRT's builder comes from NVIDIA's own" \
 	            "index); going on with the onnx and rtx extras instead." >&2; \
 	        $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; \
-	        $(PIP) -e '.[onnx,rtx,ray,bench,dev]'; }; \
+	        $(PIP) -e '.[onnx,rtx,ray,bench,dev,docs]'; }; \
 	else \
-	    $(PIP) -e '.[onnx,rtx,ray,bench,dev]'; \
+	    $(PIP) -e '.[onnx,rtx,ray,bench,dev,docs]'; \
 	fi; \
 	touch $@
 
@@ -152,6 +152,9 @@ bench-serving: $(READY)  ## Measure the server on fake networks, with its bounds
 
 gpu-check: $(READY)  ## On a GPU: check and measure everything, in steps of nine minutes: [ARGS="--minutes 9 --rehearse"]
 	$(PY) -m benchmarks gpu-check --out "$${OUT:-build/gpu-check}" $(ARGS)
+
+docs: $(READY)  ## Build the documentation into build/site; warnings are errors: [ARGS="--quiet"]
+	$(PY) -m mkdocs build --strict $(ARGS)
 
 clean:  ## Remove build products; keep .venv and benchmark results
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -137,7 +137,10 @@ class DiffEditPipeline:
             warm: also run every profile of every network, see `warm_up`. Engines that do not run
                 are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
             on_progress: called as `on_progress(text, done, total)` while a file is converted.
-            revision, variant, cache_dir, local_files_only: as in diffusers.
+            revision: branch, tag or commit of a hub id.
+            variant: of the weight files, such as "fp16".
+            cache_dir: folder of downloads; by default the hub's.
+            local_files_only: never download.
 
         Raises:
             InvalidRequest: an unknown backend, device or dtype, or an impossible size.

@@ -70,6 +70,7 @@ class HostQueue:
     in_flight = 1
 
     def record(self) -> Event:
+        """The moment of this call."""
         return HostEvent(time.perf_counter())
 
 
@@ -80,12 +81,14 @@ class HostEvent:
     time: float
 
     def query(self) -> bool:
+        """True."""
         return True
 
     def synchronize(self) -> None:
-        return None
+        """Return immediately."""
 
     def elapsed_time(self, end_event: HostEvent) -> float:
+        """Milliseconds from this moment to a later one."""
         return 1000 * (end_event.time - self.time)
 
 

@@ -1,0 +1,44 @@
+"""The command line's reference, from the same objects as `--help`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.cli import get_docs_for_click
+from typer.models import Context
+
+from diffedit.cli import app
+from diffedit.cli.errors import EXIT_CODES
+
+
+def command_line() -> str:
+    """Every command with its arguments, options, defaults and examples, as Markdown."""
+    program: Any = typer.main.get_command(app)
+    for command in _with_subcommands(program):
+        command.epilog = _fenced(command.epilog or "")
+    program.epilog = ""
+    context = Context(program, info_name=program.name)
+    return get_docs_for_click(obj=program, ctx=context, indent=1, name=program.name)
+
+
+def exit_codes() -> str:
+    """The table of exit codes."""
+    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    return "\n".join(["| exit code | meaning |", "|---|---|", *rows])
+
+
+def _with_subcommands(command: Any) -> Iterator[Any]:
+    yield command
+    for child in getattr(command, "commands", {}).values():
+        yield from _with_subcommands(child)
+
+
+def _fenced(epilog: str) -> str:
+    """Examples of the terminal's help as a block of code."""
+    if not epilog:
+        return ""
+    plain = re.sub(r"\[/?bold\]", "", epilog).removeprefix("Examples").strip()
+    return f"**Examples**:\n\n```text\n{plain}\n```"

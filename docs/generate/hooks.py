@@ -1,0 +1,68 @@
+"""What mkdocs calls while it builds the site: adds pages, fills in generated parts, checks.
+
+The build fails if a public name has no docstring, or if a page would fetch something from another
+host when it is read. mkdocs itself checks links, anchors and the navigation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from docs.generate import links
+from docs.generate.command_line import command_line, exit_codes
+from docs.generate.error_codes import error_codes
+from docs.generate.http import http_api
+from docs.generate.public_names import without_docstring
+from docs.generate.settings import settings
+
+GENERATED = {
+    "command-line": command_line,
+    "error-codes": error_codes,
+    "exit-codes": exit_codes,
+    "http": http_api,
+    "settings": settings,
+}
+_MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+_TEMPLATE_NOTE = re.compile(r"^\*Template: .*\*\n\n", re.MULTILINE)
+"""What readers of the repository see instead of the generated parts."""
+_FETCHED = re.compile(
+    r"<(?:script|img|iframe|link(?=[^>]*rel=.?(?:stylesheet|preconnect|icon)))"
+    r"[^>]*(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)"
+)
+
+
+def on_pre_build(config: Any) -> None:
+    """Refuse to build while a public name has no docstring."""
+    missing = without_docstring()
+    if missing:
+        raise PluginError(f"These public names have no docstring: {', '.join(missing)}; add one.")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the documents that lie outside `docs/`."""
+    for path, name in links.INCLUDED.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Fill in the generated parts, and make links as the site needs them."""
+    linked = links.rewrite(_TEMPLATE_NOTE.sub("", markdown), page.file.src_uri)
+    return _MARKER.sub(lambda match: GENERATED[match["name"]](), linked)
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site whose pages fetch something from another host when they are read."""
+    for page in sorted(Path(config["site_dir"]).rglob("*.html")):
+        found = _FETCHED.search(page.read_text())
+        if found:
+            raise PluginError(f"{page} fetches {found[1]}; serve it from the site itself.")

@@ -1,0 +1,90 @@
+"""The HTTP API's reference, from the OpenAPI document that the server answers with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from diffedit.server import create_app
+from docs.generate.tables import table
+
+Schema = dict[str, Any]
+
+
+@cache
+def openapi() -> Schema:
+    """The document that a server gives at `/openapi.json`. No model is opened for it."""
+
+    def no_pipeline() -> Any:
+        raise AssertionError("a document needs no model")
+
+    document: Schema = create_app(no_pipeline, "model").openapi()
+    return document
+
+
+def http_api() -> str:
+    """Every endpoint with its fields, headers and responses, as Markdown."""
+    paths = openapi()["paths"]
+    return "\n\n".join(
+        "\n\n".join(_operation(method, path, operation))
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    )
+
+
+def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
+    yield f"## `{method.upper()} {path}`"
+    yield operation.get("description") or operation.get("summary", "")
+    parameters = operation.get("parameters", [])
+    if parameters:
+        rows = [
+            (f"`{p['name']}`", p["in"], _type(p.get("schema", {})), p.get("description", ""))
+            for p in parameters
+        ]
+        yield table(["parameter", "in", "type", "meaning"], rows)
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"Body, `{media_type}`:"
+        yield _fields(content["schema"])
+    yield "Responses:"
+    yield table(["status", "meaning", "content"], map(_response, operation["responses"].items()))
+
+
+def _fields(schema: Schema) -> str:
+    required = schema.get("required", [])
+    rows = [
+        (f"`{name}`", _type(field), _default(name, field, required), field.get("description", ""))
+        for name, field in schema.get("properties", {}).items()
+    ]
+    return table(["field", "type", "default", "meaning"], rows)
+
+
+def _default(name: str, field: Schema, required: list[str]) -> str:
+    if name in required:
+        return "required"
+    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
+
+
+def _response(item: tuple[str, Schema]) -> tuple[str, str, str]:
+    status, response = item
+    parts = []
+    for media_type, content in response.get("content", {}).items():
+        properties = content.get("schema", {}).get("properties", {})
+        names = ", ".join(f"`{name}`" for name in properties)
+        parts.append(f"`{media_type}`" + (f": {names}" if names else ""))
+    return status, response.get("description", ""), "; ".join(parts)
+
+
+def _type(schema: Schema) -> str:
+    """A schema in words: the type, the allowed values, the range."""
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    kind = schema.get("type", "")
+    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    if schema.get("format") == "binary":
+        words = "file"
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to"}
+    ranges = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema]
+    pattern = f", as `{schema['pattern']}`" if "pattern" in schema else ""
+    return " ".join([words, *ranges]) + pattern
