@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +19,10 @@ from PIL import Image
 
 from demo import random_checkpoint
 from demo.picture import still_life
+from tests.micro import make_micro
+from tests.shared import CommandBuild, Folders, shared
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # Tensors are slow to draw and the first call of anything compiles: no per-example deadline. In CI
 # every run draws the same examples, so that a failure is caused by the change.
@@ -89,17 +98,93 @@ def _require_tools(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The checkpoint of a kind, with the weights of seed 0. Read only."""
+
+    def checkpoint(kind: str) -> Path:
+        def make(new: Path) -> None:
+            random_checkpoint.make(new / kind, kind)
+
+        return shared(tmp_path_factory, f"checkpoint-{kind}", make) / kind
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny(folders: Folders) -> Path:
     """A checkpoint folder (random weights, epsilon): factor 4, native 64 px. Read only."""
-    return random_checkpoint.make(tmp_path_factory.mktemp("tiny") / "model", "tiny")
+    return folders("tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with other weights and a v-prediction scheduler. Read only."""
-    folder = tmp_path_factory.mktemp("tiny-v") / "model"
     scheduler = {"prediction_type": "v_prediction"}
-    return random_checkpoint.make(folder, "tiny", seed=1, scheduler=scheduler)
+
+    def make(new: Path) -> None:
+        random_checkpoint.make(new / "model", "tiny", seed=1, scheduler=scheduler)
+
+    return shared(tmp_path_factory, "tiny-v", make) / "model"
+
+
+@pytest.fixture(scope="session")
+def command_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandBuild:
+    """`tiny`, built by the command line at 64 x 96 in fp32, with engines of TensorRT for RTX.
+
+    It takes half a minute. Tests of the export and of the backends share it.
+    """
+    size = ("--height", "64", "--width", "96", "--batches", "1,3")
+    options = (*size, "--precision", "fp32", "--target", "tensorrt-rtx")
+
+    def make(new: Path) -> None:
+        command = [sys.executable, "-m", "export", "--model", str(tiny), "--out", str(new / "out")]
+        done = subprocess.run(
+            [*command, *options], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        (new / "said.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    folder = shared(tmp_path_factory, "command-build", make)
+    return CommandBuild(
+        tiny, folder / "out", options, *json.loads((folder / "said.json").read_text())
+    )
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest checkpoint. Read only."""
+    return shared(tmp_path_factory, "micro", lambda new: make_micro(new / "model")) / "model"
+
+
+@pytest.fixture(scope="session")
+def micro_build(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`micro` in fp32, profiles 1 and 2, with engines of TensorRT for RTX if it is installed.
+    Read only."""
+    from export.build import build
+
+    target = "tensorrt-rtx" if importlib.util.find_spec("tensorrt_rtx") else "onnx"
+
+    def make(new: Path) -> None:
+        options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2)}
+        build(str(micro), new / "out", target=target, **options)
+
+    return shared(tmp_path_factory, "micro-build", make) / "out"
+
+
+@pytest.fixture(scope="session")
+def onnx_engines(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The ONNX files of a kind of random checkpoint: fp32, 64 x 64, profiles 1, 2, 4. Read only."""
+    from export.build import build
+
+    def engines(kind: str) -> Path:
+        kind = kind.removesuffix("-turbo")  # only the scheduler is another one
+
+        def make(new: Path) -> None:
+            options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2, 4)}
+            build(str(folders(kind)), new / "engines", sizes=[(64, 64)], target="onnx", **options)
+
+        return shared(tmp_path_factory, f"onnx-{kind}", make) / "engines"
+
+    return engines
 
 
 @pytest.fixture

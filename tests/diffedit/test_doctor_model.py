@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from demo import random_checkpoint
 from diffedit.doctor.model import check_model
 from engine.checkpoint import Checkpoint
 from tests.cli.conftest import Cli, cli
+from tests.shared import Folders
 
 __all__ = ["cli"]
 
 
 @pytest.fixture(scope="module")
-def sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint.make(tmp_path_factory.mktemp("sd3") / "model", "tiny-sd3")
+def sd3(folders: Folders) -> Path:
+    return folders("tiny-sd3")
 
 
 def test_every_part_has_its_weights_in_each_precision(sd3: Path) -> None:

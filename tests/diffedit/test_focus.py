@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from demo import random_checkpoint
 from demo.picture import still_life
 from diffedit import DiffEditPipeline, EditRequest, EditResult, InvalidRequest
 from diffedit.imaging.window import window_around
+from tests.shared import Folders
 
 TEXTS: dict[str, Any] = {"prompt": "a blue ball", "source_prompt": "a red ball"}
 FAST: dict[str, Any] = {"num_inference_steps": 4, "num_maps_per_mask": 2, "strength": 0.5}
@@ -156,9 +156,9 @@ def test_progress_ends_and_previews_show_the_whole_picture(
     [("tiny", "masked-sdedit", 3.6, 3), ("tiny-sd3", "flowedit", 2.5, 5)],
 )
 def test_every_method_with_a_mask(
-    kind: str, method: str, ratio: float, seed: int, photo: Image.Image, tmp_path: Path
+    kind: str, method: str, ratio: float, seed: int, photo: Image.Image, folders: Folders
 ) -> None:
-    folder = random_checkpoint.make(tmp_path / "model", kind)
+    folder = folders(kind)
     options = {**FOUND, "method": method, "seed": seed, "mask_thresholding_ratio": ratio}
     with DiffEditPipeline.from_pretrained(folder, dtype="fp32", size=SIZE) as pipe:
         whole, result = (pipe(photo, **options, focus=focus) for focus in (False, True))

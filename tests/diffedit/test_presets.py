@@ -19,6 +19,7 @@ from engine.models.flux import Flux
 from engine.models.sdxl import StableDiffusionXL
 from engine.models.stable_diffusion import StableDiffusion
 from engine.models.stable_diffusion_3 import StableDiffusion3
+from tests.shared import Folders
 
 SD = Defaults()
 PAPER = {
@@ -129,10 +130,8 @@ def test_no_guidance_is_one_for_distilled_models() -> None:
 
 
 @pytest.fixture
-def schnell(tmp_path: Any) -> DiffEditPipeline:
-    from demo import random_checkpoint
-
-    checkpoint = Checkpoint.open(random_checkpoint.make(tmp_path / "model", "tiny-schnell"))
+def schnell(folders: Folders) -> DiffEditPipeline:
+    checkpoint = Checkpoint.open(folders("tiny-schnell"))
     return DiffEditPipeline(
         checkpoint, TorchNetworks.open(checkpoint, dtype="fp32", device="cpu"), size=(64, 64)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EngineMismatch, InvalidRequest, backend_selection
 from diffedit.backend_selection import plan_auto
 from diffedit.cli import main
@@ -21,20 +20,13 @@ from diffedit.doctor import report
 from diffedit.provenance import Fused
 from engine.manifest import Format, FusedFile, Manifest
 from export.build import build
+from tests.engine.conftest import without_engines
 from tests.engine.lora_files import draw, saved
-from tests.export.conftest import MICRO
+from tests.micro import make_micro
 
 OPTIONS: dict[str, Any] = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
 LORA = FusedFile("/somewhere/style.safetensors", "0" * 64, 0.8)
 Changed = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The smallest checkpoint: its engines take seconds to build."""
-    random_checkpoint.KINDS["micro"] = MICRO
-    yield random_checkpoint.make(tmp_path_factory.mktemp("micro") / "model", "micro")
-    del random_checkpoint.KINDS["micro"]
 
 
 def build_engines(micro: Path, out: Path, **options: Any) -> Path:
@@ -44,9 +36,10 @@ def build_engines(micro: Path, out: Path, **options: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def onnx_folder(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx_folder(micro: Path, micro_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its ONNX files. Read only."""
-    return build_engines(micro, tmp_path_factory.mktemp("onnx") / "fp32")
+    out = tmp_path_factory.mktemp("onnx") / "fp32"
+    return without_engines(micro_build, out)
 
 
 @pytest.fixture
@@ -214,7 +207,7 @@ def test_explain_and_doctor_say_what_auto_does(
     auto = explained(folder, "--model", str(micro))
     assert auto["backend"] == "onnxruntime" and "style.safetensors" in auto["why"]
     assert diagnosed(folder)[1].startswith("uses onnxruntime")
-    other = random_checkpoint.make(folder / "other", "micro", seed=5)
+    other = make_micro(folder / "other", seed=5)
     auto = explained(folder, "--model", str(other))
     assert auto["backend"] is None and "differs from the model" in auto["why"]
     shutil.rmtree(folder)

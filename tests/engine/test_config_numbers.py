@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from demo import random_checkpoint
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 from engine.weights_check import check_weights
 from tests.engine.checkpoints import Change, config, without
+from tests.shared import Folders
 
 KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-flux")
 Case = tuple[str, Change, str]
@@ -115,17 +115,11 @@ UNFITTING: dict[str, Case] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("kinds")
-    return {kind: random_checkpoint.make(root / kind, kind) for kind in KINDS}
-
-
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_an_impossible_number_is_named(case: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_impossible_number_is_named(case: str, folders: Folders, tmp_path: Path) -> None:
     kind, change, words = IMPOSSIBLE[case]
     folder = tmp_path / "model"
-    shutil.copytree(folders[kind], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders(kind), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     change(folder)
     with pytest.raises(CheckpointError, match=words) as caught:
         Checkpoint.open(folder)
@@ -134,12 +128,12 @@ def test_an_impossible_number_is_named(case: str, folders: dict[str, Path], tmp_
 
 @pytest.mark.parametrize("case", UNFITTING)
 def test_numbers_that_do_not_fit_each_other_are_found(
-    case: str, folders: dict[str, Path], tmp_path: Path
+    case: str, folders: Folders, tmp_path: Path
 ) -> None:
     """The weights are those of the config before the change, and are not what is named."""
     kind, change, words = UNFITTING[case]
     folder = tmp_path / "model"
-    shutil.copytree(folders[kind], folder)
+    shutil.copytree(folders(kind), folder)
     change(folder)
     with pytest.raises(CheckpointError, match=words) as caught:
         check_weights(Checkpoint.open(folder))
@@ -147,5 +141,5 @@ def test_numbers_that_do_not_fit_each_other_are_found(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_right_config_passes(kind: str, folders: dict[str, Path]) -> None:
-    check_weights(Checkpoint.open(folders[kind]))
+def test_a_right_config_passes(kind: str, folders: Folders) -> None:
+    check_weights(Checkpoint.open(folders(kind)))

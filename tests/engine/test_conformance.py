@@ -26,14 +26,14 @@ from engine.errors import EngineMismatch
 from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import NetSpec, Precision
 
-SIZE = (64, 64)
+SIZE = (64, 96)
 SHAPES: dict[str, tuple[int, ...]] = {
     "text": (77,),
     "vae_encode": (3, *SIZE),
-    "vae_decode": (4, 16, 16),
-    "unet": (4, 16, 16),
+    "vae_decode": (4, 16, 24),
+    "unet": (4, 16, 24),
 }
-FAKE_SHAPES = {**SHAPES, "unet": (4, 8, 8), "vae_decode": (4, 8, 8)}
+FAKE_SHAPES = {**SHAPES, "unet": (4, 8, 12), "vae_decode": (4, 8, 12)}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from tests.algorithm.flow_tools import resolved
 
-SIZE = (64, 64)
+SIZE = (64, 96)
 OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 3, "seed": 2}
 TEXTS = {"source": "a red ball", "target": "a blue ball", "negative": "grass", "empty": ""}
 

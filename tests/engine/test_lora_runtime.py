@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EngineMismatch, InvalidRequest
 from diffedit.cli import main
 from diffedit.provenance import Fused
@@ -20,6 +19,7 @@ from engine.loader import load_module
 from engine.lora.file import Lora, parse_lora
 from export.build import build
 from tests.engine.lora_files import saved
+from tests.shared import Folders
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
 DENOISERS = {
@@ -59,9 +59,11 @@ def style(tiny: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", DENOISERS)
-def test_the_weights_are_the_models_and_the_change(kind: str, dtype: Any, tmp_path: Path) -> None:
+def test_the_weights_are_the_models_and_the_change(
+    kind: str, dtype: Any, folders: Folders, tmp_path: Path
+) -> None:
     """In every family; fused in fp32 and then cast, so half precision loses nothing more."""
-    folder, part = random_checkpoint.make(tmp_path / "model", kind), DENOISERS[kind]
+    folder, part = folders(kind), DENOISERS[kind]
     changes = attention_lora(folder, part, part, tmp_path / "a.safetensors")
     checkpoint = Checkpoint.open(folder)
     loras = [Lora.open(tmp_path / "a.safetensors", -0.5)]
@@ -132,8 +134,10 @@ def test_wrong_arguments_are_sentences(lora: Any, words: str, tiny: Path) -> Non
         DiffEditPipeline.from_pretrained(tiny, lora=lora)
 
 
-def test_a_lora_of_another_family_is_refused_before_weights(tiny: Path, tmp_path: Path) -> None:
-    folder = random_checkpoint.make(tmp_path / "flux", "tiny-flux")
+def test_a_lora_of_another_family_is_refused_before_weights(
+    tiny: Path, folders: Folders, tmp_path: Path
+) -> None:
+    folder = folders("tiny-flux")
     attention_lora(folder, "transformer", "transformer", tmp_path / "flux.safetensors")
     with pytest.raises(CheckpointError, match="belong to no layer of the model"):
         DiffEditPipeline.from_pretrained(tiny, lora=[tmp_path / "flux.safetensors"])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline
 from diffedit.checks import InvalidRequest
 from diffedit.dtypes import check_parts, checked_dtype, split
@@ -20,6 +19,7 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.backends.torch.parts import Parts
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch, ResourceError
+from tests.shared import Folders
 
 TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OPTIONS: dict[str, Any] = {
@@ -31,8 +31,8 @@ OPTIONS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint.make(tmp_path_factory.mktemp("sd3") / "model", "tiny-sd3")
+def sd3(folders: Folders) -> Path:
+    return folders("tiny-sd3")
 
 
 @pytest.fixture(scope="module")

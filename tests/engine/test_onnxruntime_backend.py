@@ -122,7 +122,7 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path) -> None:
 def test_engines_of_another_model_are_refused(onnx_folder: Path, tiny: Path, tiny_v: Path) -> None:
     digests = {p: Checkpoint.open(tiny).digest(p) for p in ("unet", "vae", "text_encoder")}
     networks = OnnxNetworks.open(onnx_folder, digests=digests)
-    assert networks.sizes == ((64, 64),)
+    assert networks.sizes == ((64, 96),)
     assert networks.describe().endswith("threads, fp32")
     other = {"unet": Checkpoint.open(tiny_v).digest("unet")}
     with pytest.raises(EngineMismatch, match="whose unet differs"):

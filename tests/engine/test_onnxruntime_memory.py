@@ -51,7 +51,7 @@ def test_the_memory_of_the_session_is_subtracted(monkeypatch: pytest.MonkeyPatch
 def test_the_backend_offers_only_batch_sizes_that_fit(
     onnx_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    latent = (4, 16, 16)
+    latent = (4, 16, 24)
     networks = OnnxNetworks.open(onnx_folder, device="cpu")
     spec = networks.find("unet", latent).spec
     assert spec.batch_sizes == (1, 2, 4)

@@ -20,7 +20,8 @@ from engine.models.published import published_configs, write_clip_tokenizer
 from engine.models.single_file_configs import configs_without_base, part_config, scheduler_config
 from engine.models.single_files import SingleFile, identify
 from engine.safetensors_header import Header
-from tests.single_files import flux_to_original, sd3_to_original, unet_to_ldm, vae_to_ldm
+from tests.single_files.ldm import unet_to_ldm, vae_to_ldm
+from tests.single_files.transformers import flux_to_original, sd3_to_original
 
 UNET = "model.diffusion_model."
 

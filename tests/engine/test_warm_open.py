@@ -14,7 +14,7 @@ from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
 from engine.backends.onnxruntime.networks import OnnxBackend
 from engine.manifest import FusedFile, Manifest
 
-SIZE = (64, 64)
+NATIVE = (64, 64)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_costs_of_every_network_are_known_when_it_is_open(
         assert pipe.networks.name == "torch"
         assert set(pipe.costs) == {
             ("text", None),
-            *((net, SIZE) for net in ("vae_encode", "unet", "vae_decode")),
+            *((net, NATIVE) for net in ("vae_encode", "unet", "vae_decode")),
         }
         assert all(s > 0 for calls in pipe.costs.values() for s in calls.values())
     with DiffEditPipeline.from_pretrained(tiny, backend="onnxruntime", engines=onnx_folder) as cold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from engine.errors import EngineMismatch
 from engine.manifest import Check, Entry, File, Format, Manifest, Toolchain
 from engine.products import PRODUCTS, Product
 from engine.verification import verdict
-from export import checks
+from export import build_jobs, checks
 from export.build import BuildOptions, Event
 from export.checks import BY_DEFAULT, BY_REQUEST, NOT_HERE, Verify, plan
 from export.torch_reference import TorchReference
@@ -124,6 +125,21 @@ def fail_to_run(error: Exception) -> Callable[[OnnxBackend, Any], None]:
     return run
 
 
+@pytest.fixture(scope="module")
+def unverified(micro: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """The text encoder in fp16, which nothing has run yet. Read only."""
+    out = tmp_path_factory.mktemp("unverified") / "out"
+    every = build_jobs.build_jobs
+
+    def text_alone(*arguments: Any) -> tuple[build_jobs.BuildJob, ...]:
+        return tuple(job for job in every(*arguments) if job.spec.name == "text")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.build.build_jobs", text_alone)
+        run(micro, out, precision="fp16", verify=False)
+    return out
+
+
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
@@ -137,6 +153,7 @@ def test_a_runtime_error_builds_nothing_anew(
     status: str,
     reason: str,
     micro: Path,
+    unverified: Path,
     tmp_path: Path,
     run: Run,
     made: Made,
@@ -145,14 +162,15 @@ def test_a_runtime_error_builds_nothing_anew(
 ) -> None:
     only("text")
     monkeypatch.setattr(OnnxBackend, "_run", fail_to_run(error))
-    manifest, events = run(micro, tmp_path / "out", precision="fp16")
+    out = Path(shutil.copytree(unverified, tmp_path / "out"))
+    manifest, events = run(micro, out, precision="fp16")
     (built,) = manifest.entries
     assert built.spec.precision == "fp16"
-    assert made(events) == [("export", "text")]
+    assert made(events) == []
     assert built.own_checks[0].status == status
     assert reason in built.own_checks[0].reason
     assert "and more" not in built.own_checks[0].reason
-    assert made(run(micro, tmp_path / "out", precision="fp16")[1]) == []
+    assert made(run(micro, out, precision="fp16")[1]) == []
 
 
 def test_a_reference_that_does_not_fit_into_memory_keeps_what_was_built(

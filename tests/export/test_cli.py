@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -16,8 +17,9 @@ import pytest
 from engine.errors import CheckpointError
 from engine.manifest import Entry, Format, Manifest, Toolchain
 from engine.netspec import NetSpec, Precision
-from export.__main__ import _next, run
+from export.__main__ import _next, app, run
 from export.events import Event
+from tests.shared import CommandBuild
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +33,19 @@ def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=ROOT, env=environment, check=False
     )
+
+
+def in_process(*arguments: object) -> tuple[int, str, str]:
+    """The same without the seconds that importing PyTorch takes: exit code, output and errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        app([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code, out.getvalue(), err.getvalue()
 
 
 def start(model: Path, out: Path) -> subprocess.Popen[str]:
@@ -59,11 +74,9 @@ def test_help_is_quick_and_teaches() -> None:
     assert answer.strip() == "False"
 
 
-def test_a_build_says_what_it_did_and_what_is_next(
-    by_command: tuple[Path, subprocess.CompletedProcess[str]], tiny: Path
-) -> None:
-    out, done = by_command
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_build_says_what_it_did_and_what_is_next(command_build: CommandBuild) -> None:
+    out, done = command_build.out, command_build
+    assert (done.code, done.stderr) == (0, "")
     for text in ("exported", "verified", "compiled", "peak", f"--engines {out}", "not run"):
         assert text in done.stdout
     assert {p.name for p in out.glob("*.onnx")} == {
@@ -72,9 +85,9 @@ def test_a_build_says_what_it_did_and_what_is_next(
         "vae_decode-64x96-fp32.onnx",
         "unet-64x96-fp32.onnx",
     }
-    again = cli(*done.args[3:])
-    assert again.returncode == 0
-    assert "Nothing to do" in again.stdout
+    code, again, _ = in_process("--model", done.model, "--out", out, *done.options)
+    assert code == 0
+    assert "Nothing to do" in again
 
 
 @pytest.mark.parametrize(
@@ -97,18 +110,24 @@ def test_exit_codes(
     arguments: list[str], code: int, sentence: str, micro: Path, tmp_path: Path
 ) -> None:
     defaults = ["--model", micro, "--out", tmp_path / "out", "--target", "onnx"]
-    done = cli(*defaults, *arguments)
-    assert done.returncode == code
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= (4 if code == 2 else 1)
+    ended, _, said = in_process(*defaults, *arguments)
+    assert ended == code
+    assert sentence in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) <= (4 if code == 2 else 1)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_refusal_is_the_exit_code_of_the_process(tmp_path: Path) -> None:
+    done = cli("--model", tmp_path / "none", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert done.stderr.startswith("Error: ")
+
+
 def test_another_models_folder_is_4(tiny: Path, micro_engines: Path) -> None:
-    done = cli("--model", tiny, "--out", micro_engines, "--target", "onnx")
-    assert done.returncode == 4
-    assert "--force" in done.stderr
+    code, _, said = in_process("--model", tiny, "--out", micro_engines, "--target", "onnx")
+    assert code == 4
+    assert "--force" in said
 
 
 @pytest.mark.parametrize("afterwards", ["fails", "goes on"])

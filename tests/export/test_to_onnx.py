@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from engine.models.stable_diffusion import NETWORKS
 from engine.netspec import Precision
 from export import to_onnx
 from export.networks import load, sample, wrap
+from tests.micro import make_micro
 
 SIZE = (64, 96)
 NAMES = sorted(network.name for network in NETWORKS)
@@ -62,12 +62,11 @@ def test_epsilon_round_trip_at_any_batch(tiny: Path, engines: Path, name: str) -
 
 
 @pytest.fixture(scope="session")
-def v_model(tiny_v: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """v-prediction, and linear projections and fp32 attention, as Stable Diffusion 2.1 has them."""
-    folder = Path(shutil.copytree(tiny_v, tmp_path_factory.mktemp("v") / "model"))
-    config = folder / "unet" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"upcast_attention": True}))
-    return folder
+    unet = {"use_linear_projection": True, "upcast_attention": True}
+    scheduler = {"prediction_type": "v_prediction"}
+    return make_micro(tmp_path_factory.mktemp("v") / "model", unet=unet, scheduler=scheduler)
 
 
 @pytest.fixture(scope="session")
@@ -78,11 +77,6 @@ def v_unet(v_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_v_prediction_round_trip_in_fp16(v_model: Path, v_unet: Path) -> None:
     for rows in (1, 3):
         assert 1e-5 < relative(v_model, "unet", v_unet, rows) < 5e-3
-
-
-@pytest.mark.parametrize("name", ["text", "vae_encode", "vae_decode"])
-def test_v_prediction_round_trip(v_model: Path, name: str, tmp_path: Path) -> None:
-    assert relative(v_model, name, export(v_model, name, "fp32", tmp_path), 3) < 1e-5
 
 
 def types(path: Path) -> tuple[onnx.ModelProto, dict[str, int]]:
@@ -110,7 +104,7 @@ def test_the_timestep_stays_exact_in_fp16(v_unet: Path) -> None:
 def test_attention_is_upcast_where_the_checkpoint_asks_for_it(v_unet: Path) -> None:
     model, kinds = types(v_unet)
     scores = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
-    assert len(scores) == 8
+    assert len(scores) == 2
     made = {o: node for node in model.graph.node for o in node.output}
     for name in scores:
         while made[name].op_type != "MatMul":  # the scale, a mask of zeros, casts

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from demo import random_checkpoint
 from diffedit.conditioning.conditioner import Conditioner
 from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.loader import quiet
 from engine.rows import Row
 from tests.algorithm.flow_tools import run
+from tests.shared import Folders
 
 LCM = ("tiny-lcm", "tiny-sdxl-lcm")
 KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-sd3-no-t5", "tiny-flux", "tiny-schnell", *LCM)
@@ -62,12 +62,10 @@ class FamilyUnderTest:
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> FamilyUnderTest:
+def family(request: pytest.FixtureRequest, folders: Folders) -> FamilyUnderTest:
     from diffusers import DiffusionPipeline
 
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("family") / "model", request.param)
+    folder = folders(request.param)
     checkpoint = Checkpoint.open(folder)
     with quiet():
         absent = {"text_encoder_3": None, "tokenizer_3": None} if "no-t5" in request.param else {}
@@ -75,3 +73,9 @@ def family(
     theirs.set_progress_bar_config(disable=True)
     networks = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu")
     return FamilyUnderTest(request.param, checkpoint, networks, Conditioner(checkpoint), theirs)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derived checkpoints go to a folder of this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

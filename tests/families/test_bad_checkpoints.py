@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from demo import random_checkpoint
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
+from tests.shared import Folders
 
 DDIM = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
@@ -43,18 +43,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    kinds = {kind for kind, *_ in CASES.values()}
-    root = tmp_path_factory.mktemp("families")
-    return {kind: random_checkpoint.make(root / kind, kind) for kind in kinds}
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_what_does_not_fit_is_named(case: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named(case: str, folders: Folders, tmp_path: Path) -> None:
     kind, part, changes, words = CASES[case]
     folder = tmp_path / "model"
-    shutil.copytree(folders[kind], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders(kind), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     name = "scheduler_config.json" if part == "scheduler" else "config.json"
     config = json.loads((folder / part / name).read_text())
     (folder / part / name).write_text(json.dumps({**config, **changes}))
@@ -73,20 +66,18 @@ def test_what_does_not_fit_is_named(case: str, folders: dict[str, Path], tmp_pat
     ],
 )
 def test_a_missing_part_is_named(
-    kind: str, part: str, words: str, folders: dict[str, Path], tmp_path: Path
+    kind: str, part: str, words: str, folders: Folders, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(folders[kind], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders(kind), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.rmtree(folder / part)
     with pytest.raises(CheckpointError, match=words):
         Checkpoint.open(folder)
 
 
-def test_an_unknown_pipeline_lists_what_is_supported(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_an_unknown_pipeline_lists_what_is_supported(folders: Folders, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(folders["tiny-flux"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders("tiny-flux"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"_class_name": "QwenImagePipeline", "text_encoder": ["transformers", "Qwen2_5_VL"]}
     (folder / "model_index.json").write_text(json.dumps(index))

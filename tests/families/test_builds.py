@@ -18,12 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import random_checkpoint
 from demo.picture import still_life
 from diffedit.cli import main
 from engine.checkpoint import Checkpoint
 from engine.manifest import Entry, Manifest
-from tests.families.conftest import KINDS
+from tests.shared import Folders
 
 pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("polygraphy")
@@ -33,6 +32,9 @@ pytestmark = [
 ]
 
 EDIT = ("--prompt", "a blue ball", "--source", "a red ball", "--steps", "4")
+KINDS = ("tiny", "tiny-lcm", "tiny-sdxl", "tiny-sd3", "tiny-flux")
+"""A build takes half a minute. The other kinds have the layers of these; test_edit.py builds every
+kind in fp32 and edits with it."""
 NO_GPU = "it cannot run on the machine that built it: there is no NVIDIA GPU"
 
 
@@ -62,9 +64,10 @@ def command(*arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    folder = tmp_path_factory.mktemp("built")
-    model = random_checkpoint.make(folder / "model", request.param)
+def built(
+    request: pytest.FixtureRequest, folders: Folders, tmp_path_factory: pytest.TempPathFactory
+) -> Built:
+    folder, model = tmp_path_factory.mktemp("built"), folders(request.param)
     options = ("--size", "64", "--batches", "1,2", "--target", "tensorrt-rtx")
     code, out, err = command("build", model, "--out", folder / "engines", *options)
     assert code == 0, err

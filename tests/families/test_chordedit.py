@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import chordedit_reference
 from diffedit.algorithm.chordedit_reference import ChordEditReference
@@ -25,8 +23,8 @@ from diffedit.request import InvalidRequest
 from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.models import FEW_STEPS, Defaults
-from export.build import build
 from tests.families.conftest import FamilyUnderTest
+from tests.shared import Folders
 
 KINDS = ("tiny", "tiny-turbo", "tiny-sdxl-turbo", "tiny-lcm", "tiny-schnell")
 SIZE = (64, 64)
@@ -41,10 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> FamilyUnderTest:
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("chord") / "model", request.param)
+def family(request: pytest.FixtureRequest, folders: Folders) -> FamilyUnderTest:
+    folder = folders(request.param)
     checkpoint = Checkpoint.open(folder)
     networks = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu")
     return FamilyUnderTest(request.param, checkpoint, networks, Conditioner(checkpoint), None)
@@ -162,12 +158,11 @@ def test_a_result_repeats_from_its_parameters(pipe: DiffEditPipeline, photo: Ima
 
 @pytest.mark.slow
 def test_an_edit_on_onnxruntime_equals_the_reference(
-    family: FamilyUnderTest, photo: Image.Image, tmp_path: Path
+    family: FamilyUnderTest, photo: Image.Image, onnx_engines: Folders
 ) -> None:
-    options: dict[str, Any] = {"precision": "fp32", "batches": (1, 4), "target": "onnx"}
-    build(str(family.folder), tmp_path / "engines", sizes=[SIZE], **options)
+    engines = onnx_engines(family.kind)
     with DiffEditPipeline.from_pretrained(
-        family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
+        family.folder, backend="onnxruntime", engines=engines, device="cpu"
     ) as pipe:
         result = run(pipe, photo)
     check(result, expected(family, photo), photo, background=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from diffedit.algorithm.reference_models import reference_model
 from diffedit.imaging.geometry import fit, region
 from diffedit.preprocessor import schedule_for
 from engine.backends.torch.networks import TorchNetworks
-from export.build import build
+from engine.manifest import Manifest
 from tests.algorithm.flow_tools import resolved
 from tests.families.conftest import LCM, FamilyUnderTest
+from tests.shared import Folders
 
 SIZE = (64, 64)
 TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass", "empty": ""}
@@ -83,13 +83,13 @@ def check(result: Any, wanted: reference.Reference, photo: Image.Image) -> None:
 
 @pytest.mark.slow
 def test_an_edit_on_onnxruntime_equals_the_reference(
-    family: FamilyUnderTest, photo: Image.Image, tmp_path: Path
+    family: FamilyUnderTest, photo: Image.Image, onnx_engines: Folders
 ) -> None:
-    options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2), "target": "onnx"}
-    manifest = build(str(family.folder), tmp_path / "engines", sizes=[SIZE], **options)
-    assert len(manifest.entries) == len(family.checkpoint.family.networks)
+    engines = onnx_engines(family.kind)
+    networks = {network.name for network in family.checkpoint.family.networks}
+    assert {entry.spec.name for entry in Manifest.load(engines).entries} == networks
     with DiffEditPipeline.from_pretrained(
-        family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
+        family.folder, backend="onnxruntime", engines=engines, device="cpu"
     ) as pipe:
         result = pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **OPTIONS)
     check(result, expected(family, photo, OPTIONS), photo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from demo import random_checkpoint
 from demo.random_checkpoint.kinds import FLOW_SCHEDULER, TURBO_SCHEDULER
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.conditioner import Conditioner
@@ -26,6 +24,7 @@ from engine.checkpoint import Checkpoint
 from engine.loader import quiet
 from engine.rows import Row
 from tests.families.conftest import FamilyUnderTest
+from tests.shared import Folders
 
 # diffusers calls numpy in a way that numpy 2 warns about
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -93,10 +92,8 @@ def test_few_levels_of_rectified_flow_equal_diffusers(shift: float, steps: int) 
 
 
 @pytest.fixture(scope="module", params=["tiny-turbo", "tiny-sdxl-turbo"])
-def turbo(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> FamilyUnderTest:
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("turbo") / "model", request.param)
+def turbo(request: pytest.FixtureRequest, folders: Folders) -> FamilyUnderTest:
+    folder = folders(request.param)
     checkpoint = Checkpoint.open(folder)
     with quiet():
         theirs = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -130,9 +127,9 @@ def test_turbo_pictures_equal_theirs(turbo: FamilyUnderTest, steps: int) -> None
     torch.testing.assert_close(x, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_lcm_without_a_guidance_scale_would_differ(tmp_path: Path) -> None:
+def test_lcm_without_a_guidance_scale_would_differ(folders: Folders) -> None:
     """A guard on the oracle tests of LCM: the U-Net answers otherwise at another guidance."""
-    checkpoint = Checkpoint.open(random_checkpoint.make(tmp_path / "model", "tiny-lcm"))
+    checkpoint = Checkpoint.open(folders("tiny-lcm"))
     assert checkpoint.family.embeds_guidance
     assert checkpoint.family.request_inputs(SIZE, 8.5) == (8.5,)
     names = [t.name for t in checkpoint.spec(checkpoint.names.denoiser, SIZE).inputs]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import flowedit_reference
 from diffedit.algorithm.flowedit_reference import FlowEditReference
@@ -24,8 +23,8 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.errors import Cancelled
 from engine.models import FlowEditDefaults, flux, stable_diffusion_3
-from export.build import build
 from tests.families.conftest import FamilyUnderTest
+from tests.shared import Folders
 
 KINDS = ("tiny-sd3", "tiny-flux", "tiny-schnell")
 SIZE = (64, 64)
@@ -47,12 +46,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def flow_family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> FamilyUnderTest:
+def flow_family(request: pytest.FixtureRequest, folders: Folders) -> FamilyUnderTest:
     from diffedit.conditioning.conditioner import Conditioner
 
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("flow") / "model", request.param)
+    folder = folders(request.param)
     checkpoint = Checkpoint.open(folder)
     networks = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu")
     return FamilyUnderTest(request.param, checkpoint, networks, Conditioner(checkpoint), None)
@@ -197,12 +194,11 @@ def test_models_of_diffusion_refuse_it(tiny: Path, photo: Image.Image) -> None:
 
 @pytest.mark.slow
 def test_an_edit_on_onnxruntime_equals_the_reference(
-    flow_family: FamilyUnderTest, photo: Image.Image, tmp_path: Path
+    flow_family: FamilyUnderTest, photo: Image.Image, onnx_engines: Folders
 ) -> None:
-    options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2, 4), "target": "onnx"}
-    build(str(flow_family.folder), tmp_path / "engines", sizes=[SIZE], **options)
+    engines = onnx_engines(flow_family.kind)
     with DiffEditPipeline.from_pretrained(
-        flow_family.folder, backend="onnxruntime", engines=tmp_path / "engines", device="cpu"
+        flow_family.folder, backend="onnxruntime", engines=engines, device="cpu"
     ) as pipe:
         result = run(pipe, photo, n_max=4, n_min=1)
     check(result, expected(flow_family, photo, n_max=4, n_min=1), photo, background=1e-5)

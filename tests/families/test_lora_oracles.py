@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from demo import random_checkpoint
 from engine.checkpoint import Checkpoint
 from engine.loader import quiet
 from engine.lora.shapes import ModelLayer, model_layers
 from engine.models.original_names import original_layers
 from tests.engine.lora_files import draw, fused, saved
-from tests.single_files import flux_to_original, sd3_to_original
+from tests.shared import Folders
+from tests.single_files.transformers import flux_to_original, sd3_to_original
 
 SCALE, ALPHA = 0.7, 1.5
 Spell = Callable[[ModelLayer], str]
@@ -83,18 +83,6 @@ STYLES: dict[str, Style] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = random_checkpoint.make(tmp_path_factory.mktemp("lora") / kind, kind)
-        return made[kind]
-
-    return folder
-
-
 def layers_of(folder: Path, style: Style) -> list[ModelLayer]:
     """The layers that a file of this style changes."""
     every = model_layers(Checkpoint.open(folder))[style.part].values()
@@ -141,9 +129,7 @@ def theirs(folder: Path, part: str, state: Mapping[str, Tensor]) -> dict[str, Te
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_fused_weights_are_those_of_diffusers(
-    name: str, folders: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_fused_weights_are_those_of_diffusers(name: str, folders: Folders, tmp_path: Path) -> None:
     style = STYLES[name]
     folder = folders(style.kind)
     layers = layers_of(folder, style)
@@ -163,7 +149,7 @@ def test_fused_weights_are_those_of_diffusers(
     [("tiny-flux", "lora_unet_", 20), ("tiny-sd3", "diffusion_model.", 20)],
 )
 def test_original_layers_change_by_definition(
-    kind: str, prefix: str, least: int, folders: Callable[[str], Path], tmp_path: Path
+    kind: str, prefix: str, least: int, folders: Folders, tmp_path: Path
 ) -> None:
     """Every layer, the model written back into the original layout: W + scale * alpha / rank * B A.
 
@@ -198,7 +184,7 @@ def test_original_layers_change_by_definition(
     ],
 )
 def test_text_encoders_change_by_definition(
-    kind: str, part: str, prefix: str, layer: str, folders: Callable[[str], Path], tmp_path: Path
+    kind: str, part: str, prefix: str, layer: str, folders: Folders, tmp_path: Path
 ) -> None:
     """Those that diffusers does not load: it looks for a level that transformers has dropped."""
     folder = folders(kind)
@@ -216,9 +202,7 @@ def test_text_encoders_change_by_definition(
         torch.testing.assert_close(ours[name], own[name] + change, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_fused_and_single_names_of_one_layer_in_two_files(
-    folders: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_fused_and_single_names_of_one_layer_in_two_files(folders: Folders, tmp_path: Path) -> None:
     """Both changes count, whichever file comes first."""
     folder = folders("tiny-flux")
     every = model_layers(Checkpoint.open(folder))["transformer"]
@@ -240,7 +224,7 @@ def test_fused_and_single_names_of_one_layer_in_two_files(
         torch.testing.assert_close(one[name], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_file_with_both_names_counts_once(folders: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_file_with_both_names_counts_once(folders: Folders, tmp_path: Path) -> None:
     folder = folders("tiny-sdxl")
     every = model_layers(Checkpoint.open(folder))["unet"].values()
     style = Style("tiny-sdxl", "unet", (), False, kohya("lora_unet_"))

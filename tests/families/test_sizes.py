@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, InvalidRequest
 from diffedit.preprocessor import canvas_size
 from engine.checkpoint import Checkpoint
 from engine.models.stable_diffusion_3 import StableDiffusion3
+from tests.shared import Folders
 
 
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint.make(tmp_path_factory.mktemp("sd3") / "model", "tiny-sd3-no-t5")
+@pytest.fixture
+def sd3(folders: Folders) -> Path:
+    return folders("tiny-sd3-no-t5")
 
 
 def test_a_size_beyond_the_table_of_positions_is_refused(sd3: Path) -> None:

@@ -19,13 +19,13 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from demo import random_checkpoint
 from demo.picture import still_life
 from diffedit import DiffEditPipeline
 from diffedit.server import Settings, create_app
 from tests.engine.test_lora_runtime import attention_lora
 from tests.server.helpers import FAST, encoded, image_bytes, wait_until
 from tests.server.test_edits import events_of
+from tests.shared import Folders
 
 DENOISERS = {
     "tiny-sdxl": "unet",
@@ -62,11 +62,11 @@ class Served:
 
 @pytest.fixture(scope="module", params=DENOISERS)
 def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, folders: Folders, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     kind = request.param
     base = tmp_path_factory.mktemp("secret-folder")
-    folder, lora = random_checkpoint.make(base / "model", kind), base / "style.safetensors"
+    folder, lora = folders(kind), base / "style.safetensors"
     attention_lora(folder, DENOISERS[kind], DENOISERS[kind], lora)
 
     def open_pipeline() -> DiffEditPipeline:

@@ -11,7 +11,6 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 
 from fastapi.testclient import TestClient
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm.plan import EditPlan
 from diffedit.method_options import decoding_steps
@@ -22,12 +21,13 @@ from engine.models import Defaults, flux
 from tests.algorithm.flow_tools import TEN
 from tests.server.helpers import wait_until
 from tests.server.test_edits import edit, events_of
+from tests.shared import Folders
 
 
 @pytest.fixture(scope="module")
-def schnell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def schnell(folders: Folders) -> Iterator[TestClient]:
     """A server of a tiny FLUX.1 schnell on PyTorch."""
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("schnell") / "model", "tiny-schnell")
+    folder = folders("tiny-schnell")
 
     def open_model() -> DiffEditPipeline:
         return DiffEditPipeline.from_pretrained(folder, device="cpu", dtype="fp32")
