@@ -5,8 +5,10 @@ An editor takes cases and yields an `Outcome` for each, in order.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from PIL import Image
 
 from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.diffusers_baseline import DiffusersBaseline, EditOptions
-from benchmarks.networks import NAMES
+from benchmarks.networks import DENOISER, NAMES, CountingNetworks
 from benchmarks.quality.cases import Case
 from benchmarks.quality.measures import Bools, Pixels
 from benchmarks.quality.settings import Setting
@@ -51,12 +53,17 @@ class Outcome:
         blend: uint8 [H, W]: how much of the edit each pixel takes, 255 for all. None where the mask
             itself decides.
         heatmap: float32 [h, w] on the latent grid, or None.
+        rows: rows that the denoiser ran for this edit, alone and with nothing cached. NaN where
+            they were not counted: edits that run together share calls.
+        seconds: of that edit.
     """
 
     after: Pixels
     mask: Bools | None = None
     heatmap: NDArray[np.float32] | None = None
     blend: Pixels | None = None
+    rows: float = math.nan
+    seconds: float = math.nan
 
 
 class Editors:
@@ -87,6 +94,21 @@ class Editors:
         }
         return edit[setting.editor]()
 
+    def alone(self, setting: Setting, case: Case) -> tuple[float, float]:
+        """(rows, seconds) of one edit by itself with nothing cached; NaN without a denoiser."""
+        if setting.editor not in ("ours", "mask"):
+            return math.nan, math.nan
+        shared = self.pipeline.networks
+        networks = CountingNetworks(shared, keep_open=True)
+        other = Editors(self.model, self.configuration)
+        other.pipeline = DiffEditPipeline(self.pipeline.checkpoint, networks)
+        found = replace(setting, mask="found") if setting.mask == "shared" else setting
+        began = time.perf_counter()
+        list(other.run(found, [case]))
+        seconds = time.perf_counter() - began
+        other.close()
+        return float(sum(networks.calls[DENOISER])), seconds
+
     def _ours(self, setting: Setting, cases: Sequence[Case]) -> Iterator[Outcome]:
         masked = setting.method in MASKED_METHODS
         requests = (request_of(setting, case, self._mask(setting, case)) for case in cases)
@@ -108,10 +130,12 @@ class Editors:
         source, target = texts(setting, case)
         image = Image.fromarray(case.image)
         options = EditOptions(**setting.options)
+        began = time.perf_counter()
         edited = self.baseline.edit(image, source, target, case.seed, options)
+        seconds = time.perf_counter() - began
         cell = len(case.image) // len(edited.mask)
         mask = edited.mask.repeat(cell, 0).repeat(cell, 1)
-        return Outcome(np.asarray(edited.image), mask)
+        return Outcome(np.asarray(edited.image), mask, rows=edited.rows, seconds=seconds)
 
     def _mask(self, setting: Setting, case: Case) -> Image.Image | None:
         """The mask that the editor gets, white where to edit; None where it finds its own.

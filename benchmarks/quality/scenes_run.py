@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from benchmarks.configuration import Configuration
 from benchmarks.machine import machine
 from benchmarks.quality import plots, settings, sheets
 from benchmarks.quality.cases import DEV, case
-from benchmarks.quality.settings import STRENGTHS, Fixed, Setting, curve_name
+from benchmarks.quality.settings import PAPER_ROW, Fixed, Setting
 from benchmarks.quality.summary import (
     Measured,
     difference,
@@ -22,15 +21,15 @@ from benchmarks.quality.summary import (
     summarise,
     table,
 )
-from benchmarks.quality.work import Columns, measure
+from benchmarks.quality.targets import DIFFUSERS, above, preset_targets, targets
+from benchmarks.quality.work import CHUNK, Columns, measure
 from benchmarks.schema import Check, Measurement, Result, save
 from benchmarks.workload import model_facts
 from demo import scenes
 from demo.judge import Judge, JudgeError
 from engine.errors import DiffEditError
 
-PARTS = ("table", "curves", "sweeps", "instant")
-OURS, DIFFUSERS = "DiffEdit", "diffusers, its defaults"
+PARTS = ("presets", "table", "curves", "sweeps", "instant", "speed")
 EDITS = dict.fromkeys(("success", "kind_right", "colour_right", "others_right"), ".2f")
 BACKGROUNDS = {
     "background_db": ".1f",
@@ -39,6 +38,12 @@ BACKGROUNDS = {
     "ideal_db": ".1f",
 }
 BORDERS = {"leak": ".3f", "miss": ".3f", "seam": ".2f"}
+COSTS = {"rows": ".1f", "seconds": ".2f"}
+BUSY = (
+    "Seconds: one edit alone, while other processes may run; --parts speed has a quiet machine's."
+)
+SPEED_EDITS = 5
+"""Edits whose seconds are measured, one after the other."""
 MASKS = dict.fromkeys(("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio"), ".2f")
 
 
@@ -111,17 +116,46 @@ class SceneRun:
             tuple(self.checks),
         )
 
+    def presets(self) -> None:
+        """The settings that decide the default preset, each compared with the paper's."""
+        chosen = settings.presets(self.fixed)
+        columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        self._say(f"{self.count} edits under each preset; {self.fixed}", BUSY)
+        self._show(measured, {**COSTS, "success": ".2f", "iou": ".2f", "recall": ".2f"})
+        self._show(measured, {**COSTS, "ideal_db": ".1f", **BORDERS})
+        self._keep("presets", measured)
+        paper = columns[PAPER_ROW]
+        ahead = {
+            name: {f: difference(found, paper, f) for f in ("success", "iou")}
+            for name, found in columns.items()
+        }
+        del ahead[PAPER_ROW]
+        self._say("Difference from the paper's setting, edit by edit")
+        self._show(ahead, {"success": "+.3f", "iou": "+.3f"})
+        self._keep("ahead of the paper", ahead)
+        self._check(preset_targets(measured, ahead))
+
+    def speed(self) -> None:
+        """Rows and seconds of every editor: a few edits in one process, one after the other."""
+        chosen = [s for s in settings.table(self.fixed) if s.editor in ("ours", "diffusers")]
+        seeds = scenes.evaluation_seeds(min(self.count, SPEED_EDITS))
+        _, measured = self._measure(chosen, seeds, chunk=1, workers=1)
+        self._say(f"Rows and seconds of an edit alone, with nothing cached; {self.fixed}")
+        self._show(measured, COSTS)
+        self._keep("speed", {n: {f: m[f] for f in COSTS} for n, m in measured.items()})
+
     def table(self) -> None:
         """All editors at one setting."""
         chosen = settings.table(self.fixed)
         columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
-        self._say(f"{self.count} edits of scenes for measuring; {self.fixed}")
+        self._say(f"{self.count} edits of scenes for measuring; {self.fixed}", BUSY)
         for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}, BORDERS):
-            self._show({n: m for n, m in measured.items() if set(figures) & set(m)}, figures)
+            shown = {n: m for n, m in measured.items() if set(figures) & set(m)}
+            self._show(shown, {**COSTS, **figures})
         self._keep("table", measured)
-        self._groups(columns[OURS])
+        self._groups(columns[PAPER_ROW])
         ahead = {
-            name: {"success": difference(columns[OURS], found, "success")}
+            name: {"success": difference(columns[PAPER_ROW], found, "success")}
             for name, found in columns.items()
             if "diffusers" in name
         }
@@ -145,12 +179,12 @@ class SceneRun:
         self._keep("groups", found)
 
     def _sheets(self, columns: Mapping[str, Columns]) -> None:
-        sheets.best_and_worst(columns[OURS], self.out / "best-and-worst.png")
-        both = {name: columns[name] for name in (OURS, DIFFUSERS)}
+        sheets.best_and_worst(columns[PAPER_ROW], self.out / "best-and-worst.png")
+        both = {name: columns[name] for name in (PAPER_ROW, DIFFUSERS)}
         first = range(min(16, self.count))
         sheets.side_by_side(both, first, self.out / "side-by-side.png")
         if self.show:
-            sheets.chosen(columns[OURS], self.show, self.out / "shown.png")
+            sheets.chosen(columns[PAPER_ROW], self.show, self.out / "shown.png")
 
     def curves(self) -> None:
         """Every method at every strength: figures 4 and 6 of the paper."""
@@ -159,7 +193,8 @@ class SceneRun:
         plots.trade_off(measured, self.quick, self.out / "trade-off.png")
         edits = {n: m for n, m in measured.items() if not n.startswith("reconstruct")}
         self._say(f"At other strengths, without compositing; {self.quick}")
-        self._show(edits, {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"})
+        figures = {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"}
+        self._show(edits, {**COSTS, **figures})
         again = {n: m for n, m in measured.items() if n not in edits}
         self._say("Encode-decode with the source text and no guidance: the loss of a round trip")
         self._show(again, {"picture_db": ".1f"})
@@ -172,7 +207,7 @@ class SceneRun:
         plots.sweeps(measured, self.out / "sweeps.png")
         self._say(f"One option at a time, on {self.count} other scenes, around {self.quick}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
-        self._show(measured, figures)
+        self._show(measured, {**COSTS, **figures})
         self._keep("sweeps", measured)
 
     def instant(self) -> None:
@@ -180,7 +215,8 @@ class SceneRun:
         chosen = settings.instant(self.fixed)
         _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
         self._say(f"The instant tier on {self.count} edits; clip ratio {self.fixed.ratio:g}")
-        self._show(measured, {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"})
+        figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"}
+        self._show(measured, {**COSTS, **figures})
         self._keep("instant", measured)
         name, best = max(measured.items(), key=lambda item: item[1]["success"].mean)
         text = f"instant success {best['success']} (0.60 or more): {name}"
@@ -204,7 +240,12 @@ class SceneRun:
         self.checks += checks
 
     def _measure(
-        self, chosen: Sequence[Setting], seeds: Sequence[int]
+        self,
+        chosen: Sequence[Setting],
+        seeds: Sequence[int],
+        *,
+        chunk: int = CHUNK,
+        workers: int | None = None,
     ) -> tuple[dict[str, Columns], Measured]:
         """The values of every case, and their means, by the settings' names."""
         columns = measure(
@@ -213,52 +254,9 @@ class SceneRun:
             chosen,
             seeds,
             root=self.out / "parts",
-            workers=self.workers,
+            workers=workers or self.workers,
             resume=self.resume,
+            chunk=chunk,
         )
         self.resume = True  # parts of this run share a folder
         return columns, {name: summarise(found) for name, found in columns.items()}
-
-
-def targets(measured: Measured, columns: Mapping[str, Columns]) -> list[Check]:
-    """The targets of this model and method, with the measured values."""
-    ours, bare = measured[OURS], measured["DiffEdit, no compositing"]
-    baseline, vae = measured[DIFFUSERS], measured["VAE round trip"]
-    outside, false = bare["outside_mask_db"], ours["false_area"]
-    near = vae["background_db"].mean - bare["background_db"].mean
-    changed = int(columns[OURS]["changed_outside_mask"].sum())
-    apart = ours["success"].low > baseline["success"].high
-    rows: dict[str, Any] = {
-        f"mask IoU {ours['iou']} (0.75 or more)": ours["iou"].mean >= 0.75,
-        f"mask recall {ours['recall']} (0.9 or more)": ours["recall"].mean >= 0.9,
-        f"share of the picture falsely masked {false:.3f} (0.02 or less)": false.mean <= 0.02,
-        f"edit success {ours['success']} (0.80 or more)": ours["success"].mean >= 0.8,
-        f"diffusers at its defaults {baseline['success']} (below, intervals apart)": apart,
-        f"pixels changed outside the mask {changed} (none)": changed == 0,
-        f"background outside the mask, no compositing, {outside:.1f} dB (33 or more)": (
-            outside.mean >= 33
-        ),
-        f"background behind the VAE's own round trip by {near:.1f} dB (at most 1)": near <= 1,
-    }
-    return [Check(text, bool(met)) for text, met in rows.items()]
-
-
-def above(measured: Measured, fixed: Fixed) -> list[Check]:
-    """Whether DiffEdit's curve is above the others' at each strength from 0.5 to 0.9.
-
-    Above: no other method at any strength succeeds as often and keeps the background as well.
-    """
-    found = []
-    for strength in (s for s in STRENGTHS if 0.5 <= s <= 0.9):
-        ours = measured[curve_name("diffedit", strength, fixed.ratio)]
-        better = [
-            name
-            for method in settings.METHODS[1:]
-            for name in (curve_name(method, s, fixed.ratio) for s in STRENGTHS)
-            if measured[name]["success"].mean >= ours["success"].mean
-            and measured[name]["background_db"].mean >= ours["background_db"].mean
-        ]
-        text = f"DiffEdit at {strength:g} is on the outside of the trade-off"
-        text += f", but for {', '.join(better)}" if better else ""
-        found.append(Check(text, not better))
-    return found

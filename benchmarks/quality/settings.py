@@ -1,18 +1,19 @@
 """Which methods are compared, as data.
 
-A `Setting` names an editor and its options. `table` compares all editors at one setting; `curves`
-varies strength and mask threshold, as figures 4 and 6 of the paper do; `sweeps` varies one option
-at a time, on the scenes for choosing settings.
+A `Setting` names an editor and its options. `presets` has the rows that decide which preset is the
+default; `table` compares all editors at one setting; `curves` varies strength and mask threshold,
+as figures 4 and 6 of the paper do; `sweeps` varies one option at a time, on the scenes for choosing
+settings.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from diffedit.presets import PRESET_NAMES
+from diffedit.presets import PRESETS
 from diffedit.request import MASKED_METHODS, EditRequest
 
 Editor = Literal["ours", "mask", "diffusers", "none", "vae", "ideal", "ideal-vae"]
@@ -108,7 +109,30 @@ class Setting:
     @property
     def key(self) -> str:
         """Everything that can change a result, as text."""
-        return json.dumps([self.editor, dict(self.options), self.mask, self.source, self.repeat])
+        preset = asdict(PRESETS[EditRequest(b"", "-").preset])
+        if self.editor in ("ours", "mask"):
+            preset = asdict(PRESETS[EditRequest(b"", "-", **self.options).preset])
+        facts = [dict(self.options), self.mask, self.source, self.repeat, preset]
+        return json.dumps([self.editor, *facts])
+
+
+PAPER_ROW = "DiffEdit"
+"""The name of the setting that the presets are compared with."""
+
+
+def presets(fixed: Fixed) -> list[Setting]:
+    """The paper's setting, cheaper ones and the true mask: what decides the default preset."""
+    ours, balanced = fixed.options(), preset(fixed, "balanced")
+    return [
+        Setting(PAPER_ROW, options=ours, keep=True),
+        Setting("DiffEdit, true mask", options=ours, mask="true"),
+        Setting("DiffEdit, 20 steps", options={**ours, "num_inference_steps": 20}),
+        Setting("balanced", options=balanced),  # its masks follow the picture's edges
+        Setting("balanced, cleaned mask", options={**balanced, "mask_cleaning": "clean"}),
+        Setting("balanced, paper's mask", options={**balanced, "mask_cleaning": "none"}),
+        Setting("draft", options=preset(fixed, "draft")),
+        Setting("instant", options=preset(fixed, "instant")),
+    ]
 
 
 def table(fixed: Fixed) -> list[Setting]:
@@ -123,14 +147,12 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("VAE round trip", "vae"),
         Setting("ideal edit", "ideal"),
         Setting("ideal edit through the VAE", "ideal-vae"),
-        Setting("DiffEdit", options=ours, keep=True),
+        *presets(fixed),
         Setting("DiffEdit, no compositing", options=bare),
         Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
         Setting("DiffEdit, cleaned mask", options={**ours, "mask_cleaning": "clean"}),
         Setting("DiffEdit, border of the picture", options={**ours, "mask_cleaning": "edges"}),
         Setting("DiffEdit, no source text", options=ours, source=False),
-        Setting("DiffEdit, true mask", options=ours, mask="true"),
-        *(Setting(f"DiffEdit, {name}", options=preset(fixed, name)) for name in PRESET_NAMES[1:]),
         Setting("DiffEdit, the program's defaults", options=default),
         Setting("encode-decode", options=fixed.options("encode-decode", composite=False)),
         Setting("masked SDEdit", options=fixed.options("masked-sdedit", composite=False)),

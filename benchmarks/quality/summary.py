@@ -25,6 +25,8 @@ Columns = Mapping[str, NDArray[Any]]
 SHARES = ("success", "kind_right", "colour_right", "others_right")
 MASKS = ("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio", "false_area")
 PICTURES = ("equal", "changed_outside_mask", "leak", "miss")
+COSTS = ("rows", "seconds")
+"""Of the edits that ran alone."""
 SEAM = ("seam", "seam_ideal")
 """Gradients along the border of the blend mask; their ratio is reported as `seam`."""
 ERRORS = {
@@ -83,7 +85,8 @@ def summarise(columns: Columns) -> dict[str, Estimate]:
         if error in columns
     }
     seams = {"seam": ratio(columns, *SEAM)} if SEAM[1] in columns else {}
-    return plain | errors | seams
+    counted = [k for k in COSTS if k in columns and not np.isnan(columns[k]).all()]
+    return plain | errors | seams | {k: estimate(columns[k]) for k in counted}
 
 
 def ratio(columns: Columns, above: str, below: str) -> Estimate:

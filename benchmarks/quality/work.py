@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -64,7 +65,7 @@ def work_folder(root: Path, model: Path, configuration: Configuration) -> Path:
     checkpoint = Checkpoint.open(model)
     facts = [*checkpoint.digests().values()]
     facts += [str(value) for value in astuple(configuration)]
-    facts += [diffedit.__version__, torch.__version__, "outcomes, 3"]
+    facts += [diffedit.__version__, torch.__version__, "outcomes, 4"]
     return root / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -77,9 +78,11 @@ def measure(
     root: Path,
     workers: int,
     resume: bool,
+    chunk: int = CHUNK,
 ) -> dict[str, Columns]:
     """Every figure of every case under every setting: name -> figure -> one value a case.
 
+    A part has `chunk` cases, and the first of them also runs alone, for its rows and seconds.
     Without `resume` the parts of an earlier run are removed first. Raises what an editor raises;
     finished parts are kept.
     """
@@ -87,7 +90,7 @@ def measure(
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
+    chunks = [tuple(seeds[i : i + chunk]) for i in range(0, len(seeds), chunk)]
     threads = max(1, (os.cpu_count() or 1) // workers)
     jobs = [Job(folder, model, configuration, tuple(settings), chunk, threads) for chunk in chunks]
     missing = [path for job in jobs for s in settings if not (path := job.path(s)).exists()]
@@ -113,6 +116,7 @@ def _figures(
     rows = []
     for one, outcome in zip(cases, outcomes, strict=True):
         found = figures(setting, one, outcome, judge, checkpoint.family.factor)
+        found |= {"rows": outcome.rows, "seconds": outcome.seconds}
         kept = {name: value for name, value in vars(outcome).items() if value is not None}
         rows.append({"seed": one.seed, **found, **(kept if setting.keep else {})})
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -123,7 +127,7 @@ def _run(jobs: Sequence[Job], missing: Sequence[Path], workers: int) -> None:
 
     Ctrl-C and errors end the processes at once.
     """
-    with remaining(f"quality: parts of {CHUNK} edits", len(missing)) as show:
+    with remaining(f"quality: parts of {len(jobs[0].seeds)} edits", len(missing)) as show:
         if workers == 1:
             done = itertools.count(1)
             for job in jobs:
@@ -158,7 +162,11 @@ def run_job(job: Job, done: Callable[[], None] = lambda: None) -> None:
     missing = [setting for setting in job.settings if not job.path(setting).exists()]
     try:
         for setting in missing:
-            save(job.path(setting), list(editors.run(setting, cases)), setting)
+            first, *others = editors.run(setting, cases)
+            if math.isnan(first.rows):
+                rows, seconds = editors.alone(setting, cases[0])
+                first = replace(first, rows=rows, seconds=seconds)
+            save(job.path(setting), [first, *others], setting)
             done()
     finally:
         editors.close()
@@ -166,7 +174,8 @@ def run_job(job: Job, done: Callable[[], None] = lambda: None) -> None:
 
 def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
     """Write a part, whole or not at all; heatmaps only where the setting keeps them."""
-    names = ("after", "mask", "blend", *(("heatmap",) if setting.keep else ()))
+    names = ("after", "mask", "blend", "rows", "seconds")
+    names += ("heatmap",) if setting.keep else ()
     columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in names}
     arrays = {name: np.array(column) for name, column in columns.items() if column[0] is not None}
     part = path.with_suffix(f".{os.getpid()}.part")
