@@ -1,4 +1,4 @@
-"""Clean a mask on the latent grid: smooth the map, fill holes, drop specks. Tensors only.
+"""Clean a mask on the latent grid: smooth the map, fill holes, drop specks, all with scipy.
 
 The mask of step 1 has holes where an object happens to agree with the new text, and specks where
 noise does not cancel. Cleaning is not part of the paper; `mask_cleaning="none"` leaves it out.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 BLUR = 0.7
@@ -30,18 +31,14 @@ def blurred(heat: Tensor, region: Tensor, sigma: float = BLUR) -> Tensor:
 
     Returns: float32 [h, w] on the CPU, within the range of `heat`.
     """
-    heat, region = heat.float().cpu(), region.cpu()
-    inside = torch.where(region, heat, 0.0)
-    if sigma <= 0:
-        return inside
-    radius = math.ceil(4 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    both = torch.stack([inside, region.float()])[:, None]
-    both = F.conv2d(both, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    both = F.conv2d(both, kernel.view(1, 1, 1, -1), padding=(0, radius))
-    total, weight = both[:, 0]
-    return torch.where(region, total / weight, 0.0)
+    photo = region.cpu().numpy()
+    inside = np.where(photo, heat.float().cpu().numpy(), np.float32(0))
+    if sigma > 0:
+        reach = {"radius": math.ceil(4 * sigma), "mode": "constant"}
+        weight = ndimage.gaussian_filter(photo.astype(np.float32), sigma, **reach)
+        total = ndimage.gaussian_filter(inside, sigma, **reach)
+        inside = np.divide(total, weight, out=np.zeros_like(total), where=photo)
+    return torch.from_numpy(inside)
 
 
 def without_holes(mask: Tensor, region: Tensor) -> Tensor:
@@ -52,10 +49,9 @@ def without_holes(mask: Tensor, region: Tensor) -> Tensor:
 
     Returns: bool [h, w] on the CPU.
     """
-    mask, region = mask.cpu(), region.cpu()
-    kept = F.pad(~(mask & region), (1, 1, 1, 1), value=True)  # joined around the grid's border
-    numbers = _regions(kept, diagonal=False)
-    return (numbers != numbers[0, 0])[1:-1, 1:-1] & region
+    photo = region.cpu().numpy()
+    filled = ndimage.binary_fill_holes(mask.cpu().numpy() & photo)
+    return torch.from_numpy(filled & photo)
 
 
 def without_specks(mask: Tensor, share: float = SPECK) -> Tensor:
@@ -69,37 +65,9 @@ def without_specks(mask: Tensor, share: float = SPECK) -> Tensor:
     Returns: bool [h, w] on the CPU.
     """
     mask = mask.cpu()
-    numbers = _regions(mask, diagonal=True)
-    cells = torch.bincount(numbers.flatten(), minlength=mask.numel() + 1)
+    numbers, count = ndimage.label(mask.numpy(), np.ones((3, 3)))
+    cells = np.bincount(numbers.ravel(), minlength=count + 1)
     cells[0] = 0
     large = cells >= share * cells.sum()
     large[0] = False
-    return large[numbers] if large.any() else mask
-
-
-def _regions(mask: Tensor, *, diagonal: bool) -> Tensor:
-    """The number of each cell's connected region, int64 [h, w]: 1 or more; 0 outside the mask.
-
-    Each round joins every region to its neighbor with the highest number, so the number of
-    regions that are not yet whole at least halves.
-    """
-    own = torch.arange(1, mask.numel() + 1).view(mask.shape)
-    numbers = torch.where(mask, own, 0)
-    while True:
-        highest = torch.where(mask, _highest_neighbor(numbers, diagonal=diagonal), 0)
-        joined = torch.zeros(mask.numel() + 1, dtype=torch.int64)
-        joined.scatter_reduce_(0, numbers.flatten(), highest.flatten(), "amax")
-        if torch.equal(joined[numbers], numbers):
-            return numbers
-        for _ in range(3):  # follow a chain of 8 joins at once
-            joined = joined[joined]
-        numbers = joined[numbers]
-
-
-def _highest_neighbor(numbers: Tensor, *, diagonal: bool) -> Tensor:
-    """The maximum of each cell and its 4 or 8 neighbors; cells beyond the border count as 0."""
-    padded = F.pad(numbers, (1, 1, 1, 1))
-    center, up, down = padded[1:-1], padded[:-2], padded[2:]
-    column = center.maximum(up).maximum(down)
-    sides = column if diagonal else center
-    return column[:, 1:-1].maximum(sides[:, :-2]).maximum(sides[:, 2:])
+    return torch.from_numpy(large[numbers]) if large.any() else mask
