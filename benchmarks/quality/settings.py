@@ -121,15 +121,12 @@ PAPER_ROW = "DiffEdit"
 
 
 def presets(fixed: Fixed) -> list[Setting]:
-    """The paper's setting, cheaper ones and the true mask: what decides the default preset."""
-    ours, balanced = fixed.options(), preset(fixed, "balanced")
+    """The paper's setting and the cheaper ones: what decides the default preset."""
+    balanced = preset(fixed, "balanced")
     return [
-        Setting(PAPER_ROW, options=ours, keep=True),
-        Setting("DiffEdit, true mask", options=ours, mask="true"),
-        Setting("DiffEdit, 20 steps", options={**ours, "num_inference_steps": 20}),
+        Setting(PAPER_ROW, options=fixed.options(), keep=True),
         Setting("balanced", options=balanced),  # its masks follow the picture's edges
         Setting("balanced, cleaned mask", options={**balanced, "mask_cleaning": "clean"}),
-        Setting("balanced, paper's mask", options={**balanced, "mask_cleaning": "none"}),
         Setting("draft", options=preset(fixed, "draft")),
         Setting("instant", options=preset(fixed, "instant")),
     ]
@@ -138,6 +135,7 @@ def presets(fixed: Fixed) -> list[Setting]:
 def table(fixed: Fixed) -> list[Setting]:
     """All editors at one setting."""
     ours, bare = fixed.options(), fixed.options(composite=False)
+    balanced = preset(fixed, "balanced")
     default = {"num_inference_steps": fixed.steps}
     steps = {"steps": fixed.steps}
     same = {**steps, "guidance": fixed.guidance, "strength": fixed.strength}
@@ -148,6 +146,9 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("ideal edit", "ideal"),
         Setting("ideal edit through the VAE", "ideal-vae"),
         *presets(fixed),
+        Setting("DiffEdit, true mask", options=ours, mask="true"),
+        Setting("DiffEdit, 20 steps", options={**ours, "num_inference_steps": 20}),
+        Setting("balanced, paper's mask", options={**balanced, "mask_cleaning": "none"}),
         Setting("DiffEdit, no compositing", options=bare),
         Setting("DiffEdit, mask grown by a cell", options={**ours, "mask_dilation": 1}),
         Setting("DiffEdit, cleaned mask", options={**ours, "mask_cleaning": "clean"}),

@@ -174,8 +174,7 @@ def run_job(job: Job, done: Callable[[], None] = lambda: None) -> None:
 
 def save(path: Path, outcomes: Sequence[Outcome], setting: Setting) -> None:
     """Write a part, whole or not at all; heatmaps only where the setting keeps them."""
-    names = ("after", "mask", "blend", "rows", "seconds")
-    names += ("heatmap",) if setting.keep else ()
+    names = ["after", "mask", "blend", "rows", "seconds", *(["heatmap"] if setting.keep else [])]
     columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in names}
     arrays = {name: np.array(column) for name, column in columns.items() if column[0] is not None}
     part = path.with_suffix(f".{os.getpid()}.part")

@@ -15,6 +15,7 @@ from benchmarks.quality.cases import DEV, case
 from benchmarks.quality.editors import Editors
 from benchmarks.quality.settings import Setting
 from benchmarks.quality.summary import summarise
+from diffedit.presets import PRESETS
 
 CPU = Configuration(dtype="fp32")
 SIX = {"num_inference_steps": 6, "num_maps_per_mask": 3, "mask_thresholding_ratio": 1.5}
@@ -25,8 +26,8 @@ def test_an_edit_alone_runs_its_rows_in_the_modules_and_finds_nothing_cached(tin
     ours = Setting("ours", options={**SIX, "strength": 0.5, "guidance_interval": (0.2, 1.0)})
     list(editors.run(ours, [one]))  # the trajectory is now in the first pipeline's cache
     seen: list[int] = []
-    module = editors.pipeline.networks.modules[DENOISER]
-    hook = module.register_forward_pre_hook(
+    networks: Any = editors.pipeline.networks
+    hook = networks.modules[DENOISER].register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(args[0] if args else kwargs["sample"])),
         with_kwargs=True,
     )
@@ -62,8 +63,7 @@ def test_the_first_edit_of_a_part_has_rows_and_the_others_take_no_part(
 def test_a_part_of_another_preset_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting("a", options={"preset": "balanced"})
     before, paper = setting.key, Setting("b").key
-    changed = settings.PRESETS["draft"]
-    monkeypatch.setitem(settings.PRESETS, "balanced", changed)  # type: ignore[arg-type]
+    monkeypatch.setitem(PRESETS, "balanced", PRESETS["draft"])
     assert setting.key != before and Setting("b").key == paper
 
 
@@ -80,7 +80,7 @@ def test_the_presets_are_compared_with_the_papers_setting(tiny: Path, tmp_path: 
     names = {setting.name for setting in settings.presets(settings.Fixed())}
     for name in names:
         assert value("presets", name) == value("speed", name)
-    assert value("presets", "balanced") < value("presets", "DiffEdit, 20 steps")
+    assert value("presets", "balanced") < value("presets", settings.PAPER_ROW)
     assert value("presets", "instant") <= 8
     compared = {r.labels["setting"] for r in result.measurements if "ahead" in r.labels["part"]}
     assert compared == names - {settings.PAPER_ROW}
