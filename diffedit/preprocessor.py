@@ -30,6 +30,7 @@ from diffedit.presets import resolve
 from diffedit.provenance import Provenance
 from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest, parameters
 from diffedit.result import EditResult, Stats
+from diffedit.soft_map import SoftMap
 from diffedit.stage_timer import StageTimer
 from engine.checkpoint import Checkpoint
 from engine.flow_handle import FlowHandle
@@ -172,7 +173,8 @@ class Preprocessor:
         if not cells.any():
             warnings.append(_empty_mask_warning(prepared.inputs))
         photo, is_users = prepared.photo, prepared.user_mask is not None
-        blend = self.blend_mask(prepared, outputs, mask)
+        soft_map = self._soft_map(prepared, heatmap)
+        blend = self._blend_mask(prepared, soft_map, mask)
         if outputs.image is not None:
             edited = self._edited_photo(prepared, outputs.image.float().numpy())
             warnings += _loss_warnings(photo, mask, is_users=is_users)
@@ -197,6 +199,23 @@ class Preprocessor:
             warnings=tuple(warnings),
             provenance=self._provenance,
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
+            soft_map=soft_map,
+        )
+
+    def _soft_map(self, prepared: PreparedEdit, heatmap: NDArray[np.float32]) -> SoftMap | None:
+        """What the mask was made from, or None if it was not computed."""
+        request = prepared.inputs.request
+        if prepared.user_mask is not None or request.method not in MASKED_METHODS:
+            return None
+        own = heatmap.copy()
+        own.setflags(write=False)
+        return SoftMap(
+            own,
+            prepared.placement,
+            self._family.factor,
+            masks.ShapeOptions.of(request),
+            request.mask_feather,
+            prepared.photo.rgb,
         )
 
     def _whole_mask(
@@ -221,27 +240,16 @@ class Preprocessor:
             return prepared.user_mask.area
         return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
 
-    def blend_mask(self, prepared: PreparedEdit, outputs: EditOutputs, mask: Image) -> Image:
+    def _blend_mask(self, prepared: PreparedEdit, soft_map: SoftMap | None, mask: Image) -> Image:
         """How much of the edit each pixel takes: L, of the photograph's size, inside the mask."""
         request, photo = prepared.inputs.request, prepared.photo
         if not request.composite:
             return mask.point([255] * 256)
-        blend = borders.faded(mask, request.mask_feather)
-        if prepared.user_mask is not None:
-            soft = prepared.user_mask.soft
-            return photograph.filled(photo, soft.copy() if soft else blend, mask)
-        if request.mask_cleaning != "edges" or request.method not in MASKED_METHODS:
-            return blend
-        region = prepared.inputs.region.cpu()
-        shape = masks.shape(outputs.heatmap.float(), region, masks.ShapeOptions.of(request))
-        return borders.inside(
-            blend,
-            photo.rgb,
-            shape.soft.numpy(),
-            shape.found.numpy(),
-            prepared.placement,
-            self._family.factor,
-        )
+        if soft_map is not None:
+            return soft_map.blend_mask(mask)
+        soft = prepared.user_mask.soft if prepared.user_mask else None
+        blend = soft.copy() if soft else borders.faded(mask, request.mask_feather)
+        return photograph.filled(photo, blend, mask) if prepared.user_mask else blend
 
     def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
         """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffedit.imaging.mask_reader import MaskConvention
     from diffedit.imaging.photograph import Photograph
     from diffedit.provenance import Provenance
+    from diffedit.soft_map import SoftMap
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class EditResult:
             `diffedit.request.parameters`.
         warnings: sentences for the user, such as that a prompt was truncated.
         provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
+        soft_map: what `DiffEditPipeline.refine` makes other masks from; None if the mask was given
+            or the method has none.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
             "white" or "black"; None if the mask was computed.
     """
@@ -73,6 +76,7 @@ class EditResult:
     provenance: Provenance | None = None
     mask_read_as: MaskConvention | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    soft_map: SoftMap | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> list[str]:
         """Write the image as PNG, JPEG, WebP or TIFF, by the extension.
@@ -94,16 +98,28 @@ class EditResult:
 
 
 class FoundMask(NamedTuple):
-    """The mask alone.
+    """The mask alone. `DiffEditPipeline.refine` makes others from it.
 
     Attributes:
         heatmap: float32 [h, w] in [0, 1], on the latent grid.
         latent_mask: bool [h, w].
         mask: PIL L, the photograph's size, 0 or 255.
         warnings: sentences for the user, as in `EditResult`.
+        soft_map: as in `EditResult`.
     """
 
     heatmap: NDArray[np.float32]
     latent_mask: NDArray[np.bool_]
     mask: Image
     warnings: tuple[str, ...] = ()
+    soft_map: SoftMap | None = None
+
+    @property
+    def blend_mask(self) -> Image:
+        """How much of the edit each pixel takes: L of the photograph's size, 0 outside `mask`.
+        Computed at each access; with "edges" that takes longer than the mask."""
+        from diffedit.imaging import borders
+
+        if self.soft_map is None:
+            return borders.faded(self.mask)
+        return self.soft_map.blend_mask(self.mask)

@@ -25,7 +25,6 @@ from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import DecodedForm, EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.progress import ProgressReporter
-from diffedit.server.refinement import ShapeOptions, SoftMap
 from diffedit.server.settings import Settings
 from diffedit.server.threads import retrieve_exception, wait_for
 
@@ -126,11 +125,8 @@ class JobRunner:
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
         if job.mask_only:
             (handle,) = job.handles
-            asked = handle.request
-            cleaning = "none" if asked.mask_cleaning == "none" else "clean"
-            options = ShapeOptions(asked.mask_threshold, asked.mask_dilation, cleaning=cleaning)
-            heatmap = handle.result().heatmap
-            job.soft_map = SoftMap(heatmap, handle.placement, factor, options)
+            soft = handle.result().soft_map
+            job.soft_map = replace(soft, photo=None) if soft else None  # photographs are large
 
     async def in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run a call in the image pool."""

@@ -17,7 +17,8 @@ from diffedit.handle import EditHandle
 from diffedit.server.errors import ApiError, cancelled
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
-from diffedit.server.refinement import RefinedMask, SoftMap
+from diffedit.server.refinement import RefinedMask
+from diffedit.soft_map import SoftMap
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Event = tuple[int, str, dict[str, Any]]

@@ -93,7 +93,7 @@ def refined_body(job: Job, refined_id: str, refined: RefinedMask) -> dict[str, A
         "mask": Base64(refined.mask),
         "mask_share": refined.mask_share,
         "threshold": options.threshold,
-        "grow": options.grow,
+        "grow": options.dilation,
         "blur": options.blur,
         "cleaning": options.cleaning,
         "invert": options.invert,

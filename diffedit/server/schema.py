@@ -22,7 +22,6 @@ from diffedit.server.form_fields import (
     SIZE_PATTERN,
     TEXT_FIELDS,
 )
-from diffedit.server.refinement import MAX_BLUR, MAX_THRESHOLD, REFINED_CLEANINGS
 from diffedit.server.response_schemas import (
     EDIT,
     JOB,
@@ -36,6 +35,7 @@ from diffedit.server.response_schemas import (
     error_responses,
     success,
 )
+from diffedit.soft_map import REFINE_RANGES
 
 DESCRIPTIONS = {
     "prompt": "What the edited image should show.",
@@ -168,10 +168,10 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
 def refine_form() -> Schema:
     """The fields of POST /v1/masks/{id}."""
     properties: Schema = {
-        "threshold": {"type": "number", "minimum": 0, "maximum": MAX_THRESHOLD},
-        "grow": {"type": "integer", "minimum": 0, "maximum": RANGES["mask_dilation"].high},
-        "blur": {"type": "number", "minimum": 0, "maximum": MAX_BLUR},
-        "cleaning": {"type": "string", "enum": list(REFINED_CLEANINGS)},
+        "threshold": {"type": "number", "minimum": 0, "maximum": REFINE_RANGES["threshold"].high},
+        "grow": {"type": "integer", "minimum": 0, "maximum": REFINE_RANGES["grow"].high},
+        "blur": {"type": "number", "minimum": 0, "maximum": REFINE_RANGES["blur"].high},
+        "cleaning": {"type": "string", "enum": list(CLEANINGS)},
         "invert": {"type": "boolean"},
     }
     for name, text in REFINE_DESCRIPTIONS.items():
@@ -185,7 +185,8 @@ REFINE_DESCRIPTIONS = {
     "threshold": "Value of the heatmap above which a cell is edited.",
     "grow": "Enlarge the mask by this many latent cells.",
     "blur": "Blur the heatmap by this many cells; with cleaning.",
-    "cleaning": "clean: without holes and specks. none: as in the paper.",
+    "cleaning": "clean: without holes and specks. edges: also with one cell around it. "
+    "none: as in the paper.",
     "invert": "Edit the rest of the image.",
 }
 REQUEST_TIMEOUT = header(

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffedit.request import CLEANINGS
 from diffedit.server import jobs
-from diffedit.server.refinement import ShapeOptions, shape
 from tests.server.helpers import image_bytes
 from tests.server.test_chains import EDITS, MASKS, code_and_param, edited, post
 
@@ -80,17 +79,15 @@ def test_growing_is_the_dilation_of_a_found_mask(client: TestClient, found: dict
     assert refined(client, dilated["mask_id"], grow="0")["mask"] == found["mask"]
 
 
-def test_cleaning_fills_holes_and_drops_specks() -> None:
-    heat, region = torch.zeros(12, 12), torch.ones(12, 12, dtype=torch.bool)
-    heat[2:9, 2:9] = 1
-    heat[5, 5] = 0
-    heat[11, 11] = 1
-    cells = shape(heat, region, ShapeOptions(cleaning="clean", blur=0.0))
-    assert bool(cells[2:9, 2:9].all())
-    assert int(cells.sum()) == 49
-    inverse = shape(heat, region, ShapeOptions(cleaning="clean", blur=0.0, invert=True))
-    assert torch.equal(inverse, ~cells)
-    assert int(shape(heat, region, ShapeOptions()).sum()) == 49
+@pytest.mark.parametrize("cleaning", CLEANINGS)
+def test_refining_is_the_rule_of_the_search(
+    client: TestClient, found: dict[str, Any], cleaning: str
+) -> None:
+    searched = post(client, MASKS, IMAGE, mask_cleaning=cleaning).json()
+    assert refined(client, found["mask_id"], cleaning=cleaning)["mask"] == searched["mask"]
+    same = refined(client, searched["mask_id"])
+    assert (same["mask"], same["cleaning"]) == (searched["mask"], cleaning)
+    assert refined(client, searched["mask_id"], cleaning="none")["mask"] == found["mask"]
 
 
 def test_edit_uses_the_refined_mask(client: TestClient, found: dict[str, Any]) -> None:
