@@ -154,7 +154,7 @@ gpu-check: $(READY)  ## On a GPU: check and measure everything, in steps of nine
 	$(PY) -m benchmarks gpu-check --out "$${OUT:-build/gpu-check}" $(ARGS)
 
 docs: $(READY)  ## Build the documentation into build/site; warnings are errors: [ARGS="--quiet"]
-	$(PY) -m mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
 
 clean:  ## Remove build products; keep .venv and benchmark results
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Show edits of the demo's scenes: input, heatmap, mask, result.
 
     python -m demo.gallery OUT.png [--model demo/model] [--engines FOLDER] [--backend auto]
-    python -m demo.gallery --inputs FOLDER
+    python -m demo.gallery --inputs FOLDER [--size 128]
 
 The first form edits the scenes in `SHOWN` in one batch and draws one row for each, through the
 Python API. The second writes the scenes as PNG files, named by their number, with `edits.jsonl` for
@@ -32,17 +32,17 @@ GUIDANCE = 4.0
 _LINE = 30
 
 
-def picks(seeds: Sequence[int] = SHOWN) -> list[tuple[Scene, Edit]]:
+def picks(seeds: Sequence[int] = SHOWN, size: int = SIZE) -> list[tuple[Scene, Edit]]:
     """Return a scene and one of its edits for each seed, recolourings and replacements."""
-    scenes = [scene(seed, SIZE) for seed in seeds]
+    scenes = [scene(seed, size) for seed in seeds]
     return [(s, s.edits()[s.seed % len(s.edits())]) for s in scenes]
 
 
-def write_inputs(folder: Path) -> None:
-    """Write the scenes as PNG files, and their edits as lines for `diffedit-trt batch`."""
+def write_inputs(folder: Path, size: int = SIZE) -> None:
+    """Write the scenes as PNG files of `size` pixels, and their edits as lines for `batch`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, (one, edit) in enumerate(picks(), 1):
+    for number, (one, edit) in enumerate(picks(size=size), 1):
         Image.fromarray(one.image).save(folder / f"{number}.png")
         lines.append(
             {
@@ -93,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, nargs="?", help="the gallery, a PNG file")
     parser.add_argument("--inputs", type=Path, help="write the scenes into this folder instead")
+    parser.add_argument("--size", type=int, default=SIZE, help="with --inputs: their side")
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
     parser.add_argument("--engines", type=Path)
     parser.add_argument("--backend", default="auto")
@@ -100,7 +101,7 @@ def main() -> None:
     if (args.file is None) == (args.inputs is None):
         parser.error("name a PNG file or --inputs FOLDER, not both")
     if args.inputs is not None:
-        write_inputs(args.inputs)
+        write_inputs(args.inputs, args.size)
         print(f"wrote {len(SHOWN)} scenes into {args.inputs}")
         return
     from diffedit import DiffEditPipeline

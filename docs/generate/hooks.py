@@ -34,10 +34,6 @@ GENERATED = {
 _MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 _TEMPLATE_NOTE = re.compile(r"^\*Template: .*\*\n\n", re.MULTILINE)
 """What readers of the repository see instead of the generated parts."""
-_FETCHED = re.compile(
-    r"<(?:script|img|iframe|link(?=[^>]*rel=.?(?:stylesheet|preconnect|icon)))"
-    r"[^>]*(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)"
-)
 
 
 def on_pre_build(config: Any) -> None:
@@ -63,6 +59,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 def on_post_build(config: Any) -> None:
     """Refuse a site whose pages fetch something from another host when they are read."""
     for page in sorted(Path(config["site_dir"]).rglob("*.html")):
-        found = _FETCHED.search(page.read_text())
-        if found:
-            raise PluginError(f"{page} fetches {found[1]}; serve it from the site itself.")
+        for address in links.fetched(page.read_text()):
+            raise PluginError(f"{page} fetches {address}; serve it from the site itself.")

@@ -11,6 +11,8 @@ from diffedit.server import create_app
 from docs.generate.tables import table
 
 Schema = dict[str, Any]
+NOT_BLANK = r"\S"
+"""A pattern that every text matches but a blank one."""
 
 
 @cache
@@ -86,5 +88,5 @@ def _type(schema: Schema) -> str:
         words = "file"
     bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to"}
     ranges = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema]
-    pattern = f", as `{schema['pattern']}`" if "pattern" in schema else ""
+    pattern = f", as `{schema['pattern']}`" if schema.get("pattern", NOT_BLANK) != NOT_BLANK else ""
     return " ".join([words, *ranges]) + pattern

@@ -20,10 +20,16 @@ INCLUDED = {
     "benchmarks/LOG.md": "log.md",
     "benchmarks/README.md": "benchmarks.md",
     "demo/model/README.md": "demo-model.md",
+    "examples/README.md": "examples.md",
 }
 """Documents outside `docs/` that are pages, and their address on the site."""
 _LINK = re.compile(
     r"(?P<image>!?)\[(?P<text>[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*)\]\((?P<target>[^)\s]+)\)"
+)
+
+_FETCHED = re.compile(
+    r"<(?:script|img|iframe|video|source|link(?=[^>]*rel=[\"']?(?:stylesheet|preconnect|icon)))"
+    r"[^>]*?\s(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)"
 )
 
 
@@ -81,3 +87,8 @@ def _rewritten(match: re.Match[str], page: str) -> str:
         return match["text"] if (ROOT / path).exists() else match[0]
     relative = posixpath.relpath(address, posixpath.dirname(page) or ".")
     return f"{match['image']}[{match['text']}]({relative}{'#' if anchor else ''}{anchor})"
+
+
+def fetched(html: str) -> list[str]:
+    """The addresses on other hosts that a browser fetches when it shows a page."""
+    return _FETCHED.findall(html)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate.links import INCLUDED, ROOT, is_external, links, rewrite, site_path
+from docs.generate.links import (
+    INCLUDED,
+    ROOT,
+    fetched,
+    is_external,
+    links,
+    rewrite,
+    site_path,
+)
 
 DOCUMENTS = sorted(
     {
@@ -62,3 +70,9 @@ def test_links_become_links_of_the_site() -> None:
 def test_code_of_the_generator_is_not_on_the_site() -> None:
     assert site_path("docs/generate/links.py") is None
     assert all((ROOT / path).is_file() for path in INCLUDED)
+
+
+def test_what_a_page_fetches_is_found() -> None:
+    page = '<link rel="stylesheet" href="https://x.org/a.css"><script async src=//y.org/b.js>'
+    assert fetched(page) == ["https://x.org/a.css", "//y.org/b.js"]
+    assert fetched('<a href="https://x.org/"><img src="a.png"><link rel="icon" href="i.png">') == []

@@ -1,0 +1,30 @@
+"""Every command of the tutorials runs, in order, with the demo's model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docs.generate.links import ROOT
+from tests.docs.commands import commands, run
+
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_has_commands_that_are_understood(page: Path) -> None:
+    assert commands(page)
+    assert all(words[0] in ("diffedit-trt", "python") for words in commands(page))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_every_command_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        placed = [w.replace("build/", f"{tmp_path}/", 1) if w[:6] == "build/" else w for w in words]
+        run(placed, monkeypatch)
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    named = {Path(w).name for words in commands(page) for w in words if w[-4:] == ".png"}
+    assert named <= written
