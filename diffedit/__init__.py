@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diffedit.imaging.restore import RestoredImage, restore
     from diffedit.pipeline import DiffEditPipeline
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BuildError",

@@ -65,6 +65,14 @@ def test_changelog_opens_with_the_version() -> None:
     assert headings[0] == version == diffedit.__version__
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("CITATION.cff", "\nversion: {}\n"), ("README.md", "diffedit_trt-{}-py3-none-any.whl")],
+)
+def test_other_files_name_the_version(file: str, text: str) -> None:
+    assert text.format(diffedit.__version__) in (ROOT / file).read_text()
+
+
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a shell: without the variables of a make that runs these tests."""
     own = re.findall(r"^# ([A-Z_]+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -18,11 +18,12 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
-    """Run a command to its end and return what it printed."""
+    """Run a command to its end, without this run's paths, and return what it printed."""
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [*map(str, command)],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**outside, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -89,7 +90,14 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_sdist_is_complete(source: Path) -> None:
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt"):
+    for name in (
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "pyproject.toml",
+        "constraints.txt",
+        "deploy/alerts.yml",
+    ):
         assert (source / name).is_file(), name
 
 

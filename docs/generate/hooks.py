@@ -21,6 +21,7 @@ from docs.generate import links
 from docs.generate.command_line import command_line, exit_codes
 from docs.generate.error_codes import error_codes
 from docs.generate.http import http_api
+from docs.generate.imports import import_table
 from docs.generate.public_names import without_docstring
 from docs.generate.settings import settings
 
@@ -29,6 +30,7 @@ GENERATED = {
     "error-codes": error_codes,
     "exit-codes": exit_codes,
     "http": http_api,
+    "imports": import_table,
     "settings": settings,
 }
 _MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)

@@ -16,6 +16,12 @@ BACKEND_NAMES = {
     "engine.netspec": ("NetSpec", "TensorSpec"),
 }
 """What a custom backend needs, by module."""
+RESULT_NAMES = {
+    "diffedit.result": ("FoundMask",),
+    "diffedit.handle": ("EditHandle",),
+    "diffedit.provenance": ("Provenance",),
+}
+"""What the functions of `diffedit` return."""
 MANIFEST_NAMES = {
     "engine.manifest": ("Manifest", "Entry", "File", "Toolchain", "Check"),
     "engine.model_identity": ("ModelIdentity", "FusedFile"),
@@ -25,7 +31,12 @@ MANIFEST_NAMES = {
 
 def public_names() -> dict[str, Any]:
     """Every public class and function, by its full name."""
-    modules = {"diffedit": tuple(diffedit.__all__), **BACKEND_NAMES, **MANIFEST_NAMES}
+    modules = {
+        "diffedit": tuple(diffedit.__all__),
+        **RESULT_NAMES,
+        **BACKEND_NAMES,
+        **MANIFEST_NAMES,
+    }
     return {
         f"{module}.{name}": getattr(importlib.import_module(module), name)
         for module, names in modules.items()

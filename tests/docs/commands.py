@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import re
 import runpy
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +13,6 @@ from diffedit.cli import main
 from docs.generate.links import ROOT
 
 EXAMPLES = ROOT / "examples"
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The words of every line `$ ...` in the page's console blocks."""
-    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [shlex.split(line[2:]) for line in lines]
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

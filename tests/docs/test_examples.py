@@ -43,8 +43,10 @@ def test_every_example_is_listed_and_tested() -> None:
 
 
 @pytest.mark.slow
-def test_mask_first(inputs: Path) -> None:
-    run_example("mask_first.py", inputs / "5.png", SOURCE, PROMPT)
+def test_mask_and_refine(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("mask_and_refine.py", inputs / "5.png", SOURCE, PROMPT)
+    shares = [int(n) for n in re.findall(r"0\.\d: (\d+)%", capsys.readouterr().out)]
+    assert len(shares) == 3 and shares == sorted(shares, reverse=True)
     found, used = (pixels(inputs / f"5.{name}.png") > 0 for name in ("found", "mask"))
     before, after = pixels(inputs / "5.png"), pixels(inputs / "5.edited.png")
     assert found.any() and (used & found).sum() == found.sum() < used.sum()

@@ -15,6 +15,7 @@ from diffedit.server.settings import Settings
 from docs.generate.command_line import command_line, exit_codes
 from docs.generate.error_codes import find_error_codes
 from docs.generate.http import http_api, openapi
+from docs.generate.imports import count_imports, import_table
 from docs.generate.links import ROOT
 from docs.generate.public_names import public_names, without_docstring
 from docs.generate.settings import field_docstrings, settings
@@ -57,3 +58,10 @@ def test_the_server_page_and_the_source_have_the_same_error_codes() -> None:
 def test_every_public_name_has_a_docstring() -> None:
     assert "diffedit.DiffEditPipeline" in public_names()
     assert without_docstring() == []
+
+
+def test_who_imports_whom() -> None:
+    counts = count_imports()
+    assert counts["diffedit.cli", "export"] == 1  # the command `build`
+    assert counts["engine", "diffedit"] == counts["export", "diffedit"] == 0
+    assert all(f"| `{group}` |" in import_table() for pair in counts for group in pair)

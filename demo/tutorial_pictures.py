@@ -1,0 +1,96 @@
+"""Run the commands of the tutorials with the demo's model, and keep their results as pictures.
+
+    python -m demo.tutorial_pictures [FOLDER]
+
+Writes one WebP file for each tutorial that shows pictures, and one for the example
+compare_methods.py, into FOLDER (default docs/images).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from demo.algorithm_pictures import strip
+from demo.gallery import picks
+from docs.generate.console import commands
+from docs.generate.links import ROOT
+
+SHOWN = {
+    "first-edit": {
+        "5.png": "the picture",
+        "red.png": "a red cube",
+        "balanced.png": "preset balanced",
+    },
+    "mask-first": {
+        "heat.png": "the heatmap",
+        "mask.png": "the mask",
+        "smooth.png": "threshold 0.4, edges",
+        "with-mask.png": "edited with it",
+    },
+    "large-photographs": {
+        "1.png": "the photograph",
+        "soft.png": "without focus",
+        "sharp.png": "with focus",
+        "wide.png": "a larger window",
+    },
+}
+"""Tutorial -> file that its commands write -> title."""
+DETAIL = {"large-photographs": (650, 510, 1010, 870)}
+"""The part that is shown, as left, top, right, bottom in pixels."""
+METHODS = ("diffedit", "encode-decode", "masked-sdedit", "sdedit")
+
+
+def run(page: Path, folder: Path) -> None:
+    """Run every command of a page; files that it puts into `build/` go to `folder`."""
+    programs = {"python": [sys.executable], "diffedit-trt": [sys.executable, "-m", "diffedit.cli"]}
+    for first, *others in commands(page, folder):
+        subprocess.run([*programs[first], *others], cwd=ROOT, check=True)
+
+
+def tutorial(name: str) -> Image.Image:
+    """The results of a tutorial in a row."""
+    with tempfile.TemporaryDirectory() as temporary:
+        run(ROOT / f"docs/tutorials/{name}.md", Path(temporary))
+        tiles = []
+        for file, title in SHOWN[name].items():
+            (found,) = Path(temporary).rglob(file)
+            with Image.open(found) as opened:
+                tiles.append((title, opened.convert("RGB").crop(DETAIL.get(name))))
+        return strip(tiles)
+
+
+def methods() -> Image.Image:
+    """What examples/compare_methods.py writes, with titles."""
+    ((scene, change),) = picks([970_004])
+    with tempfile.TemporaryDirectory() as temporary:
+        before, after = Path(temporary) / "in.png", Path(temporary) / "out.png"
+        Image.fromarray(scene.image).save(before)
+        program = [sys.executable, "examples/compare_methods.py", str(before), str(after)]
+        subprocess.run([*program, change.source, change.target], cwd=ROOT, check=True)
+        with Image.open(after) as opened:
+            row, side = opened.convert("RGB"), opened.height
+    tiles = [row.crop((n * side, 0, (n + 1) * side, side)) for n in range(len(METHODS))]
+    return strip([*zip(METHODS, tiles, strict=True)])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs/images")
+    folder: Path = parser.parse_args(arguments).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {f"tutorial-{name}": tutorial(name) for name in SHOWN} | {"methods": methods()}
+    for name, page in pictures.items():
+        page.save(folder / f"{name}.webp", quality=88, method=6)
+    print(f"wrote {len(pictures)} pictures to {folder}")
+
+
+if __name__ == "__main__":
+    main()
