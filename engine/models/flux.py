@@ -107,7 +107,7 @@ NETWORKS = (
     Network("vae_decode", "image_decoder", "vae", blocks.decode_latent, ("decoder",)),
 )
 FLOWEDIT = FlowEditDefaults(steps=28, n_max=24, source_guidance=1.5, target_guidance=5.5)
-"""Published for FLUX.1 dev."""
+"""Published for FLUX.1 dev: FLUX_exp.yaml of github.com/fallenshock/FlowEdit."""
 FLOWEDIT_SCHNELL = FlowEditDefaults(4, n_max=3, source_guidance=1.0, target_guidance=1.0)
 """Not published: the same share of schnell's own schedule, without guidance."""
 

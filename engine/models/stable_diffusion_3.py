@@ -94,7 +94,7 @@ NETWORKS = (
     Network("vae_decode", "image_decoder", "vae", blocks.decode_latent, ("decoder",)),
 )
 FLOWEDIT = FlowEditDefaults(steps=50, n_max=33, source_guidance=3.5, target_guidance=13.5)
-"""Published for Stable Diffusion 3 medium."""
+"""Published for Stable Diffusion 3 medium: SD3_exp.yaml of github.com/fallenshock/FlowEdit."""
 
 
 @dataclass(frozen=True)
