@@ -16,6 +16,7 @@ from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.lora.adapter_config import AdapterConfig, read_configs
 from engine.lora.names import parse, part_prefixes, plain
+from engine.lora.other_models import other_model
 from engine.manifest import FusedFile
 from engine.models.original_names import Piece
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 OTHER_METHODS = {
+    "query_norm.scale": "a Control LoRA of FLUX.1, which needs a control picture",
     ".oft_": "OFT",
     ".boft_": "BOFT",
     ".on_input": "IA3",
@@ -103,9 +105,9 @@ class Lora:
                 f"{path} is not a LoRA file; name a .safetensors file on this machine."
             )
         header = read_header(path)
-        for name in header:
-            method = next((m for part, m in OTHER_METHODS.items() if part in name), None)
-            if method is not None:
+        for mark, method in OTHER_METHODS.items():
+            name = next((name for name in header if mark in name), None)
+            if name is not None:
                 raise CheckpointError(
                     f"{path} holds {method} ({name}), which is not supported; LoRA, DoRA, LoHa, "
                     "LoKr and full differences are. Merge it with the program that made it."
@@ -177,9 +179,11 @@ class Lora:
                 self._refuse(f"it has two tensors for one ({tensors[found.kind]} and {name})")
             tensors[found.kind] = name
         if unmatched:
+            model = other_model(unmatched)
+            named = f"it is for {model}: " if model else ""
             self._refuse(
-                f"{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of the "
-                f"model ({', '.join(sorted(unmatched)[:3])})"
+                f"{named}{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of "
+                f"the model ({', '.join(sorted(unmatched)[:3])})"
             )
         return matched
 

@@ -9,6 +9,8 @@ Trainers name the same tensor differently:
     OneTrainer       lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight
     ai-toolkit       transformer.transformer_blocks.0.attn.to_q.lora_A.weight
     ComfyUI          diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight
+    XLabs            double_blocks.0.processor.qkv_lora1.down.weight
+    fal              base_model.model.double_blocks.0.img_attn.qkv.lora_A.weight
 
 The layers may also have the names of the original code; see `engine.models.original_names`.
 
@@ -37,7 +39,7 @@ _TENSOR = re.compile(
     r"(?P<layer>.+?)(?:"
     r"\.lora_(?P<kohya>down|up|mid)\.weight"
     r"|\.lora_(?P<peft>A|B)(?:\.(?!bias)\w+)?\.weight"
-    r"|(?P<old>_lora|\.lora|\.lora_linear_layer)\.(?P<diffusers>down\.weight|up\.weight|alpha)"
+    r"|(?P<old>_lora[12]?|\.lora|\.lora_linear_layer)\.(?P<diffusers>down\.weight|up\.weight|alpha)"
     r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.\w+)*"
     r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm"
     r"|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?"
@@ -75,8 +77,8 @@ def parse(name: str, prefixes: Mapping[str, str]) -> TensorName | None:
     found = match["kohya"] or match["peft"] or match["diffusers"] or match["magnitude"]
     kind = (found or match["plain"]).removesuffix(".weight")
     part, layer = _part(match["layer"], prefixes)
-    if match["old"] == "_lora":
-        layer = _old_layer(layer)
+    if (match["old"] or "").startswith("_lora"):
+        layer = _old_layer(layer, match["old"])
     return TensorName(part, layer, _KINDS.get(kind, kind))
 
 
@@ -105,9 +107,14 @@ def _part(layer: str, prefixes: Mapping[str, str]) -> tuple[str | None, str]:
     return None, layer
 
 
-def _old_layer(layer: str) -> str:
-    """`attn1.processor.to_out` was the name of the layer `attn1.to_out.0` in older diffusers."""
+def _old_layer(layer: str, end: str) -> str:
+    """`attn1.processor.to_out` was the name of the layer `attn1.to_out.0` in older diffusers.
+
+    XLabs' `processor.qkv` keeps its `end`, which says of which stream it is.
+    """
     path, _, name = layer.rpartition(".")
+    if name in ("qkv", "proj"):
+        return layer + end
     if path.endswith(".processor"):
         name = "to_out.0" if name == "to_out" else name
         return f"{path.removesuffix('.processor')}.{name}"

@@ -1,7 +1,8 @@
 """The layers of a denoiser under the names of the original code, as many LoRA files spell them.
 
 LDM and SGM number the blocks of a U-Net in another way. SD 3 and FLUX keep q, k and v in one layer,
-whose rows belong to several layers of diffusers. Standard library only.
+whose rows belong to several layers of diffusers. XLabs names FLUX's attention after the processors
+of its own code. Standard library only.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ def original_layers(
         config: its config.
         rows: path of each of its layers -> rows of its weight.
     """
-    rename = RENAMES[class_name](config)
+    renames = [rename(config) for rename in RENAMES[class_name]]
     found: dict[str, dict[int, str]] = {}
     for path in rows:
-        if place := rename(path):
+        for place in filter(None, (rename(path) for rename in renames)):
             found.setdefault(place[0], {})[place[1]] = path
     return {
         name: _pieces(name, [paths[n] for n in sorted(paths)], rows)
@@ -182,6 +183,22 @@ _SINGLE = {
     "proj_out": ("linear2", 0),
     "norm.linear": ("modulation.lin", 0),
 }
+_XLABS_DOUBLE = {
+    "attn.to_q": ("processor.qkv_lora1", 0),
+    "attn.to_k": ("processor.qkv_lora1", 1),
+    "attn.to_v": ("processor.qkv_lora1", 2),
+    "attn.to_out.0": ("processor.proj_lora1", 0),
+    "attn.add_q_proj": ("processor.qkv_lora2", 0),
+    "attn.add_k_proj": ("processor.qkv_lora2", 1),
+    "attn.add_v_proj": ("processor.qkv_lora2", 2),
+    "attn.to_add_out": ("processor.proj_lora2", 0),
+}
+_XLABS_SINGLE = {
+    "attn.to_q": ("processor.qkv_lora", 0),
+    "attn.to_k": ("processor.qkv_lora", 1),
+    "attn.to_v": ("processor.qkv_lora", 2),
+    "proj_out": ("processor.proj_lora", 0),
+}
 _FLUX_OUTER = {
     "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
     "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
@@ -215,17 +232,24 @@ def _transformer(
     return lambda config: rename
 
 
-RENAMES: Mapping[str, Callable[[Mapping[str, Any]], Rename]] = {
-    "UNet2DConditionModel": _unet,
-    "SD3Transformer2DModel": _transformer(
-        _SD3_OUTER, {"transformer_blocks": ("joint_blocks", _JOINT)}
+def _flux(
+    outer: Mapping[str, str], double: Mapping[str, Place], single: Mapping[str, Place]
+) -> Callable[[Mapping[str, Any]], Rename]:
+    blocks = {
+        "transformer_blocks": ("double_blocks", double),
+        "single_transformer_blocks": ("single_blocks", single),
+    }
+    return _transformer(outer, blocks)
+
+
+RENAMES: Mapping[str, tuple[Callable[[Mapping[str, Any]], Rename], ...]] = {
+    "UNet2DConditionModel": (_unet,),
+    "SD3Transformer2DModel": (
+        _transformer(_SD3_OUTER, {"transformer_blocks": ("joint_blocks", _JOINT)}),
     ),
-    "FluxTransformer2DModel": _transformer(
-        _FLUX_OUTER,
-        {
-            "transformer_blocks": ("double_blocks", _DOUBLE),
-            "single_transformer_blocks": ("single_blocks", _SINGLE),
-        },
+    "FluxTransformer2DModel": (
+        _flux(_FLUX_OUTER, _DOUBLE, _SINGLE),
+        _flux({}, _XLABS_DOUBLE, _XLABS_SINGLE),
     ),
 }
-"""Class of a denoiser -> its renaming, given the config."""
+"""Class of a denoiser -> its renamings, given the config."""

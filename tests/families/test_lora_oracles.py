@@ -35,7 +35,8 @@ class Style:
             text encoder are among them, because diffusers leaves some out otherwise.
         original: whether the layers are those of the original code.
         spell: see `Spell`.
-        peft: whether A and B are called so, without alpha.
+        names: of A and B.
+        alpha: whether each layer has an alpha; otherwise it is the rank.
     """
 
     kind: str
@@ -43,7 +44,8 @@ class Style:
     layers: tuple[str, ...]
     original: bool
     spell: Spell
-    peft: bool = False
+    names: tuple[str, str] = ("lora_down", "lora_up")
+    alpha: bool = True
 
 
 def kohya(prefix: str) -> Spell:
@@ -75,10 +77,19 @@ STYLES: dict[str, Style] = {
         "tiny-flux", "transformer", JOINT[:1], False, kohya("lora_transformer_")
     ),
     "ai-toolkit's FLUX": Style(
-        "tiny-flux", "transformer", (*JOINT, "proj_mlp"), False, dotted("transformer."), peft=True
+        *("tiny-flux", "transformer", (*JOINT, "proj_mlp")),
+        *(False, dotted("transformer."), ("lora_A", "lora_B"), False),
+    ),
+    "XLabs' FLUX": Style(
+        "tiny-flux", "transformer", ("processor",), True, dotted(""), ("down", "up"), alpha=False
+    ),
+    "XLabs' FLUX in ComfyUI": Style(
+        *("tiny-flux", "transformer", ("processor",)),
+        *(True, dotted("diffusion_model."), ("down", "up"), False),
     ),
     "PEFT's SD 3": Style(
-        "tiny-sd3", "transformer", JOINT, False, dotted("transformer."), peft=True
+        *("tiny-sd3", "transformer", JOINT),
+        *(False, dotted("transformer."), ("lora_A", "lora_B"), False),
     ),
 }
 
@@ -101,14 +112,14 @@ def layers_of(folder: Path, style: Style) -> list[ModelLayer]:
 
 def tensors(layers: list[ModelLayer], style: Style, rank: int = 2) -> dict[str, Tensor]:
     """A and B of every layer."""
-    down, up = ("lora_A", "lora_B") if style.peft else ("lora_down", "lora_up")
+    down, up = style.names
     state: dict[str, Tensor] = {}
     for seed, layer in enumerate(layers):
         name, (outputs, *inner) = style.spell(layer), layer.weight
         ones = [1] * (len(inner) - 1)
         state[f"{name}.{down}.weight"] = draw(rank, *inner, seed=seed)
         state[f"{name}.{up}.weight"] = draw(outputs, rank, *ones, seed=seed + 500)
-        if not style.peft:
+        if style.alpha:
             state[f"{name}.alpha"] = torch.tensor(ALPHA)
     return state
 
@@ -158,7 +169,7 @@ def test_original_layers_change_by_definition(
     folder = folders(kind)
     spell = dotted(prefix) if prefix.endswith(".") else kohya(prefix)
     style = Style(kind, "transformer", ("",), True, spell)
-    layers = layers_of(folder, style)
+    layers = [layer for layer in layers_of(folder, style) if "processor" not in layer.path]
     assert len(layers) >= least
     state = tensors(layers, style)
     file = saved(tmp_path / "a.safetensors", state)
