@@ -23,6 +23,7 @@ from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
 from engine.lora.file import Lora
 from engine.manifest import Manifest
+from engine.precisions import denoiser_precision
 from engine.products import PRODUCTS, TENSORRT_FORMATS
 
 T = TypeVar("T")
@@ -162,12 +163,12 @@ def _open(
             "as they were built; omit it, or choose the backend torch."
         )
     if engines is not None and loras:
-        _check_loras(engines, Manifest.load(engines), loras)
+        check_loras(engines, Manifest.load(engines), loras)
     networks = _open_compiled(
         checkpoint, name, engines, device, pin_batch_size, allow_tf32=allow_tf32
     )
     built = networks.details().precision
-    if main is not None and built.split()[0] != main:
+    if main is not None and built.split()[0] not in (main, denoiser_precision(checkpoint, main)):
         networks.close()
         raise EngineMismatch(
             f"The engines in {engines} are {built}, but the dtype {main} was asked for; omit it, "
@@ -237,7 +238,7 @@ def plan_auto(
     name, reason = fastest(engines, device)
     compiled = () if name == "torch" else ((name, reason),)
     if loras:
-        _check_loras(engines, manifest, loras)
+        check_loras(engines, manifest, loras)
     fused = manifest.fused
     same = bool(loras) and not (manifest.model and manifest.model.embeddings)
     if not fused or same:
@@ -254,7 +255,7 @@ def plan_auto(
     return AutoPlan(compiled, refusal)
 
 
-def _check_loras(engines: Path, manifest: Manifest, loras: Sequence[Lora]) -> None:
+def check_loras(engines: Path, manifest: Manifest, loras: Sequence[Lora]) -> None:
     """Raise EngineMismatch unless the engines were built with exactly these LoRAs."""
     if _same_loras(manifest, loras):
         return

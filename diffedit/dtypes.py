@@ -12,6 +12,7 @@ from diffedit import checks
 from diffedit.checks import InvalidRequest, short_repr
 from engine.checkpoint import Checkpoint
 from engine.netspec import Precision
+from engine.precisions import DEFAULT, parse_precisions
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 OTHER_PRECISIONS = {
@@ -22,8 +23,6 @@ OTHER_PRECISIONS = {
     "bfloat16": "bf16",
 }
 """PyTorch's names -> ours."""
-DEFAULT = "default"
-"""The key of the precision of all other parts, as in diffusers."""
 DTypes = Precision | Mapping[str, Precision]
 
 
@@ -33,7 +32,10 @@ def checked_dtype(value: object) -> DTypes | None:
     Text may be "bf16", or a list such as "fp16,text_encoder_3=bf16". Raises InvalidRequest.
     """
     if isinstance(value, str) and ("," in value or "=" in value):
-        value = _parsed(value)
+        try:
+            value = parse_precisions(value)
+        except ValueError as error:
+            raise InvalidRequest(f"dtype is {short_repr(value)}; {error}.") from None
     if not isinstance(value, Mapping):
         return None if value is None else _precision(value)
     found = {str(part): _precision(precision) for part, precision in value.items()}
@@ -59,21 +61,6 @@ def check_parts(checkpoint: Checkpoint, dtype: DTypes | None) -> None:
                 f"dtype names the part {short_repr(part)}, which this model does not have; its "
                 f"parts are {', '.join(names)}."
             )
-
-
-def _parsed(text: str) -> dict[str, str]:
-    """Part -> name of a precision, from "fp16,text_encoder_3=bf16"."""
-    found: dict[str, str] = {}
-    for item in text.split(","):
-        part, equals, precision = item.strip().rpartition("=")
-        key = part.strip() if equals else DEFAULT
-        if not key or key in found:
-            raise InvalidRequest(
-                f"dtype is {short_repr(text)}; write one precision, and PART=PRECISION for parts "
-                "that need another one, such as fp16,text_encoder_3=bf16."
-            )
-        found[key] = precision.strip()
-    return found
 
 
 def _precision(value: object) -> Precision:

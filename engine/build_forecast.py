@@ -14,7 +14,7 @@ from engine.backends.onnxruntime import memory
 from engine.checkpoint import Checkpoint
 from engine.forecast import BYTES, PROGRAM_BYTES, call_memory, require_memory
 from engine.memory import amount, available
-from engine.netspec import NetSpec, format_size
+from engine.netspec import NetSpec, Precision, format_size
 
 LOAD_BYTES = 4.6
 """Bytes a parameter while PyTorch loads a part in fp32, computes the reference and casts it: 4.9
@@ -34,6 +34,7 @@ class BuildForecast:
 
     Attributes:
         label: the network and size.
+        precision: of the files.
         export: loading, the reference in fp32, and the export to ONNX.
         verify: ONNX Runtime on the CPU with one row.
         compile: the compiler's process, which runs while the weights are not loaded.
@@ -44,6 +45,7 @@ class BuildForecast:
     export: int
     verify: int
     compile: int
+    precision: Precision
 
     @property
     def peak(self) -> int:
@@ -53,7 +55,7 @@ class BuildForecast:
     def __str__(self) -> str:
         steps = (("export", self.export), ("verify", self.verify), ("compile", self.compile))
         figures = ", ".join(f"{step} {amount(size)}" for step, size in steps if size)
-        return f"{self.parameters / 1e6:.1f} M parameters; memory: {figures}"
+        return f"{self.parameters / 1e6:.1f} M parameters in {self.precision}; memory: {figures}"
 
 
 def forecast_build(
@@ -98,4 +100,5 @@ def _network(
         export=int(LOAD_BYTES * parameters) + reference.working + PROGRAM_BYTES,
         verify=session_bytes(spec, file_bytes) + PROGRAM_BYTES if verifies else 0,
         compile=int(COMPILE_SHARE * file_bytes) + COMPILER_BYTES if compiles else 0,
+        precision=spec.precision,
     )

@@ -7,7 +7,7 @@ where it stopped. Importing this module imports no heavy package.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,13 +18,14 @@ from engine.errors import EngineMismatch
 from engine.hub import find_checkpoint
 from engine.lora.file import Lora
 from engine.manifest import Manifest, ModelIdentity
-from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
+from engine.netspec import DENOISER_BATCH_SIZES, Size
 from export import output_folder, targets
 from export.build_jobs import BuildJob, build_jobs
 from export.builder import Builder
 from export.checks import Verify
 from export.events import Event
 from export.output_folder import StorageError
+from export.precisions import USUAL, Precisions
 
 __all__ = ["BuildOptions", "Event", "StorageError", "build", "out_folder"]
 
@@ -36,7 +37,9 @@ class BuildOptions:
     Attributes:
         sizes: (height, width) in pixels; by default the model's native size. Sizes of earlier
             builds stay.
-        precision: of weights and arithmetic; a network that is too imprecise in it uses fp32.
+        precision: of weights and arithmetic: "fp32", "bf16" or "fp16", or one for single parts, as
+            text ("fp16,text_encoder_3=bf16") or a dict. Parts that overflow in fp16 are built in
+            bf16. A network that is too imprecise in its precision uses fp32.
         batches: the denoiser's profiles; the other networks have 1, 2 and 4.
         target: what to build in addition to ONNX; "auto" builds what this machine can.
         loras: (safetensors file, scale), fused before the export.
@@ -51,7 +54,7 @@ class BuildOptions:
     """
 
     sizes: Sequence[Size] = ()
-    precision: Precision = "fp16"
+    precision: str | Mapping[str, str] = USUAL
     batches: Sequence[int] = DENOISER_BATCH_SIZES
     target: targets.Wanted = "auto"
     loras: Sequence[tuple[Path, float]] = ()
@@ -66,6 +69,11 @@ class BuildOptions:
     ignore_memory: bool = False
 
     @property
+    def precisions(self) -> Precisions:
+        """`precision`, checked. Raises ValueError."""
+        return Precisions.of(self.precision)
+
+    @property
     def verification(self) -> Verify:
         """`verify` as a word."""
         if isinstance(self.verify, bool):
@@ -73,6 +81,7 @@ class BuildOptions:
         return self.verify
 
     def __post_init__(self) -> None:
+        self.precisions  # noqa: B018 - raises ValueError
         if self.verification not in get_args(Verify):
             raise ValueError(f"verify must be default, all or none, not {self.verify!r}")
         if any(not math.isfinite(scale) for _, scale in self.loras):
@@ -96,7 +105,8 @@ def build(
         The manifest as it was saved.
 
     Raises:
-        ValueError: a size, batch, scale or compute capability is out of range.
+        ValueError: a size, batch, scale or compute capability is out of range, or there is no such
+            precision or part.
         CheckpointError: the model or a LoRA is missing, damaged, unsafe or unsupported.
         EngineMismatch: `out` has the engines of another model.
         StorageError: no space, or no permission to write.
@@ -111,7 +121,7 @@ def build(
     loras = [Lora.open(path, scale) for path, scale in wanted.loras]
     native = checkpoint.family.native_size
     sizes = [*wanted.sizes] or [(native, native)]
-    jobs = build_jobs(checkpoint, sizes, wanted.precision, wanted.batches, loras)
+    jobs = build_jobs(checkpoint, sizes, wanted.precisions, wanted.batches, loras)
     target = targets.choose(wanted.target, wanted.compute_capabilities)
     report(Event("target", text=target.reason))
 

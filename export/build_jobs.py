@@ -17,6 +17,7 @@ from engine.lora.file import Lora
 from engine.models import Network
 from engine.netspec import MAX_BATCH, NetSpec, Precision, Size, format_size
 from export.lora import weights_digest
+from export.precisions import Precisions
 from export.targets import Target
 
 EXPORT_VERSION = 2
@@ -37,6 +38,7 @@ class BuildJob:
         weights: sha256 of its part's weights with every LoRA fused.
         key: of the ONNX file.
         parameters: the number of weights.
+        note: why it is not in the precision that was asked for; else "".
     """
 
     network: Network
@@ -44,6 +46,7 @@ class BuildJob:
     weights: str
     key: str
     parameters: int
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -66,13 +69,13 @@ class BuildJob:
 def build_jobs(
     checkpoint: Checkpoint,
     sizes: Sequence[Size],
-    precision: Precision,
+    precisions: Precisions,
     batches: Sequence[int],
     loras: Sequence[Lora],
 ) -> tuple[BuildJob, ...]:
     """Every job; the denoiser, which takes longest, last at each size.
 
-    Raises ValueError if a size or batch is out of range.
+    Raises ValueError if a size or batch is out of range, or a precision is for an unknown part.
     """
     if not batches or min(batches) < 1 or max(batches) > MAX_BATCH:
         raise ValueError(f"batch sizes must be between 1 and {MAX_BATCH}")
@@ -80,17 +83,20 @@ def build_jobs(
         if max(size) > MAX_SIDE:
             raise ValueError(f"{format_size(size)} is too large: at most {MAX_SIDE} pixels a side")
     family = checkpoint.family
+    precisions.check_parts(family)
     digests = checkpoint.digests()
     counts = {part.name: checkpoint.parameters(part.name) for part in family.parts}
     native = (family.native_size, family.native_size)
 
     def job(network: Network, size: Size) -> BuildJob:
+        precision = precisions.part(family, network.part)
         weights = weights_digest(checkpoint, network.part, digests[network.part], loras)
         spec = checkpoint.spec(
             network.name, size, precision=precision, denoiser_batch_sizes=batches
         )
         key = _digest(network.name, weights, spec.size, precision, OPSET, EXPORT_VERSION)
-        return BuildJob(network, spec, weights, key, counts[network.part])
+        note = precisions.note(family, network.part)
+        return BuildJob(network, spec, weights, key, counts[network.part], note)
 
     texts = [n for n in family.networks if n.role == "text_encoder"]
     sized = sorted(
