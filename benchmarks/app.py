@@ -30,8 +30,8 @@ from benchmarks.report import table
 from benchmarks.roofline import roofline
 from benchmarks.serving import serving
 from benchmarks.throughput import throughput
-from diffedit.cli.command import expand_groups
 from engine.errors import DiffEditError
+from engine.option_groups import expand_groups
 
 SPEED = (
     latency,

@@ -15,16 +15,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.derived.additions import Additions
-from engine.derived.embeddings import parse_embedding
 from engine.errors import CheckpointError, DiffEditError, ResourceError
 from engine.interrupts import forget_interrupt
-from engine.lora.file import parse_lora
 from engine.manifest import Manifest
-from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size, parse_size
+from engine.model_options import MODEL_ITSELF, ModelSource
+from engine.netspec import DENOISER_BATCH_SIZES, Size, parse_size
+from engine.option_groups import expand_groups
 from export.checks import Verify
 from export.events import Event
-from export.file_options import Base, ClipSkip, Embeddings, PredictionType, Vae
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -55,18 +53,18 @@ Sizes = Annotated[
     typer.Option("--size", metavar="HxW", help="Height x width; may be repeated."),
 ]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="A network that is too imprecise in it uses fp32.")
+    str,
+    typer.Option(
+        metavar="PRECISION[,PART=PRECISION]",
+        help="fp16, bf16 or fp32, and another one for single parts, such as "
+        "fp16,text_encoder_3=fp32. Parts that overflow in fp16 are built in bf16; a network that "
+        "is too imprecise uses fp32.",
+    ),
 ]
 Batches = Annotated[str, typer.Option(help="Batch profiles of the denoiser, such as 1,2,4.")]
 TargetOption = Annotated[
     Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"],
     typer.Option(help="What to build in addition to ONNX; auto: what this machine can."),
-]
-Loras = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora", metavar="PATH:SCALE", help="LoRA to fuse into the weights; may be repeated."
-    ),
 ]
 Capabilities = Annotated[
     list[str] | None,
@@ -76,8 +74,6 @@ Capabilities = Annotated[
         help="A GPU for tensorrt-rtx, such as 8.9; may be repeated.",
     ),
 ]
-Variant = Annotated[str | None, typer.Option(help="Which weight files, such as fp16.")]
-Revision = Annotated[str | None, typer.Option(help="Which revision of a hub id.")]
 VerifyOption = Annotated[
     Verify,
     typer.Option(
@@ -102,7 +98,6 @@ INTERRUPTED = "Interrupted; finished files are kept. Run the same command again 
 BATCHES = ",".join(map(str, DENOISER_BATCH_SIZES))
 
 
-@app.command(epilog=EPILOG)
 def export(
     model: Model,
     out: Out,
@@ -112,15 +107,8 @@ def export(
     precision: PrecisionOption = "fp16",
     batches: Batches = BATCHES,
     target: TargetOption = "auto",
-    lora: Loras = None,
     compute_capability: Capabilities = None,
-    base: Base = None,
-    prediction_type: PredictionType = None,
-    vae: Vae = None,
-    embedding: Embeddings = None,
-    clip_skip: ClipSkip = 0,
-    variant: Variant = None,
-    revision: Revision = None,
+    source: ModelSource = MODEL_ITSELF,
     verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
@@ -136,17 +124,11 @@ def export(
         "precision": precision,
         "batches": lambda: _batches(batches),
         "target": target,
-        "loras": lambda: [parse_lora(text) for text in lora or []],
+        "loras": lambda: source.loras,
         "compute_capabilities": tuple(compute_capability or ()),
-        "additions": lambda: Additions(
-            base,
-            prediction_type,
-            vae,
-            tuple(parse_embedding(text) for text in embedding or ()),
-            clip_skip,
-        ),
-        "variant": variant,
-        "revision": revision,
+        "additions": lambda: source.additions,
+        "variant": source.variant,
+        "revision": source.revision,
         "verify": lambda: _verify(verify, no_verify),
         "force": force,
         "ignore_memory": ignore_memory,
@@ -163,15 +145,8 @@ def build_command(
     precision: PrecisionOption = "fp16",
     batches: Batches = BATCHES,
     target: TargetOption = "auto",
-    lora: Loras = None,
     compute_capability: Capabilities = None,
-    base: Base = None,
-    prediction_type: PredictionType = None,
-    vae: Vae = None,
-    embedding: Embeddings = None,
-    clip_skip: ClipSkip = 0,
-    variant: Variant = None,
-    revision: Revision = None,
+    source: ModelSource = MODEL_ITSELF,
     verify: VerifyOption = "default",
     no_verify: NoVerify = False,
     force: Force = False,
@@ -182,6 +157,9 @@ def build_command(
     Running the same command again builds only what is missing.
     """
     export(**locals())
+
+
+app.command(epilog=EPILOG)(expand_groups(export))
 
 
 class Interrupts:

@@ -43,7 +43,7 @@ HEAVY = {
         "export.networks",
         "diffedit.conditioning.",
     ),
-    "typer": ("diffedit.cli.", "export.__main__", "export.file_options"),
+    "typer": ("diffedit.cli.", "engine.model_options", "export.__main__"),
 }
 OPTIONAL = (
     *("onnx", "onnxruntime", "onnxscript", "peft"),
@@ -93,6 +93,9 @@ SHARED = (
         "engine.hub",
         "engine.interrupts",
         "engine.loader",
+        "engine.model_options",
+        "engine.option_groups",
+        "engine.precisions",
     ),
     "engine.lora",
     "engine.weights_check",

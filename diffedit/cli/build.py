@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from diffedit.own_packages import claim
+from engine.option_groups import expand_groups
 
 SETTINGS: dict[str, Any] = {
     "name": "build",
@@ -26,6 +27,6 @@ def build(context: typer.Context) -> None:
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
     )
     compiler.command(epilog=EPILOG.replace("python -m export --model", "diffedit-trt build"))(
-        build_command
+        expand_groups(build_command)
     )
     compiler(args=list(context.args), prog_name="diffedit-trt build")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffedit.cli import options
+from diffedit.cli.errors import UsageError
 from diffedit.cli.tables import print_table
+from engine.model_options import MODEL_ITSELF, ModelSource
 
 if TYPE_CHECKING:
     from diffedit.doctor import Check
@@ -25,20 +27,22 @@ _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem"
 
 def doctor(
     model: DoctorModel = None,
-    variant: options.Variant = None,
+    source: ModelSource = MODEL_ITSELF,
     engines: options.Engines = None,
     as_json: options.Json = False,
 ) -> None:
     """Check packages, devices, memory and disk space, and explain how to fix what is wrong.
 
-    With a model: also how much memory its parts, an edit and a build need. Nothing is downloaded,
-    and no weight is read.
+    With a model: also how much memory its parts, an edit and a build need, and whether the LoRAs
+    and other additions fit it. Nothing is downloaded.
 
     The exit code is 1 if there is a problem. A missing optional package is not a problem.
     """
     from diffedit.doctor import report
 
-    checks = report(engines, model, variant)
+    if model is None and source.given:
+        raise UsageError(f"{source.given[0]} is about a model, and none is given; name one.")
+    checks = report(engines, model, source)
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))  # noqa: T201
     else:

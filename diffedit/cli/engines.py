@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffedit.cli import examples, options
 from diffedit.cli.command import add_command
-from diffedit.cli.errors import say
+from diffedit.cli.errors import UsageError, say
 from diffedit.cli.tables import print_table
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Manifest
+from engine.model_options import MODEL_ITSELF, ModelSource
 from engine.netspec import format_size
 from engine.verification import unverified, verdict
+
+if TYPE_CHECKING:
+    from engine.lora.file import Lora
 
 Folder = Annotated[Path, typer.Argument(help="A folder that `build` wrote.")]
 ComparedModel = Annotated[
     str | None,
     options.option(
         options.MODEL,
-        "Also check that the engines were built from this model: a folder or a Hub id.",
+        "Also check that the engines were built from this model: a folder, a single file or a Hub "
+        "id, with the options below.",
         "--model",
         envvar="DIFFEDIT_MODEL",
     ),
@@ -57,21 +62,28 @@ def list_engines(folder: Folder, as_json: options.Json = False) -> None:
 def explain(
     folder: Folder,
     model: ComparedModel = None,
-    variant: options.Variant = None,
+    source: ModelSource = MODEL_ITSELF,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
     """Explain which backends can use the engines in a folder on this machine, and why.
 
     Every file is read once and compared with its sha256. With --model, the engines are also
-    compared with that model. The exit code is 4 if no backend can use the folder.
+    compared with that model, its LoRAs and other additions. The exit code is 4 if no backend can
+    use the folder.
     """
+    if model is None and source.given:
+        raise UsageError(f"{source.given[0]} belongs to a model; name the model with --model.")
     manifest = Manifest.load(folder)
     damage = [message for entry in manifest.entries if (message := _damage(entry, folder))]
-    digests = _digests(model, variant)
-    backends = {name: _try_open(name, folder, digests, device) for name in _backend_classes()}
+    digests, loras = _compared(model, source)
+    other = _other_loras(folder, manifest, loras)
+    backends = {
+        name: (False, other) if other else _try_open(name, folder, digests, device)
+        for name in _backend_classes()
+    }
     usable = [name for name, (opened, _) in backends.items() if opened and not damage]
-    auto, auto_why = _auto(folder, device, digests, usable)
+    auto, auto_why = _auto(folder, device, digests, loras, usable)
     if as_json:
         reasons = {
             name: {"usable": name in usable, "why": why} for name, (_, why) in backends.items()
@@ -90,7 +102,8 @@ def explain(
             same = "the same as the engines were built from"
             _print("model", built_from if digests is None else same)
         if fused := manifest.fused:
-            _print("fused", f"{fused}; PyTorch's backend does not apply it")
+            does = "applies it, too" if loras and not other else "does not apply it"
+            _print("fused", f"{fused}; PyTorch's backend {does}")
         for name, (_, why) in backends.items():
             _print(name, f"{'usable' if name in usable else 'not usable'}: {why}")
         _print("torch", "needs no engines; `--backend torch` runs the model's own weights")
@@ -110,13 +123,17 @@ add_command(app, explain, examples=examples.ENGINES_EXPLAIN)
 
 
 def _auto(
-    folder: Path, device: str | None, digests: Mapping[str, str] | None, usable: list[str]
+    folder: Path,
+    device: str | None,
+    digests: Mapping[str, str] | None,
+    loras: Sequence[Lora],
+    usable: list[str],
 ) -> tuple[str | None, str]:
     """Return what `--backend auto` uses and why; None and the reason if it refuses."""
     from diffedit.backend_selection import plan_auto
 
     try:
-        plan = plan_auto(folder, device, digests)
+        plan = plan_auto(folder, device, digests, loras)
     except EngineMismatch as error:
         return None, str(error)
     for name, why in plan.tries:
@@ -130,13 +147,32 @@ def _print(label: str, *lines: str) -> None:
         print(f"{label:<12} {line}")  # noqa: T201
 
 
-def _digests(model: str | None, variant: str | None) -> dict[str, str] | None:
-    """Return the digest of each part of the model, or None without a model."""
+def _compared(
+    model: str | None, source: ModelSource
+) -> tuple[dict[str, str] | None, tuple[Lora, ...]]:
+    """Return the digest of each part of the model, or None without a model, and its LoRAs."""
     if model is None:
-        return None
-    from engine.hub import find_checkpoint
+        return None, ()
+    from engine.lora.file import Lora
 
-    return find_checkpoint(model, variant=variant).digests()
+    try:
+        loras = tuple(Lora.open(path, scale) for path, scale in source.loras)
+        return source.open(model).digests(), loras
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+
+
+def _other_loras(folder: Path, manifest: Manifest, loras: Sequence[Lora]) -> str:
+    """Return why engines cannot be used together with these LoRAs, or ""."""
+    if not loras:
+        return ""
+    from diffedit.backend_selection import check_loras
+
+    try:
+        check_loras(folder, manifest, loras)
+    except EngineMismatch as error:
+        return str(error)
+    return ""
 
 
 def _backend_classes() -> dict[str, Any]:

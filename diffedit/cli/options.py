@@ -6,29 +6,25 @@ Options are named as in the Python API, and some have a short second name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import diffedit
-from diffedit.cli import file_options
 from diffedit.cli.errors import UsageError
 from diffedit.presets import DECIDED, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
+from engine.model_options import MODEL_ITSELF, PANEL, ModelSource
 from engine.netspec import Size, parse_size
-
-if TYPE_CHECKING:
-    from engine.derived.additions import Additions
 
 PROMPTS = "Prompts"
 EDIT = "Edit"
 FLOWEDIT = "Only with --method flowedit"
 CHORDEDIT = "Only with --method chordedit or --preset instant"
 MASK = "Mask"
-MODEL = file_options.PANEL
+MODEL = PANEL
 OUTPUT = "Output"
 
 
@@ -64,15 +60,6 @@ def _parsed_size(text: str) -> Size:
         return parse_size(text)
     except ValueError as error:
         raise UsageError(f"--size is wrong: {error}.") from None
-
-
-def _parsed_loras(texts: Iterable[str] | None) -> list[tuple[Path, float]]:
-    from engine.lora.file import parse_lora
-
-    try:
-        return [parse_lora(text) for text in texts or ()]
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
 
 
 def _checked_size(value: str | None) -> str | None:
@@ -265,10 +252,6 @@ _MODEL_OPTION = option(
     show_default="the demo model of a clone",
     callback=_model_or_default,
 )
-Variant = Annotated[
-    str | None, option(MODEL, "Variant of the weight files, such as fp16.", "--variant")
-]
-Revision = Annotated[str | None, option(MODEL, "Branch, tag or commit of a Hub id.", "--revision")]
 Engines = Annotated[
     Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
 ]
@@ -336,17 +319,6 @@ Pin = Annotated[
         min=1,
     ),
 ]
-Loras = Annotated[
-    list[str] | None,
-    option(
-        MODEL,
-        "LoRA file to apply, with its scale; may be repeated. Engines must have been built with "
-        "the same.",
-        "--lora",
-        metavar="PATH:SCALE",
-        show_default=False,
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -354,13 +326,7 @@ class ModelOptions:
     """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
 
     model: Annotated[str, _MODEL_OPTION] = ""
-    base: file_options.Base = None
-    prediction_type: file_options.PredictionType = None
-    vae: file_options.Vae = None
-    embedding: file_options.Embeddings = None
-    clip_skip: file_options.ClipSkip = 0
-    variant: Variant = None
-    revision: Revision = None
+    source: ModelSource = MODEL_ITSELF
     engines: Engines = None
     backend: Backend = "auto"
     dtype: DType = None
@@ -370,26 +336,16 @@ class ModelOptions:
     size: NetSize = None
     compile: Compile = False
     pin_batch_size: Pin = None
-    lora: Loras = None
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
-        from engine.derived.embeddings import parse_embedding
-
         size = _parsed_size(self.size) if self.size is not None else None
-        values = asdict(self)
-        embeddings = [parse_embedding(text) for text in values.pop("embedding") or ()]
-        changed = {"size": size, "lora": _parsed_loras(self.lora), "embeddings": embeddings}
-        return values | changed
-
-    def additions(self) -> Additions:
-        """What is added to the model, as `engine.hub.find_checkpoint` takes it."""
-        from engine.derived.additions import Additions
-
-        values = self.pipeline_arguments()
-        return Additions(
-            self.base, self.prediction_type, self.vae, tuple(values["embeddings"]), self.clip_skip
-        )
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        del plain["source"]
+        try:
+            return {**plain, "size": size, **self.source.arguments()}
+        except ValueError as error:
+            raise UsageError(f"{error}.") from None
 
 
 # -- output ---------------------------------------------------------------------------------------

@@ -118,15 +118,9 @@ def serve(
     with _extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
-        from engine.hub import find_checkpoint
     scaling = Scaling.for_this_machine(replicas, model_options.device)
     # A missing model is reported here, not by every replica.
-    find_checkpoint(
-        model_options.model,
-        additions=model_options.additions(),
-        variant=model_options.variant,
-        revision=model_options.revision,
-    )
+    model_options.source.open(model_options.model)
     application = ray_app.build(open_pipeline, name, settings, scaling, json_log=json_log)
     sys.exit(ray_app.run(application, settings))
 

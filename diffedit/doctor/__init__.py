@@ -7,6 +7,7 @@ report instead of a stack trace.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffedit.doctor.check import TESTED_VERSIONS, Check, try_import
 from diffedit.doctor.machine import (
@@ -25,18 +26,21 @@ from diffedit.doctor.packages import (
     check_tensorrt_rtx,
 )
 
+if TYPE_CHECKING:
+    from engine.model_options import ModelSource
+
 __all__ = ["CORE_PACKAGES", "TESTED_VERSIONS", "Check", "report"]
 
 
 def report(
-    engines: Path | None = None, model: str | None = None, variant: str | None = None
+    engines: Path | None = None, model: str | None = None, source: ModelSource | None = None
 ) -> list[Check]:
     """Run every check. Takes as long as importing PyTorch.
 
     Args:
         engines: folder of compiled networks that `--backend auto` would use.
         model: a folder or hub id whose need of memory is reported.
-        variant: of its weight files.
+        source: what is added to it, and which of its files are meant.
     """
     driver_report = query_nvidia_driver()
     has_gpu = bool(driver_report)
@@ -52,17 +56,17 @@ def report(
         *check_resources(),
         *_check_auto_backend(engines),
         *_check_verification(engines),
-        *_check_model(model, variant),
+        *_check_model(model, source),
     ]
 
 
-def _check_model(model: str | None, variant: str | None) -> list[Check]:
+def _check_model(model: str | None, source: ModelSource | None) -> list[Check]:
     """Report what a model needs."""
     if model is None or isinstance(try_import("torch"), str):
         return []
     from diffedit.doctor.model import check_model
 
-    return check_model(model, variant)
+    return check_model(model, source)
 
 
 def _check_auto_backend(engines: Path | None) -> list[Check]:

@@ -5,7 +5,9 @@ Only headers and configs are read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffedit.doctor.check import Check
 from diffedit.doctor.single_file import check_single_file
@@ -14,25 +16,58 @@ from engine.checkpoint import Checkpoint
 from engine.errors import DiffEditError
 from engine.forecast import PROGRAM_BYTES, RunForecast, forecast_run, weights_of
 from engine.hub import find_checkpoint
+from engine.lora.file import Lora
 from engine.memory import amount, available
 from engine.netspec import Precision, format_size
+from engine.precisions import build_precision
 from engine.products import PRODUCTS
+
+if TYPE_CHECKING:
+    from engine.model_options import ModelSource
 
 WAYS = "use another --dtype, --offload-text, a smaller --size, or a machine with more memory"
 
 
-def check_model(model: str, variant: str | None = None) -> list[Check]:
+def check_model(model: str, source: ModelSource | None = None) -> list[Check]:
     """Check a checkpoint that is on this machine; a hub id is not downloaded, and a single file is
-    not converted."""
+    not converted. Another VAE and embeddings are put into the cache, as at an edit's first use."""
     path = Path(model).expanduser()
     if path.is_file():
-        return [check_single_file(path)]
+        return [check_single_file(path), *_unchecked(source)]
     try:
-        checkpoint = find_checkpoint(model, variant=variant, local_files_only=True)
+        checkpoint = (
+            source.open(model, local_files_only=True)
+            if source
+            else find_checkpoint(model, local_files_only=True)
+        )
         checkpoint.check_files()
-        return [_family(checkpoint), *_parts(checkpoint), *_edits(checkpoint), *_build(checkpoint)]
-    except DiffEditError as error:
+        found = [_family(checkpoint), *_parts(checkpoint), *_edits(checkpoint), *_build(checkpoint)]
+        return [*found, *_loras(checkpoint, source.loras if source else ())]
+    except (DiffEditError, ValueError) as error:
         return [Check("model", "problem", str(error), "name a complete model folder or hub id")]
+
+
+def _unchecked(source: ModelSource | None) -> list[Check]:
+    """Say so if there are options that only a converted file can be checked with."""
+    if source is None or not source.given:
+        return []
+    what = f"{', '.join(source.given)}: checked when the file is converted, at its first use"
+    return [Check("additions", "ok", what)]
+
+
+def _loras(checkpoint: Checkpoint, loras: Sequence[tuple[Path, float]]) -> list[Check]:
+    """Whether each LoRA fits the model, by the headers of the files."""
+    found = []
+    for path, scale in loras:
+        name = f"lora {path.name}"
+        try:
+            targets = Lora.open(path, scale).targets(checkpoint)
+        except (DiffEditError, ValueError) as error:
+            found.append(Check(name, "problem", str(error), "choose a LoRA for this model"))
+            continue
+        layers = ", ".join(f"{len(each)} of the {part}" for part, each in targets.items() if each)
+        found.append(Check(name, "ok", f"changes layers: {layers}"))
+    return found
 
 
 def _family(checkpoint: Checkpoint) -> Check:
@@ -87,10 +122,14 @@ def _run(name: str, run: RunForecast, precision: Precision, free: int, program: 
 
 
 def _build(checkpoint: Checkpoint) -> list[Check]:
-    """The memory of a build in fp16 at the native size, by its largest step."""
+    """The memory of a build with its defaults at the native size, by its largest step."""
     size = (checkpoint.family.native_size,) * 2
     specs = [
-        checkpoint.spec(network.name, size, precision="fp16")
+        checkpoint.spec(
+            network.name,
+            size,
+            precision=build_precision(checkpoint.family, network.part, "fp16"),
+        )
         for network in checkpoint.family.networks
     ]
     compiles = any(PRODUCTS[kind].installed for kind in ("tensorrt", "tensorrt-rtx"))
@@ -103,7 +142,7 @@ def _build(checkpoint: Checkpoint) -> list[Check]:
 def _build_check(largest: BuildForecast) -> Check:
     free = available()
     has = f"; {amount(free)} are free" if free else ""
-    what = f"fp16, {largest.label}: {largest}{has}"
+    what = f"{largest.label}: {largest}{has}"
     needed = max(largest.export, largest.compile)
     if not free or needed <= free:
         return Check("build", "ok", what)
