@@ -77,7 +77,7 @@ class Builder:
         torch_reference = TorchReference(self.checkpoint, job, self.loras)
         existing = self._entry("onnx", job)
         precision = job.spec.precision
-        notes = (f"{job.label} {job.note}.",) if job.note else ()
+        notes: tuple[str, ...] = (f"{job.label} {job.note}.",) if job.note else ()
         if existing and existing.key == job.key:  # it may have fallen back in the last build
             precision, notes = existing.spec.precision, existing.notes
         while True:

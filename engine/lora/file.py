@@ -179,18 +179,18 @@ class Lora:
                 self._refuse(f"it has two tensors for one ({tensors[found.kind]} and {name})")
             tensors[found.kind] = name
         if unmatched:
-            model = other_model(unmatched)
-            named = f"it is for {model}: " if model else ""
             self._refuse(
-                f"{named}{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of "
-                f"the model ({', '.join(sorted(unmatched)[:3])})"
+                f"{len(unmatched)} of its {len(self.shapes)} tensors belong to no layer of the "
+                f"model ({', '.join(sorted(unmatched)[:3])})"
             )
         return matched
 
     def _refuse(self, reason: str, part: str = "") -> None:
+        model = other_model(self.shapes)
+        named = f"it is for {model}: " if model else ""
         raise CheckpointError(
-            f"The LoRA {self.path} does not fit this model{part}: {reason}; use one that was "
-            "trained for this kind of model."
+            f"The LoRA {self.path} does not fit this model{part}: {named}{reason}; use one that "
+            "was trained for this kind of model."
         )
 
 

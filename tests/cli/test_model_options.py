@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer.main
 from safetensors.torch import save_file
@@ -31,13 +30,14 @@ NO_MODEL = {"build", "restore", "list"}
 """Commands that name no model, and `build` as the main program has it."""
 
 
-def commands(command: Any, name: str) -> Iterator[tuple[str, click.Command]]:
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every command of a program, with its whole name."""
-    if isinstance(command, click.Group):
-        for each, inner in command.commands.items():
-            yield from commands(inner, f"{name} {each}")
-    else:
+    inner = getattr(command, "commands", None)
+    if inner is None:
         yield name, command
+        return
+    for each in inner:
+        yield from commands(inner[each], f"{name} {each}")
 
 
 COMMANDS = dict(
@@ -48,8 +48,8 @@ COMMANDS = dict(
 )
 
 
-def options_of(command: click.Command) -> dict[str, click.Option]:
-    return {one.name or "": one for one in command.params if isinstance(one, click.Option)}
+def options_of(command: Any) -> dict[str, Any]:
+    return {one.name: one for one in command.params if one.param_type_name == "option"}
 
 
 def test_the_commands_are_all_that_name_a_model() -> None:

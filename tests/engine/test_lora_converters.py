@@ -150,12 +150,12 @@ def test_files_of_other_models_are_refused_by_name(
 
 
 @pytest.fixture(scope="module")
-def flux_layers() -> tuple[dict[str, tuple[Piece, ...]], dict[str, tuple[int, int]]]:
+def flux_layers() -> tuple[dict[str, tuple[Piece, ...]], dict[str, tuple[int, ...]]]:
     """The original layers of FLUX.1 dev, and the shape of every linear weight of diffusers."""
     config = published_configs("flux-dev")["transformer"]
     with torch.device("meta"):
         module: Any = FluxTransformer2DModel.from_config(config)
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         name: tuple(layer.weight.shape)
         for name, layer in module.named_modules()
         if isinstance(layer, torch.nn.Linear)
@@ -165,7 +165,7 @@ def flux_layers() -> tuple[dict[str, tuple[Piece, ...]], dict[str, tuple[int, in
 
 
 def rank_one(
-    layers: dict[str, tuple[Piece, ...]], shapes: dict[str, tuple[int, int]], wanted: Any
+    layers: dict[str, tuple[Piece, ...]], shapes: dict[str, tuple[int, ...]], wanted: Any
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Original layer -> (A [1, in], B [out, 1])."""
     chosen = [name for name in layers if wanted(name)]
@@ -200,7 +200,7 @@ def test_layers_of_full_width_are_split_as_diffusers_does(
     spell: Callable[[str], str],
     down: str,
     up: str,
-    flux_layers: tuple[dict[str, tuple[Piece, ...]], dict[str, tuple[int, int]]],
+    flux_layers: tuple[dict[str, tuple[Piece, ...]], dict[str, tuple[int, ...]]],
 ) -> None:
     """diffusers' converters have the widths of FLUX.1 dev written into them."""
     layers, shapes = flux_layers

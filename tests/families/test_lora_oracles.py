@@ -20,6 +20,7 @@ from tests.shared import Folders
 from tests.single_files.transformers import flux_to_original, sd3_to_original
 
 SCALE, ALPHA = 0.7, 1.5
+PEFT = ("lora_A", "lora_B")
 Spell = Callable[[ModelLayer], str]
 """A layer -> how a file begins the names of its tensors."""
 
@@ -77,19 +78,40 @@ STYLES: dict[str, Style] = {
         "tiny-flux", "transformer", JOINT[:1], False, kohya("lora_transformer_")
     ),
     "ai-toolkit's FLUX": Style(
-        *("tiny-flux", "transformer", (*JOINT, "proj_mlp")),
-        *(False, dotted("transformer."), ("lora_A", "lora_B"), False),
+        kind="tiny-flux",
+        part="transformer",
+        layers=(*JOINT, "proj_mlp"),
+        original=False,
+        spell=dotted("transformer."),
+        names=PEFT,
+        alpha=False,
     ),
     "XLabs' FLUX": Style(
-        "tiny-flux", "transformer", ("processor",), True, dotted(""), ("down", "up"), alpha=False
+        kind="tiny-flux",
+        part="transformer",
+        layers=("processor",),
+        original=True,
+        spell=dotted(""),
+        names=("down", "up"),
+        alpha=False,
     ),
     "XLabs' FLUX in ComfyUI": Style(
-        *("tiny-flux", "transformer", ("processor",)),
-        *(True, dotted("diffusion_model."), ("down", "up"), False),
+        kind="tiny-flux",
+        part="transformer",
+        layers=("processor",),
+        original=True,
+        spell=dotted("diffusion_model."),
+        names=("down", "up"),
+        alpha=False,
     ),
     "PEFT's SD 3": Style(
-        *("tiny-sd3", "transformer", JOINT),
-        *(False, dotted("transformer."), ("lora_A", "lora_B"), False),
+        kind="tiny-sd3",
+        part="transformer",
+        layers=JOINT,
+        original=False,
+        spell=dotted("transformer."),
+        names=PEFT,
+        alpha=False,
     ),
 }
 
