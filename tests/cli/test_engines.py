@@ -11,6 +11,7 @@ import pytest
 from demo import random_checkpoint
 from engine.manifest import Manifest
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
+from tests.engine.lora_files import ATTENTION, pair, saved
 from tests.export.conftest import run as build
 from tests.shared import Folders
 
@@ -98,6 +99,21 @@ def test_explain_compares_the_model(engines: Path, cli: Cli, tiny_v: Path, tmp_p
         "onnxruntime",
     )
     check_refused(refused, 4, "differs from the model in use", "diffedit-trt build")
+
+
+def test_explain_compares_what_is_added_to_the_model(
+    engines: Path, cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    """On the options that `build` and `edit` have."""
+    lora = saved(tmp_path / "style.safetensors", pair(f"{ATTENTION}.to_q"))
+    other = random_checkpoint.make(tmp_path / "other", "tiny", seed=5)
+    done = cli("engines", "explain", engines, "--model", tiny, "--lora", f"{lora}:0.5")
+    assert done.code == 4
+    assert "contain no LoRA, not the LoRAs that were asked for" in done.out.decode()
+    done = cli("engines", "explain", engines, "--model", tiny, "--vae", other / "vae")
+    assert done.code == 4
+    assert "differs from the model in use" in done.out.decode()
+    check_refused(cli("engines", "explain", engines, "--model", tiny, "--lora", "a:b"), 2, "--lora")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "edited"])
