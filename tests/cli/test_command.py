@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from diffedit.cli import options
-from diffedit.cli.command import add_command, expand_groups
+from diffedit.cli.command import add_command
 from diffedit.cli.errors import UsageError
+from engine.option_groups import expand_groups
 
 
 @dataclasses.dataclass(frozen=True)
