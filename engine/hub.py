@@ -6,6 +6,7 @@ This is the only file that contacts a model hub.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from engine.derived.additions import NOTHING, Additions, Report, logged
 from engine.errors import CheckpointError, ResourceError, first_line
 from engine.load_errors import load_error
 from engine.models import Part
+from engine.models.index import lookalike_warning
 from engine.weight_files import WeightFiles, missing_weights, patterns
 
+log = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """The form of a hub id: "name" or "owner/name"."""
 FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
@@ -68,6 +71,8 @@ def find_checkpoint(
     else:
         _refuse_single_file_options(model, additions)
         checkpoint = _open(model, source)
+    if warning := lookalike_warning(Path(model).name, checkpoint.family.name):
+        log.warning(warning)
     checkpoint.check_files()
     return _with_additions(checkpoint, additions, report)
 

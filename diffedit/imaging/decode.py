@@ -60,6 +60,7 @@ class Decoded:
         warnings: sentences about what PIL does not read of the file.
         frames: number of frames or pages of the file.
         metadata: EXIF and resolution.
+        bits: of a value of a grey picture of whole numbers; see `deep.stated_bits`.
     """
 
     image: Image.Image
@@ -68,6 +69,7 @@ class Decoded:
     warnings: tuple[str, ...]
     frames: int
     metadata: Metadata
+    bits: int | None = None
 
 
 def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Decoded:
@@ -95,7 +97,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
             )
         try:
             lost = _form_warnings(image, reopen)
-            is_twelve = deep.is_twelve_bits(image)
+            is_twelve, bits = deep.is_twelve_bits(image), deep.stated_bits(image)
             low = deep.low_bytes(image, reopen) if reopen else None
             exif = stored_exif(image) if image.format == "TIFF" else None
             image.load()  # closes a TIFF; only then a PNG has EXIF
@@ -117,6 +119,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
             warnings=tuple(lost),
             frames=frames,
             metadata=metadata_of(exif, image.info, upright.size),
+            bits=bits,
         )
 
 

@@ -25,6 +25,17 @@ _LOW_BYTES = {
     for order, swapped in (("B", "L"), ("L", "B"), ("N", _NATIVE_SWAPPED))
 }
 GREY_ALPHA = "LA;16B"
+BITS_PER_SAMPLE = 258
+"""TIFF's tag."""
+DARK = (
+    "The picture has 16 bits a pixel and no value above 255 of 65535, so it is almost black. If its "
+    "values are of 8 bits, convert it to 8 bits (mode L)."
+)
+EIGHT_OF_32 = (
+    "The picture has 32 bits a pixel and no value above 255, so it is read with 8 bits; convert it "
+    "to 16 bits if it is meant to be dark."
+)
+SIXTEEN_OF_32 = "The picture has 32 bits a pixel; the result has 16."
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +122,36 @@ def from_twelve_bits(image: Image.Image) -> Deep:
     return scaled[..., None]
 
 
-def from_integers(image: Image.Image) -> tuple[Deep, bool]:
-    """Return a grey picture of mode I or I;16 as [H, W, 1], and whether 32 bits were reduced."""
+def stated_bits(header: Image.Image) -> int | None:
+    """Bits of a value of a grey picture of whole numbers, as its mode or its file states them; None
+    for a picture in memory of mode I, which holds numbers of any size."""
+    if header.mode.startswith("I;16"):
+        return 16
+    if header.format == "TIFF":
+        bits: Any = getattr(header, "tag_v2", {}).get(BITS_PER_SAMPLE)
+        return int(bits[0]) if isinstance(bits, tuple) and bits else None
+    return None if header.format is None else 16
+
+
+def from_integers(image: Image.Image, bits: int | None) -> tuple[Deep | Image.Image, str | None]:
+    """Return a grey picture of mode I or I;16 as [H, W, 1] or as L, and a warning or None.
+
+    White is the number that the file states. 32 bits have no agreed white, so it is the smallest of
+    255, 65535 and 2**31 - 1 that no value exceeds.
+
+    Args:
+        bits: `stated_bits`.
+    """
     values = np.asarray(image).astype(np.int64).clip(0)
-    is_reduced = bool(values.max() > 65535)
-    if is_reduced:
-        values = (values * 65535 + 2**30) // (2**31 - 1)
-    return values.astype(np.uint16)[..., None], is_reduced
+    highest = int(values.max())
+    if bits == 16:
+        return values.astype(np.uint16)[..., None], DARK if 0 < highest <= 255 else None
+    if highest <= 255:
+        return Image.fromarray(values.astype(np.uint8)), EIGHT_OF_32
+    if highest <= 65535:
+        return values.astype(np.uint16)[..., None], None
+    values = (values * 65535 + 2**30) // (2**31 - 1)
+    return values.astype(np.uint16)[..., None], SIXTEEN_OF_32
 
 
 def with_transparent_color(values: Deep, color: Any) -> Deep:

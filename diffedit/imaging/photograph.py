@@ -181,15 +181,18 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
             field="image",
         )
     color_key = image.info.get("transparency")
-    values, is_reduced = decoded.deep, False
+    values: Image.Image | Deep | None = decoded.deep
+    warnings: list[str] = []
     if values is None and image.mode.startswith("I"):
-        values, is_reduced = deep.from_integers(image)
+        values, warning = deep.from_integers(image, decoded.bits)
+        warnings += [warning] if warning else []
+    if isinstance(values, Image.Image):
+        return values, warnings
     if values is not None:
         if color_key is not None and values.shape[2] in (1, 3):
             values = deep.with_transparent_color(values, color_key)
-        return values, ["The picture has 32 bits a pixel; the result has 16."] if is_reduced else []
+        return values, warnings
     mode, target = image.mode, _target_mode(image)
-    warnings = []
     if mode not in EXACT_MODES:
         warnings.append(
             f"The picture has mode {mode}, in which no edit can be made; it is converted to "

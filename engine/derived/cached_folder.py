@@ -20,19 +20,21 @@ from engine.cache_dir import user_cache
 from engine.digest import file_digest
 from engine.errors import ResourceError
 from engine.load_errors import load_error
-from engine.origin import ORIGIN_NAME
 
 VERSION = 1
 """Increase it with every change that makes folders differ."""
+LIST_NAME = "diffedit_files.json"
+"""The files of a folder with their sizes. It is written last."""
 SPARE = 1.05
 """Disk space that a folder needs, as a multiple of the bytes that are converted."""
 
 
 def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path], None]) -> Path:
-    """The folder for `key`, made by `make` if it is not there yet.
+    """The folder for `key`, made by `make` if it is not there yet, or not whole any more.
 
     Two processes never make the same folder at the same time. If `make` raises, or the process is
-    killed, no folder appears.
+    killed, no folder appears. A folder in which a file is missing or has another size, or whose
+    links lead nowhere, is made again.
 
     Args:
         name: for people: the beginning of the folder's name.
@@ -44,10 +46,10 @@ def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path],
     digest = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "model"
     folder = _models() / f"{plain}-{digest[:16]}"
-    if (folder / ORIGIN_NAME).is_file():
+    if _is_whole(folder):
         return folder
     with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
-        if not (folder / ORIGIN_NAME).is_file():
+        if not _is_whole(folder):
             _require_room(folder.parent, int(bytes_needed * SPARE))
             _make(folder, make)
     return folder
@@ -93,9 +95,34 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     temporary.mkdir()
     try:
         make(temporary)
+        (temporary / LIST_NAME).write_text(json.dumps(_files(temporary), indent=1) + "\n")
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder has the files that it had when it was made."""
+    try:
+        return bool(json.loads((folder / LIST_NAME).read_text()) == _files(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _files(folder: Path) -> dict[str, int | None]:
+    """Size of every file in a folder by its relative path; None for a link, which leads somewhere.
+
+    Raises OSError for a link that leads nowhere.
+    """
+    found: dict[str, int | None] = {}
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root) / name for name in (*folders, *files) if name != LIST_NAME):
+            stat = path.stat()
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = None
+            elif path.is_file():
+                found[str(path.relative_to(folder))] = stat.st_size
+    return dict(sorted(found.items()))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Report
@@ -87,7 +88,21 @@ def with_embeddings(
     )
     tokens = "+".join(embedding.token for embedding in embeddings)
     name = f"{checkpoint.folder.name}+{tokens}"
-    return linked_folder(checkpoint, replaced, name, sources, size, [e.token for e in embeddings])
+    details = [[e.token for e in embeddings], *_read(checkpoint)]
+    return linked_folder(checkpoint, replaced, name, sources, size, details)
+
+
+def _read(checkpoint: Checkpoint) -> list[Any]:
+    """Everything that is read of a checkpoint's tokenizers and text encoders, for the cache's key:
+    configs, the variant of the weights, and digests of files."""
+    found: list[Any] = []
+    for text in checkpoint.family.text_inputs:
+        part = checkpoint.network(text.network).part
+        files = checkpoint.weight_files(part)
+        tokenizer = sorted(p for p in (checkpoint.folder / text.tokenizer).glob("*") if p.is_file())
+        digests = [(path.name, known_digest(path)) for path in (*files.files, *tokenizer)]
+        found.append([part, checkpoint.family.configs[part], files.variant, digests])
+    return found
 
 
 def _nothing(folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.derived.cached_folder import cached_folder
@@ -19,7 +20,7 @@ def linked_folder(
     name: str,
     sources: tuple[SourceFile, ...],
     bytes_needed: int,
-    details: Sequence[str] = (),
+    details: Sequence[Any] = (),
 ) -> Checkpoint:
     """The checkpoint with some of its subfolders replaced.
 
@@ -29,23 +30,23 @@ def linked_folder(
         name: for people.
         sources: what the new subfolders are made from.
         bytes_needed: disk space for them.
-        details: what else the new subfolders depend on.
+        details: everything else that the new subfolders depend on: what `replaced` reads of the
+            checkpoint, and options.
     """
-    origin = checkpoint.origin or Origin(str(checkpoint.folder.resolve()), ())
+    source = checkpoint.folder.resolve()
+    origin = checkpoint.origin or Origin(str(source), ())
     new = Origin(origin.model, (*origin.files, *sources))
     index = (checkpoint.folder / INDEX).read_text()
 
     def make(folder: Path) -> None:
         (folder / INDEX).write_text(index)
-        for entry in checkpoint.folder.iterdir():
-            if entry.is_dir() and entry.name not in replaced:
-                (folder / entry.name).symlink_to(entry.resolve(), target_is_directory=True)
+        link_folders(source, folder, without=replaced)
         for write in replaced.values():
             write(folder)
         new.write(folder)
 
     key = [
-        str(checkpoint.folder.resolve()),
+        str(source),
         json.loads(index),
         sorted(replaced),
         list(details),
@@ -53,3 +54,11 @@ def linked_folder(
     ]
     folder = cached_folder(name, key, bytes_needed, make)
     return Checkpoint.open(folder, checkpoint.variant)
+
+
+def link_folders(source: Path, folder: Path, without: Collection[str]) -> None:
+    """Link to the subfolders of `source`, but for some. A subfolder that is itself a link is not
+    followed, so that it may lead elsewhere later."""
+    for entry in source.iterdir():
+        if entry.is_dir() and entry.name not in without:
+            (folder / entry.name).symlink_to(source / entry.name, target_is_directory=True)

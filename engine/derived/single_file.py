@@ -16,11 +16,13 @@ from typing import Any
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Report
 from engine.derived.cached_folder import cached_folder, known_digest
+from engine.derived.linked import link_folders
 from engine.errors import CheckpointError
 from engine.fingerprint import fingerprint
 from engine.models.family import Configs
 from engine.models.noise_schedule import PREDICTION_TYPES
 from engine.models.published import published_configs, write_clip_tokenizer
+from engine.models.reading import read_index
 from engine.models.single_file_configs import (
     configs_without_base,
     part_config,
@@ -74,7 +76,7 @@ def from_single_file(
     report(f"reading {file.name}", 0, 0)
     digest = known_digest(file)
     origin = _origin(source, digest)
-    key = [*(f.sha256 for f in origin.files), single.prediction, str(base.folder) if base else ""]
+    key = [*(f.sha256 for f in origin.files), single.prediction, *_used_of(base)]
 
     def make(folder: Path) -> None:
         _make(source, wanted, folder, report)
@@ -82,6 +84,13 @@ def from_single_file(
 
     folder = cached_folder(file.stem, key, file.stat().st_size, make)
     return Checkpoint.open(folder, base.variant if base else None)
+
+
+def _used_of(base: Checkpoint | None) -> list[Any]:
+    """What a folder copies of its base; the rest is links."""
+    if base is None:
+        return [""]
+    return [str(base.folder.resolve()), read_index(base.folder), base.family.configs]
 
 
 def _prediction(file: Path, single: SingleFile, asked: str | None) -> str | None:
@@ -178,12 +187,8 @@ def _from_base(
     source: _Source, base: Checkpoint, wanted: Mapping[str, Part], folder: Path
 ) -> Configs:
     """Write the index, and links to everything in the base that is not converted."""
-    index = json.loads((base.folder / "model_index.json").read_text())
-    _write(folder / "model_index.json", index)
-    for name in index:
-        there = base.folder / name
-        if name not in (*wanted, "scheduler") and there.is_dir():
-            (folder / name).symlink_to(there.resolve(), target_is_directory=True)
+    _write(folder / "model_index.json", read_index(base.folder))
+    link_folders(base.folder.resolve(), folder, without=(*wanted, "scheduler"))
     return base.family.configs
 
 

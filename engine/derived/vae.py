@@ -66,13 +66,15 @@ def with_vae(checkpoint: Checkpoint, path: Path, report: Report) -> Checkpoint:
         f"{checkpoint.folder.name}+{vae.path.stem}",
         (SourceFile("vae", str(vae.path.resolve()), vae.digest),),
         vae.path.stat().st_size,
+        [] if vae.path.is_dir() else [dict(vae.config)],
     )
 
 
 def _read(path: Path, part: Part, checkpoint: Checkpoint) -> _Vae:
     if path.is_dir():
         inner = path / part.name
-        return _folder(inner if (inner / "config.json").is_file() else path, part)
+        folder = inner if (inner / "config.json").is_file() else path
+        return _folder(folder, part, checkpoint.variant)
     if not path.is_file():
         raise CheckpointError(f"There is no VAE at {path}; name a folder or a .safetensors file.")
     if path.suffix.lower() != ".safetensors":
@@ -91,11 +93,12 @@ def _read(path: Path, part: Part, checkpoint: Checkpoint) -> _Vae:
     return _Vae(path, own, known_digest(path))
 
 
-def _folder(folder: Path, part: Part) -> _Vae:
+def _folder(folder: Path, part: Part, variant: str | None) -> _Vae:
+    """The VAE in a folder: its weights of the variant, or the plain ones, as of every part."""
     config = read_json(folder / "config.json", "name the folder of a VAE, with its config.json")
-    files = WeightFiles.find(folder, part, None)
+    files = WeightFiles.find(folder, part, variant) or WeightFiles.find(folder, part, None)
     if files is None:
-        raise missing_weights(folder, part, None, [path.name for path in folder.glob("*")])
+        raise missing_weights(folder, part, variant, [path.name for path in folder.glob("*")])
     files.headers()
     digests = [known_digest(file) for file in files.files]
     text = json.dumps([config, digests], sort_keys=True)

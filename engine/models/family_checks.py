@@ -72,6 +72,22 @@ def _first_problem(
         return "config", str(error)
 
 
+def other_inputs(found: int, latent: int, kinds: Mapping[int, str]) -> str | None:
+    """A denoiser with inputs beside the latent, as a clause; None if it has none that is known.
+
+    Args:
+        found: its input channels.
+        latent: channels of the latent, as the denoiser takes them.
+        kinds: what such a model is, by its input channels.
+    """
+    if found == latent or found not in kinds:
+        return None
+    return (
+        f"it takes {found} channels, but the latents have {latent}: this is {kinds[found]}; use "
+        "the base model"
+    )
+
+
 def mismatch(part: str, config: Mapping[str, Any], key: str, wanted: int) -> Problem | None:
     """A number of a config that differs from what the other parts need."""
     found = whole(config, key)

@@ -26,6 +26,7 @@ from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
     mismatch,
+    other_inputs,
     schedule_mismatch,
     wanted_classes,
 )
@@ -89,8 +90,19 @@ PARTS = (
 TOKENIZERS = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5Tokenizer"}
 
 
+INPUTS = {
+    384: "FLUX.1 Fill, an inpainting model",
+    128: "FLUX.1 Depth, Canny or another control model",
+}
+"""What a transformer with more inputs than FLUX.1's 64 is, by their number."""
+
+
 def _problem(configs: Configs) -> tuple[str, str] | None:
     transformer, clip, t5 = (configs[p] for p in ("transformer", "text_encoder", "text_encoder_2"))
+    if other := other_inputs(
+        whole(transformer, "in_channels"), 4 * blocks.vae_channels(configs), INPUTS
+    ):
+        return "transformer", other
     return (
         mismatch("transformer", transformer, "in_channels", 4 * blocks.vae_channels(configs))
         or mismatch("transformer", transformer, "pooled_projection_dim", whole(clip, "hidden_size"))

@@ -33,6 +33,15 @@ EXTRA = {
 }
 """Parts of other models, and what they mean."""
 
+LOOKALIKES = {
+    "FluxKontext": "it takes the photograph as a second input and an instruction as its text, and "
+    "without them it is another model",
+}
+"""Beginnings of pipelines whose parts have the classes and sizes of a supported model but need
+other inputs, and why they are refused."""
+LOOKALIKE_NAMES = {"flux": ("kontext",)}
+"""Family -> what the names of such models contain. A single file has nothing else that says so."""
+
 
 def class_of(index: Mapping[str, Any], name: str) -> tuple[str | None, str | None]:
     """(package, class) of an entry; (None, None) if it has none or it has another form."""
@@ -52,6 +61,9 @@ def index_problem(
         wanted: part -> (package, class); a tokenizer's class may end with "Fast".
         title: what the models are called.
     """
+    for begin, reason in LOOKALIKES.items():
+        if pipeline_class(index).startswith(begin):
+            return f"holds {_pipeline(index)}: {reason}; {SUPPORTED}."
     for name, (package, class_name) in wanted.items():
         found_package, found = class_of(index, name)
         if found is None:
@@ -81,9 +93,30 @@ def _extra_parts(index: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
     return [name for name in names if class_of(index, name) != (None, None)]
 
 
+def pipeline_class(index: Mapping[str, Any]) -> str:
+    """The class of the pipeline, such as "StableDiffusionXLPipeline"."""
+    name = index.get("_class_name", "pipeline")
+    return str(name[-1] if isinstance(name, list) and name else name)
+
+
+def lookalike_warning(name: str, family: str) -> str | None:
+    """A sentence about a model that only its name tells from one of the family, or None.
+
+    Args:
+        name: of the file or folder.
+        family: the name of the family that it was read as.
+    """
+    if not any(word in name.lower() for word in LOOKALIKE_NAMES.get(family, ())):
+        return None
+    return (
+        f"By its name {name} is a Kontext model, which nothing else in it says. It is used like "
+        "FLUX.1 dev, but it was trained with other inputs, so its edits are likely to be spoilt; "
+        "use FLUX.1 dev, or rename it if it is one."
+    )
+
+
 def _pipeline(index: Mapping[str, Any]) -> str:
     """Such as "a StableDiffusionXLPipeline (SDXL)"."""
-    name = index.get("_class_name", "pipeline")
-    name = str(name[-1] if isinstance(name, list) and name else name)
+    name = pipeline_class(index)
     title = next((t for begin, t in TITLES.items() if name.startswith(begin)), None)
     return f"a {name}" + (f" ({title})" if title else "")

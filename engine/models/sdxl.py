@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.models import blocks
 from engine.models.blocks import LORA_CLIP_G, LORA_CLIP_L, LORA_DENOISER
-from engine.models.configs import unet_input_problem
+from engine.models.configs import UNET_INPUTS, unet_input_problem
 from engine.models.family import (
     FEW_STEPS,
     LCM,
@@ -27,6 +27,7 @@ from engine.models.family_checks import (
     check_vocabularies,
     checked_configs,
     mismatch,
+    other_inputs,
     schedule_mismatch,
     wanted_classes,
 )
@@ -74,7 +75,9 @@ def _problem(configs: Configs) -> tuple[str, str] | None:
     unet, texts = configs["unet"], ("text_encoder", "text_encoder_2")
     if unet.get("addition_embed_type") != "text_time":
         return "unet", "it does not take the picture's size (addition_embed_type)"
-    if clause := unet_input_problem(unet):
+    if clause := unet_input_problem(unet) or other_inputs(
+        whole(unet, "in_channels"), blocks.vae_channels(configs), UNET_INPUTS
+    ):
         return "unet", clause
     width = sum(whole(configs[name], "hidden_size") for name in texts)
     ids = 6 * whole(unet, "addition_time_embed_dim")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from engine.derived import cached_folder as module
-from engine.derived.cached_folder import cached_folder, known_digest
+from engine.derived.cached_folder import LIST_NAME, cached_folder, known_digest
 from engine.errors import ResourceError
-from engine.origin import Origin
+from engine.origin import ORIGIN_NAME, Origin
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ def test_what_a_killed_process_left_is_replaced(cache: Path) -> None:
     assert folders(cache)[0].startswith(".")
     folder = cached_folder("m", 1, 1, write)
     assert folders(cache) == [folder.name]
-    assert sorted(p.name for p in folder.iterdir()) == ["a", "diffedit_origin.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["a", LIST_NAME, ORIGIN_NAME]
 
 
 def test_two_processes_at_once_make_it_once(cache: Path, tmp_path: Path) -> None:
@@ -113,3 +115,50 @@ def test_a_digest_is_remembered_until_the_file_changes(
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
     assert known_digest(file) == "read again"
+
+
+def damage_nothing(folder: Path) -> None:
+    """A folder that is whole is not made again."""
+
+
+def damage_by_deleting(folder: Path) -> None:
+    (folder / "part" / "weights").unlink()
+
+
+def damage_by_cutting(folder: Path) -> None:
+    (folder / "part" / "weights").write_text("we")
+
+
+def damage_by_a_link_to_nowhere(folder: Path) -> None:
+    (folder / "link").readlink().rmdir()
+
+
+def damage_by_deleting_a_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "part")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(damage_nothing, damage_by_deleting, damage_by_cutting, damage_by_a_link_to_nowhere),
+        damage_by_deleting_a_folder,
+    ],
+)
+def test_a_folder_that_is_not_whole_is_made_again(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Such as after a cleaner of old files, a disk error, or a base that was moved."""
+    made = []
+
+    def make(folder: Path) -> None:
+        (tmp_path / "base").mkdir(exist_ok=True)
+        made.append((folder / "part").mkdir())
+        (folder / "part" / "weights").write_text("weights")
+        (folder / "link").symlink_to(tmp_path / "base")
+        write(folder)
+
+    damage(cached_folder("m", 1, 1, make))
+    folder = cached_folder("m", 1, 1, make)
+    assert (folder / "part" / "weights").read_text() == "weights"
+    assert (folder / "link").exists()
+    assert len(made) == 1 + (damage is not damage_nothing)

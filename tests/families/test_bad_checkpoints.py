@@ -11,6 +11,7 @@ import pytest
 
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
+from engine.hub import find_checkpoint
 from tests.shared import Folders
 
 DDIM = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
@@ -18,14 +19,17 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "SDXL with a flow schedule": ("tiny-sdxl", "scheduler", FLOW, "flow matching"),
     "SDXL without size": ("tiny-sdxl", "unet", {"addition_embed_type": None}, "picture's size"),
-    "SDXL inpainting": ("tiny-sdxl", "unet", {"in_channels": 9}, "in_channels is 9"),
+    "SDXL inpainting": ("tiny-sdxl", "unet", {"in_channels": 9}, "an inpainting model"),
     "SDXL of another encoder": ("tiny-sdxl", "text_encoder_2", {"hidden_size": 16}, "48"),
     "SDXL guided by nothing": ("tiny-sdxl", "unet", {"time_cond_proj_dim": 2}, "guidance scale"),
     "SD 3 with a diffusion schedule": ("tiny-sd3", "scheduler", DDIM, "DDIMScheduler"),
     "SD 3 of other sigmas": ("tiny-sd3", "scheduler", {"use_beta_sigmas": True}, "use_beta_sigmas"),
     "SD 3 of another T5": ("tiny-sd3", "text_encoder_3", {"d_model": 64}, "joint_attention_dim"),
     "SD 3 with another VAE": ("tiny-sd3", "vae", {"latent_channels": 4}, "in_channels is 16"),
-    "FLUX fill": ("tiny-flux", "transformer", {"in_channels": 384}, "in_channels is 384"),
+    "FLUX Fill": ("tiny-flux", "transformer", {"in_channels": 384}, "FLUX.1 Fill, an inpainting"),
+    "FLUX Depth": ("tiny-flux", "transformer", {"in_channels": 128}, "Depth, Canny or another"),
+    "FLUX of odd inputs": ("tiny-flux", "transformer", {"in_channels": 96}, "in_channels is 96"),
+    "SDXL InstructPix2Pix": ("tiny-sdxl", "unet", {"in_channels": 8}, "InstructPix2Pix"),
     "FLUX of another CLIP": ("tiny-flux", "text_encoder", {"hidden_size": 48}, "pooled_projection"),
     "FLUX without a shift": ("tiny-flux", "scheduler", {"shift": 0}, "above 0"),
     "FLUX quantized": (
@@ -83,3 +87,31 @@ def test_an_unknown_pipeline_lists_what_is_supported(folders: Folders, tmp_path:
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="supported are Stable Diffusion"):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("name", ["FluxKontextPipeline", "FluxKontextInpaintPipeline"])
+def test_a_model_that_only_its_pipeline_tells(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The parts of FLUX.1 Kontext have the classes and sizes of FLUX.1 dev."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders["tiny-flux"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
+    with pytest.raises(CheckpointError, match=f"{name} .*the photograph as a second input"):
+        Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize(("name", "warns"), [("flux1-Kontext-dev", True), ("flux1-dev", False)])
+def test_a_model_that_only_its_name_tells(
+    name: str,
+    warns: bool,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A single file of Kontext, or a folder that another program saved, has nothing else."""
+    folder = tmp_path / name
+    folder.symlink_to(folders["tiny-flux"])
+    find_checkpoint(folder)
+    assert ("is a Kontext model" in caplog.text) == warns

@@ -100,3 +100,43 @@ def test_thirty_two_bits_become_sixteen_with_a_warning() -> None:
     photo = photograph.read(picture)
     assert np.asarray(photo.values).ravel().tolist() == [0, 65535]
     assert "32 bits" in photo.warnings[0]
+
+
+def whole_numbers(highest: int, mode: str) -> Image.Image:
+    """A grey ramp up to `highest`, of mode I or I;16."""
+    ramp = np.linspace(0, highest, 24).astype(np.int64).reshape(4, 6)
+    return Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.uint16))
+
+
+WHOLE = {
+    # how it comes: (picture, white of its values, words of the warning)
+    "PNG of 16 bits": (saved(whole_numbers(40000, "I;16"), "PNG"), 65535, None),
+    "dark PNG of 16 bits": (saved(whole_numbers(200, "I;16"), "PNG"), 65535, "almost black"),
+    "dark TIFF of 16 bits": (saved(whole_numbers(255, "I;16"), "TIFF"), 65535, "almost black"),
+    "PGM of 16 bits": (saved(whole_numbers(40000, "I"), "PPM"), 65535, None),
+    "dark PGM of 16 bits": (saved(whole_numbers(200, "I"), "PPM"), 65535, "almost black"),
+    "in memory, I;16": (whole_numbers(300, "I;16"), 65535, None),
+    "in memory, dark I;16": (whole_numbers(200, "I;16"), 65535, "almost black"),
+    "in memory, L as I": (whole_numbers(200, "I"), 255, "no value above 255"),
+    "in memory, I;16 as I": (whole_numbers(256, "I"), 65535, None),
+    "in memory, I": (whole_numbers(2**31 - 1, "I"), 2**31 - 1, "32 bits"),
+    "TIFF of 32 bits with 8": (saved(whole_numbers(200, "I"), "TIFF"), 255, "no value above 255"),
+    "TIFF of 32 bits with 16": (saved(whole_numbers(40000, "I"), "TIFF"), 65535, None),
+    "TIFF of 32 bits": (saved(whole_numbers(10**6, "I"), "TIFF"), 2**31 - 1, "32 bits"),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_numbers_have_the_white_that_their_file_states(kind: str) -> None:
+    source, white, words = WHOLE[kind]
+    photo = photograph.read(source)
+    assert [w for w in photo.warnings if words is None or words not in w] == []
+    assert len(photo.warnings) == (words is not None)
+    opened = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+    expected = np.asarray(opened).astype(np.float64) * 255 / white
+    np.testing.assert_allclose(array(photo.eight_bit), expected, atol=0.51)
+    assert photo.image.mode == ("L" if white == 255 else "I;16")
+
+
+def test_a_black_picture_of_sixteen_bits_is_no_mistake() -> None:
+    assert photograph.read(Image.new("I;16", (4, 4))).warnings == ()
