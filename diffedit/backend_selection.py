@@ -21,6 +21,7 @@ from engine.backends import Networks
 from engine.backends.engine_folder import check_model
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
+from engine.lora.effect import warn_without_effect
 from engine.lora.file import Lora
 from engine.manifest import Manifest
 from engine.precisions import denoiser_precision
@@ -83,8 +84,7 @@ def open_backend(
     a backend that has engines.
     """
     loras = [Lora.open(path, scale) for path, scale in lora]
-    for each in loras:
-        each.targets(checkpoint)  # before the weights are loaded
+    warn_without_effect(loras, checkpoint)  # and check them, before the weights are loaded
     if compile and backend in TITLES:
         raise InvalidRequest(
             f"compile is for the backend torch, and the backend is {backend}, whose networks are "

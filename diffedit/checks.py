@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffedit.visible_text import forbidden
 from engine.errors import DiffEditError
 
 T = TypeVar("T")
+NUL = "\0"
 
 RENAMED = {
     "torch_dtype": "dtype",
@@ -157,10 +159,11 @@ def text(name: str, value: object, limit: int) -> str:
             f"{name} has {len(plain)} characters ({short_repr(plain)}), but at most {limit} are "
             "allowed, and a model reads only about 75 words; shorten it."
         )
-    if "\0" in plain or any("\ud800" <= c <= "\udfff" for c in plain):
+    if (bad := forbidden(plain)) is not None:
+        what = "an unpaired surrogate" if "\ud800" <= bad <= "\udfff" else "a control character"
         raise InvalidRequest(
-            f"{name} is {short_repr(plain)}, which contains a NUL or an unpaired surrogate; pass "
-            "valid Unicode text."
+            f"{name} is {short_repr(plain)}, which contains {'a NUL' if bad == NUL else what} "
+            f"(U+{ord(bad):04X}); remove it."
         )
     return plain
 

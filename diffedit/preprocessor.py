@@ -32,6 +32,7 @@ from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest, parame
 from diffedit.result import EditResult, Stats
 from diffedit.soft_map import SoftMap
 from diffedit.stage_timer import StageTimer
+from diffedit.visible_text import invisible_warnings
 from engine.checkpoint import Checkpoint
 from engine.flow_handle import FlowHandle
 from engine.models import ModelFamily
@@ -130,6 +131,7 @@ class Preprocessor:
             *of_mask,
             *warnings,
             *syntax_warnings(prompts),
+            *invisible_warnings(prompts),
             *self._ignored(request),
         )
         schedule = self.schedule(request.num_inference_steps, size)

@@ -24,6 +24,7 @@ from diffedit.presets import (
     PresetName,
     default_text,
 )
+from diffedit.visible_text import without_blanks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +90,8 @@ class EditRequest:
 
     Attributes:
         image: x_0, the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
-        prompt: Q, what the result should show. 1 to 4096 characters, not blank; required.
+        prompt: Q, what the result should show. 1 to 4096 characters, not blank; required. Control
+            characters are refused in every text (`diffedit.visible_text`).
         source_prompt: R, what the photograph shows. Up to 4096 characters. Default "": the
             unconditional text.
         negative_prompt: what guidance moves away from while decoding. Up to 4096 characters.
@@ -192,11 +194,13 @@ class EditRequest:
                 "image is None, but an edit needs a picture; pass a path, a PIL image, or a uint8 "
                 "array [H, W, 3]."
             )
+        shown = self.prompt
         for name in ("prompt", "source_prompt", "negative_prompt"):
-            object.__setattr__(self, name, checks.text(name, getattr(self, name), MAX_TEXT))
-        if not self.prompt.strip():
+            given = checks.text(name, getattr(self, name), MAX_TEXT)
+            object.__setattr__(self, name, without_blanks(given))
+        if not self.prompt:
             raise InvalidRequest(
-                f"prompt is blank ({short_repr(self.prompt)}), but it describes the edited "
+                f"prompt is blank ({short_repr(shown)}), but it describes the edited "
                 "picture; write a few words such as 'a bowl of pears'."
             )
         for name in RANGES:

@@ -16,6 +16,7 @@ from engine.checkpoint import Checkpoint
 from engine.derived.additions import NOTHING, Additions
 from engine.errors import EngineMismatch
 from engine.hub import find_checkpoint
+from engine.lora.effect import warn_without_effect
 from engine.lora.file import Lora
 from engine.manifest import Manifest, ModelIdentity
 from engine.netspec import DENOISER_BATCH_SIZES, Size
@@ -119,6 +120,7 @@ def build(
     if not (out / "manifest.json").exists():  # later builds check what they load
         _check_weights(checkpoint)
     loras = [Lora.open(path, scale) for path, scale in wanted.loras]
+    warn_without_effect(loras, checkpoint)
     native = checkpoint.family.native_size
     sizes = [*wanted.sizes] or [(native, native)]
     jobs = build_jobs(checkpoint, sizes, wanted.precisions, wanted.batches, loras)

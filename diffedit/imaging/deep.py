@@ -28,8 +28,8 @@ GREY_ALPHA = "LA;16B"
 BITS_PER_SAMPLE = 258
 """TIFF's tag."""
 DARK = (
-    "The picture has 16 bits a pixel and no value above 255 of 65535, so it is almost black. If its "
-    "values are of 8 bits, convert it to 8 bits (mode L)."
+    "The picture has 16 bits a pixel and no value above 255 of 65535, so it is almost black. If "
+    "its values are of 8 bits, convert it to 8 bits (mode L)."
 )
 EIGHT_OF_32 = (
     "The picture has 32 bits a pixel and no value above 255, so it is read with 8 bits; convert it "

@@ -18,11 +18,13 @@ from diffedit.request import (
     InvalidRequest,
     parameters,
 )
+from diffedit.visible_text import without_blanks
 
 
 def texts() -> st.SearchStrategy[str]:
-    letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-    return st.text(letters, max_size=30)
+    """Texts that are kept as they are: visible ones without control characters, and ""."""
+    letters = st.characters(exclude_categories=["Cs", "Cc"])
+    return st.text(letters, max_size=30).map(without_blanks)
 
 
 def numbers_in_range(name: str) -> st.SearchStrategy[int | float]:
@@ -40,7 +42,7 @@ def of_one_method(values: dict[str, Any]) -> dict[str, Any]:
 
 @given(
     st.fixed_dictionaries(
-        {"prompt": texts().filter(str.strip)},
+        {"prompt": texts().filter(bool)},
         optional={
             "source_prompt": texts(),
             "negative_prompt": texts(),

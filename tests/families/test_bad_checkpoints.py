@@ -90,12 +90,10 @@ def test_an_unknown_pipeline_lists_what_is_supported(folders: Folders, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["FluxKontextPipeline", "FluxKontextInpaintPipeline"])
-def test_a_model_that_only_its_pipeline_tells(
-    name: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_model_that_only_its_pipeline_tells(name: str, folders: Folders, tmp_path: Path) -> None:
     """The parts of FLUX.1 Kontext have the classes and sizes of FLUX.1 dev."""
     folder = tmp_path / "model"
-    shutil.copytree(folders["tiny-flux"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders("tiny-flux"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
     with pytest.raises(CheckpointError, match=f"{name} .*the photograph as a second input"):
@@ -106,12 +104,12 @@ def test_a_model_that_only_its_pipeline_tells(
 def test_a_model_that_only_its_name_tells(
     name: str,
     warns: bool,
-    folders: dict[str, Path],
+    folders: Folders,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A single file of Kontext, or a folder that another program saved, has nothing else."""
     folder = tmp_path / name
-    folder.symlink_to(folders["tiny-flux"])
+    folder.symlink_to(folders("tiny-flux"))
     find_checkpoint(folder)
     assert ("is a Kontext model" in caplog.text) == warns
