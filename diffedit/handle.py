@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,13 @@ class EditHandle:
         """
         outputs = wait(self._flow)
         return self._preprocessor.finish(self._prepared, outputs, self._flow)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Raise TypeError: the edit runs in this process."""
+        raise TypeError(
+            "An EditHandle cannot be pickled or copied, because the edit runs in this process: "
+            "call result() and send the EditResult instead."
+        )
 
     def cancel(self) -> None:
         """Request cancellation: `result` raises Cancelled after the running network call. On a GPU

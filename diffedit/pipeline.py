@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, NoReturn, cast, overload
 
 from torch import Tensor
 
@@ -405,6 +405,14 @@ class DiffEditPipeline:
         """
         self.batcher.close()
         self.cache_clear()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Raise TypeError: a thread and a device belong to a pipeline."""
+        raise TypeError(
+            "A DiffEditPipeline cannot be pickled or copied, because its thread and its weights "
+            "belong to this process: threads may share it, and every other process must open its "
+            "own with from_pretrained. EditRequest and EditResult can be sent between processes."
+        )
 
     def __enter__(self) -> DiffEditPipeline:
         return self

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diffedit.algorithm import mask as masks
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
+from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.canvas import Canvas, make_canvas
 from diffedit.conditioning.conditioner import Conditioner
@@ -124,6 +125,7 @@ class Preprocessor:
             source_guided=self._request_inputs(size, request.source_guidance_scale or 1.0),
             embeds_guidance=self._family.embeds_guidance,
         )
+        schedule = self.schedule(request.num_inference_steps, size)
         of_mask = user_mask.warnings if user_mask else ()
         warnings = (
             *self._warnings,
@@ -132,9 +134,8 @@ class Preprocessor:
             *warnings,
             *syntax_warnings(prompts),
             *invisible_warnings(prompts),
-            *self._ignored(request),
+            *self._ignored(request, schedule),
         )
-        schedule = self.schedule(request.num_inference_steps, size)
         placement = geometry.place(photo.size[::-1], size)
         prepared = PreparedEdit(
             inputs, schedule, photo, placement, user_mask, focus, warnings, timer
@@ -272,7 +273,7 @@ class Preprocessor:
                 raise InvalidRequest(str(error)) from None
         return self._schedules[steps, size]
 
-    def _ignored(self, request: EditRequest) -> list[str]:
+    def _ignored(self, request: EditRequest, schedule: Schedule) -> list[str]:
         """What this model family cannot use, as sentences."""
         kind, scale = self._family.defaults.guidance, request.guidance_scale
         if kind == "embedded" and request.negative_prompt:
@@ -294,10 +295,13 @@ class Preprocessor:
         if not has_option(request.method, "guidance_interval"):
             return []
         low, high = request.guidance_interval
-        if scale != 1 and request.strength <= low:
+        if scale != 1 and not EditPlan.for_edit(request, schedule).guided:
+            where = f"has none of the steps up to strength={request.strength:g}"
+            if request.strength <= low:
+                where = f"lies above strength={request.strength:g}"
             return [
-                f"guidance_interval=({low:g}, {high:g}) lies above "
-                f"strength={request.strength:g}, so no step is guided; lower its first number."
+                f"guidance_interval=({low:g}, {high:g}) {where}, so no step is guided; choose "
+                "another interval, or leave it out."
             ]
         return []
 

@@ -43,6 +43,10 @@ class NonFiniteError(DiffEditError):
         self.network = network
         self.stage = stage
 
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, str]]:
+        """Pickled by its arguments: another process makes the same message."""
+        return NonFiniteError, (self.network, self.stage)
+
 
 class Cancelled(DiffEditError):
     """The request was cancelled before it finished."""

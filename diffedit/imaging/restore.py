@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from PIL import Image
 from diffedit import checks
 from diffedit.checks import InvalidRequest, Range
 from diffedit.imaging import borders, changes, encode, photograph
-from diffedit.imaging.compare import largest_difference
+from diffedit.imaging.compare import hidden_share, largest_difference
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.photograph import Photograph
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 THRESHOLD, GROW = 4.0, 0.01
 THRESHOLDS = Range(0, 100, above=True)
 GROWTH = Range(0, 0.25)
+SEEN = 0.01
+"""A smaller share of the changes is not worth a warning."""
+PICTURE = re.compile("([Tt])he picture")
+OF_RESULT = re.compile("[,;](?: and)? the result [^.;]*")
+RESULT_ONLY = "The edited picture's IPTC data"
+"""The beginning of a warning about what a result would lose: the original's metadata are kept."""
 MAX_DIFFERING = 0.6
 """Share of the picture that may differ noticeably. Above it nothing is left to put back."""
 
@@ -92,7 +99,7 @@ def restore(
     threshold = checks.number("threshold", threshold, THRESHOLDS, THRESHOLD)
     grow = checks.number("grow", grow, GROWTH, GROW)
     match_colors = checks.flag("match_colors", match_colors, True)
-    before, after = photograph.read(original), photograph.read(edited)
+    before, after = photograph.read(original), _read_edited(edited)
     _check_sizes(before.size, after.size)
     matched, warnings = changes.with_colors_of(before.rgb, after.rgb), list(before.warnings)
     found: Changes | None = None
@@ -105,6 +112,7 @@ def restore(
     else:
         read = read_mask(mask_image, before.size, stored_size=before.stored_size)
         mask, warnings = read.image, [*warnings, *read.warnings]
+    warnings += _not_shown(before, after, mask)
     photo = photograph.edited(before, matched if match_colors else after.rgb, borders.faded(mask))
     outside = mask.point([255] + [0] * 255)
     return RestoredImage(
@@ -117,6 +125,42 @@ def restore(
         max_abs_diff_outside_mask=largest_difference(before, photo, outside),
         warnings=tuple(warnings),
     )
+
+
+def _read_edited(source: PhotoSource) -> Photograph:
+    """Read the edited picture; errors and warnings name it."""
+    try:
+        photo = photograph.read(source)
+    except InvalidRequest as error:
+        raise InvalidRequest(_of_edited(str(error)), field="edited", code=error.code) from None
+    return replace(photo, warnings=tuple(_of_edited(w) for w in photo.warnings))
+
+
+def _of_edited(sentence: str) -> str:
+    """A sentence about a picture as one about the edited picture, without what the result loses."""
+    return OF_RESULT.sub("", PICTURE.sub(r"\1he edited picture", sentence, count=1))
+
+
+def _not_shown(before: Photograph, after: Photograph, mask: Image.Image) -> list[str]:
+    """What of the edited picture the result does not show."""
+    found = [w for w in after.warnings if not w.startswith(RESULT_ONLY)]
+    if before.base_mode == "L" and after.base_mode != "L":
+        found.append(
+            "The original is grey, so the changes are grey, too; convert it to RGB for colors."
+        )
+    hidden, erased = hidden_share(before, mask), hidden_share(after, mask)
+    if hidden > SEEN:
+        found.append(
+            f"{hidden:.0%} of the changed area is transparent in the original and stays "
+            "transparent, so the changes do not show there; blend the original onto a background "
+            "first."
+        )
+    if erased > hidden + SEEN:
+        found.append(
+            f"{erased:.0%} of the changed area is transparent in the edited picture, which becomes "
+            "white; erase it in the original itself."
+        )
+    return found
 
 
 def _check_sizes(original: tuple[int, int], edited: tuple[int, int]) -> None:

@@ -68,6 +68,10 @@ class ApiError(Exception):
         elif status == 422:
             self.headers["x-should-retry"] = "false"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its arguments, then its attributes, for Ray and other processes."""
+        return ApiError, (self.status, self.code, self.message, self.param), vars(self)
+
     @property
     def body(self) -> dict[str, Any]:
         """The JSON body."""

@@ -101,7 +101,6 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         ("prompt", "x" * MAX_TEXT),
         ("prompt", np.str_("a pear")),
         ("source_prompt", ""),
-        ("negative_prompt", "  "),
     ],
 )
 def test_values_in_range_are_stored_as_plain_python(name: str, value: object) -> None:
