@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args
 from diffedit import checks, file_arguments
 from diffedit.checks import InvalidRequest, Range, call_error, short_repr
 from diffedit.dtypes import checked_dtype
-from diffedit.request import EditRequest
+from diffedit.request import MASKED_METHODS, EditRequest
 from engine.checkpoint import Checkpoint
 from engine.netspec import Size
 
@@ -60,6 +60,16 @@ def check_size(checkpoint: Checkpoint, size: Size | None) -> None:
             checkpoint.check_size(size)
         except ValueError as error:
             raise InvalidRequest(str(error), field="size") from None
+
+
+def check_finds_mask(request: EditRequest) -> None:
+    """Raise InvalidRequest unless the request's method has a mask."""
+    if request.method not in MASKED_METHODS:
+        raise InvalidRequest(
+            f"method is {request.method!r}, which edits everywhere, so there is no mask to find; "
+            f"use {' or '.join(map(repr, MASKED_METHODS))}.",
+            field="method",
+        )
 
 
 def _model(value: object) -> str | Path:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast, overload
 
 from torch import Tensor
 
-from diffedit.arguments import BackendName, check_size, checked_arguments
+from diffedit.arguments import BackendName, check_finds_mask, check_size, checked_arguments
 from diffedit.backend_selection import Choice, open_backend
 from diffedit.dtypes import DTypes, check_parts
 from diffedit.edit_many import edit_many
@@ -284,6 +284,8 @@ class DiffEditPipeline:
             InvalidRequest: a picture or an argument is not valid.
             EngineUnavailable: the pipeline is closed or has failed, or the process was forked.
         """
+        if mask_only:
+            check_finds_mask(request)
         self.batcher.check()
         prepared = self._preprocessor.prepare(request)
         if mask_only:

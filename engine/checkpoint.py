@@ -125,7 +125,7 @@ class Checkpoint:
         plain = [part for part, variant in used.items() if variant != self.variant]
         if len(plain) == len(used):
             raise CheckpointError(
-                f"{self.folder} has no {self.variant} weights in any part, only plain ones; leave "
+                f"{self.source} has no {self.variant} weights in any part, only plain ones; leave "
                 "the variant out."
             )
         if plain:

@@ -104,6 +104,12 @@ def _convert(path: Path, additions: Additions, source: HubSource, report: Report
     from engine.derived.single_file import from_single_file
 
     base = additions.base
+    local = None if base is None else _local(base)
+    if local is not None and local.is_file():
+        raise CheckpointError(
+            f"The base {base} is a file, but must be a checkpoint folder or a hub id that has the "
+            f"parts that {path} lacks."
+        )
     open_base = None if base is None else partial(_open, base, source)
     return from_single_file(path, open_base, additions.prediction_type, report)
 

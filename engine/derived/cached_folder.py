@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.cache_dir import user_cache
 from engine.digest import file_digest
-from engine.errors import ResourceError
+from engine.errors import CheckpointError, ResourceError
 from engine.load_errors import load_error
 
 VERSION = 1
@@ -73,6 +73,15 @@ def known_digest(path: Path) -> str:
         temporary.write_text(json.dumps({"state": state, "sha256": digest}))
         os.replace(temporary, memory)
     return digest
+
+
+def require_unchanged(path: Path, digest: str) -> None:
+    """Raise CheckpointError unless a file still has the digest that was read before it was used,
+    such as after a conversion of minutes, in which a download may have gone on."""
+    if known_digest(path) != digest:
+        raise CheckpointError(
+            f"{path} was changed while it was read; wait until it is complete, and try again."
+        )
 
 
 def _models() -> Path:

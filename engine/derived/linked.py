@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import Checkpoint
-from engine.derived.cached_folder import cached_folder
+from engine.derived.cached_folder import cached_folder, require_unchanged
 from engine.origin import Origin, SourceFile
 
 INDEX = "model_index.json"
@@ -43,6 +43,9 @@ def linked_folder(
         link_folders(source, folder, without=replaced)
         for write in replaced.values():
             write(folder)
+        for file in sources:
+            if Path(file.path).is_file():
+                require_unchanged(Path(file.path), file.sha256)
         new.write(folder)
 
     key = [

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Report
-from engine.derived.cached_folder import cached_folder, known_digest
+from engine.derived.cached_folder import cached_folder, known_digest, require_unchanged
 from engine.derived.linked import link_folders
 from engine.errors import CheckpointError
 from engine.fingerprint import fingerprint
@@ -80,6 +80,7 @@ def from_single_file(
 
     def make(folder: Path) -> None:
         _make(source, wanted, folder, report)
+        require_unchanged(file, digest)
         origin.write(folder)
 
     folder = cached_folder(file.stem, key, file.stat().st_size, make)

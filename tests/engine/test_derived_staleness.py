@@ -21,6 +21,7 @@ from demo import random_checkpoint
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Additions
 from engine.derived.cached_folder import LIST_NAME
+from engine.errors import CheckpointError
 from engine.hub import find_checkpoint
 from engine.origin import ORIGIN_NAME
 from tests.single_files import single_file, vae_to_ldm, weights
@@ -48,15 +49,18 @@ class Work:
         self.single = self.folder / "files" / "unet.safetensors"
 
     def open(self, kind: str) -> Checkpoint:
-        if kind == "base":
-            base = Additions(base=self.model)
-            return find_checkpoint(self.single, additions=base, variant=self.variant)
-        additions = {
+        """What the cache gives for the model with one addition."""
+        model = self.single if kind == "base" else self.model
+        return find_checkpoint(model, additions=self.additions(kind), variant=self.variant)
+
+    def additions(self, kind: str) -> Additions:
+        """What is added to the model."""
+        return {
+            "base": Additions(base=self.model),
             "vae folder": Additions(vae=self.vae),
             "vae file": Additions(vae=self.vae_file),
             "embedding": Additions(embeddings=((self.embedding, "<toy>"),)),
-        }
-        return find_checkpoint(self.model, additions=additions[kind], variant=self.variant)
+        }[kind]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +243,27 @@ def test_a_relative_path_means_the_present_folder(
     warm = contents(relative.open(kind))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     assert warm == contents(relative.open(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("base", "single"), ("vae file", "vae_file"), ("embedding", "embedding")]
+)
+def test_a_file_that_changes_while_it_is_read(
+    kind: str, name: str, work: Work, tmp_path: Path
+) -> None:
+    """As one that is still downloaded: the digest is that of another file than the weights."""
+    file: Path = getattr(work, name)
+
+    def change(text: str, done: int, total: int) -> None:
+        if "convert" in text or "adding" in text:
+            retrain(file)
+
+    additions = work.additions(kind)
+    model = work.single if kind == "base" else work.model
+    with pytest.raises(CheckpointError, match=r"was changed while it was read; wait"):
+        find_checkpoint(model, additions=additions, report=change)
+    assert list((tmp_path / "warm").rglob(ORIGIN_NAME)) == []
+    work.open(kind)
 
 
 @pytest.mark.parametrize("kind", ["vae file", "embedding", "base"])

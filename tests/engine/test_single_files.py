@@ -208,6 +208,18 @@ def test_a_base_of_another_family(tmp_path: Path, tiny: Path) -> None:
         opened(file, tiny)
 
 
+def test_a_base_that_is_a_file(tmp_path: Path) -> None:
+    _, file = made(tmp_path, "tiny")
+    with pytest.raises(CheckpointError, match=r"^The base .*one\.safetensors is a file, but must"):
+        opened(file, file)
+
+
+def test_a_variant_that_a_file_has_not_names_the_file(tmp_path: Path) -> None:
+    folder, file = made(tmp_path, "tiny")
+    with pytest.raises(CheckpointError, match=r"^/.*one\.safetensors has no fp16 weights"):
+        find_checkpoint(file, additions=Additions(folder), variant="fp16")
+
+
 def test_a_base_of_other_sizes_leaves_nothing(tmp_path: Path, cache: Path) -> None:
     """A broken conversion leaves no folder, and the sentence says what to do."""
     _, file = made(tmp_path, "tiny")
