@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diffedit import checks
@@ -45,13 +45,18 @@ def base(value: object) -> str | Path | None:
     return named
 
 
+def _pairs(value: Iterable[object]) -> Iterable[object]:
+    """The items of a list; those of a dict are (key, value)."""
+    return value.items() if isinstance(value, Mapping) else value
+
+
 def embeddings(value: object) -> tuple[tuple[Path, str | None], ...]:
     """(file, token) of each textual inversion."""
     if isinstance(value, str | bytes | Path) or not isinstance(value, Iterable):
         raise InvalidRequest(
             f"embeddings is {short_repr(value)}, but must be a list of files, or of (file, token)."
         )
-    return tuple(_embedding(item) for item in value)
+    return tuple(_embedding(item) for item in _pairs(value))
 
 
 def _embedding(value: object) -> tuple[Path, str | None]:
@@ -79,7 +84,7 @@ def loras(value: object) -> tuple[tuple[Path, float], ...]:
         raise InvalidRequest(
             f"lora is {short_repr(value)}, but must be a list of files, or of (file, scale)."
         )
-    return tuple(_lora(item) for item in value)
+    return tuple(_lora(item) for item in _pairs(value))
 
 
 def _lora(value: object) -> tuple[Path, float]:

@@ -41,3 +41,11 @@ def test_right_values_are_plain() -> None:
     assert CHECKS["vae"]("v") == Path("v")
     assert CHECKS["clip_skip"](2) == 2
     assert CHECKS["prediction_type"](None) is None
+
+
+def test_a_dict_is_a_list_of_pairs() -> None:
+    """Its values are not lost: a LoRA at 0.3 must not be used at 1."""
+    assert CHECKS["lora"]({"a": 0.3, Path("b"): 1}) == ((Path("a"), 0.3), (Path("b"), 1.0))
+    assert CHECKS["embeddings"]({"a": "<x>", "b": None}) == ((Path("a"), "<x>"), (Path("b"), None))
+    with pytest.raises(InvalidRequest, match="the scale of lora is 'x'"):
+        CHECKS["lora"]({"a": "x"})
