@@ -125,7 +125,7 @@ class DiffEditPipeline:
                 unload it before another network runs. Saves memory and costs time for new texts.
             ignore_memory: load the weights even if they are larger than the free memory.
             lora: LoRA files, each alone or as (file, scale), or a dict; the scale is 1 by default.
-                PyTorch fuses them when it loads the model; engines must have been built with the same.
+                PyTorch fuses them when it loads the model; engines must be built with the same.
             base: for a single file: a folder or hub id with the parts that the file lacks, such as
                 the text encoders of FLUX.
             prediction_type: for a single file: what its U-Net predicts, "epsilon" or
