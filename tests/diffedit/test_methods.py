@@ -8,20 +8,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from demo import random_checkpoint
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.request import MASKED_METHODS, METHODS, InvalidRequest
+from tests.shared import Folders
 
 TEXTS = ("a blue ball", "a red ball")
 FAST = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-sd3-no-t5"])
-def pipeline(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DiffEditPipeline]:
-    folder = random_checkpoint.make(tmp_path_factory.mktemp("m") / request.param, request.param)
-    with DiffEditPipeline.from_pretrained(folder, device="cpu", dtype="fp32") as pipeline:
+def pipeline(request: pytest.FixtureRequest, folders: Folders) -> Iterator[DiffEditPipeline]:
+    with DiffEditPipeline.from_pretrained(
+        folders(request.param), device="cpu", dtype="fp32"
+    ) as pipeline:
         yield pipeline
 
 
