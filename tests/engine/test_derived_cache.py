@@ -33,7 +33,7 @@ def folders(cache: Path) -> list[str]:
 
 
 def test_a_folder_is_made_once(cache: Path) -> None:
-    made = []
+    made: list[Path] = []
 
     def make(folder: Path) -> None:
         made.append(folder)
@@ -148,11 +148,12 @@ def test_a_folder_that_is_not_whole_is_made_again(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     """Such as after a cleaner of old files, a disk error, or a base that was moved."""
-    made = []
+    made: list[Path] = []
 
     def make(folder: Path) -> None:
         (tmp_path / "base").mkdir(exist_ok=True)
-        made.append((folder / "part").mkdir())
+        made.append(folder)
+        (folder / "part").mkdir()
         (folder / "part" / "weights").write_text("weights")
         (folder / "link").symlink_to(tmp_path / "base")
         write(folder)
