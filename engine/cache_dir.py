@@ -35,7 +35,7 @@ def user_cache() -> Path:
 
 def _candidates() -> Iterator[Path]:
     base = os.environ.get("XDG_CACHE_HOME")
-    if base:
+    if base and Path(base).is_absolute():  # the standard ignores other paths
         yield Path(base) / NAME
     with contextlib.suppress(RuntimeError):  # neither HOME nor an entry in the list of users
         yield Path.home() / ".cache" / NAME

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-_digests: dict[tuple[str, int, int], str] = {}
+_digests: dict[tuple[str, int, int, int, int], str] = {}
 
 
 def file_digest(path: Path, *, trust_cache: bool = True) -> str:
     """sha256 of a file.
 
-    A checkpoint's file is read once a process while its size and modification time stay the same.
+    A checkpoint's file is read once a process while its size, times and inode stay the same: a copy
+    that keeps the modification time (`cp -p`, `rsync`) is another file.
     Compiled files are always read (`trust_cache=False`).
     """
     stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    key = (str(path.resolve()), stat.st_size, *times, stat.st_ino)
     if not (trust_cache and key in _digests):
         with path.open("rb") as file:
             _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ Standard library only.
 from __future__ import annotations
 
 import errno
+import os
+import re
 from pathlib import Path
 
 from engine.errors import (
@@ -17,6 +19,9 @@ from engine.errors import (
     first_line,
     out_of_memory,
 )
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How Rust's libraries state the number of an error of the operating system."""
 
 
 def load_error(error: BaseException, folder: Path | str) -> DiffEditError:
@@ -50,9 +55,17 @@ def known_reason(error: BaseException, folder: Path | str) -> DiffEditError | No
             return CheckpointError(
                 f"{folder} cannot be loaded because {_package(e)}; install it in this environment."
             )
-        if isinstance(e, OSError) and e.errno is not None:
-            return _system_error(e, folder)
+        if (number := _system_number(e)) is not None:
+            return _system_error(e, number, folder)
     return None
+
+
+def _system_number(error: BaseException) -> int | None:
+    """The number of an error of the operating system, which safetensors states in its text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else None
 
 
 def _package(error: ImportError) -> str:
@@ -62,15 +75,22 @@ def _package(error: ImportError) -> str:
     return f"a package is missing or does not work ({first_line(error)})"
 
 
-def _system_error(error: OSError, folder: Path | str) -> DiffEditError:
+def _system_error(error: BaseException, number: int, folder: Path | str) -> DiffEditError:
     """An error of the operating system: permissions, missing files, a full disk."""
-    path = error.filename if isinstance(error.filename, str) else folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    name = getattr(error, "filename", None)
+    path = name if isinstance(name, str) else folder
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"There is no space left for {path}; free some disk space.")
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if number == errno.EFBIG:
+        return ResourceError(
+            f"What is made of {path} is too large for one file on this disk, or for the limit of "
+            "this process (ulimit -f); use another disk, or raise the limit."
+        )
+    if number in (errno.EACCES, errno.EPERM):
         return CheckpointError(
             f"{path} cannot be read: there is no permission; change its permissions or the user."
         )
-    if error.errno == errno.ENOENT:
+    if number == errno.ENOENT:
         return CheckpointError(f"{path} does not exist; copy or download the checkpoint again.")
-    return CheckpointError(f"{path} cannot be read ({error.strerror}); check the disk and path.")
+    reason = os.strerror(number)
+    return CheckpointError(f"{path} cannot be read ({reason}); check the disk and path.")

@@ -83,8 +83,17 @@ def from_single_file(
         require_unchanged(file, digest)
         origin.write(folder)
 
-    folder = cached_folder(file.stem, key, file.stat().st_size, make)
+    folder = cached_folder(file.stem, key, _bytes_of(header), make)
     return Checkpoint.open(folder, base.variant if base else None)
+
+
+def _bytes_of(header: Header) -> int:
+    """What the tensors of a file need on the disk; fp8 becomes a type of two bytes."""
+    sizes = (t["data_offsets"][1] - t["data_offsets"][0] for t in header.values())
+    return sum(
+        n * (2 if t["dtype"].startswith("F8") else 1)
+        for n, t in zip(sizes, header.values(), strict=True)
+    )
 
 
 def _used_of(base: Checkpoint | None) -> list[Any]:

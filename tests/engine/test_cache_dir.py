@@ -58,6 +58,9 @@ def test_the_home_folder_is_preferred(tmp_path: Path, monkeypatch: pytest.Monkey
     assert user_cache() == tmp_path / ".cache" / "diffedit-trt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert user_cache() == tmp_path / "xdg" / "diffedit-trt"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # as the standard says
+    assert user_cache() == tmp_path / ".cache" / "diffedit-trt"
+    assert not Path("relative").exists()
 
 
 @pytest.fixture

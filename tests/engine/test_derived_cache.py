@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from engine.derived import cached_folder as module
 from engine.derived.cached_folder import LIST_NAME, cached_folder, known_digest
+from engine.digest import file_digest
 from engine.errors import ResourceError
 from engine.origin import ORIGIN_NAME, Origin
 
@@ -115,6 +117,20 @@ def test_a_digest_is_remembered_until_the_file_changes(
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
     assert known_digest(file) == "read again"
+
+
+@pytest.mark.parametrize("digest", [file_digest, known_digest])
+def test_a_file_that_keeps_its_size_and_time_is_another_file(
+    digest: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """As `cp -p`, `rsync -t` and archives leave it: weights of another training have one size."""
+    old, new = tmp_path / "model", tmp_path / "new"
+    for path, text in ((old, "one"), (new, "two")):
+        path.write_text(text)
+        os.utime(path, ns=(10**18, 10**18))
+    before = digest(old)
+    os.replace(new, old)
+    assert digest(old) == hashlib.sha256(b"two").hexdigest() != before
 
 
 def damage_nothing(folder: Path) -> None:
