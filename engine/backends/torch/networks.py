@@ -126,7 +126,8 @@ class TorchNetworks:
     ) -> None:
         self.checkpoint = checkpoint
         self.device = device
-        self._weights = Weights(checkpoint, device, precision, own_precisions or {}, loras)
+        weights = Weights(checkpoint, device, precision, own_precisions or {}, loras)
+        self._weights = weights.reopening(offloaded)
         self.parts = Parts(modules, device, offloaded, self._weights.load)
         self.queue = device_queue(device)
         self.precision = precision

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -15,6 +15,7 @@ from engine.lora.file import Lora
 from engine.lora.fuse import fuse
 from engine.memory import available
 from engine.netspec import Precision
+from engine.opened_files import OpenedFiles
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Weights:
         precision: the main one.
         own: part -> its precision where the user chose another one.
         loras: fused in fp32, before the weights are cast.
+        opened: the files that parts are read from later, as they were when the model was opened.
     """
 
     checkpoint: Checkpoint
@@ -32,6 +34,13 @@ class Weights:
     precision: Precision
     own: Mapping[str, Precision]
     loras: Sequence[Lora] = ()
+    opened: OpenedFiles = field(default_factory=lambda: OpenedFiles({}))
+
+    def reopening(self, parts: Iterable[str]) -> Weights:
+        """The same weights, which remember the present state of the files of some parts."""
+        files = [file for part in parts for file in self.checkpoint.weights(part)]
+        files += [lora.path for lora in self.loras] if files else []
+        return replace(self, opened=OpenedFiles.now(files))
 
     def precision_of(self, part: str) -> Precision:
         """The user's choice, or the family's for the main precision."""
@@ -40,9 +49,10 @@ class Weights:
     def load(self, part: str) -> torch.nn.Module:
         """A part on the CPU, with the LoRAs that change it.
 
-        Raises CheckpointError if weights are damaged or do not fit the config, and ResourceError if
-        there is not enough memory.
+        Raises CheckpointError if weights are damaged, do not fit the config or have changed since
+        the model was opened, and ResourceError if there is not enough memory.
         """
+        self.opened.check()
         dtype = TORCH_DTYPES[self.precision_of(part)]
         module = load_module(self.checkpoint, part, dtype)
         changing = [lora for lora in self.loras if lora.changes(self.checkpoint, part)]
