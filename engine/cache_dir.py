@@ -33,6 +33,19 @@ def user_cache() -> Path:
     )
 
 
+def readable_caches() -> Iterator[Path]:
+    """The caches that may be read: those of this user, and read-only ones of the administrator.
+
+    The latter may be a part of a container's image. What `user_cache` gives is among them.
+    """
+    for folder in _candidates():
+        with contextlib.suppress(OSError):
+            state = folder.lstat()
+            others = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if stat.S_ISDIR(state.st_mode) and state.st_uid in (0, os.getuid()) and not others:
+                yield folder
+
+
 def _candidates() -> Iterator[Path]:
     base = os.environ.get("XDG_CACHE_HOME")
     if base and Path(base).is_absolute():  # the standard ignores other paths

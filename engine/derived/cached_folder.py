@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.cache_dir import user_cache
+from engine.cache_dir import readable_caches, user_cache
 from engine.digest import file_digest
 from engine.errors import CheckpointError, ResourceError
 from engine.load_errors import load_error
 
 VERSION = 1
 """Increase it with every change that makes folders differ."""
+MODELS, DIGESTS = "models", "digests"
 LIST_NAME = "diffedit_files.json"
 """The files of a folder with their sizes. It is written last."""
 SPARE = 1.05
@@ -45,9 +46,11 @@ def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path],
     """
     digest = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "model"
-    folder = _models() / f"{plain}-{digest[:16]}"
-    if _is_whole(folder):
-        return folder
+    name = f"{plain}-{digest[:16]}"
+    for cache in readable_caches():
+        if _is_whole(cache / MODELS / name):
+            return cache / MODELS / name
+    folder = _models() / name
     with _writing(folder), _locked(folder.with_name(f".{folder.name}.lock")):
         if not _is_whole(folder):
             _require_room(folder.parent, int(bytes_needed * SPARE))
@@ -61,13 +64,14 @@ def known_digest(path: Path) -> str:
     stat = path.stat()
     state = [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    memory = _models() / "digests" / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(memory.read_text())
-        if data["state"] == state:
-            return str(data["sha256"])
+    for cache in readable_caches():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            data = json.loads((cache / MODELS / DIGESTS / f"{name}.json").read_text())
+            if data["state"] == state:
+                return str(data["sha256"])
     digest = file_digest(path)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+    with contextlib.suppress(OSError, ResourceError):  # without a cache it only costs time
+        memory = _models() / DIGESTS / f"{name}.json"
         memory.parent.mkdir(exist_ok=True)
         temporary = memory.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps({"state": state, "sha256": digest}))
@@ -87,7 +91,7 @@ def require_unchanged(path: Path, digest: str) -> None:
 def _models() -> Path:
     """The folder of all derived folders."""
     try:
-        folder = user_cache() / "models"
+        folder = user_cache() / MODELS
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ResourceError(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cache_dir import readable_caches
 from engine.derived import cached_folder as module
 from engine.derived.cached_folder import LIST_NAME, cached_folder, known_digest
 from engine.digest import file_digest
@@ -131,6 +132,32 @@ def test_a_file_that_keeps_its_size_and_time_is_another_file(
     before = digest(old)
     os.replace(new, old)
     assert digest(old) == hashlib.sha256(b"two").hexdigest() != before
+
+
+def test_a_read_only_cache_is_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a part of a container's image. What is not in it is made elsewhere."""
+    file = tmp_path / "model"
+    file.write_text("one")
+    made, digest = cached_folder("m", 1, 1, write), known_digest(file)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda p, mode: str(cache.parent) != str(p) and access(p, mode)
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cached_folder("m", 1, 1, write) == made
+    monkeypatch.setattr(module, "file_digest", lambda path: "read again")
+    assert known_digest(file) == digest
+    other = cached_folder("m", 2, 1, write)
+    assert other.is_relative_to(tmp_path / "home") and (other / "a").is_file()
+
+
+def test_a_cache_that_others_can_write_is_not_read(cache: Path) -> None:
+    cached_folder("m", 1, 1, write)
+    assert cache.parent in readable_caches()
+    cache.parent.chmod(0o777)
+    assert cache.parent not in readable_caches()
 
 
 def damage_nothing(folder: Path) -> None:
