@@ -14,12 +14,17 @@ SUPPORTED = "supported are Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, and FLUX.1"
 TITLES = {
     "StableDiffusionXL": "SDXL",
     "StableDiffusion3": "Stable Diffusion 3",
+    "FluxPriorRedux": "FLUX.1 Redux",
+    "Flux2": "FLUX.2",
+    "FluxKontext": "FLUX.1 Kontext",
     "Flux": "FLUX",
     "StableUnCLIP": "Stable unCLIP",
     "Kandinsky": "Kandinsky",
     "StableCascade": "Stable Cascade",
     "StableVideo": "Stable Video Diffusion",
     "PixArt": "PixArt",
+    "Chroma": "Chroma",
+    "Sana": "Sana",
     "AnimateDiff": "AnimateDiff",
 }
 """Beginnings of pipeline classes, and what people call these models."""
@@ -67,7 +72,12 @@ def index_problem(
     for name, (package, class_name) in wanted.items():
         found_package, found = class_of(index, name)
         if found is None:
-            return f"has no {name}; {title} checkpoints have one."
+            if "_class_name" not in index:
+                return f"has no {name}; {title} checkpoints have one."
+            return (
+                f"holds {_pipeline(index)} without a {name}, which {title} checkpoints have; "
+                f"{SUPPORTED}."
+            )
         if found.removesuffix("Fast") != class_name:
             return (
                 f"holds {_pipeline(index)} whose {name} is a {found}, not a {class_name} as in "

@@ -202,7 +202,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: _index(f, unet=["diffusers", "SD3Transformer2DModel"]),
         "SD3Transformer2DModel",
     ),
-    "no unet": (lambda f: _index(f, unet=None), "has no unet"),
+    "no unet": (lambda f: _index(f, unet=None), "without a unet"),
     "truncated": (_truncate, "is damaged: it is truncated"),
 }
 

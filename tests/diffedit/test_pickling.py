@@ -25,7 +25,7 @@ from engine.errors import NonFiniteError
 
 ROOT = Path(__file__).parents[2]
 ERROR = re.compile(r"^class .*(Error|Exception|Request)\)", re.MULTILINE)
-TEXTS = {"prompt": "a blue ball", "source_prompt": "a red ball"}
+TEXTS: dict[str, Any] = {"prompt": "a blue ball", "source_prompt": "a red ball"}
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
     "copy": copy.copy,

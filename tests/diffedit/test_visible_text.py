@@ -61,7 +61,7 @@ def test_other_texts_without_a_visible_character_are_empty(kind: str) -> None:
 def test_what_no_text_contains_is_refused(kind: str, name: str) -> None:
     text, words = FORBIDDEN[kind]
     with pytest.raises(InvalidRequest, match=f"^{name} is .*{words}.*; remove it"):
-        EditRequest(PICTURE, **{"prompt": "a", name: text})
+        EditRequest.from_parameters(PICTURE, {"prompt": "a", name: text})
 
 
 @pytest.mark.parametrize("text", VISIBLE)

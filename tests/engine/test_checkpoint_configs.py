@@ -34,11 +34,11 @@ OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
     "SDXL's unet alone": (config("unet", addition_embed_type="text_time"), "this is SDXL"),
     "SD 3": (
         config("index", unet=None, transformer=["diffusers", "SD3Transformer2DModel"]),
-        "has no unet",
+        "without a unet",
     ),
     "FLUX": (
         config("index", _class_name="FluxPipeline", unet=["diffusers", "FluxTransformer2DModel"]),
-        "has no transformer; FLUX",
+        "without a transformer, which FLUX",
     ),
     "inpainting": (config("unet", in_channels=9), "unet.*an inpainting model"),
     "InstructPix2Pix": (config("unet", in_channels=8), "InstructPix2Pix"),
@@ -93,7 +93,7 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "a byte order mark": (data("unet/config.json", b"\xef\xbb\xbf{}"), "cannot be read as JSON"),
     "NaN": (data("scheduler/scheduler_config.json", '{"beta_end": NaN}'), "contains NaN"),
     "a folder": (folder_for_config, "cannot be read"),
-    "index of strings": (config("index", unet="UNet2DConditionModel"), "has no unet"),
+    "index of strings": (config("index", unet="UNet2DConditionModel"), "without a unet"),
     "a word as number": (config("unet", in_channels="four"), "in_channels is 'four'"),
     "true as number": (config("vae", latent_channels=True), "latent_channels is True"),
     "no width": (without("text_encoder", "hidden_size"), "hidden_size is missing"),

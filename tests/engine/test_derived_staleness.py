@@ -24,7 +24,8 @@ from engine.derived.cached_folder import LIST_NAME
 from engine.errors import CheckpointError
 from engine.hub import find_checkpoint
 from engine.origin import ORIGIN_NAME
-from tests.single_files import single_file, vae_to_ldm, weights
+from tests.single_files import single_file, weights
+from tests.single_files.ldm import vae_to_ldm
 
 
 @dataclass

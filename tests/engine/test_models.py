@@ -87,7 +87,7 @@ def test_a_checkpoint_is_recognised_by_its_index(tiny: Path, tmp_path: Path) -> 
         read_family(other)
     del index["unet"]
     (other / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="has no unet"):
+    with pytest.raises(CheckpointError, match="without a unet"):
         read_family(other)
 
 

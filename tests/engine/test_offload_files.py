@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -50,7 +51,7 @@ def test_files_that_changed_are_not_read(
     change: Callable[[Path], None], tiny: Path, tmp_path: Path, photo: Image.Image
 ) -> None:
     shutil.copytree(tiny, tmp_path / "model")
-    options = {"num_inference_steps": 1, "source_prompt": "a red ball"}
+    options: dict[str, Any] = {"num_inference_steps": 1, "source_prompt": "a red ball"}
     with DiffEditPipeline.from_pretrained(
         tmp_path / "model",
         device="cpu",

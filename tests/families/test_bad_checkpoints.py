@@ -113,3 +113,23 @@ def test_a_model_that_only_its_name_tells(
     folder.symlink_to(folders("tiny-flux"))
     find_checkpoint(folder)
     assert ("is a Kontext model" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "part", "title"),
+    [
+        ("PixArtSigmaPipeline", "unet", "PixArt"),
+        ("SanaPipeline", "unet", "Sana"),
+        ("ChromaPipeline", "unet", "Chroma"),
+        ("FluxPriorReduxPipeline", "transformer", "FLUX.1 Redux"),
+    ],
+)
+def test_another_pipeline_is_named_and_not_only_what_it_lacks(
+    pipeline: str, part: str, title: str, tmp_path: Path
+) -> None:
+    """Its owner would look for a missing file."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(tmp_path)
+    assert f"holds a {pipeline} ({title}) without a {part}" in str(caught.value)
+    assert "supported are" in str(caught.value)

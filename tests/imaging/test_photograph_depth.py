@@ -108,7 +108,7 @@ def whole_numbers(highest: int, mode: str) -> Image.Image:
     return Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.uint16))
 
 
-WHOLE = {
+WHOLE: dict[str, tuple[bytes | Image.Image, int, str | None]] = {
     # how it comes: (picture, white of its values, words of the warning)
     "PNG of 16 bits": (saved(whole_numbers(40000, "I;16"), "PNG"), 65535, None),
     "dark PNG of 16 bits": (saved(whole_numbers(200, "I;16"), "PNG"), 65535, "almost black"),

@@ -43,7 +43,7 @@ def with_profile(picture: Image.Image) -> bytes:
 
 
 EDITED = changed(BASE)
-CASES = {
+CASES: dict[str, tuple[Image.Image, bytes | Image.Image, str | None]] = {
     "nothing": (BASE, EDITED, None),
     "transparent in both elsewhere": (clear(BASE, (0, 0, 9, 9)), clear(EDITED, (0, 0, 9, 9)), None),
     "grey original": (
