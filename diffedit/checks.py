@@ -169,11 +169,11 @@ def text(name: str, value: object, limit: int) -> str:
 
 
 def choice(noun: str, value: object, names: Sequence[str]) -> str:
-    """Return the one of `names` that `value` equals. Raises InvalidRequest."""
+    """Return the one of `names` that `value` equals. Raises InvalidRequest, with `noun` as field."""
     for name in names:
         if isinstance(value, str) and value == name:
             return name
-    raise unknown(noun, value, names)
+    raise InvalidRequest(str(unknown(noun, value, names)), field=noun)
 
 
 def path(name: str, value: object, example: str = "a folder") -> str | Path:

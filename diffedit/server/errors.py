@@ -29,7 +29,7 @@ ERROR_TYPES = {
     500: "server_error",
     503: "server_error",
 }
-OPTION_WORDS = {"There is no method ": "method", "The mask ": "mask", "The picture ": "image"}
+OPTION_WORDS = {"The mask ": "mask", "The picture ": "image"}
 """Beginnings of messages that do not start with the name of a field."""
 FIELD_OF_OPTION = {"mask_image": "mask"}
 """Options of `EditRequest` whose field has another name."""
