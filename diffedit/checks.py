@@ -169,7 +169,7 @@ def text(name: str, value: object, limit: int) -> str:
 
 
 def choice(noun: str, value: object, names: Sequence[str]) -> str:
-    """Return the one of `names` that `value` equals. Raises InvalidRequest, with `noun` as field."""
+    """Return the one of `names` that `value` equals. Raises InvalidRequest with `noun` as field."""
     for name in names:
         if isinstance(value, str) and value == name:
             return name

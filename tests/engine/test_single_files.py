@@ -238,7 +238,10 @@ def test_a_prediction_type_is_not_for_flow_matching(tmp_path: Path) -> None:
 def test_a_damaged_origin_names_the_folder(tmp_path: Path) -> None:
     folder, file = made(tmp_path, "tiny")
     checkpoint = opened(file, folder)
-    (checkpoint.folder / "diffedit_origin.json").write_text("{")
+    origin = checkpoint.folder / "diffedit_origin.json"
+    origin.write_text("{")  # of another size: the folder is made again
+    assert opened(file, folder).origin == checkpoint.origin
+    origin.write_text("{" * origin.stat().st_size)
     with pytest.raises(
         CheckpointError, match=r"diffedit_origin\.json is damaged .*delete the folder"
     ):
