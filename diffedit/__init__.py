@@ -20,6 +20,7 @@ warn_of_shadow("export")
 
 from diffedit.request import EditRequest, InvalidRequest
 from diffedit.result import EditResult, Stats
+from diffedit.several_edits import Edit
 from engine.errors import (
     BuildError,
     Cancelled,
@@ -43,6 +44,7 @@ __all__ = [
     "CheckpointError",
     "DiffEditError",
     "DiffEditPipeline",
+    "Edit",
     "EditRequest",
     "EditResult",
     "EngineMismatch",

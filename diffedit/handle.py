@@ -105,4 +105,5 @@ def outputs_to_host(outputs: EditOutputs) -> EditOutputs:
         heatmap=to_host(outputs.heatmap),
         mask=to_host(outputs.mask),
         image=None if outputs.image is None else to_host(outputs.image),
+        parts=tuple((to_host(heat), to_host(mask)) for heat, mask in outputs.parts),
     )

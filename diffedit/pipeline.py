@@ -236,7 +236,7 @@ class DiffEditPipeline:
     def __call__(
         self,
         image: Any,
-        prompt: str,
+        prompt: str = "",
         source_prompt: str = "",
         negative_prompt: str = "",
         *,
@@ -247,7 +247,7 @@ class DiffEditPipeline:
 
         Args:
             image: PIL image, path, file contents, or uint8 [H, W, 3].
-            prompt: what should be there.
+            prompt: what should be there. Left out for several edits in one pass, in `edits`.
             source_prompt: what is there; empty for the unconditional text.
             negative_prompt: what decoding is guided away from.
             callback: see `diffedit.progress.Callback`.

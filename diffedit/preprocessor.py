@@ -22,6 +22,7 @@ from diffedit.algorithm.schedule import Schedule
 from diffedit.canvas import Canvas, make_canvas
 from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
+from diffedit.empty_masks import empty_mask_warnings
 from diffedit.focus import Focus
 from diffedit.imaging import borders, compare, geometry, photograph
 from diffedit.imaging.mask_reader import EditMask, read_mask
@@ -30,8 +31,8 @@ from diffedit.method_options import has_option
 from diffedit.presets import resolve
 from diffedit.provenance import Provenance
 from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest, parameters
-from diffedit.result import EditResult, Stats
-from diffedit.soft_map import SoftMap
+from diffedit.result import EditResult, FoundMask, Stats
+from diffedit.soft_map import SoftMap, blend_mask
 from diffedit.stage_timer import StageTimer
 from diffedit.visible_text import invisible_warnings
 from engine.checkpoint import Checkpoint
@@ -105,18 +106,16 @@ class Preprocessor:
         if canvas is None:
             area, soft = (user_mask.area, user_mask.soft) if user_mask else (None, None)
             canvas = make_canvas(photo.rgb, area, size, factor, soft)
-        prompts = {
-            "source": request.source_prompt,
-            "prompt": request.prompt,
-            "negative": request.negative_prompt,
-        }
+        prompts = _named_prompts(request)
         ids, warnings = self._conditioner.encode_prompts(prompts)
+        pairs = [(ids[r], ids[q]) for r, q in _names_of_pairs(request)]
         inputs = EditInputs(
             request=request,
             networks=self._checkpoint.names,
             **self._canvas_inputs(canvas),
-            source=ids["source"],
-            target=ids["prompt"],
+            source=pairs[0][0],
+            target=pairs[0][1],
+            more=tuple(pairs[1:]),
             negative=ids["negative"],
             empty=self._conditioner.empty,
             condition=self._conditioner.condition,
@@ -173,11 +172,12 @@ class Preprocessor:
         cells, heatmap = self._whole_mask(prepared, outputs)
         mask = self.mask_picture(prepared, cells)
         warnings += prepared.focus.warnings
-        if not cells.any():
-            warnings.append(_empty_mask_warning(prepared.inputs))
+        edits = self._edits(prepared, outputs)
+        warnings += empty_mask_warnings(prepared.inputs, [one.latent_mask for one in edits], cells)
         photo, is_users = prepared.photo, prepared.user_mask is not None
-        soft_map = self._soft_map(prepared, heatmap)
-        blend = self._blend_mask(prepared, soft_map, mask)
+        soft_map = None if edits else self._soft_map(prepared, heatmap)
+        maps = [one for one in (soft_map, *(edit.soft_map for edit in edits)) if one]
+        blend = self._blend_mask(prepared, maps, mask)
         if outputs.image is not None:
             edited = self._edited_photo(prepared, outputs.image.float().numpy())
             warnings += _loss_warnings(photo, mask, is_users=is_users)
@@ -203,7 +203,18 @@ class Preprocessor:
             provenance=self._provenance,
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
             soft_map=soft_map,
+            edits=edits,
         )
+
+    def _edits(self, prepared: PreparedEdit, outputs: EditOutputs) -> tuple[FoundMask, ...]:
+        """The masks of several edits, as pictures and arrays of their own."""
+        found = []
+        for heat, mask in outputs.parts:
+            heatmap, cells = heat.float().numpy().copy(), mask.numpy().copy()
+            picture = self.mask_picture(prepared, cells)
+            soft_map = self._soft_map(prepared, heatmap)
+            found.append(FoundMask(heatmap, cells, picture, soft_map=soft_map))
+        return tuple(found)
 
     def _soft_map(self, prepared: PreparedEdit, heatmap: NDArray[np.float32]) -> SoftMap | None:
         """What the mask was made from, or None if it was not computed."""
@@ -243,13 +254,13 @@ class Preprocessor:
             return prepared.user_mask.area
         return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
 
-    def _blend_mask(self, prepared: PreparedEdit, soft_map: SoftMap | None, mask: Image) -> Image:
+    def _blend_mask(self, prepared: PreparedEdit, maps: Sequence[SoftMap], mask: Image) -> Image:
         """How much of the edit each pixel takes: L, of the photograph's size, inside the mask."""
         request, photo = prepared.inputs.request, prepared.photo
         if not request.composite:
             return mask.point([255] * 256)
-        if soft_map is not None:
-            return soft_map.blend_mask(mask)
+        if maps:
+            return blend_mask(mask, maps)
         soft = prepared.user_mask.soft if prepared.user_mask else None
         blend = soft.copy() if soft else borders.faded(mask, request.mask_feather)
         return photograph.filled(photo, blend, mask) if prepared.user_mask else blend
@@ -346,13 +357,16 @@ def schedule_for(checkpoint: Checkpoint, steps: int, size: Size) -> Schedule:
     )
 
 
-def _empty_mask_warning(inputs: EditInputs) -> str:
-    if inputs.source == inputs.target:
-        return (
-            "Both texts are the same for the text encoder, so there is nothing to edit: the "
-            "picture is returned unchanged."
-        )
-    return (
-        "The two texts do not differ enough anywhere in the picture, so it is returned unchanged: "
-        "describe more plainly what is there and what should be there, or pass a mask."
-    )
+def _names_of_pairs(request: EditRequest) -> list[tuple[str, str]]:
+    """What warnings call the source and the prompt of each edit."""
+    if not request.edits:
+        return [("source", "prompt")]
+    numbers = range(1, len(request.edits) + 1)
+    return [(f"source of edit {k}", f"prompt of edit {k}") for k in numbers]
+
+
+def _named_prompts(request: EditRequest) -> dict[str, str]:
+    """Every text of a request by its name."""
+    names = zip(_names_of_pairs(request), request.pairs, strict=True)
+    texts = {name: text for pair, given in names for name, text in zip(pair, given, strict=True)}
+    return texts | {"negative": request.negative_prompt}

@@ -65,13 +65,14 @@ BALANCED = PAPER | {
     "mask_cleaning": "edges",
     "inversion_stride": 3,
 }
+INSTANT = PAPER | {"mask_cleaning": "edges"}
 DRAFT = PAPER | {"num_maps_per_mask": 1, "mask_cleaning": "edges", "inversion_stride": 3}
 PRESETS: dict[PresetName, Preset] = {
     "paper": Preset("the paper's settings", 1.0, 1.0, PAPER),
     "balanced": Preset("a quarter of the rows", 0.4, 1 / 3, BALANCED),
     "draft": Preset("an eighth of the rows", 0.2, 5 / 9, DRAFT),
     "instant": Preset(
-        "ChordEdit's step in 5 rows, for distilled models", 1.0, 1.0, PAPER, "chordedit"
+        "ChordEdit's step in 5 rows, for distilled models", 1.0, 1.0, INSTANT, "chordedit"
     ),
 }
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)

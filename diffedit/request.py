@@ -6,8 +6,8 @@ imports neither torch, numpy nor PIL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from diffedit import checks
@@ -24,6 +24,8 @@ from diffedit.presets import (
     PresetName,
     default_text,
 )
+from diffedit.several_edits import MAX_TEXT as MAX_TEXT
+from diffedit.several_edits import Edit, check_edits, checked_edits
 from diffedit.visible_text import without_blanks
 
 if TYPE_CHECKING:
@@ -52,8 +54,6 @@ MASKED_METHODS = ("diffedit", "masked-sdedit", "flowedit", "chordedit")
 FOCUSED_METHODS = ("diffedit", "masked-sdedit", "flowedit")
 """The methods that can edit a window around the mask."""
 Focus = Literal["auto"] | bool
-MAX_TEXT = 4096
-"""Maximum characters of a prompt. A text encoder reads far less: 77 tokens."""
 
 
 RANGES: dict[str, Range] = {
@@ -90,8 +90,8 @@ class EditRequest:
 
     Attributes:
         image: x_0, the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
-        prompt: Q, what the result should show. 1 to 4096 characters, not blank; required. Control
-            characters are refused in every text (`diffedit.visible_text`).
+        prompt: Q, what the result should show. 1 to 4096 characters, not blank; required without
+            `edits`. Control characters are refused in every text (`diffedit.visible_text`).
         source_prompt: R, what the photograph shows. Up to 4096 characters. Default "": the
             unconditional text.
         negative_prompt: what guidance moves away from while decoding. Up to 4096 characters.
@@ -151,6 +151,9 @@ class EditRequest:
         step_scale: ChordEdit's factor on the edit's field. Above 0, up to 10; by default the
             published 1 with distilled models, 1.5 with others.
         refining_rows: ChordEdit's predictions after the step, which sharpen. 0 to 2; default 1.
+        edits: several edits in one pass instead of `prompt` and `source_prompt`, each an `Edit`, a
+            pair (source, prompt) or "source -> prompt". Each finds its own mask; where masks meet,
+            the earlier edit has the cells. Up to 16; methods "diffedit" and "masked-sdedit" only.
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -158,7 +161,7 @@ class EditRequest:
     """
 
     image: PhotoSource = field(repr=False)
-    prompt: str
+    prompt: str = ""
     source_prompt: str = ""
     negative_prompt: str = ""
     num_inference_steps: int = FROM_PRESET
@@ -187,6 +190,7 @@ class EditRequest:
     mask_feather: float = 1 / 256
     step_scale: float = FROM_PRESET
     refining_rows: int = FROM_PRESET
+    edits: Sequence[Edit] = ()
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -198,11 +202,9 @@ class EditRequest:
         for name in ("prompt", "source_prompt", "negative_prompt"):
             given = checks.text(name, getattr(self, name), MAX_TEXT)
             object.__setattr__(self, name, without_blanks(given))
-        if not self.prompt:
-            raise InvalidRequest(
-                f"prompt is blank ({short_repr(shown)}), but it describes the edited "
-                "picture; write a few words such as 'a bowl of pears'."
-            )
+        object.__setattr__(self, "edits", checked_edits(self.edits))
+        if not self.edits:
+            Edit(shown)
         for name in RANGES:
             self._check_number(name)
         object.__setattr__(self, "preset", checks.choice("preset", self.preset, PRESET_NAMES))
@@ -221,6 +223,15 @@ class EditRequest:
         self._check_focus()
         if self.mask_image is not None:
             self._check_mask_options()
+        if self.edits:
+            check_edits(self)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(source, prompt) of every edit."""
+        if not self.edits:
+            return ((self.source_prompt, self.prompt),)
+        return tuple((edit.source_prompt, edit.prompt) for edit in self.edits)
 
     def _check_focus(self) -> None:
         value: object = self.focus
@@ -294,7 +305,7 @@ class EditRequest:
         for name in params:
             if name not in PARAMETERS:
                 raise unknown("parameter", name, PARAMETERS)
-        if "prompt" not in params:
+        if "prompt" not in params and not params.get("edits"):
             raise InvalidRequest(
                 "The parameters contain no prompt, but it describes the edited picture; add one."
             )
@@ -303,13 +314,15 @@ class EditRequest:
 
 def parameters(request: EditRequest) -> dict[str, Any]:
     """Return every option that the request's method has, but for the two pictures, as a dict that
-    JSON can represent exactly."""
+    JSON can represent exactly. `edits` is left out where there are none."""
     values = {name: getattr(request, name) for name in PARAMETERS}
-    return {
+    found = {
         name: [*one] if isinstance(one, tuple) else one
         for name, one in values.items()
         if one is not None or has_option(request.method, name)
     }
+    edits = found.pop("edits")
+    return found | ({"edits": [asdict(edit) for edit in edits]} if edits else {})
 
 
 _FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(EditRequest)}

@@ -59,6 +59,8 @@ class EditResult:
         provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
         soft_map: what `DiffEditPipeline.refine` makes other masks from; None if the mask was given
             or the method has none.
+        edits: the mask of each of several edits, in their order; where masks meet, the earlier edit
+            has the cells. `heatmap` is then the maximum of theirs, and `soft_map` is None.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
             "white" or "black"; None if the mask was computed.
     """
@@ -77,6 +79,7 @@ class EditResult:
     mask_read_as: MaskConvention | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
     soft_map: SoftMap | None = field(default=None, repr=False)
+    edits: tuple[FoundMask, ...] = field(default=(), repr=False)
 
     def save(self, path: str | Path) -> list[str]:
         """Write the image as PNG, JPEG, WebP or TIFF, by the extension.
@@ -119,7 +122,6 @@ class FoundMask(NamedTuple):
         """How much of the edit each pixel takes: L of the photograph's size, 0 outside `mask`.
         Computed at each access; with "edges" that takes longer than the mask."""
         from diffedit.imaging import borders
+        from diffedit.soft_map import blend_mask
 
-        if self.soft_map is None:
-            return borders.faded(self.mask)
-        return self.soft_map.blend_mask(self.mask)
+        return blend_mask(self.mask, [self.soft_map]) if self.soft_map else borders.faded(self.mask)

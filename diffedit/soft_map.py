@@ -6,7 +6,7 @@ milliseconds. The rule itself is `diffedit.algorithm.mask.shape`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -72,13 +72,10 @@ class SoftMap:
         """The edit mask: L, 0 or 255, of the photograph's size."""
         return geometry.mask_to_photo(self.cells(), self.placement, self.factor)
 
-    def blend_mask(self, mask: Image) -> Image:
-        """How much of the edit each pixel takes: L, 0 outside `mask`, which is `mask()`."""
-        blend = borders.faded(mask, self.feather)
-        if self.options.cleaning != "edges" or self.photo is None:
-            return blend
+    def border(self, photo: Image) -> Image:
+        """The border that follows the picture: L, of the photograph's size."""
         soft, cells = self.shape.soft.numpy(), self.shape.found.numpy()
-        return borders.inside(blend, self.photo, soft, cells, self.placement, self.factor)
+        return borders.picture_border(photo, soft, cells, self.placement, self.factor)
 
     def refined(self, options: Mapping[str, Any]) -> SoftMap:
         """The same heatmap with other options; those that are missing stay.
@@ -89,6 +86,20 @@ class SoftMap:
         changed = {FIELDS.get(name, name): value for name, value in options.items()}
         feather = changed.pop("feather", self.feather)
         return replace(self, options=replace(self.options, **changed), feather=feather)
+
+
+def blend_mask(mask: Image, maps: Sequence[SoftMap]) -> Image:
+    """How much of the result each pixel takes: L, 0 outside the edit mask.
+
+    Args:
+        mask: L, 0 or 255: the edit mask of all maps.
+        maps: one for each edit, with the same feather and cleaning.
+    """
+    blend = borders.faded(mask, maps[0].feather)
+    photo = maps[0].photo
+    if maps[0].options.cleaning != "edges" or photo is None or blend.getbbox() is None:
+        return blend
+    return borders.inside(blend, (soft.border(photo) for soft in maps))
 
 
 def refine_options(options: Mapping[str, object]) -> dict[str, Any]:
@@ -118,6 +129,11 @@ def refine(found: object, options: Mapping[str, Any]) -> FoundMask:
         raise InvalidRequest(
             f"found is {checks.short_repr(found)}, but only the result of an edit, of "
             "generate_mask or of refine has a heatmap; pass one of them."
+        )
+    if isinstance(found, EditResult) and found.edits:
+        raise InvalidRequest(
+            f"This is the result of several edits, and each of them has its own heatmap; pass one "
+            f"of result.edits, from 0 to {len(found.edits) - 1}."
         )
     if found.soft_map is None:
         raise InvalidRequest(

@@ -55,6 +55,7 @@ PURE = (
     "diffedit.algorithm.cache",
     "diffedit.algorithm.chordedit",
     "diffedit.algorithm.edit",
+    "diffedit.algorithm.find_mask",
     "diffedit.algorithm.flowedit",
     "diffedit.algorithm.inputs",
     "diffedit.algorithm.mask",
@@ -245,6 +246,7 @@ def test_each_rule_can_fail(module: str, source: str, rule: str) -> None:
         ("diffedit.cli.build", "def f():\n    from export.build import build"),
         (
             "diffedit.algorithm.edit",
+            "diffedit.algorithm.find_mask",
             "from engine.rows import Row\nfrom diffedit.algorithm.mask import heatmap",
         ),
         ("engine.netspec", "from engine.errors import DiffEditError\nimport json"),

@@ -22,6 +22,7 @@ TextIds = tuple[tuple[int, ...], ...]
 """The token ids of one text, padding included: one tuple per text network."""
 Conditioning = tuple[Tensor, ...]
 """What the denoiser is told of one text, without a batch axis."""
+Texts = Mapping[TextIds, Conditioning]
 
 
 class TensorCache(Generic[K]):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffedit.algorithm import edit as stages
-from diffedit.algorithm.cache import Caches
+from diffedit.algorithm.cache import Caches, Texts
+from diffedit.algorithm.find_mask import Noise, check_masks, mask_of
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import timestep_tensors
@@ -33,9 +34,9 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
 
     inputs.on_stage("mask")
     field, heat, mask = yield from estimate_field(inputs, plan, x0, noises, text)
-    empty = stages.nothing_to_edit(inputs, text, x0, heat, mask)  # the first read of the device
+    (filled,) = check_masks(inputs, text, x0, [(heat, mask)])  # the first read of the device
     caches.keep(plan.trajectory_key(inputs.image_key), trajectory[:1], text)
-    if empty:
+    if not filled:
         image = None if inputs.request.composite else (yield [Row(nets.image_decoder, (x0,))])[0]
         return EditOutputs(x0, heat, mask, image)
 
@@ -59,18 +60,18 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
     inputs.on_stage("mask")
     noises = draw_noises(inputs, x0)
     _, heat, mask = yield from estimate_field(inputs, plan, x0, noises, text)
-    stages.nothing_to_edit(inputs, text, x0, heat, mask)
+    check_masks(inputs, text, x0, [(heat, mask)])
     caches.keep(plan.trajectory_key(inputs.image_key), trajectory[:1], text)
     return EditOutputs(x0, heat, mask, None)
 
 
 def draw_noises(inputs: EditInputs, x0: Tensor) -> Tensor:
     """The noises that the field is averaged over, float32 [n, C, h, w]; the paper's n is 1."""
-    return stages.Noise(inputs.request.seed, x0).draw(inputs.request.num_maps_per_mask)
+    return Noise(inputs.request.seed, x0).draw(inputs.request.num_maps_per_mask)
 
 
 def estimate_field(
-    inputs: EditInputs, plan: EditPlan, x0: Tensor, noises: Tensor, text: stages.Texts
+    inputs: EditInputs, plan: EditPlan, x0: Tensor, noises: Tensor, text: Texts
 ) -> Flow[tuple[Tensor, Tensor, Tensor]]:
     """The paper's chord control field: (field [C, h, w], heatmap, mask [h, w]).
 
@@ -92,7 +93,7 @@ def estimate_field(
     field = (t * lower + WINDOW * upper) / (t + WINDOW)
     if inputs.user_mask is not None:
         return field, inputs.user_mask.float(), inputs.user_mask & inputs.region
-    return field, *stages.mask_of(inputs, [eps for _, eps in splits])
+    return field, *mask_of(inputs, *([eps for _, eps in splits[k::2]] for k in (0, 1)))
 
 
 def refine(
@@ -102,7 +103,7 @@ def refine(
     x0: Tensor,
     mask: Tensor,
     noise: Tensor,
-    text: stages.Texts,
+    text: Texts,
 ) -> Flow[Tensor]:
     """The paper's proximal refinement, once for each of the plan's refining levels: noise the
     result with the same noise, and predict the clean picture under the target text."""

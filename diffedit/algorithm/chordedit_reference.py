@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffedit.algorithm.reference_mask import found_mask
 from diffedit.algorithm.reference_models import ReferenceModel
 from diffedit.algorithm.schedule import Schedule
 from diffedit.request import EditRequest
@@ -88,7 +89,7 @@ def edit(
     mean = torch.stack(differences).mean(0) * region
     clip = request.mask_thresholding_ratio * mean[region].mean()
     heat = mean.clamp(max=clip) / clip
-    mask = heat > 0.5
+    mask = found_mask(heat, region, request)
 
     # One step, and the refining rows
     x = torch.where(mask, x0 + request.step_scale * field, x0)

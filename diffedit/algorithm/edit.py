@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffedit.algorithm import mask as masks
-from diffedit.algorithm.cache import Caches, Conditioning, TextIds, Trajectory
+from diffedit.algorithm.cache import Caches, Conditioning, TextIds, Texts, Trajectory
+from diffedit.algorithm.find_mask import Noise, check_masks, find_masks, merged
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule, timestep_tensors
@@ -22,24 +22,8 @@ from diffedit.request import MASKED_METHODS
 from engine.errors import NonFiniteError
 from engine.rows import Flow, Row
 
-Texts = Mapping[TextIds, Conditioning]
 Background = Callable[[int], Tensor]
 """Level -> the latent outside the mask, float32 [C, h, w]."""
-
-
-class Noise:
-    """The Gaussian noise of one request, drawn on the CPU so that every device gets the same."""
-
-    def __init__(self, seed: int, like: Tensor) -> None:
-        self._generator = torch.Generator("cpu").manual_seed(seed)
-        self._like = like
-
-    def draw(self, *count: int) -> Tensor:
-        """A standard normal of shape [*count, C, h, w] on the latent's device."""
-        noise = torch.randn((*count, *self._like.shape), generator=self._generator)
-        if self._like.device.type == "cpu":
-            return noise
-        return noise.pin_memory().to(self._like.device, non_blocking=True)
 
 
 def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs]:
@@ -57,16 +41,17 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
 
     inputs.on_stage("mask")
     if request.method in MASKED_METHODS:
-        heat, mask = yield from find_mask(inputs, plan, x0, noise, text)
+        found = yield from find_masks(inputs, plan, x0, noise, text)
     else:
-        heat, mask = inputs.region.float(), inputs.region
-    empty = nothing_to_edit(inputs, text, x0, heat, mask)  # the first read of the device
+        found = [(inputs.region.float(), inputs.region)]
+    filled = check_masks(inputs, text, x0, found)  # the first read of the device
     caches.keep(key, trajectory[:1], text)
-    if empty:
+    outputs = merged(found, x0)
+    if not any(filled):
         image = None if request.composite else (yield [Row(nets.image_decoder, (x0,))])[0]
-        return EditOutputs(x0, heat, mask, image)
+        return replace(outputs, image=image)
 
-    focused = yield from in_window(edit, inputs, plan, caches, EditOutputs(x0, heat, mask, None))
+    focused = yield from in_window(edit, inputs, plan, caches, outputs)
     if focused is not None:
         return focused
 
@@ -80,7 +65,9 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
         start, background = schedule.noise(x0, noise.draw(), depth), _noised(x0, noise, schedule)
 
     inputs.on_stage("decode")
-    latents = yield from denoise(inputs, start, background, mask, text, plan)
+    edits = zip(found, inputs.pairs, filled, strict=True)
+    parts = [(mask, target) for (_, mask), (_, target), some in edits if some]
+    latents = yield from denoise(inputs, start, background, parts, text, plan)
     (image,) = yield [Row(nets.image_decoder, (latents,))]
     results = [(nets.denoiser, "encode", trajectory[depth])] if plan.encodes else []
     results.append((nets.denoiser, "decode", latents))
@@ -88,7 +75,7 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
     require_finite(results)  # the second read
     if plan.encodes:
         caches.keep(key, trajectory[: depth + 1])
-    return EditOutputs(latents, heat, mask, image)
+    return replace(outputs, latents=latents, image=image)
 
 
 def in_window(
@@ -117,10 +104,10 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
     x0 = trajectory[0]
     inputs.on_stage("mask")
     noise = Noise(inputs.request.seed, x0)
-    heat, mask = yield from find_mask(inputs, plan, x0, noise, text)
-    nothing_to_edit(inputs, text, x0, heat, mask)
+    found = yield from find_masks(inputs, plan, x0, noise, text)
+    check_masks(inputs, text, x0, found)
     caches.keep(plan.trajectory_key(inputs.image_key), trajectory[:1], text)
-    return EditOutputs(x0, heat, mask, None)
+    return merged(found, x0)
 
 
 def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tensor]:
@@ -148,7 +135,7 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
 def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
     """The conditioning of each distinct text of the plan. All uncached texts share one yield."""
     networks, device = inputs.networks.text_encoders, inputs.image.device
-    texts: list[TextIds] = [getattr(inputs, name) for name in plan.texts]
+    texts = [ids for name in plan.texts for ids in inputs.texts(name)]
     found = {ids: caches.conditioning.get(ids) for ids in texts}
     missing = [ids for ids, tensors in found.items() if not tensors]
     rows = [
@@ -171,71 +158,6 @@ def start_trajectory(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow
         if not trajectory:  # another running edit may have added it meanwhile
             trajectory.append(x0)
     return trajectory
-
-
-def find_mask(
-    inputs: EditInputs, plan: EditPlan, x0: Tensor, noise: Noise, text: Texts
-) -> Flow[tuple[Tensor, Tensor]]:
-    """(heatmap, mask): the user's, an empty one for equal texts, or the estimated one."""
-    if inputs.user_mask is not None:
-        levels = inputs.user_mask if inputs.user_levels is None else inputs.user_levels
-        return levels.float(), inputs.user_mask & inputs.region
-    if inputs.source == inputs.target:
-        return torch.zeros_like(x0[0]), torch.zeros_like(inputs.region)
-    pair = text[inputs.source], text[inputs.target]
-    return (yield from estimate_mask(inputs, x0, noise, pair, plan))
-
-
-def estimate_mask(
-    inputs: EditInputs, x0: Tensor, noise: Noise, pair: Sequence[Conditioning], plan: EditPlan
-) -> Flow[tuple[Tensor, Tensor]]:
-    """Step 1, section 3.2 "computing the editing mask": where do the two texts disagree?
-
-    Noise x_0 to the mask level with n noises, predict each under both texts (2n rows in one yield;
-    guidance would cancel, because the rule is free of scale), and average the differences. `pair`
-    is the conditioning of R and Q. Returns the heatmap, float32 [h, w], and the mask.
-
-    With a tolerance n is a maximum: the noises come in several yields, and stop once the last one
-    has changed the mask by no more than the tolerance.
-    """
-    request, schedule, m = inputs.request, plan.schedule, plan.mask_level
-    t = timestep_tensors(schedule, x0.device)[m]
-    noisy = schedule.noise(x0, noise.draw(request.num_maps_per_mask), m).unbind(0)
-    net, last = inputs.networks.denoiser, inputs.unguided
-    predicted: list[Tensor] = []  # under R and Q by turns
-    for count in plan.noises:
-        done = len(predicted) // 2
-        new = noisy[done : done + count]
-        out = yield [Row(net, (x, t, *c, *last)) for x in new for c in pair]
-        predicted += [schedule.split(p, new[k // 2], m)[1] for k, p in enumerate(out)]
-        if done + count < len(noisy):
-            (_, before), (_, after) = mask_of(inputs, predicted[:-2]), mask_of(inputs, predicted)
-            if masks.change(before, after).item() <= request.mask_tolerance:
-                break
-    return mask_of(inputs, predicted)
-
-
-def mask_of(inputs: EditInputs, predicted: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(heatmap, mask) from the noise predicted under R and Q by turns."""
-    request, region = inputs.request, inputs.region
-    difference = masks.difference_map(predicted[1::2], predicted[0::2])
-    heat = masks.heatmap(difference, region, request.mask_thresholding_ratio)
-    return heat, masks.shape(heat, region, masks.ShapeOptions.of(request)).edit
-
-
-def nothing_to_edit(
-    inputs: EditInputs, text: Texts, x0: Tensor, heat: Tensor, mask: Tensor
-) -> bool:
-    """Whether the mask is empty. Raises NonFiniteError if the mask stage went wrong. One read."""
-    nets = inputs.networks
-    checked = [(" or ".join(nets.text_encoders), tensor) for c in text.values() for tensor in c]
-    checked += [(nets.image_encoder, x0), (nets.denoiser, heat)]
-    flags = [tensor.isfinite().all() for _, tensor in checked]
-    *finite, some = torch.stack([*flags, mask.any()]).tolist()
-    for (network, _), is_finite in zip(checked, finite, strict=True):
-        if not is_finite:
-            raise NonFiniteError(network, "mask")
-    return not some
 
 
 def invert(
@@ -270,7 +192,7 @@ def denoise(
     inputs: EditInputs,
     y: Tensor,
     background: Background,
-    mask: Tensor,
+    parts: Sequence[tuple[Tensor, TextIds]],
     text: Texts,
     plan: EditPlan,
 ) -> Flow[Tensor]:
@@ -281,25 +203,42 @@ def denoise(
     or one row where the denoiser takes the guidance scale as an input; other levels take one row
     without guidance (Kynkaanniemi et al. 2024, arXiv 2404.07724).
 
+    `parts` has the mask and the target text of each edit. The negative row is shared by all, and
+    each cell takes the prediction of its own edit.
+
     With a soft mask a cell is edited from the level on that its value allows: of the depth d, a
     cell of value v takes the last v d steps (Differential Diffusion, arXiv 2306.00950).
     """
     schedule, g = plan.schedule, inputs.request.guidance_scale
     times = timestep_tensors(schedule, y.device)
-    levels = inputs.user_levels
-    net, target = inputs.networks.denoiser, [text[inputs.target]]
-    pair = target if inputs.embeds_guidance else [text[inputs.negative], *target]
+    levels, net = inputs.user_levels, inputs.networks.denoiser
+    targets = list(dict.fromkeys(target for _, target in parts))
+    mask = torch.stack([mask for mask, _ in parts]).any(0)
     for i in range(plan.depth, 0, -1):
         guided = i in plan.guided
+        asked = [inputs.negative, *targets] if guided and not inputs.embeds_guidance else targets
         last = inputs.guided if guided else inputs.unguided
-        out = yield [Row(net, (y, times[i], *c, *last)) for c in (pair if guided else target)]
-        prediction = out[0] + g * (out[1] - out[0]) if len(out) == 2 else out[0]
+        out = yield [Row(net, (y, times[i], *text[ids], *last)) for ids in asked]
+        if len(out) > len(targets):
+            out = [out[0] + g * (prediction - out[0]) for prediction in out[1:]]
+        prediction = _by_cell(parts, dict(zip(targets, out, strict=True)))
         clean, eps = schedule.split(prediction, y, i)
         if inputs.on_preview is not None:
             inputs.on_preview(torch.where(mask, clean, background(0)), background(0))
         free = mask if levels is None else mask & (levels * plan.depth >= i)
         y = torch.where(free, schedule.noise(clean, eps, i - 1), background(i - 1))
     return y
+
+
+def _by_cell(
+    parts: Sequence[tuple[Tensor, TextIds]], predictions: Mapping[TextIds, Tensor]
+) -> Tensor:
+    """The prediction of each cell's own edit, [C, h, w]; outside all masks, of the first edit."""
+    (_, first), *others = parts
+    found = predictions[first]
+    for mask, target in others:
+        found = torch.where(mask, predictions[target], found)
+    return found
 
 
 def require_finite(results: Sequence[tuple[str, str, Tensor]]) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from diffedit.algorithm import edit as stages
-from diffedit.algorithm.cache import Caches, Conditioning, TextIds
+from diffedit.algorithm.cache import Caches, Conditioning, TextIds, Texts
+from diffedit.algorithm.find_mask import Noise, check_masks, find_masks
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import timestep_tensors
@@ -59,13 +60,13 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
     text = yield from stages.embed(inputs, plan, caches)
     trajectory = yield from stages.start_trajectory(inputs, plan, caches)
     x0 = trajectory[0]
-    noise = stages.Noise(inputs.request.seed, x0)
+    noise = Noise(inputs.request.seed, x0)
 
     inputs.on_stage("mask")
-    heat, mask = yield from stages.find_mask(inputs, plan, x0, noise, text)
-    empty = stages.nothing_to_edit(inputs, text, x0, heat, mask)  # the first read of the device
+    ((heat, mask),) = yield from find_masks(inputs, plan, x0, noise, text)
+    (filled,) = check_masks(inputs, text, x0, [(heat, mask)])  # the first read of the device
     caches.keep(plan.trajectory_key(inputs.image_key), trajectory[:1], text)
-    if empty:
+    if not filled:
         image = None if inputs.request.composite else (yield [Row(nets.image_decoder, (x0,))])[0]
         return EditOutputs(x0, heat, mask, image)
 
@@ -85,7 +86,7 @@ def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs
     return EditOutputs(z, heat, mask, image)
 
 
-def branches(inputs: EditInputs, text: stages.Texts) -> tuple[Branch, Branch]:
+def branches(inputs: EditInputs, text: Texts) -> tuple[Branch, Branch]:
     """The source's and the target's branch; both are guided away from the negative text."""
     request = inputs.request
 
@@ -105,7 +106,7 @@ def direct_path(
     plan: EditPlan,
     x0: Tensor,
     mask: Tensor,
-    noise: stages.Noise,
+    noise: Noise,
     pair: tuple[Branch, Branch],
 ) -> Flow[Tensor]:
     """Algorithm 1 from level n_max (`plan.depth`) down to n_min (`plan.lowest`).
@@ -139,7 +140,7 @@ def last_levels(
     plan: EditPlan,
     x0: Tensor,
     mask: Tensor,
-    noise: stages.Noise,
+    noise: Noise,
     z: Tensor,
     target: Branch,
 ) -> Flow[Tensor]:

@@ -25,6 +25,7 @@ class EditInputs:
         image: float32 [3, H, W] in [-1, 1].
         region: bool [h, w], true where a latent cell shows the photograph.
         source, target, negative, empty: token ids.
+        more: (source, target) of each further edit of the same pass.
         condition: the text networks' answers for one text -> its conditioning.
         unguided, guided: the denoiser's inputs after the conditioning; `guided` while decoding.
         source_guided: the same as `guided` at the guidance of the source text; FlowEdit's.
@@ -51,6 +52,7 @@ class EditInputs:
     condition: Condition
     user_mask: Tensor | None
     image_key: str
+    more: tuple[tuple[TextIds, TextIds], ...] = ()
     user_levels: Tensor | None = None
     unguided: tuple[Tensor, ...] = ()
     guided: tuple[Tensor, ...] = ()
@@ -60,6 +62,17 @@ class EditInputs:
     on_stage: Callable[[str], None] = lambda stage: None
     on_preview: Callable[[Tensor, Tensor], None] | None = None
 
+    @property
+    def pairs(self) -> tuple[tuple[TextIds, TextIds], ...]:
+        """(source, target) of every edit."""
+        return ((self.source, self.target), *self.more)
+
+    def texts(self, name: str) -> list[TextIds]:
+        """The token ids of a name of `EditPlan.texts`, for every edit."""
+        if name in ("source", "target"):
+            return [pair[name == "target"] for pair in self.pairs]
+        return [getattr(self, name)]
+
 
 @dataclass(frozen=True)
 class EditOutputs:
@@ -67,12 +80,14 @@ class EditOutputs:
 
     Attributes:
         latents: y_0, float32 [C, h, w]; with focus, of the window, as `image`.
-        heatmap: float32 [h, w] in [0, 1].
-        mask: bool [h, w].
+        heatmap: float32 [h, w] in [0, 1]; of several edits the maximum.
+        mask: bool [h, w]; of several edits, the cells of any.
         image: float32 [3, H, W]; None if the mask is empty and the input is the result.
+        parts: (heatmap, mask) of each of several edits; the masks do not overlap. Else empty.
     """
 
     latents: Tensor
     heatmap: Tensor
     mask: Tensor
     image: Tensor | None
+    parts: tuple[tuple[Tensor, Tensor], ...] = ()

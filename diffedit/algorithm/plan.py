@@ -94,18 +94,20 @@ class EditPlan:
         encodes = request.method in ENCODING_METHODS
         depth, noises = schedule.level(request.strength), _noises(request)
         guided = _guided_levels(request, schedule.steps, depth)
+        texts_of_mask = max(2, len({text for pair in request.pairs for text in pair}))
+        targets = len({prompt for _, prompt in request.pairs})
         stages = (
-            *(Stage("mask", 1, 2 * count) for count in noises if finds_mask),
+            *(Stage("mask", 1, texts_of_mask * count) for count in noises if finds_mask),
             Stage("encode", _rows_up(depth, known_levels, request) if encodes else 0, 1),
-            *_decoding(depth, range(0) if embeds_guidance else guided),
+            *_decoding(depth, range(0) if embeds_guidance else guided, targets),
         )
-        texts: list[TextName] = ["target"] if embeds_guidance else ["target", "negative"]
-        texts += ["source"] if finds_mask else []
-        texts += ["empty"] if encodes else []
+        names: list[TextName] = ["target"] if embeds_guidance else ["target", "negative"]
+        names += ["source"] if finds_mask else []
+        names += ["empty"] if encodes else []
         return cls(
             schedule=schedule,
             stages=tuple(stage for stage in stages if stage.calls),
-            texts=tuple(texts),
+            texts=tuple(names),
             noises=noises,
             mask_level=schedule.level(request.mask_encode_strength),
             depth=depth,
@@ -212,12 +214,18 @@ class EditPlan:
     def distinct_texts(self, request: EditRequest) -> int:
         """How many of the texts differ: the rows of the text encoders if none is cached."""
         texts = {
-            "target": request.prompt,
-            "negative": request.negative_prompt,
-            "source": request.source_prompt,
-            "empty": "",
+            "target": {prompt for _, prompt in request.pairs},
+            "negative": {request.negative_prompt},
+            "source": {source for source, _ in request.pairs},
+            "empty": {""},
         }
-        return len({texts[name] for name in self.texts})
+        return len(set().union(*(texts[name] for name in self.texts)))
+
+    def image_encodings(self, request: EditRequest) -> int:
+        """Rows of the image encoder: focus encodes the window beside the photograph that its mask
+        is found on. At most: the mask may leave no window."""
+        finds_mask = request.method in MASKED_METHODS and request.mask_image is None
+        return 1 + (finds_mask and self.decodes_image and request.focus is not False)
 
     def has(self, name: StageName) -> bool:
         """Whether a stage calls the denoiser."""
@@ -244,13 +252,14 @@ def _guided_levels(request: EditRequest, steps: int, depth: int) -> range:
     return range(inside[0], inside[-1] + 1) if inside and request.guidance_scale != 1 else range(0)
 
 
-def _decoding(depth: int, guided: range) -> tuple[Stage, ...]:
-    """Steps above, inside and below the guided levels; two rows inside."""
+def _decoding(depth: int, guided: range, targets: int) -> tuple[Stage, ...]:
+    """Steps above, inside and below the guided levels: a row for each target text, and inside one
+    more for the negative text, which all share."""
     if not guided:
-        return (Stage("decode", depth, 1),)
+        return (Stage("decode", depth, targets),)
     above, below = depth - guided[-1], guided[0] - 1
     return (
-        Stage("decode", above, 1),
-        Stage("decode", len(guided), 2),
-        Stage("decode", below, 1),
+        Stage("decode", above, targets),
+        Stage("decode", len(guided), 1 + targets),
+        Stage("decode", below, targets),
     )

@@ -24,11 +24,12 @@ class Reference:
 
     Attributes:
         x0: the encoded image, float32 [1, C, h, w].
-        heat: float32 [h, w] in [0, 1].
-        mask: bool [h, w].
+        heat: float32 [h, w] in [0, 1]; of several edits the maximum.
+        mask: bool [h, w]; of several edits, the cells of any.
         trajectory: x_0 to x_d, each float32 [1, C, h, w].
         latents: y_0, float32 [1, C, h, w].
         image: float32 [1, 3, H, W] in [-1, 1].
+        masks: bool [h, w] of each edit.
     """
 
     x0: Tensor
@@ -37,6 +38,7 @@ class Reference:
     trajectory: list[Tensor]
     latents: Tensor
     image: Tensor
+    masks: list[Tensor]
 
 
 @torch.inference_mode()
@@ -48,12 +50,14 @@ def edit(
     ids: Mapping[str, Sequence[Tensor]],
     region: Tensor,
     user_mask: Tensor | None = None,
+    pairs: Sequence[tuple[str, str]] = (("source", "target"),),
 ) -> Reference:
     """Edit `image`, float32 [1, 3, H, W] in [-1, 1], with the options of `request`.
 
     `ids` are "source", "target", "negative" and "empty", each one int64 [1, T] per text encoder;
     `region` is bool [h, w], the latent cells that show the photograph. `user_mask`, float32 [h, w]
-    in [0, 1], replaces the computed mask; a cell of value v takes the last v d steps.
+    in [0, 1], replaces the computed mask; a cell of value v takes the last v d steps. `pairs` names
+    the two texts of each of several edits.
     """
     alpha, sigma, times = schedule.alphas, schedule.sigmas, schedule.timesteps
     text = {name: model.embed(tokens) for name, tokens in ids.items()}
@@ -71,22 +75,26 @@ def edit(
     # Step 1: where do the two texts disagree?
     x0 = model.encode(image)
     m = max(1, round(schedule.steps * request.mask_encode_strength))
-    differences: list[Tensor] = []
-    mask = torch.zeros_like(region)
+    differences: dict[tuple[str, str], list[Tensor]] = {pair: [] for pair in pairs}
+    found = [(torch.zeros(0), torch.zeros_like(region)) for _ in pairs]
     for z in torch.randn((request.num_maps_per_mask, *x0.shape[1:]), generator=generator):
         x = alpha[m] * x0 + sigma[m] * z
-        e_source, e_target = (predict(x, m, times[m], name) for name in ("source", "target"))
-        differences.append((e_target - e_source).abs().mean((0, 1)))
-        difference = torch.stack(differences).mean(0) * region
-        clip = request.mask_thresholding_ratio * difference[region].mean()
-        heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
-        before, mask = mask, found_mask(heat, region, request)
-        if request.mask_tolerance and len(differences) > 1:
-            changed = (before != mask).sum() / max(1, int((before | mask).sum()))
-            if changed <= request.mask_tolerance:
-                break
+        for pair, maps in differences.items():
+            e_source, e_target = (predict(x, m, times[m], name) for name in pair)
+            maps.append((e_target - e_source).abs().mean((0, 1)))
+        before = found
+        found = [heat_and_mask(differences[pair], region, request) for pair in pairs]
+        changes = [changed(old, new) for (_, old), (_, new) in zip(before, found, strict=True)]
+        several = len(differences[pairs[0]]) > 1
+        if request.mask_tolerance and several and max(changes) <= request.mask_tolerance:
+            break
     if user_mask is not None:
-        heat, mask = user_mask, (user_mask > 0) & region
+        found = [(user_mask, (user_mask > 0) & region)]
+    heat, mask = found[0]
+    masks = [mask]
+    for other_heat, other in found[1:]:  # an earlier edit has the cells where masks meet
+        masks.append(other & ~mask)
+        heat, mask = heat.maximum(other_heat), mask | other
 
     # Step 2: encode without text; every row is held for `inversion_stride` steps
     d = max(1, round(schedule.steps * request.strength))
@@ -102,16 +110,34 @@ def edit(
     low, high = request.guidance_interval
     for i in range(d, 0, -1):
         g = request.guidance_scale
-        if not low < i / schedule.steps <= high:
-            eps = predict(y, i, times[i], "target")
-        elif model.embeds_guidance:
-            eps = predict(y, i, times[i], "target", g)
-        else:
-            e_negative, e_target = (predict(y, i, times[i], n) for n in ("negative", "target"))
-            eps = e_negative + g * (e_target - e_negative)
+        eps = torch.zeros_like(y)
+        for cells, (_, target) in zip(masks, pairs, strict=True):
+            if not low < i / schedule.steps <= high:
+                own = predict(y, i, times[i], target)
+            elif model.embeds_guidance:
+                own = predict(y, i, times[i], target, g)
+            else:
+                e_negative, e_target = (predict(y, i, times[i], n) for n in ("negative", target))
+                own = e_negative + g * (e_target - e_negative)
+            eps = torch.where(cells, own, eps)
         free = mask if user_mask is None else mask & (user_mask * d >= i)
         y = torch.where(free, step(y, eps, i, i - 1), trajectory[i - 1])
-    return Reference(x0, heat, mask, trajectory, y, model.decode(y))
+    return Reference(x0, heat, mask, trajectory, y, model.decode(y), masks)
+
+
+def heat_and_mask(
+    differences: Sequence[Tensor], region: Tensor, request: EditRequest
+) -> tuple[Tensor, Tensor]:
+    """Average the maps of all noises, clip and rescale them, and threshold."""
+    difference = torch.stack([*differences]).mean(0) * region
+    clip = request.mask_thresholding_ratio * difference[region].mean()
+    heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
+    return heat, found_mask(heat, region, request)
+
+
+def changed(before: Tensor, after: Tensor) -> float:
+    """The cells in which two masks differ, as a share of those in either."""
+    return float((before != after).sum() / max(1, int((before | after).sum())))
 
 
 def noise_of(schedule: Schedule, x: Tensor, out: Tensor, i: int) -> Tensor:

@@ -45,9 +45,10 @@ Composite = Annotated[
 def edit(
     image: options.Image,
     *,
-    prompt: options.Prompt,
+    prompt: options.OptionalPrompt = None,
     source_prompt: options.Source = "",
     negative_prompt: options.Negative = "",
+    edits: options.Edits = None,
     edit_options: options.EditOptions,
     mask_image: MaskImage = None,
     mask_format: MaskFormat = "auto",
@@ -63,8 +64,14 @@ def edit(
     stores every parameter, so that `replay` can repeat the edit.
     """
     paths = OutputPaths.from_options(output_options, default_output(image, "edited"))
+    if prompt is None and not edits:
+        raise UsageError(
+            "Nothing says what to edit; add --prompt, or --edit 'source -> prompt' for each of "
+            "several edits."
+        )
     parameters = {
-        "prompt": prompt,
+        "prompt": prompt or "",
+        "edits": edits or (),
         "source_prompt": source_prompt,
         "negative_prompt": negative_prompt,
         "composite": composite,

@@ -4,6 +4,9 @@ EDIT = """
 Turn a red cup into a green one, into cup.edited.png:
   diffedit-trt edit cup.jpg --source "a red cup" -p "a green cup"
 
+Make two edits in one pass, which share most of the work:
+  diffedit-trt edit table.jpg --edit "a red cup -> a green cup" --edit "a pear -> an apple"
+
 Look at the mask and all intermediate pictures:
   diffedit-trt edit cup.jpg -p "a green cup" --panel panel.png
 
@@ -17,6 +20,10 @@ Write the mask to cup.mask.png:
 
 Average more noise samples, and write the heatmap too:
   diffedit-trt mask cup.jpg -p "a green cup" --maps 20 --heatmap-out heat.png
+
+Find it once, and try other options in no time:
+  diffedit-trt mask cup.jpg -p "a green cup" --heatmap-out heat.npy
+  diffedit-trt mask cup.jpg --refine heat.npy --mask-threshold 0.4 --mask-cleaning clean --force
 """
 
 REPLAY = """
@@ -47,6 +54,9 @@ The same from standard input, with more edits at a time:
 
 One line of edits.jsonl:
   {"image": "cup.jpg", "out": "green.png", "prompt": "a green cup", "seed": 1}
+
+One with two edits in one pass:
+  {"image": "table.jpg", "out": "new.png", "edits": ["a cup -> a jug", "a pear -> an apple"]}
 """
 
 SERVE = """

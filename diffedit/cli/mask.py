@@ -1,14 +1,14 @@
-"""`mask`: compute the mask of an edit, without the edit."""
+"""`mask`: compute the mask of an edit, without the edit, or make another one from its heatmap."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from diffedit.cli import options
-from diffedit.cli.errors import say
+from diffedit.cli import options, refine_mask
+from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import STDOUT, default_output, read_photo
 from diffedit.cli.open_pipeline import open_pipeline
 from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
@@ -16,15 +16,29 @@ from diffedit.cli.progress import STAGES, Progress
 from diffedit.cli.run_edit import OutputPaths, heatmap_overlay, white_share
 from diffedit.request import EditRequest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Refine = Annotated[
+    Path | None,
+    options.option(
+        options.MASK,
+        "Make the mask from this heatmap, which --heatmap-out wrote as .npy; no network runs.",
+        "--refine",
+        metavar="<heatmap.npy>",
+    ),
+]
+
 
 def mask(
     image: options.Image,
     *,
-    prompt: options.Prompt,
+    prompt: options.OptionalPrompt = None,
     source_prompt: options.Source = "",
     preset: options.Preset = EditRequest.preset,
     num_inference_steps: options.Steps = None,
     seed: options.Seed = EditRequest.seed,
+    refine: Refine = None,
     mask_options: options.MaskOptions,
     model_options: options.ModelOptions,
     output_options: options.OutputOptions,
@@ -32,8 +46,17 @@ def mask(
     """Compute only the mask: the region where the two prompts disagree, in white.
 
     The mask is written next to IMAGE with the ending .mask.png, unless --out names another file.
+    With --refine, other options for the threshold, growing and cleaning are tried on the heatmap
+    of an earlier search, without a network.
     """
     paths = OutputPaths.from_options(output_options, default_output(image, "mask"))
+    if refine is not None:
+        unused = {"prompt": prompt, "source_prompt": source_prompt, "steps": num_inference_steps}
+        refine_mask.check_unused(unused, mask_options)
+        _refine(image, refine, mask_options, model_options, paths, output_options)
+        return
+    if prompt is None:
+        raise UsageError("Nothing says what to look for; add --prompt, or --refine a heatmap.")
     parameters: dict[str, Any] = {
         "prompt": prompt,
         "source_prompt": source_prompt,
@@ -63,15 +86,48 @@ def mask(
                 files.write(paths.heatmap, encode_heatmap(overlay, result.heatmap, paths.heatmap))
             backend = pipeline.networks.describe()
             files.commit()
+    used = {name: result.parameters[name] for name in parameters}
+    facts = {"backend": backend, "parameters": used, "warnings": list(result.warnings)}
+    _report(result.mask, paths, output_options, facts)
+
+
+def _refine(
+    image: str,
+    heatmap: Path,
+    mask_options: options.MaskOptions,
+    model_options: options.ModelOptions,
+    paths: OutputPaths,
+    output_options: options.OutputOptions,
+) -> None:
+    request = EditRequest.from_parameters(b"", {"prompt": "-", **asdict(mask_options)})  # checks
+    if paths.heatmap is not None:
+        raise UsageError("--heatmap-out would write the heatmap of --refine; leave it out.")
+    soft = refine_mask.soft_map(heatmap, read_photo(image), mask_options, model_options)
+    picture = soft.mask()
+    with OutputFiles(force=output_options.force) as files:
+        for path in paths.files:
+            files.reserve(path)
+            files.write(path, encode(picture, path))
+        files.commit()
+    used = {
+        "mask_threshold": request.mask_threshold,
+        "mask_dilation": request.mask_dilation,
+        "mask_cleaning": soft.options.cleaning,
+    }
+    _report(picture, paths, output_options, {"parameters": used, "warnings": []})
+
+
+def _report(
+    mask: Image, paths: OutputPaths, options: options.OutputOptions, facts: dict[str, Any]
+) -> None:
+    """Write to standard output what belongs there, and the warnings and the summary."""
     if paths.out == STDOUT:
-        write_stdout(encode(result.mask))
-    share = white_share(result.mask)
-    for warning in result.warnings:
+        write_stdout(encode(mask))
+    share = white_share(mask)
+    for warning in facts["warnings"]:
         say(f"warning: {warning}")
-    if output_options.as_json:
-        line = {"out": paths.out, "mask_share": round(share, 6), "backend": backend}
-        used = {name: result.parameters[name] for name in parameters}
-        more = {"parameters": used, "warnings": list(result.warnings)}
-        print(json.dumps({**line, **more}))  # noqa: T201
-    if not quiet:
+    if options.as_json:
+        line = {"out": paths.out, "mask_share": round(share, 6)}
+        print(json.dumps({**line, **facts}))  # noqa: T201
+    if not options.quiet:
         say(f"wrote {paths.out}: {share:.1%} of the picture is white")

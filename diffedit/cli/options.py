@@ -83,6 +83,19 @@ Image = Annotated[str, typer.Argument(help="The photograph; - reads standard inp
 # -- what to edit ---------------------------------------------------------------------------------
 
 Prompt = Annotated[str, option(PROMPTS, "What the result should show.", "--prompt", "-p")]
+OptionalPrompt = Annotated[
+    str | None, option(PROMPTS, "What the result should show.", "--prompt", "-p")
+]
+Edits = Annotated[
+    list[str] | None,
+    option(
+        PROMPTS,
+        "One of several edits in one pass, instead of --prompt and --source: 'source -> prompt'. "
+        "Repeat it; where masks meet, the earlier edit has the cells.",
+        "--edit",
+        metavar="<source -> prompt>",
+    ),
+]
 Source = Annotated[
     str,
     option(

@@ -147,10 +147,17 @@ def summary(result: EditResult, record: EditRecord) -> dict[str, Any]:
         "provenance": asdict(record.provenance) if record.provenance else None,
         "size": record.size,
         "mask_share": round(white_share(result.mask), 6),
+        **_several(result),
         "mask_read_as": result.mask_read_as,
         "stats": asdict(result.stats),
         "warnings": list(result.warnings),
     }
+
+
+def _several(result: EditResult) -> dict[str, Any]:
+    """The share of each of several edits, as a JSON field."""
+    shares = [round(white_share(edit.mask), 6) for edit in result.edits]
+    return {"edits": [{"mask_share": share} for share in shares]} if shares else {}
 
 
 def white_share(mask: Image) -> float:

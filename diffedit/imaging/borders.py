@@ -9,7 +9,8 @@ Filter", arXiv 1505.00996). It does not find masks (`diffedit.algorithm.mask` do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,18 +53,9 @@ def faded(mask: Image.Image, feather: float = 1 / 256) -> Image.Image:
     return blend
 
 
-def inside(
-    blend: Image.Image,
-    photo: Image.Image,
-    soft: Floats,
-    cells: NDArray[np.bool_],
-    placement: Placement,
-    factor: int,
-) -> Image.Image:
-    """The part of a blend mask within the border that follows the picture: `picture_border`."""
-    if blend.getbbox() is None:
-        return blend
-    return ImageChops.darker(blend, picture_border(photo, soft, cells, placement, factor))
+def inside(blend: Image.Image, drawn: Iterable[Image.Image]) -> Image.Image:
+    """The part of a blend mask within any of the borders that `picture_border` has drawn."""
+    return ImageChops.darker(blend, reduce(ImageChops.lighter, drawn))
 
 
 def picture_border(

@@ -104,9 +104,11 @@ class CostModel:
         self, request: EditRequest, image_size: ImageSize = None, *, mask_only: bool = False
     ) -> float:
         """Seconds of device time of an edit that shares its calls with others."""
+        request = resolve(request, self.defaults)
         plan, names = self._plan(request, mask_only), self.networks
         seconds = {net: self.row_seconds(net) for net in self.calls}
-        total = plan.rows * seconds[names.denoiser] + seconds[names.image_encoder]
+        total = plan.rows * seconds[names.denoiser]
+        total += plan.image_encodings(request) * seconds[names.image_encoder]
         total += seconds[names.image_decoder] if plan.decodes_image else 0.0
         texts = plan.distinct_texts(request) * sum(seconds[net] for net in names.text_encoders)
         return total * self._scale(image_size) + texts
@@ -124,9 +126,10 @@ class CostModel:
         self, request: EditRequest, image_size: ImageSize = None, *, mask_only: bool = False
     ) -> float:
         """Seconds from the first to the last call of an edit on an idle device."""
+        request = resolve(request, self.defaults)
         plan, names, call = self._plan(request, mask_only), self.networks, self.call_seconds
         texts = sum(call(net, plan.distinct_texts(request)) for net in names.text_encoders)
-        total = call(names.image_encoder, 1)
+        total = plan.image_encodings(request) * call(names.image_encoder, 1)
         total += sum(s.calls * call(names.denoiser, s.rows_per_call) for s in plan.stages)
         total += call(names.image_decoder, 1) if plan.decodes_image else 0.0
         return total * self._scale(image_size) + texts
@@ -137,7 +140,6 @@ class CostModel:
         return self.canvases.scale_of_image(image_size)
 
     def _plan(self, request: EditRequest, mask_only: bool) -> EditPlan:
-        request = resolve(request, self.defaults)
         schedule = self._schedule(request)
         if mask_only:
             return EditPlan.for_mask(request, schedule)

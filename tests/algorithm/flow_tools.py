@@ -23,6 +23,7 @@ from engine.models.stable_diffusion import StableDiffusion
 from engine.rows import Flow
 
 T = TypeVar("T")
+TEXTS = ("source", "target", "negative", "empty")
 NAMES = NetworkNames.of(StableDiffusion({}))
 SD_CONFIG = {
     "beta_start": 0.00085,
@@ -58,13 +59,14 @@ def new_inputs(
     """Inputs with a random picture. `options` are fields of EditRequest or of EditInputs."""
     own: dict[str, Any] = {
         name: options.pop(name)
-        for name in ("source", "target", "negative", "empty", "user_mask", "region", "on_stage")
+        for name in (*TEXTS, "more", "user_mask", "region", "on_stage")
         if name in options
     }
+    prompt = "" if "edits" in options else "text"
     side = latent * factor
     generator = torch.Generator().manual_seed(image_seed)
     fields: dict[str, Any] = {
-        "request": resolved(EditRequest("picture", "text", **options)),
+        "request": resolved(EditRequest("picture", prompt, **options)),
         "networks": NAMES,
         "image": torch.rand((3, side, side), generator=generator) * 2 - 1,
         "region": torch.ones(latent, latent, dtype=torch.bool),

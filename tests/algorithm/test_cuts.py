@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffedit.algorithm import edit as flows
+from diffedit.algorithm import find_mask
 from diffedit.algorithm.mask import change
 from diffedit.algorithm.plan import EditPlan, Stage
 from diffedit.algorithm.schedule import Schedule
@@ -182,9 +182,9 @@ def test_noises_are_added_until_the_mask_is_stable(real: TorchNetworks) -> None:
     (all_of_them, _), *_, (first_two, _) = found
     pair = new_inputs(16, 4, num_maps_per_mask=16, **options)
     x0 = all_of_them.latents
-    noisy = TEN.noise(x0, flows.Noise(0, x0).draw(16), 5)
+    noisy = TEN.noise(x0, find_mask.Noise(0, x0).draw(16), 5)
     predicted = predictions(real, noisy[:2], pair)
-    heat, mask = flows.mask_of(pair, predicted)
+    heat, mask = find_mask.mask_of(pair, predicted[0::2], predicted[1::2])
     torch.testing.assert_close(first_two.heatmap, heat, atol=1e-4, rtol=1e-4)
     assert first_two.mask.equal(mask) and not mask.equal(all_of_them.mask)
 

@@ -122,7 +122,6 @@ def test_bad_options(arguments: list[str], word: str, work: Path, cli: Cli) -> N
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["edit", "in.png"], "Missing option '--prompt' / '-p'"),
         (
             ["edit", "in.png", "-p", "x", "--steps", "many"],
             "Invalid value for '--num-inference-steps'",

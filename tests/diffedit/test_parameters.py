@@ -55,7 +55,9 @@ def of_one_method(values: dict[str, Any]) -> dict[str, Any]:
 def test_parameters_survive_json(values: dict[str, Any]) -> None:
     edit = EditRequest("a.png", **values)
     values_out = parameters(edit)
-    assert tuple(values_out) == tuple(n for n in PARAMETERS if has_option(edit.method, n))
+    assert tuple(values_out) == tuple(
+        n for n in PARAMETERS if has_option(edit.method, n) and n != "edits"
+    )
     again = EditRequest.from_parameters("b.png", json.loads(json.dumps(values_out)))
     assert parameters(again) == values_out
     assert again.image == "b.png"

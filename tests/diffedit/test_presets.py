@@ -70,6 +70,28 @@ def test_the_options_of_presets_are_those_that_may_be_none() -> None:
     assert {*BY_MODEL, "guidance_interval", *options, "method", *OWNERS} == set(DECIDED)
 
 
+@pytest.mark.parametrize(
+    ("model", "balanced", "draft"),
+    [(50, 20, 10), (100, 40, 20), (40, 16, 10), (20, 10, 10), (10, 10, 10), (8, 8, 8), (1, 1, 1)],
+)
+def test_no_preset_goes_below_ten_steps_or_the_models_number(
+    model: int, balanced: int, draft: int
+) -> None:
+    family = Defaults(steps=model)
+    found = [resolve(request(preset=p), family).num_inference_steps for p in ("balanced", "draft")]
+    assert found == [balanced, draft]
+    paper = resolve(request(), family)
+    assert paper.num_inference_steps == model
+    for preset in ("balanced", "draft"):
+        used = resolve(request(preset=preset), family)
+        assert used.inversion_stride <= max(1, used.num_inference_steps // 3)
+
+
+def test_every_preset_but_the_papers_cleans_the_mask() -> None:
+    found = {preset: resolve(request(preset=preset), SD).mask_cleaning for preset in PRESETS}
+    assert found == {"paper": "none", "balanced": "edges", "draft": "edges", "instant": "edges"}
+
+
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="There is no preset 'fast'; use one of paper"):
         request(preset="fast")

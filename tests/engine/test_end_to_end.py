@@ -59,3 +59,33 @@ def test_an_edit_on_onnxruntime_equals_the_reference(
     outside = np.asarray(result.mask) == 0
     assert (np.asarray(result.image)[outside] == np.asarray(photo)[outside]).all()
     assert result.stats.rows == {"text": 4, "vae_encode": 1, "unet": 6 + 4 + 8, "vae_decode": 1}
+
+
+@pytest.mark.slow
+def test_several_edits_on_onnxruntime_equal_the_reference(
+    tiny: Path, onnx_folder: Path, photo: Image.Image
+) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    tokenizer = Tokenizer(tiny / "tokenizer", checkpoint.family.text_inputs[0].length)
+    edits = [("a red ball", "a blue ball"), ("a red ball", "green grass"), ("", "a blue ball")]
+    texts = {text: text for pair in edits for text in pair}
+    request = resolved(EditRequest(b"", edits=edits, **OPTIONS))
+    array, placement = fit(photo, SIZE)
+    expected = reference.edit(
+        stable_diffusion(TorchNetworks.open(checkpoint, dtype="fp32", device="cpu").modules),
+        Schedule.from_config(checkpoint.scheduler_config, 5),
+        request,
+        torch.from_numpy(array)[None],
+        {
+            name: [torch.tensor([tokenizer.encode(text)])]
+            for name, text in {**texts, "negative": "", "empty": ""}.items()
+        },
+        torch.from_numpy(region(placement, checkpoint.family.factor)),
+        pairs=edits,
+    )
+    with DiffEditPipeline.from_pretrained(tiny, backend="onnxruntime", engines=onnx_folder) as pipe:
+        result = pipe(photo, edits=edits, **OPTIONS)
+    assert sum(mask.any().item() for mask in expected.masks) >= 2
+    for found, mask in zip(result.edits, expected.masks, strict=True):
+        assert (found.latent_mask == mask.numpy()).all()
+    np.testing.assert_allclose(result.latents, expected.latents[0].numpy(), atol=5e-3)

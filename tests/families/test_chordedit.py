@@ -32,7 +32,8 @@ TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass"}
 OPTIONS: dict[str, Any] = {"preset": "instant", "mask_thresholding_ratio": 2.0, "seed": 2}
 VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
-    "no refining": {"refining_rows": 0, "step_scale": 1.25},
+    "no refining": {"refining_rows": 0, "step_scale": 1.25, "mask_cleaning": "none"},
+    "cleaned": {"mask_cleaning": "clean", "mask_threshold": 0.4, "mask_dilation": 1},
     "two refining rows": {"refining_rows": 2, "strength": 0.7},
     "averaged and guided": {"num_maps_per_mask": 3, "guidance_scale": 2.0},
 }

@@ -54,6 +54,33 @@ def test_work_is_rows_in_the_fastest_profile(cost_model: CostModel) -> None:
     assert mask_only == pytest.approx(20 * 0.4 + other - 0.7)
 
 
+@pytest.mark.parametrize("focus", [True, "auto"])
+def test_focus_encodes_the_window_too(cost_model: CostModel, focus: object) -> None:
+    """The mask is found on the whole photograph; a given mask needs no search, so only a window."""
+
+    def more(**options: object) -> list[float]:
+        asked, plain = request(focus=focus, **options), request(**options)
+        return [
+            cost_model.work_seconds(asked) - cost_model.work_seconds(plain),
+            cost_model.latency_seconds(asked) - cost_model.latency_seconds(plain),
+        ]
+
+    assert more() == pytest.approx([0.5, 0.5])
+    assert more(mask_image=b"") == pytest.approx([0, 0])
+    asked = request(focus=focus)
+    assert cost_model.work_seconds(asked, mask_only=True) == cost_model.work_seconds(
+        request(), mask_only=True
+    )
+
+
+def test_several_edits_share_the_inversion_and_the_negative_row(cost_model: CostModel) -> None:
+    one = cost_model.work_seconds(request())
+    edits = [("b", "a"), ("b", "c"), ("b", "d")]
+    three = EditRequest(b"", edits=edits, num_inference_steps=10)
+    added = 2 * (10 + 8) * 0.4 + (5 - 2) * 0.05  # masks and decoding; b, c and d
+    assert cost_model.work_seconds(three) == pytest.approx(one + added)
+
+
 @pytest.mark.parametrize(("rows", "seconds"), [(0, 0), (1, 1), (3, 4), (20, 8), (23, 12), (40, 16)])
 def test_call_seconds_of_a_number_of_rows(cost_model: CostModel, rows: int, seconds: float) -> None:
     assert cost_model.call_seconds("unet", rows) == pytest.approx(seconds)

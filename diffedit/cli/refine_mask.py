@@ -1,0 +1,84 @@
+"""`mask --refine`: a mask from the values of an earlier heatmap. No network is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffedit.cli.errors import UsageError
+from diffedit.cli.options import MaskOptions, ModelOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from diffedit.imaging.photograph import Photograph
+    from diffedit.soft_map import SoftMap
+
+LARGEST = 4096
+"""Cells of the longer side of a heatmap."""
+SEARCH = (
+    "num_maps_per_mask",
+    "mask_encode_strength",
+    "mask_thresholding_ratio",
+    "mask_tolerance",
+)
+"""Mask options that decide the heatmap itself."""
+
+
+def check_unused(given: dict[str, Any], mask_options: MaskOptions) -> None:
+    """Raise UsageError for an option of the search, which --refine does not do."""
+    search = {name: getattr(mask_options, name) for name in SEARCH}
+    for name, value in {**given, **search}.items():
+        if value not in (None, ""):
+            raise UsageError(
+                f"{name} is {value!r}, but --refine makes the mask from a heatmap that was found "
+                "before; leave it out, or find the mask again without --refine."
+            )
+
+
+def soft_map(
+    heatmap: Path, photo: Photograph, mask_options: MaskOptions, model_options: ModelOptions
+) -> SoftMap:
+    """The heatmap of a file on a photograph. Of the model only its description is read.
+
+    Raises UsageError if the file has no heatmap.
+    """
+    from diffedit.algorithm.mask import ShapeOptions
+    from diffedit.imaging import geometry
+    from diffedit.soft_map import SoftMap
+    from engine.hub import find_checkpoint
+
+    values = read_heatmap(heatmap)
+    factor = find_checkpoint(
+        model_options.model,
+        additions=model_options.additions(),
+        variant=model_options.variant,
+        revision=model_options.revision,
+    ).family.factor
+    height, width = values.shape
+    placement = geometry.place(photo.size[::-1], (height * factor, width * factor))
+    cleaning: Any = mask_options.mask_cleaning or "none"
+    options = ShapeOptions(mask_options.mask_threshold, mask_options.mask_dilation, cleaning)
+    return SoftMap(values, placement, factor, options)
+
+
+def read_heatmap(path: Path) -> NDArray[np.float32]:
+    """The values that --heatmap-out wrote: float32 [h, w] in [0, 1]. Raises UsageError."""
+    import numpy as np
+
+    try:
+        values: Any = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror or error}); name a heatmap that "
+            "--heatmap-out wrote."
+        ) from None
+    except (ValueError, EOFError):
+        values = None
+    fits = isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype == np.float32
+    if not fits or not values.size or max(values.shape) > LARGEST:
+        raise UsageError(f"{path} is not a heatmap; name a .npy file that --heatmap-out wrote.")
+    if not (values.min() >= 0 and values.max() <= 1):  # also rejects NaN
+        raise UsageError(f"{path} has values outside of 0 to 1, so it is not a heatmap.")
+    return np.array(values)
