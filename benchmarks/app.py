@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,6 +106,8 @@ app.command()(compare)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit: 0, 1 with a sentence, 2 for wrong usage, 130 on Ctrl-C."""
+    if arguments is None:  # running as a program: SIGTERM also ends the processes that it started
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(args=arguments, prog_name="python -m benchmarks")
     except SystemExit as end:

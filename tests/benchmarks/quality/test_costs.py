@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +91,36 @@ def test_the_presets_are_compared_with_the_papers_setting(tiny: Path, tmp_path: 
     assert compared == names - {settings.PAPER_ROW}
     assert len(result.checks) == 4
     assert "| rows" in (tmp_path / "tables.md").read_text()
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_processes_of_a_run(tiny: Path, tmp_path: Path) -> None:
+    options = ["--parts", "presets", "--count", "40", "--workers", "2", "--dtype", "fp32"]
+    command = [sys.executable, "-m", "benchmarks", "quality", "--model", str(tiny), *options]
+    run = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(600):
+            if any(tmp_path.rglob("*.npz")):
+                break
+            time.sleep(0.1)
+        assert any(tmp_path.rglob("*.npz"))
+        run.terminate()
+        assert run.wait(30) == 143
+        for _ in range(100):
+            if not group_has_processes(run.pid):
+                return
+            time.sleep(0.1)
+        raise AssertionError("a worker has outlived the run")
+    finally:
+        if group_has_processes(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def group_has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
