@@ -15,10 +15,18 @@ from benchmarks.quality.measures import (
     squared_error,
 )
 from benchmarks.quality.settings import Setting
+from benchmarks.quality.shift_tolerant import PerceptualDistance
 from demo.judge import Judge
 
 
-def figures(setting: Setting, case: Case, outcome: Outcome, judge: Judge, cell: int) -> Figures:
+def figures(
+    setting: Setting,
+    case: Case,
+    outcome: Outcome,
+    judge: Judge,
+    cell: int,
+    perceptual: PerceptualDistance | None = None,
+) -> Figures:
     """The figures of an edit; of a mask alone, those of the mask.
 
     The mask of an edit is where pixels take at least half of it.
@@ -40,6 +48,8 @@ def figures(setting: Setting, case: Case, outcome: Outcome, judge: Judge, cell: 
     found |= picture_figures(before, after, outcome.mask, case.outside)
     found["mse_picture"] = squared_error(before, after, np.ones_like(case.outside))
     found["mse_ideal"] = squared_error(case.ideal.image, after, case.region)
+    if perceptual is not None:
+        found["perceptual"] = perceptual(after, case.ideal.image)
     return found | _judged(case, outcome, judge)
 
 

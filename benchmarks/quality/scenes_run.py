@@ -37,7 +37,7 @@ BACKGROUNDS = {
     "equal": ".2f",
     "ideal_db": ".1f",
 }
-BORDERS = {"leak": ".3f", "miss": ".3f", "seam": ".2f"}
+BORDERS = {"leak": ".3f", "miss": ".3f", "seam": ".2f", "perceptual": ".4f"}
 COSTS = {"rows": ".1f", "seconds": ".2f"}
 BUSY = (
     "Seconds: one edit alone, while other processes may run; --parts speed has a quiet machine's."

@@ -24,7 +24,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 SHARES = ("success", "kind_right", "colour_right", "others_right")
 MASKS = ("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio", "false_area")
-PICTURES = ("equal", "changed_outside_mask", "leak", "miss")
+PICTURES = ("equal", "changed_outside_mask", "leak", "miss", "perceptual")
 COSTS = ("rows", "seconds")
 """Of the edits that ran alone."""
 SEAM = ("seam", "seam_ideal")

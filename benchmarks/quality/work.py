@@ -29,6 +29,7 @@ from benchmarks.quality.cases import Case, case
 from benchmarks.quality.editors import Editors, Outcome
 from benchmarks.quality.figures import figures
 from benchmarks.quality.settings import Setting
+from benchmarks.quality.shift_tolerant import PerceptualDistance
 from benchmarks.report import remaining
 from demo.judge import Judge
 from engine.checkpoint import Checkpoint
@@ -113,9 +114,9 @@ def _figures(
     checkpoint: Checkpoint,
 ) -> Columns:
     """One value a case of every figure; pictures and heatmaps where the setting keeps them."""
-    rows = []
+    rows, perceptual = [], PerceptualDistance.open()
     for one, outcome in zip(cases, outcomes, strict=True):
-        found = figures(setting, one, outcome, judge, checkpoint.family.factor)
+        found = figures(setting, one, outcome, judge, checkpoint.family.factor, perceptual)
         found |= {"rows": outcome.rows, "seconds": outcome.seconds}
         kept = {name: value for name, value in vars(outcome).items() if value is not None}
         rows.append({"seed": one.seed, **found, **(kept if setting.keep else {})})
