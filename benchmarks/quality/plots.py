@@ -79,6 +79,23 @@ def sweeps(measured: Measured, path: Path) -> None:
     save(figure, path)
 
 
+def rows(measured: Measured, path: Path) -> None:
+    """Edit success against the rows of an edit, one point a setting that has both."""
+    figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
+    found = {n: m for n, m in measured.items() if "rows" in m and "success" in m}
+    for name, estimates in found.items():
+        x, done = estimates["rows"].mean, estimates["success"]
+        colour = COLOURS["sdedit"] if name.startswith("diffusers") else COLOURS["diffedit"]
+        bars = [[done.mean - done.low], [done.high - done.mean]]
+        axes.errorbar([x], [done.mean], yerr=bars, color=colour, marker="o", markersize=4)
+        axes.annotate(name, (x, done.mean), (5, 4), textcoords="offset points", fontsize=7)
+    axes.set_xscale("log")
+    axes.set_xlabel("denoiser rows of an edit, nothing cached  (log)")
+    axes.set_ylabel("edit success  →")
+    axes.grid(alpha=0.25)
+    save(figure, path)
+
+
 def _curve(
     axes: Any,
     measured: Measured,

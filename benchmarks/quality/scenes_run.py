@@ -124,6 +124,7 @@ class SceneRun:
         self._show(measured, {**COSTS, "success": ".2f", "iou": ".2f", "recall": ".2f"})
         self._show(measured, {**COSTS, "ideal_db": ".1f", **BORDERS})
         self._keep("presets", measured)
+        plots.rows(measured, self.out / "presets.png")
         paper = columns[PAPER_ROW]
         ahead = {
             name: {f: difference(found, paper, f) for f in ("success", "iou")}
@@ -162,6 +163,7 @@ class SceneRun:
         self._keep("ahead of", ahead)
         self._check(targets(measured, columns))
         self._sheets(columns)
+        plots.rows(measured, self.out / "rows.png")
 
     def _groups(self, columns: Columns) -> None:
         """Success by the kind of edit and by the number of objects."""

@@ -90,6 +90,7 @@ def test_the_presets_are_compared_with_the_papers_setting(tiny: Path, tmp_path: 
     compared = {r.labels["setting"] for r in result.measurements if "ahead" in r.labels["part"]}
     assert compared == names - {settings.PAPER_ROW}
     assert len(result.checks) == 4
+    assert (tmp_path / "presets.png").stat().st_size > 10_000
     assert "| rows" in (tmp_path / "tables.md").read_text()
 
 
