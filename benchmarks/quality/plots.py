@@ -31,6 +31,8 @@ SWEEP_LABELS = {
     "strength": "strength (encoding ratio)",
     "num_inference_steps": "steps",
 }
+ROWS = (5, 10, 20, 50, 100, 200)
+"""Labels of the axis of rows."""
 
 
 def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
@@ -90,7 +92,10 @@ def rows(measured: Measured, path: Path) -> None:
         axes.errorbar([x], [done.mean], yerr=bars, color=colour, marker="o", markersize=4)
         axes.annotate(name, (x, done.mean), (5, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlabel("denoiser rows of an edit, nothing cached  (log)")
+    axes.margins(x=0.15)
+    axes.set_xticks(ROWS, [str(number) for number in ROWS])
+    axes.minorticks_off()
+    axes.set_xlabel("denoiser rows of an edit, nothing cached")
     axes.set_ylabel("edit success  →")
     axes.grid(alpha=0.25)
     save(figure, path)
