@@ -16,11 +16,11 @@ def empty_mask_warnings(
     """A sentence for each edit with an empty mask; `masks` are those of several edits."""
     if not masks:
         return [] if cells.any() else [_sentence(inputs.source == inputs.target)]
-    edits = zip(inputs.request.edits, inputs.pairs, masks, strict=True)
+    edits = zip(inputs.request.pairs, inputs.pairs, masks, strict=True)
     return [
-        f"Edit {number} ({edit.prompt!r}) changes nothing. "
+        f"Edit {number} ({prompt!r}) changes nothing. "
         + _sentence(pair[0] == pair[1], one_of_several=True)
-        for number, (edit, pair, mask) in enumerate(edits, 1)
+        for number, ((_, prompt), pair, mask) in enumerate(edits, 1)
         if not mask.any()
     ]
 

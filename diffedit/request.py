@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest as InvalidRequest
@@ -25,7 +25,7 @@ from diffedit.presets import (
     default_text,
 )
 from diffedit.several_edits import MAX_TEXT as MAX_TEXT
-from diffedit.several_edits import Edit, check_edits, checked_edits
+from diffedit.several_edits import Edit, EditSource, check_edits, checked_edits
 from diffedit.visible_text import without_blanks
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class EditRequest:
     mask_feather: float = 1 / 256
     step_scale: float = FROM_PRESET
     refining_rows: int = FROM_PRESET
-    edits: Sequence[Edit] = ()
+    edits: Sequence[EditSource] = ()
 
     def __post_init__(self) -> None:
         if self.image is None:
@@ -231,7 +231,8 @@ class EditRequest:
         """(source, prompt) of every edit."""
         if not self.edits:
             return ((self.source_prompt, self.prompt),)
-        return tuple((edit.source_prompt, edit.prompt) for edit in self.edits)
+        edits = cast("Sequence[Edit]", self.edits)
+        return tuple((edit.source_prompt, edit.prompt) for edit in edits)
 
     def _check_focus(self) -> None:
         value: object = self.focus

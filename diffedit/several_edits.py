@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest, named_fields, short_repr, unknown
@@ -76,6 +76,10 @@ class Edit:
             if name not in names:
                 raise unknown("field of an edit", name, names)
         return cls(**value)
+
+
+EditSource: TypeAlias = Edit | Mapping[str, str] | Sequence[str]
+"""What `Edit.of` reads: an Edit, its fields, a pair (source, prompt), or "source -> prompt"."""
 
 
 def checked_edits(value: object) -> tuple[Edit, ...]:

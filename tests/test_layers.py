@@ -246,7 +246,6 @@ def test_each_rule_can_fail(module: str, source: str, rule: str) -> None:
         ("diffedit.cli.build", "def f():\n    from export.build import build"),
         (
             "diffedit.algorithm.edit",
-            "diffedit.algorithm.find_mask",
             "from engine.rows import Row\nfrom diffedit.algorithm.mask import heatmap",
         ),
         ("engine.netspec", "from engine.errors import DiffEditError\nimport json"),

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffedit.algorithm import edit as flows
 from diffedit.algorithm import reference
+from diffedit.algorithm.find_mask import Noise
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.reference_models import stable_diffusion
 from diffedit.algorithm.schedule import Schedule
@@ -175,5 +175,5 @@ def test_the_seed_alone_decides_the_noise() -> None:
 
 def test_the_mask_noise_is_the_first_draw_of_the_seed() -> None:
     like = torch.zeros(4, 8, 8)
-    drawn = flows.Noise(11, like).draw(10)
+    drawn = Noise(11, like).draw(10)
     assert drawn.equal(torch.randn((10, 4, 8, 8), generator=torch.Generator().manual_seed(11)))

@@ -11,6 +11,7 @@ import torch
 from diffedit import DiffEditPipeline, EditResult
 from diffedit.algorithm import edit as flows
 from diffedit.algorithm.cache import Trajectory
+from diffedit.algorithm.find_mask import Noise
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule, timestep_tensors
@@ -116,4 +117,4 @@ def test_no_stage_waits_for_the_device(tiny: Path, graphs: bool) -> None:
 
 def test_the_noise_is_the_cpus(tiny: Path) -> None:
     like = torch.zeros(4, 8, 8)
-    assert flows.Noise(5, like.cuda()).draw(3).cpu().equal(flows.Noise(5, like).draw(3))
+    assert Noise(5, like.cuda()).draw(3).cpu().equal(Noise(5, like).draw(3))

@@ -27,7 +27,11 @@ from tests.algorithm.flow_tools import (
 )
 
 SOURCE, PEAR, CUP = tokens(20), tokens(30), tokens(40)
-SHARED = {"source": SOURCE, "target": PEAR, "more": ((SOURCE, CUP), (SOURCE, tokens(50)))}
+SHARED: dict[str, Any] = {
+    "source": SOURCE,
+    "target": PEAR,
+    "more": ((SOURCE, CUP), (SOURCE, tokens(50))),
+}
 """Three edits with one source text."""
 OF_SHARED = [("a table", "a pear"), ("a table", "a cup"), ("a table", "a book")]
 

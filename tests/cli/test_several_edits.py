@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_two_edits_in_one_command_and_replayed(work: Path, cli: Cli) -> None:
 
 def test_a_line_of_batch_with_edits_and_a_preset(work: Path, cli: Cli) -> None:
     edits = [["a red ball", "a blue ball"], "a red ball -> green grass"]
-    line = {"image": "in.png", "out": "out.png", "edits": edits, "preset": "draft"}
+    line: dict[str, Any] = {"image": "in.png", "out": "out.png", "edits": edits, "preset": "draft"}
     line |= {"num_inference_steps": 2, "mask_thresholding_ratio": 1}
     (work / "edits.jsonl").write_text(json.dumps(line))
     done = cli("batch", "edits.jsonl", "--dtype", "fp32")

@@ -221,7 +221,8 @@ METHOD_ARGUMENTS: dict[str, tuple[Wrong, str]] = {
         "it is called 'prompt' here",
     ),
     "request name": (lambda pipe, photo: EditRequest(photo, "a", sed=1), "did you mean 'seed'"),  # type: ignore[call-arg]
-    "request prompt": (lambda pipe, photo: EditRequest(photo), "missing a required"),  # type: ignore[call-arg]
+    "request prompt": (lambda pipe, photo: EditRequest(photo), "prompt is blank"),
+    "request image": (lambda pipe, photo: EditRequest(), "missing a required"),  # type: ignore[call-arg]
     "request twice": (lambda pipe, photo: EditRequest(photo, "a", prompt="b"), "multiple values"),  # type: ignore[misc]
 }
 

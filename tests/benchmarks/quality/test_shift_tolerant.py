@@ -47,7 +47,8 @@ class Blur(nn.Module):
         padded = nn.ReflectionPad2d(2)(x)
         rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4
         both = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-        return both[:, :, ::2, ::2]
+        halved: Tensor = both[:, :, ::2, ::2]
+        return halved
 
 
 def oracle(weights: dict[str, Tensor], one: Tensor, other: Tensor) -> float:
