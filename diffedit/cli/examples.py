@@ -5,7 +5,8 @@ Turn a red cup into a green one, into cup.edited.png:
   diffedit-trt edit cup.jpg --source "a red cup" -p "a green cup"
 
 Make two edits in one pass, which share most of the work:
-  diffedit-trt edit table.jpg --edit "a red cup -> a green cup" --edit "a pear -> an apple"
+  diffedit-trt edit table.jpg --edit "a red cup -> a green cup" \\
+    --edit "a pear -> an apple"
 
 Look at the mask and all intermediate pictures:
   diffedit-trt edit cup.jpg -p "a green cup" --panel panel.png
@@ -23,7 +24,7 @@ Average more noise samples, and write the heatmap too:
 
 Find it once, and try other options in no time:
   diffedit-trt mask cup.jpg -p "a green cup" --heatmap-out heat.npy
-  diffedit-trt mask cup.jpg --refine heat.npy --mask-threshold 0.4 --mask-cleaning clean --force
+  diffedit-trt mask cup.jpg --refine heat.npy --mask-threshold 0.4 --force
 """
 
 REPLAY = """
@@ -56,7 +57,7 @@ One line of edits.jsonl:
   {"image": "cup.jpg", "out": "green.png", "prompt": "a green cup", "seed": 1}
 
 One with two edits in one pass:
-  {"image": "table.jpg", "out": "new.png", "edits": ["a cup -> a jug", "a pear -> an apple"]}
+  {"image": "a.jpg", "out": "b.png", "edits": ["cup -> jug", "pear -> fig"]}
 """
 
 SERVE = """

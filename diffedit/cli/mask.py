@@ -25,7 +25,7 @@ Refine = Annotated[
         options.MASK,
         "Make the mask from this heatmap, which --heatmap-out wrote as .npy; no network runs.",
         "--refine",
-        metavar="<heatmap.npy>",
+        metavar="<path>",
     ),
 ]
 

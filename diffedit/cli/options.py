@@ -93,7 +93,7 @@ Edits = Annotated[
         "One of several edits in one pass, instead of --prompt and --source: 'source -> prompt'. "
         "Repeat it; where masks meet, the earlier edit has the cells.",
         "--edit",
-        metavar="<source -> prompt>",
+        metavar="<text>",
     ),
 ]
 Source = Annotated[

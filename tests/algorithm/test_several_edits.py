@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -36,9 +39,9 @@ SHARED: dict[str, Any] = {
 OF_SHARED = [("a table", "a pear"), ("a table", "a cup"), ("a table", "a book")]
 
 
-def shared(**options: Any) -> EditInputs:
+def shared(latent: int = 8, factor: int = 8, **options: Any) -> EditInputs:
     fixed: dict[str, Any] = {"strength": 0.8, "num_maps_per_mask": 4, "preset": "paper"}
-    return new_inputs(edits=OF_SHARED, **{**SHARED, **fixed, **options})
+    return new_inputs(latent, factor, edits=OF_SHARED, **{**SHARED, **fixed, **options})
 
 
 def counted() -> FakeNetworks:
@@ -120,20 +123,37 @@ def test_the_masks_cost_n_and_n_rows_an_edit_in_the_modules() -> None:
 
 
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.5, 1.0)])
-def test_an_edit_of_several_runs_the_rows_of_its_plan(interval: tuple[float, float]) -> None:
+def test_an_edit_of_several_runs_the_rows_of_its_plan(
+    real: TorchNetworks, interval: tuple[float, float]
+) -> None:
     """The inversion and the negative row are shared; a target row a step for each edit."""
-    networks, caches = counted(), new_caches()
-    inputs = shared(guidance_interval=interval, mask_thresholding_ratio=1.0)
-    plan = edit_plan(inputs, TEN, caches)
+    schedule, caches = Schedule.from_config(real.checkpoint.scheduler_config, 10), new_caches()
+    inputs = shared(16, 4, guidance_interval=interval, mask_thresholding_ratio=2.5)
+    plan = edit_plan(inputs, schedule, caches)
     guided = sum(interval[0] < i / 10 for i in range(1, 9))
     assert plan.rows == 16 + 8 + 3 * 8 + guided
-    found, handle = run_edit(networks, inputs, TEN, caches)
-    assert all(mask.any() for _, mask in found.parts)
-    assert rows_in(networks) == handle.rows["unet"] == plan.rows
-    assert rows_in(networks, "vae_decode") == 1 and rows_in(networks, "vae_encode") == 1
-    before = rows_in(networks)
-    run_edit(networks, inputs, TEN, caches)
-    assert rows_in(networks) - before == plan.rows - 8
+    with rows_of_modules(real) as rows:
+        found, handle = run_edit(real, inputs, schedule, caches)
+        assert all(mask.any() for _, mask in found.parts), "the test needs three masks"
+        assert rows["unet"] == handle.rows["unet"] == plan.rows
+        run_edit(real, inputs, schedule, caches)
+        assert rows["unet"] == 2 * plan.rows - 8
+    assert handle.rows["vae_decode"] == handle.rows["vae_encode"] == 1
+
+
+@contextmanager
+def rows_of_modules(networks: TorchNetworks) -> Iterator[Counter[str]]:
+    """Counts the rows that PyTorch's module of the denoiser runs."""
+    rows: Counter[str] = Counter()
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        rows["unet"] += len(args[0] if args else kwargs["sample"])
+
+    hook = networks.modules["unet"].register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        hook.remove()
 
 
 def test_edits_with_the_same_target_share_its_rows() -> None:

@@ -58,7 +58,7 @@ def test_edit_writes_every_file_and_one_line_of_json(work: Path, cli: Cli) -> No
 
 
 def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
-    """The test of `replay` below covers the mask picture."""
+    """Other tests cover the mask picture and several edits."""
     given = {
         "prompt": "a green ball",
         "source_prompt": "a ball",
@@ -84,7 +84,7 @@ def test_every_field_of_the_api_is_an_option(work: Path, cli: Cli) -> None:
         "context_factor": 2.0,
     }
     of_others = [name for name in OWNERS if OWNERS[name] != given["method"]]
-    known = {**given, "image": 0, "mask_image": 0, **dict.fromkeys(of_others)}
+    known = {**given, "image": 0, "mask_image": 0, "edits": 0, **dict.fromkeys(of_others)}
     assert known.keys() == EditRequest.__dataclass_fields__.keys()
     arguments = [
         text

@@ -157,11 +157,11 @@ REQUEST = EditRequest(Image.new("RGB", (64, 64)), "a", num_inference_steps=2)
 
 METHOD_ARGUMENTS: dict[str, tuple[Wrong, str]] = {
     "no image": (lambda pipe, photo: pipe(), "missing a required argument: 'image'"),
-    "no prompt": (lambda pipe, photo: pipe(photo), "missing a required argument: 'prompt'"),
+    "no prompt": (lambda pipe, photo: pipe(photo), "prompt is blank"),
     "prompt twice": (lambda pipe, photo: pipe(photo, "a", prompt="b"), "multiple values"),
     "target_prompt": (
         lambda pipe, photo: pipe(photo, target_prompt="a"),
-        "no argument 'target_prompt'; it is called 'prompt' here",
+        "'target_prompt'; it is called 'prompt' here",
     ),
     "generator": (
         lambda pipe, photo: pipe(photo, "a", generator=torch.Generator()),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,13 @@ from PIL import Image, ImageChops
 
 from diffedit import DiffEditPipeline, Edit, EditRequest, EditResult
 from diffedit.request import InvalidRequest, parameters
-from engine.backends.fake import FakeNetworks
-from engine.checkpoint import Checkpoint
 
-FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
+FAST: dict[str, Any] = {
+    "num_inference_steps": 5,
+    "num_maps_per_mask": 2,
+    "mask_thresholding_ratio": 2.5,
+}
 TWO = [("a red ball", "a blue ball"), ("a red ball", "green grass")]
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny: Path) -> Iterator[DiffEditPipeline]:
-    with DiffEditPipeline(Checkpoint.open(tiny), FakeNetworks(factor=4)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
