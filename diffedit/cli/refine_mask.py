@@ -47,15 +47,9 @@ def soft_map(
     from diffedit.algorithm.mask import ShapeOptions
     from diffedit.imaging import geometry
     from diffedit.soft_map import SoftMap
-    from engine.hub import find_checkpoint
 
     values = read_heatmap(heatmap)
-    factor = find_checkpoint(
-        model_options.model,
-        additions=model_options.additions(),
-        variant=model_options.variant,
-        revision=model_options.revision,
-    ).family.factor
+    factor = model_options.source.open(model_options.model).family.factor
     height, width = values.shape
     placement = geometry.place(photo.size[::-1], (height * factor, width * factor))
     cleaning: Any = mask_options.mask_cleaning or "none"
