@@ -45,7 +45,7 @@ def find_masks(
 ) -> Flow[list[Found]]:
     """The mask of every edit: the user's, an empty one for equal texts, or the estimated one.
 
-    The masks do not overlap: where they meet, an earlier edit has the cells.
+    The masks do not overlap; see `disjoint`.
     """
     if inputs.user_mask is not None:
         levels = inputs.user_mask if inputs.user_levels is None else inputs.user_levels
@@ -53,7 +53,8 @@ def find_masks(
     pairs = [pair for pair in dict.fromkeys(inputs.pairs) if pair[0] != pair[1]]
     estimated = (yield from estimate_masks(inputs, plan, x0, noise, text, pairs)) if pairs else {}
     nothing = torch.zeros_like(x0[0]), torch.zeros_like(inputs.region)
-    return disjoint([estimated.get(pair, nothing) for pair in inputs.pairs])
+    found = [estimated.get(pair, nothing) for pair in inputs.pairs]
+    return disjoint(found, [core_of(inputs, one) for one in found]) if inputs.more else found
 
 
 def estimate_masks(
@@ -110,13 +111,23 @@ def mask_of(inputs: EditInputs, source: Sequence[Tensor], target: Sequence[Tenso
     return heat, masks.shape(heat, region, masks.ShapeOptions.of(request)).edit
 
 
-def disjoint(found: Sequence[Found]) -> list[Found]:
-    """The same with each mask without the cells of earlier ones."""
-    first, *others = found
-    separate, taken = [first], first[1]
-    for heat, mask in others:
-        separate.append((heat, mask & ~taken))
-        taken = taken | mask
+def core_of(inputs: EditInputs, found: Found) -> Tensor:
+    """The mask without the margin that "edges" adds around it: bool [h, w]."""
+    options = masks.ShapeOptions.of(inputs.request)
+    return masks.shape(found[0], inputs.region, options).found & found[1]
+
+
+def disjoint(found: Sequence[Found], cores: Sequence[Tensor]) -> list[Found]:
+    """The same masks without overlap: where they meet, an earlier edit has the cells.
+
+    A margin gives way to every mask: `cores` are the masks without their margins.
+    """
+    in_any_core, separate = torch.stack([*cores]).any(0), []
+    taken = torch.zeros_like(in_any_core)
+    for (heat, mask), core in zip(found, cores, strict=True):
+        own = (core | (mask & ~in_any_core)) & ~taken
+        separate.append((heat, own))
+        taken = taken | own
     return separate
 
 

@@ -7,7 +7,7 @@ paper, one example at a time, in fp32. Every faster way is tested against it, en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,11 +90,9 @@ def edit(
             break
     if user_mask is not None:
         found = [(user_mask, (user_mask > 0) & region)]
-    heat, mask = found[0]
-    masks = [mask]
-    for other_heat, other in found[1:]:  # an earlier edit has the cells where masks meet
-        masks.append(other & ~mask)
-        heat, mask = heat.maximum(other_heat), mask | other
+    masks = apart([mask for _, mask in found], [core(one, region, request) for one in found])
+    heat = torch.stack([heat for heat, _ in found]).amax(0)
+    mask = torch.stack(masks).any(0)
 
     # Step 2: encode without text; every row is held for `inversion_stride` steps
     d = max(1, round(schedule.steps * request.strength))
@@ -133,6 +131,21 @@ def heat_and_mask(
     clip = request.mask_thresholding_ratio * difference[region].mean()
     heat = difference.clamp(max=clip) / clip if clip != 0 else torch.zeros_like(difference)
     return heat, found_mask(heat, region, request)
+
+
+def core(found: tuple[Tensor, Tensor], region: Tensor, request: EditRequest) -> Tensor:
+    """The mask of a heatmap without the margin that "edges" adds."""
+    cleaning = "clean" if request.mask_cleaning == "edges" else request.mask_cleaning
+    return found_mask(found[0], region, replace(request, mask_cleaning=cleaning)) & found[1]
+
+
+def apart(masks: Sequence[Tensor], cores: Sequence[Tensor]) -> list[Tensor]:
+    """Each cell for the first edit whose core has it, or else for the first whose mask has it."""
+    owners = torch.full(masks[0].shape, -1)
+    for kind in (cores, masks):
+        for number, cells in enumerate(kind):
+            owners[(owners < 0) & cells] = number
+    return [owners == number for number in range(len(masks))]
 
 
 def changed(before: Tensor, after: Tensor) -> float:

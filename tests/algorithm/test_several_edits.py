@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from diffedit.algorithm import mask as masks
 from diffedit.algorithm import reference
+from diffedit.algorithm.find_mask import disjoint
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.reference_models import stable_diffusion
@@ -213,3 +215,19 @@ def test_no_mask_at_all_returns_the_photograph() -> None:
     found, handle = run_edit(counted(), inputs, TEN)
     assert found.image is None and not found.mask.any() and len(found.parts) == 2
     assert handle.rows["unet"] == 0
+
+
+def test_the_margin_of_an_edit_gives_way_to_the_mask_of_a_later_one() -> None:
+    """Two touching masks with a margin of a column to each side."""
+    heat = torch.zeros(4, 9)
+    cores = [torch.zeros(4, 9, dtype=torch.bool) for _ in range(3)]
+    for core, columns in zip(cores, ((2, 4), (4, 6), (3, 6)), strict=True):
+        core[:, slice(*columns)] = True
+    edits = [masks.grown(core, 1) for core in cores]
+    found = [(heat, edit) for edit in edits]
+    first, second, third = (mask[0].tolist() for _, mask in disjoint(found, cores))
+    assert [k for k in range(9) if first[k]] == [1, 2, 3]
+    assert [k for k in range(9) if second[k]] == [4, 5, 6]
+    assert not any(third), "an earlier edit has the cells"
+    without = disjoint([(heat, core) for core in cores], cores)
+    assert [int(mask[0].sum()) for _, mask in without] == [2, 2, 0]

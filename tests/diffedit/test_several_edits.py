@@ -109,7 +109,9 @@ def test_the_result_has_the_mask_of_each_edit(
     assert (np.asarray(result.image)[outside] == np.asarray(wide)[outside]).all()
     assert not ImageChops.subtract(result.blend_mask, result.mask).getbbox()
     single = pipe(wide, TWO[0][1], TWO[0][0], mask_cleaning=cleaning, mask_feather=0.02, **FAST)
-    assert not ImageChops.difference(one.mask, single.mask).getbbox()
+    assert not (one.latent_mask & ~single.latent_mask).any()
+    if cleaning == "none":  # else a margin may give way to the other mask
+        assert not ImageChops.difference(one.mask, single.mask).getbbox()
     refined = pipe.refine(other, threshold=0.2)
     assert np.asarray(refined.mask).sum() >= np.asarray(other.mask).sum()
     with pytest.raises(InvalidRequest, match="several edits"):
