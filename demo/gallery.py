@@ -1,7 +1,7 @@
 """Show edits of the demo's scenes: input, heatmap, mask, result.
 
     python -m demo.gallery OUT.png [--model demo/model] [--engines FOLDER] [--backend auto]
-    python -m demo.gallery --inputs FOLDER [--size 128]
+    python -m demo.gallery --inputs FOLDER [--size 128] [--margin 0]
 
 The first form edits the scenes in `SHOWN` in one batch and draws one row for each, through the
 Python API. The second writes the scenes as PNG files, named by their number, with `edits.jsonl` for
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.scenes import Edit, Scene, scene
@@ -38,12 +39,20 @@ def picks(seeds: Sequence[int] = SHOWN, size: int = SIZE) -> list[tuple[Scene, E
     return [(s, s.edits()[s.seed % len(s.edits())]) for s in scenes]
 
 
-def write_inputs(folder: Path, size: int = SIZE) -> None:
-    """Write the scenes as PNG files of `size` pixels, and their edits as lines for `batch`."""
+def write_inputs(folder: Path, size: int = SIZE, margin: int = 0) -> None:
+    """Write the scenes as PNG files, and their edits as lines for `batch`.
+
+    Args:
+        folder: created if necessary.
+        size: side of a scene in pixels.
+        margin: pixels by which its borders are continued to each side, so that it looks far away.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, (one, edit) in enumerate(picks(size=size), 1):
-        Image.fromarray(one.image).save(folder / f"{number}.png")
+        sides = ((margin, margin), (margin, margin), (0, 0))
+        image = np.pad(one.image, sides, mode="edge")
+        Image.fromarray(image).save(folder / f"{number}.png")
         lines.append(
             {
                 "image": f"{number}.png",
@@ -94,6 +103,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="?", help="the gallery, a PNG file")
     parser.add_argument("--inputs", type=Path, help="write the scenes into this folder instead")
     parser.add_argument("--size", type=int, default=SIZE, help="with --inputs: their side")
+    parser.add_argument("--margin", type=int, default=0, help="with --inputs: around each")
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
     parser.add_argument("--engines", type=Path)
     parser.add_argument("--backend", default="auto")
@@ -101,7 +111,7 @@ def main() -> None:
     if (args.file is None) == (args.inputs is None):
         parser.error("name a PNG file or --inputs FOLDER, not both")
     if args.inputs is not None:
-        write_inputs(args.inputs, args.size)
+        write_inputs(args.inputs, args.size, args.margin)
         print(f"wrote {len(SHOWN)} scenes into {args.inputs}")
         return
     from diffedit import DiffEditPipeline

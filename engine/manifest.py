@@ -30,7 +30,13 @@ Status = Literal["passed", "too imprecise", "failed", "not run"]
 
 @dataclass(frozen=True)
 class File:
-    """One file of an entry: a plain name inside the manifest's folder."""
+    """One file of an entry.
+
+    Attributes:
+        name: a plain name inside the manifest's folder.
+        sha256: of its contents, in hexadecimal.
+        bytes: its size.
+    """
 
     name: str
     sha256: str
@@ -152,6 +158,8 @@ class Manifest:
     Attributes:
         model: the model; None in a temporary folder that holds single networks.
         entries: every compiled network.
+        schema: the version of the file's form; other versions are refused.
+        extra: values for people, which nothing reads.
     """
 
     model: ModelIdentity | None

@@ -26,7 +26,13 @@ OTHER_BATCH_SIZES = (1, 2, 4)
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of one row; `shape` has no batch axis."""
+    """One input or output of one row.
+
+    Attributes:
+        name: as in the ONNX file.
+        shape: without a batch axis.
+        dtype: "fp32" or "int64".
+    """
 
     name: str
     shape: tuple[int, ...]

@@ -19,6 +19,7 @@ def command_line() -> str:
     program: Any = typer.main.get_command(app)
     for command in _with_subcommands(program):
         command.epilog = _fenced(command.epilog or "")
+        command.short_help = (command.help or "").split("\n\n")[0]  # click would cut it
     program.epilog = ""
     context = Context(program, info_name=program.name)
     return get_docs_for_click(obj=program, ctx=context, indent=1, name=program.name)

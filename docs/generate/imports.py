@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from docs.generate.links import ROOT
@@ -22,6 +23,7 @@ def import_table() -> str:
     return table(["imports", *(f"`{group}`" for group in groups)], rows)
 
 
+@cache
 def count_imports() -> Counter[tuple[str, str]]:
     """(importing, imported) packages -> number of modules of the first that import the second."""
     counts: Counter[tuple[str, str]] = Counter()

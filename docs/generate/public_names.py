@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,9 +49,10 @@ def public_names() -> dict[str, Any]:
 def without_docstring() -> list[str]:
     """The public names, and public methods and properties of public classes, without docstring.
 
-    A method that another class of this project documents, or that Python defines, needs none.
+    Fields of dataclasses are described in the docstring of their class.
     """
-    return [name for name, thing in _documented(public_names()) if not inspect.getdoc(thing)]
+    bare = [name for name, thing in _documented(public_names()) if not _docstring(thing)]
+    return bare + _undescribed_fields()
 
 
 def _documented(names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -60,6 +63,24 @@ def _documented(names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 value = getattr(value, "__func__", value)
                 if not member.startswith("_") and isinstance(value, _KINDS):
                     yield f"{name}.{member}", value
+
+
+def _docstring(thing: Any) -> str:
+    """The docstring; "" if there is none, or only the signature that `dataclass` writes."""
+    text = inspect.getdoc(thing) or ""
+    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else text
+
+
+def _undescribed_fields() -> list[str]:
+    """The fields of public dataclasses that the docstring of their class does not describe."""
+    return [
+        f"{name}.{field.name}"
+        for name, thing in public_names().items()
+        if dataclasses.is_dataclass(thing)
+        for field in dataclasses.fields(thing)
+        if not field.name.startswith("_")
+        and not re.search(rf"^ *(\w+, )*{field.name}(, \w+)*: ", thing.__doc__ or "", re.MULTILINE)
+    ]
 
 
 _KINDS = (property, type(public_names))

@@ -76,7 +76,11 @@ class HostQueue:
 
 @dataclass(frozen=True)
 class HostEvent:
-    """A moment on the calling thread, in seconds of `time.perf_counter`. It is reached at once."""
+    """A moment on the calling thread. It is reached at once.
+
+    Attributes:
+        time: in seconds of `time.perf_counter`.
+    """
 
     time: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import pytest
 import typer
@@ -60,8 +61,34 @@ def test_every_public_name_has_a_docstring() -> None:
     assert without_docstring() == []
 
 
+def test_a_name_without_docstring_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Bare:
+        size: int
+
+        def grow(self) -> None: ...
+
+    @dataclass
+    class Described:
+        """A box.
+
+        Attributes:
+            size, depth: in pixels.
+        """
+
+        size: int
+        depth: int
+        color: str
+
+    names = {"a.Bare": Bare, "a.Described": Described}
+    monkeypatch.setattr("docs.generate.public_names.public_names", lambda: names)
+    found = ["a.Bare", "a.Bare.grow", "a.Bare.size", "a.Described.color"]
+    assert without_docstring() == found
+
+
 def test_who_imports_whom() -> None:
     counts = count_imports()
     assert counts["diffedit.cli", "export"] == 1  # the command `build`
     assert counts["engine", "diffedit"] == counts["export", "diffedit"] == 0
-    assert all(f"| `{group}` |" in import_table() for pair in counts for group in pair)
+    page = import_table()
+    assert all(f"| `{group}` |" in page for pair in counts for group in pair)
