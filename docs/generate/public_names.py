@@ -68,7 +68,7 @@ def _documented(names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _docstring(thing: Any) -> str:
     """The docstring; "" if there is none, or only the signature that `dataclass` writes."""
     text = inspect.getdoc(thing) or ""
-    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else text
+    return "" if inspect.isclass(thing) and text.startswith(f"{thing.__name__}(") else text
 
 
 def _undescribed_fields() -> list[str]:

@@ -68,6 +68,11 @@ def test_a_name_without_docstring_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
         def grow(self) -> None: ...
 
+        @property
+        def box(self) -> tuple[int, int]:
+            """(width, height)."""
+            return self.size, self.size
+
     @dataclass
     class Described:
         """A box.
