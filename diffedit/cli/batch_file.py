@@ -63,6 +63,9 @@ class Line:
 
     def request(self) -> EditRequest:
         """Return the request without its pictures; raises InvalidRequest for a wrong option."""
+        for name in self.checked():
+            if name not in (*PATHS, *PARAMETERS):
+                raise checks.unknown("parameter", name, (*PATHS, *PARAMETERS))
         values = {n: v for n, v in self.checked().items() if n not in PATHS}
         return EditRequest.from_parameters(b"", without_pandas_traces(values))
 
