@@ -51,7 +51,7 @@ BAD_LINES: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "misspelt": (EDIT | {"out": "o.png", "seeed": 3}, "did you mean 'seed'?"),
     "name of diffusers": (EDIT | {"out": "o.png", "generator": 3}, "it is called 'seed' here"),
     "mask": (EDIT | {"out": "o.png", "mask": "m.png"}, "it is called 'mask_image' here"),
-    "output": (EDIT | {"output": "o.png"}, "did you mean 'out'"),
+    "imag": (EDIT | {"out": "o.png", "imag": "a"}, "did you mean 'image'"),
     "unknown null": (EDIT | {"out": "o.png", "comment": None}, "no parameter 'comment'"),
     "empty key": (EDIT | {"out": "o.png", "": 1}, "no parameter ''"),
     "strength": (EDIT | {"out": "o.png", "strength": float("inf")}, "strength is inf"),
