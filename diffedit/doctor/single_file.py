@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffedit.doctor.check import Check
+from engine.derived.single_file import bytes_needed, missing_parts
 from engine.errors import CheckpointError
 from engine.models.single_files import identify
 from engine.other_models import not_a_folder
@@ -29,9 +30,10 @@ def _described(path: Path) -> str:
         single = identify(header, read_metadata(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}.") from None
-    parts = ", ".join(sorted(single.parts))
+    parts, missing = ", ".join(sorted(single.parts)), missing_parts(single)
+    base = f", without its {' and '.join(missing)}: pass --base with them" if missing else ""
     return (
-        f"{path.name} is {single.title} in a single file ({parts}); it is "
+        f"{path.name} is {single.title} in a single file ({parts}){base}; it is "
         "converted into the cache at its first use, which needs about "
-        f"{path.stat().st_size / 1e9:.1f} GB there"
+        f"{bytes_needed(header) / 1e9:.1f} GB there"
     )

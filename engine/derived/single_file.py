@@ -83,11 +83,11 @@ def from_single_file(
         require_unchanged(file, digest)
         origin.write(folder)
 
-    folder = cached_folder(file.stem, key, _bytes_of(header), make)
+    folder = cached_folder(file.stem, key, bytes_needed(header), make)
     return Checkpoint.open(folder, base.variant if base else None)
 
 
-def _bytes_of(header: Header) -> int:
+def bytes_needed(header: Header) -> int:
     """What the tensors of a file need on the disk; fp8 becomes a type of two bytes."""
     sizes = (t["data_offsets"][1] - t["data_offsets"][0] for t in header.values())
     return sum(
@@ -136,14 +136,8 @@ def _plan(source: _Source) -> dict[str, Part]:
             )
         parts = {part.name: (part.package, part.class_name) for part in base.family.parts}
         return {name: parts[name] for name in single.parts if name in parts}
-    index = published_configs(single.kind)["index"]
-    classes = {
-        name: (entry[0], entry[1])
-        for name, entry in index.items()
-        if isinstance(entry, list) and entry[0] and not name.startswith(("scheduler", "tokenizer"))
-    }
-    missing = [name for name in classes if name not in single.parts]
-    if missing:
+    classes = _classes(single)
+    if missing := missing_parts(single):
         raise CheckpointError(
             f"{source.path} is {single.title} without its {' and '.join(missing)}; pass --base "
             f"(base= in Python) with a checkpoint folder or hub id of {single.title} that has them."
@@ -156,6 +150,21 @@ def _plan(source: _Source) -> dict[str, Part]:
                 *(name, source.path),
             )
     return {name: classes[name] for name in single.parts if name in classes}
+
+
+def _classes(single: SingleFile) -> dict[str, Part]:
+    """The parts of a published checkpoint of this kind."""
+    index = published_configs(single.kind)["index"]
+    return {
+        name: (entry[0], entry[1])
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[0] and not name.startswith(("scheduler", "tokenizer"))
+    }
+
+
+def missing_parts(single: SingleFile) -> list[str]:
+    """The parts that a base must have, because the file does not."""
+    return [name for name in _classes(single) if name not in single.parts]
 
 
 def _origin(source: _Source, digest: str) -> Origin:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffedit.doctor.model import check_model
+from tests.shared import Folders
 from tests.single_files import single_file
 
 
@@ -20,7 +21,16 @@ def test_a_single_file_is_named_and_not_converted(tiny: Path, tmp_path: Path, ca
     (check,) = check_model(str(single_file(tiny, tmp_path / "m.safetensors")))
     assert check.state == "ok"
     assert "m.safetensors is Stable Diffusion 1 in a single file (text_encoder, unet" in check.what
+    assert "--base" not in check.what
     assert not cache.exists()
+
+
+def test_a_file_without_all_parts_needs_a_base(folders: Folders, tmp_path: Path) -> None:
+    """Otherwise the first edit would be refused after the report said ok."""
+    file = single_file(folders("tiny-sdxl"), tmp_path / "m.safetensors", parts=("unet", "vae"))
+    (check,) = check_model(str(file))
+    assert check.state == "ok"
+    assert "without its text_encoder and text_encoder_2: pass --base with them" in check.what
 
 
 @pytest.mark.parametrize(
