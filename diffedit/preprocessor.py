@@ -204,6 +204,7 @@ class Preprocessor:
             mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
             soft_map=soft_map,
             edits=edits,
+            window=prepared.focus.window,
         )
 
     def _edits(self, prepared: PreparedEdit, outputs: EditOutputs) -> tuple[FoundMask, ...]:
@@ -261,9 +262,11 @@ class Preprocessor:
             return mask.point([255] * 256)
         if maps:
             return blend_mask(mask, maps)
-        soft = prepared.user_mask.soft if prepared.user_mask else None
+        given = prepared.user_mask
+        soft, border = (given.soft, given.border) if given else (None, None)
         blend = soft.copy() if soft else borders.faded(mask, request.mask_feather)
-        return photograph.filled(photo, blend, mask) if prepared.user_mask else blend
+        blend = borders.limited(blend, border) if border else blend
+        return photograph.filled(photo, blend, mask) if given else blend
 
     def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
         """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""

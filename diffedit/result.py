@@ -63,6 +63,8 @@ class EditResult:
             has the cells. `heatmap` is then the maximum of theirs, and `soft_map` is None.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
             "white" or "black"; None if the mask was computed.
+        window: (left, top, right, bottom) in pixels: the part of the photograph that was edited,
+            with `focus`; None if the networks saw the whole photograph.
     """
 
     image: Image
@@ -80,6 +82,7 @@ class EditResult:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
     soft_map: SoftMap | None = field(default=None, repr=False)
     edits: tuple[FoundMask, ...] = field(default=(), repr=False)
+    window: tuple[int, int, int, int] | None = None
 
     def save(self, path: str | Path) -> list[str]:
         """Write the image as PNG, JPEG, WebP or TIFF, by the extension.

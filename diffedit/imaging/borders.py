@@ -55,7 +55,12 @@ def faded(mask: Image.Image, feather: float = 1 / 256) -> Image.Image:
 
 def inside(blend: Image.Image, drawn: Iterable[Image.Image]) -> Image.Image:
     """The part of a blend mask within any of the borders that `picture_border` has drawn."""
-    return ImageChops.darker(blend, reduce(ImageChops.lighter, drawn))
+    return limited(blend, reduce(ImageChops.lighter, drawn))
+
+
+def limited(blend: Image.Image, border: Image.Image) -> Image.Image:
+    """A blend mask that is nowhere above `border`; both are L, of one size."""
+    return ImageChops.darker(blend, border)
 
 
 def picture_border(

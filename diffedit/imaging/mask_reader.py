@@ -52,12 +52,15 @@ class EditMask:
         warnings: sentences for the user.
         soft: PIL L of the photograph's size, how much of the edit each pixel takes; None if the
             mask is black and white.
+        border: PIL L of the photograph's size, the most of the edit that each pixel may take; for
+            computed masks whose border follows the picture, else None.
     """
 
     image: Image.Image
     read_as: MaskConvention
     warnings: tuple[str, ...] = ()
     soft: Image.Image | None = None
+    border: Image.Image | None = None
 
     @property
     def area(self) -> Image.Image:

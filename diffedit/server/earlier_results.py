@@ -1,7 +1,7 @@
 """`mask_id` and `previous_edit_id`: earlier results of the same client instead of files.
 
-An id is the id of a job, with "." and a number for one of several edits, or with "_" and a digest
-for a refined mask. It lives as long as the job's results, and belongs to the same API key.
+An id is the id of a job, with "_" and a digest for a refined mask, and "." and a number for one of
+several edits. It lives as long as the job's results, and belongs to the same API key.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> 
         form = replace(form, image=source, image_size=job.image_size, root=job.form.root)
     if form.mask_id is not None:
         job, mask = find_mask(store, form.mask_id, owner)
+        stored = mask.stored if isinstance(mask, RefinedMask) else mask.soft_map
         if job.form.root != form.root:
             message = (
                 "The mask of mask_id belongs to another image; send the image that it was found "
                 "on, an edit of it as previous_edit_id, or find the mask again."
             )
             raise ApiError(400, "mask_of_another_image", message, "mask_id")
-        form = replace(form, mask=mask.mask, mask_format="white")
+        form = replace(form, mask=mask.mask, mask_format="white", soft_map=stored)
+        if stored is not None:  # the mask's own fade, unless the form has another one
+            feather = {"mask_feather": stored.soft.feather}
+            form = replace(form, parameters={**feather, **form.parameters})
     return form
 
 
@@ -52,7 +56,7 @@ def find_mask(
     store: JobStore, mask_id: str, owner: str | None
 ) -> tuple[Job, EncodedEdit | RefinedMask]:
     """Return the job of a mask, and the mask. Raises ApiError."""
-    job_id = mask_id.rpartition("_")[0]
+    job_id = mask_id.partition(".")[0].rpartition("_")[0]
     job = store.get(job_id) if job_id else None
     if job is not None and job.owner == owner and mask_id in job.refined:
         return job, job.refined[mask_id]

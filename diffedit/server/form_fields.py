@@ -134,12 +134,30 @@ MASK_TEXT_FIELDS = {
     for name in (
         *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
         *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
-        *("mask_threshold", "mask_cleaning"),
-        "mask_tolerance",
-        *("preset", "seed", "model", "user", "previous_edit_id"),
+        *("mask_threshold", "mask_cleaning", "mask_feather", "mask_tolerance"),
+        *("preset", "method", "seed", "model", "user", "previous_edit_id"),
     )
 }
 """The text fields that affect the mask alone."""
+
+
+GIF_ONLY = "it belongs to animated GIFs, and this server writes PNG, JPEG and WebP"
+UNSUPPORTED_FIELDS = {
+    "frame_count": GIF_ONLY,
+    "frame_duration_ms": GIF_ONLY,
+    "markup": "this model reads no drawings on the image; use mask to say where to edit",
+    "svg": "it belongs to SVG files, and this server writes PNG, JPEG and WebP",
+}
+"""Fields of OpenAI's API that would need another kind of model or file."""
+
+
+def unsupported_field(name: str) -> ApiError | None:
+    """The error of a field of `UNSUPPORTED_FIELDS`, such as "svg[model]"; None for others."""
+    reason = UNSUPPORTED_FIELDS.get(name.partition("[")[0])
+    if reason is None:
+        return None
+    message = f"{name[:60]} is not supported: {reason}; leave it out."
+    return ApiError(400, "unsupported_field", message, name[:60])
 
 
 def ignored_note(name: str, value: str) -> str | None:

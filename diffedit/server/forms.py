@@ -26,7 +26,9 @@ from diffedit.server.form_fields import (
     Parser,
     finite_number,
     ignored_note,
+    unsupported_field,
 )
+from diffedit.server.refinement import StoredMap
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
 
@@ -47,6 +49,7 @@ class EditForm:
         image_size: (width, height) by the image's header, or None before it was read.
         mask_id, previous_edit_id: earlier results that replace the files, see `earlier_results`.
         root: digest of the uploaded image, or of the one that a chain of edits began with.
+        soft_map: what the mask of `mask_id` was made from, or None.
         parameters: arguments of `EditRequest`, not validated yet.
         mask_format: how to read the mask.
         n: number of edits, with consecutive seeds.
@@ -78,6 +81,7 @@ class EditForm:
     mask_id: str | None = None
     previous_edit_id: str | None = None
     root: str = ""
+    soft_map: StoredMap | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -212,7 +216,7 @@ async def _split_items(
             files[field] = await value.read()
             image_field = name if field == "image" else image_field
         elif name not in parsers:
-            raise _unknown_field(name, parsers)
+            raise unsupported_field(name) or _unknown_field(name, parsers)
         elif not isinstance(value, str):
             message = f"{name} is a file, but must be text; send it as a plain field."
             raise ApiError(400, "not_text", message, name)

@@ -250,7 +250,7 @@ def _route_template(path: str) -> str:
         return path
     if re.fullmatch(r"/v1/masks/[^/]+", path):
         return "/v1/masks/{mask_id}"
-    job = re.fullmatch(r"/v1/jobs/[^/]+((?:/(?:events|image|mask))?)", path)
+    job = re.fullmatch(r"/v1/jobs/[^/]+((?:/(?:events|image|mask|blend_mask))?)", path)
     return f"/v1/jobs/{{job_id}}{job[1]}" if job else "other"
 
 

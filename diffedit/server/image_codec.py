@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
@@ -21,6 +23,7 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
+from diffedit.server.refinement import StoredMap, with_border
 from diffedit.server.settings import Settings
 
 OUTPUT_FORMATS: dict[str, encode.FileFormat] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -71,6 +74,7 @@ def decode_form(form: EditForm, settings: Settings) -> DecodedForm:
             form.mask_format, alpha_decides=True, same_size=True, max_pixels=settings.max_pixels
         )
         mask = read_mask(form.mask, photo.size, stored_size=photo.stored_size, rules=rules)
+        mask = with_border(mask, form.soft_map, photo)
     return DecodedForm(form.requests(photo, mask), photo, mask.read_as if mask else None)
 
 
@@ -123,8 +127,9 @@ class EncodedEdit:
     """One finished edit, encoded.
 
     Attributes:
-        image: in the requested format.
+        image: in the requested format; empty if only a mask was asked for.
         mask: PNG, 255 = edited.
+        blend_mask: PNG, how much of the edit each pixel takes.
         heatmap: PNG, one grey level per latent cell.
         cells: (width, height) of the heatmap.
         canvas: (width, height) of the networks' input, in pixels.
@@ -135,11 +140,15 @@ class EncodedEdit:
         max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
         has_alpha: whether the encoded image has an alpha channel.
         provenance: what made it; names and digests, no paths.
+        parameters: every option that was used.
+        window: the part of the image that was edited, see `EditResult.window`.
         lossless: the result, for edits that continue from it; None if `image` holds all of it.
+        soft_map: what the mask was made from, or None for an uploaded one.
     """
 
     image: bytes
     mask: bytes
+    blend_mask: bytes
     heatmap: bytes
     cells: tuple[int, int]
     canvas: tuple[int, int]
@@ -152,17 +161,32 @@ class EncodedEdit:
     max_abs_diff_outside_mask: int
     has_alpha: bool
     provenance: Provenance
+    parameters: Mapping[str, Any]
+    window: tuple[int, int, int, int] | None
     lossless: Photograph | None
+    soft_map: StoredMap | None
 
     @property
     def size(self) -> int:
         """Bytes of the images."""
-        encoded = len(self.image) + len(self.mask) + len(self.heatmap)
-        return encoded + (self.lossless.nbytes if self.lossless is not None else 0)
+        files = (self.image, self.mask, self.blend_mask, self.heatmap)
+        lossless = self.lossless.nbytes if self.lossless is not None else 0
+        soft_map = self.soft_map.size if self.soft_map is not None else 0
+        return sum(map(len, files)) + lossless + soft_map
 
 
-def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: int) -> EncodedEdit:
-    """Encode a result. `factor` is the width of a latent cell in pixels."""
+def encode_edit(
+    photo: Photograph, result: EditResult, form: EditForm, factor: int, *, mask_only: bool
+) -> EncodedEdit:
+    """Encode a result.
+
+    Args:
+        photo: the image of the form.
+        result: of the edit.
+        form: the output format.
+        factor: width of a latent cell in pixels.
+        mask_only: the edit has stopped at its mask; there is no image.
+    """
     outside = ImageChops.invert(result.mask)
     file_format = OUTPUT_FORMATS[form.output_format]
     assert result.provenance is not None  # a pipeline always states it
@@ -170,8 +194,9 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     height, width = (int(n) for n in levels.shape)
     return EncodedEdit(
-        image=encode_image(shown, form.output_format, form.output_compression),
+        image=b"" if mask_only else _encoded(shown, form),
         mask=png.encode(result.mask),
+        blend_mask=png.encode(result.blend_mask),
         heatmap=png.encode(Image.fromarray(levels)),
         cells=(width, height),
         canvas=(width * factor, height * factor),
@@ -184,8 +209,24 @@ def encode_edit(photo: Photograph, result: EditResult, form: EditForm, factor: i
         max_abs_diff_outside_mask=compare.largest_difference(photo, result.photo, outside),
         has_alpha=shown.has_alpha and file_format != "JPEG",
         provenance=result.provenance,
-        lossless=None if file_format == "PNG" else replace(shown),  # a copy has no caches
+        parameters=result.parameters,
+        window=result.window,
+        lossless=None if mask_only or file_format == "PNG" else replace(shown),  # without caches
+        soft_map=_stored_map(result, form),
     )
+
+
+def _stored_map(result: EditResult, form: EditForm) -> StoredMap | None:
+    """What the mask was made from: the edit's own heatmap, or that of the form's `mask_id`."""
+    if form.has_mask:
+        return form.soft_map
+    if result.soft_map is None:
+        return None
+    return StoredMap.of(result.soft_map)
+
+
+def _encoded(photo: Photograph, form: EditForm) -> bytes:
+    return encode_image(photo, form.output_format, form.output_compression)
 
 
 def encode_image(photo: Photograph, output_format: str, quality: int) -> bytes:

@@ -117,16 +117,14 @@ class JobRunner:
         job.emit("progress", stage="writing", progress=round(job.progress, 4))
 
         def encode(handle: EditHandle) -> EncodedEdit:
-            edit = image_codec.encode_edit(decoded.photo, handle.result(), job.form, factor)
+            edit = image_codec.encode_edit(
+                decoded.photo, handle.result(), job.form, factor, mask_only=job.mask_only
+            )
             # Clients know the model by its served name; the folder's name is not their business.
             served = replace(edit.provenance, model=self._engine_host.model)
             return replace(edit, provenance=served)
 
         job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
-        if job.mask_only:
-            (handle,) = job.handles
-            soft = handle.result().soft_map
-            job.soft_map = replace(soft, photo=None) if soft else None  # photographs are large
 
     async def in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run a call in the image pool."""

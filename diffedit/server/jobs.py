@@ -17,8 +17,7 @@ from diffedit.handle import EditHandle
 from diffedit.server.errors import ApiError, cancelled
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
-from diffedit.server.refinement import RefinedMask
-from diffedit.soft_map import SoftMap
+from diffedit.server.refinement import RefinedMask, StoredMap
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Event = tuple[int, str, dict[str, Any]]
@@ -43,8 +42,7 @@ class Job:
         state, stage: see the API; stage is more detailed while the job runs.
         progress: 0 to 1.
         edits: finished edits, one per image.
-        soft_map: what the mask was made from, if only a mask was asked for.
-        refined: id -> mask made from `soft_map` with other options; the newest ones.
+        refined: id -> mask made from the first one's heatmap; the newest ones.
         error: the reason of a failure, or None.
         cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
         cancelling: whether it was asked to end.
@@ -81,7 +79,6 @@ class Job:
         self.stage = "queued"
         self.progress = 0.0
         self.edits: list[EncodedEdit] = []
-        self.soft_map: SoftMap | None = None
         self.refined: OrderedDict[str, RefinedMask] = OrderedDict()
         self.mask_read_as: str | None = None
         self.error: ApiError | None = None
@@ -131,17 +128,23 @@ class Job:
     def size(self) -> int:
         """Bytes of the stored results and previews."""
         previews = sum(len(payload.get("image", "")) for _, _, payload in self._events)
-        refined = sum(len(refined.mask) for refined in self.refined.values())
+        refined = sum(refined.size for refined in self.refined.values())
         return previews + refined + sum(edit.size for edit in self.edits)
 
     def keep_refined(self, refined: RefinedMask) -> str:
         """Store a refined mask and return its id."""
-        refined_id = f"{self.id}_{refined.key}"
+        refined_id = f"{self.id}_{refined.key}{self.suffix(refined.first)}"
         self.refined[refined_id] = refined
         self.refined.move_to_end(refined_id)
         if len(self.refined) > MAX_REFINED:
             self.refined.popitem(last=False)
         return refined_id
+
+    def suffix(self, soft_map: StoredMap) -> str:
+        """What the id of a result has after the job's id: "", or ".k" for one of several."""
+        if len(self.edits) == 1:
+            return ""
+        return f".{next(k for k, edit in enumerate(self.edits) if edit.soft_map is soft_map)}"
 
     def update_progress(self, edit_index: int, stage: str, progress: float) -> None:
         """Set the progress of one of the n edits, and emit an event."""

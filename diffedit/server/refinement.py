@@ -1,52 +1,130 @@
-"""POST /v1/masks/{id}: the fields of a refinement, and the mask it gives (`diffedit.soft_map`)."""
+"""POST /v1/masks/{id}: the fields of a refinement, and the mask it gives (`diffedit.soft_map`).
+
+An edit with such a mask is blended like an edit that finds the mask itself (`with_border`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from diffedit.algorithm.mask import ShapeOptions
-from diffedit.imaging import png
+from PIL import Image
+
+from diffedit.imaging import borders, png
+from diffedit.imaging.mask_reader import EditMask
+from diffedit.imaging.photograph import Photograph
 from diffedit.request import CLEANINGS
 from diffedit.server.errors import ApiError
 from diffedit.server.form_fields import finite_number, invalid, parse_bool
 from diffedit.soft_map import REFINE_RANGES, SoftMap
 
-NUMBERS = ("threshold", "grow", "blur")
+NUMBERS = ("threshold", "grow", "blur", "feather")
 FIELDS = (*NUMBERS, "cleaning", "invert")
+BORDER_PIXELS = 2**20
+"""Pixels of the reduced photograph that the border of a refined mask follows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """What a mask was made from.
+
+    Attributes:
+        soft: heatmap, placement and options; its photograph is reduced to `BORDER_PIXELS`.
+    """
+
+    soft: SoftMap
+
+    @classmethod
+    def of(cls, soft: SoftMap) -> StoredMap:
+        """Store a map without its large photograph."""
+        photo = soft.photo
+        scale = 1.0 if photo is None else (BORDER_PIXELS / (photo.width * photo.height)) ** 0.5
+        if photo is not None and scale < 1:
+            size = max(1, int(photo.width * scale)), max(1, int(photo.height * scale))
+            photo = photo.resize(size, Image.Resampling.BOX, reducing_gap=3.0)
+        return cls(replace(soft, photo=photo))
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        photo = self.soft.photo
+        return self.soft.heatmap.nbytes + (0 if photo is None else 3 * photo.width * photo.height)
+
+    def blend_mask(self, mask: Image.Image) -> Image.Image:
+        """How much of the edit each pixel takes, L. The border that follows the picture is that of
+        the reduced photograph; an edit draws it at full size."""
+        soft, photo = self.soft, self.soft.photo
+        blend = borders.faded(mask, soft.feather)
+        if soft.options.cleaning != "edges" or photo is None or blend.getbbox() is None:
+            return blend
+        placement = replace(soft.placement, source=photo.size[::-1])
+        border = replace(soft, placement=placement).border(photo)
+        if border.size != mask.size:
+            border = border.resize(mask.size, Image.Resampling.BILINEAR)
+        return borders.limited(blend, border)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The options, as responses name them."""
+        options = self.soft.options
+        return {
+            "threshold": options.threshold,
+            "grow": options.dilation,
+            "blur": options.blur,
+            "cleaning": options.cleaning,
+            "invert": options.invert,
+            "feather": self.soft.feather,
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class RefinedMask:
     """A mask made from the heatmap of another one.
 
     Attributes:
         mask: PNG, 255 = edited.
+        blend_mask: PNG, how much of the edit each pixel takes.
         mask_share: fraction of the image inside the mask.
-        options: how it was made.
+        stored: what it was made from, with its own options.
+        first: the mask that it was refined from.
     """
 
     mask: bytes
+    blend_mask: bytes
     mask_share: float
-    options: ShapeOptions
+    stored: StoredMap
+    first: StoredMap
+
+    @property
+    def size(self) -> int:
+        """Bytes of the images."""
+        return len(self.mask) + len(self.blend_mask)
 
     @property
     def key(self) -> str:
         """A short digest of the options: the same options give the same id."""
-        return hashlib.sha256(repr(self.options).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr(self.stored.facts).encode()).hexdigest()[:12]
 
 
-def refine(soft: SoftMap, fields: Mapping[str, str]) -> RefinedMask:
+def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
     """Make another mask. Fields that are left out are as for the first mask.
 
-    Raises ApiError for an unknown or invalid field. Takes milliseconds; run it in the image pool.
+    Raises ApiError for an unknown or invalid field. Run it in the image pool.
     """
-    other = soft.refined(parse_options(fields))
-    picture = other.mask()
+    stored = StoredMap(first.soft.refined(parse_options(fields)))
+    picture = stored.soft.mask()
+    blend = stored.blend_mask(picture)
     share = picture.histogram()[255] / (picture.width * picture.height)
-    return RefinedMask(png.encode(picture), round(share, 6), other.options)
+    return RefinedMask(png.encode(picture), png.encode(blend), round(share, 6), stored, first)
+
+
+def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> EditMask:
+    """The mask of an edit, with the border that its heatmap gives it."""
+    if stored is None or stored.soft.options.cleaning != "edges":
+        return mask
+    return replace(mask, border=stored.soft.border(photo.rgb))
 
 
 def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffedit.request import CLEANINGS
 from diffedit.server.form_fields import OUTPUT_FORMATS
 
 Schema = dict[str, Any]
@@ -51,12 +52,26 @@ RESULT_FIELDS = {
     "denoiser": TEXT,
     "timings": map_schema({"type": "number", "minimum": 0}),
     "warnings": array_schema(TEXT),
+    "parameters": {"type": "object"},
 }
+SHAPE_FIELDS: dict[str, Schema] = {
+    "threshold": FRACTION,
+    "grow": COUNT,
+    "blur": {"type": "number", "minimum": 0},
+    "cleaning": {"enum": list(CLEANINGS)},
+    "invert": {"type": "boolean"},
+    "feather": FRACTION,
+}
+"""How a mask was made from its heatmap."""
 EDIT_FIELDS = {
     **RESULT_FIELDS,
     "edit_id": TEXT,
     "previous_edit_id": TEXT_OR_NULL,
-    "mask_id": TEXT_OR_NULL,
+    "mask_id": TEXT,
+    "window": {
+        "anyOf": [array_schema(COUNT, minItems=4, maxItems=4), {"type": "null"}],
+        "description": "Left, top, right and bottom of the part that was edited, with focus.",
+    },
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
@@ -90,29 +105,29 @@ EDIT = object_schema(
     quality=TEXT,
     size=TEXT,
     data=array_schema(
-        object_schema(b64_json=TEXT, mask=TEXT, **EDIT_FIELDS), minItems=1, maxItems=10
+        object_schema(b64_json=TEXT, mask=TEXT, blend_mask=TEXT, **EDIT_FIELDS),
+        minItems=1,
+        maxItems=10,
     ),
 )
 MASK = object_schema(
     mask_id=TEXT,
     previous_edit_id=TEXT_OR_NULL,
     mask=TEXT,
+    blend_mask=TEXT,
     heatmap=TEXT,
     cells=WIDTH_HEIGHT,
     canvas=WIDTH_HEIGHT,
-    threshold=FRACTION,
+    **SHAPE_FIELDS,
     **RESULT_FIELDS,
 )
 REFINED = object_schema(
     mask_id=TEXT,
     refined_from=TEXT,
     mask=TEXT,
+    blend_mask=TEXT,
     mask_share=FRACTION,
-    threshold=FRACTION,
-    grow=COUNT,
-    blur={"type": "number", "minimum": 0},
-    cleaning=TEXT,
-    invert={"type": "boolean"},
+    **SHAPE_FIELDS,
 )
 JOB = object_schema(
     ("error", "data"),

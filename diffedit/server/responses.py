@@ -21,8 +21,12 @@ SERVER_STAGES = {"open": "open", "queue": "queue", "encode": "write"}
 
 def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
     """One edited image: OpenAI's `b64_json` and additional fields."""
-    images = {"b64_json": Base64(edit.image), "mask": Base64(edit.mask)}
-    return {**images, **edit_facts(edit, job)}
+    return {
+        "b64_json": Base64(edit.image),
+        "mask": Base64(edit.mask),
+        "blend_mask": Base64(edit.blend_mask),
+        **edit_facts(edit, job),
+    }
 
 
 def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
@@ -30,12 +34,14 @@ def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
     return {
         "edit_id": result_id(job, edit),
         "previous_edit_id": job.form.previous_edit_id,
-        "mask_id": job.form.mask_id,
+        "mask_id": job.form.mask_id or result_id(job, edit),
         "seed": edit.seed,
         "mask_share": edit.mask_share,
         "mask_read_as": job.mask_read_as,
         "provenance": asdict(edit.provenance),
         "max_abs_diff_outside_mask": edit.max_abs_diff_outside_mask,
+        "parameters": dict(edit.parameters),
+        "window": edit.window,
         "rows": edit.rows,
         "denoiser": edit.denoiser,
         "timings": timings(edit, job),
@@ -66,15 +72,18 @@ def output_facts(job: Job) -> dict[str, str]:
 def mask_body(job: Job) -> dict[str, Any]:
     """The response of a mask request. The heatmap is a PNG with one grey level per latent cell."""
     (edit,) = job.edits
+    assert edit.soft_map is not None
     return {
         "mask_id": result_id(job, edit),
         "previous_edit_id": job.form.previous_edit_id,
         "mask": Base64(edit.mask),
+        "blend_mask": Base64(edit.blend_mask),
         "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
-        "threshold": job.soft_map.options.threshold if job.soft_map else 0.5,
+        **edit.soft_map.facts,
         "mask_share": edit.mask_share,
+        "parameters": dict(edit.parameters),
         "seed": edit.seed,
         "provenance": asdict(edit.provenance),
         "rows": edit.rows,
@@ -86,17 +95,13 @@ def mask_body(job: Job) -> dict[str, Any]:
 
 def refined_body(job: Job, refined_id: str, refined: RefinedMask) -> dict[str, Any]:
     """The response of a refined mask."""
-    options = refined.options
     return {
         "mask_id": refined_id,
-        "refined_from": job.id,
+        "refined_from": f"{job.id}{job.suffix(refined.first)}",
         "mask": Base64(refined.mask),
+        "blend_mask": Base64(refined.blend_mask),
         "mask_share": refined.mask_share,
-        "threshold": options.threshold,
-        "grow": options.dilation,
-        "blur": options.blur,
-        "cleaning": options.cleaning,
-        "invert": options.invert,
+        **refined.stored.facts,
     }
 
 

@@ -22,7 +22,7 @@ from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.json_body import StreamedJson
 from diffedit.server.metrics import Metrics
-from diffedit.server.refinement import refine
+from diffedit.server.refinement import RefinedMask, refine
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
@@ -78,6 +78,8 @@ class Routes:
         image, mask = schema.IMAGE_ROUTE, schema.MASK_IMAGE_ROUTE
         add("GET", f"{job_path}/image", self.image, "Get an edited image", **raw, **image)
         add("GET", f"{job_path}/mask", self.job_mask, "Get a mask", **raw, **mask)
+        blend_path = f"{job_path}/blend_mask"
+        add("GET", blend_path, self.job_blend_mask, "Get a blend mask", **raw, **mask)
         add("GET", "/v1/models", self.models, "List models", **schema.MODELS_ROUTE)
         model_path = "/v1/models/{model_id}"
         add("GET", model_path, self.model, "Get a model", **schema.MODEL_ROUTE)
@@ -110,11 +112,13 @@ class Routes:
     async def refine(self, request: Request, mask_id: str) -> Response:
         """Make another mask from the heatmap of an earlier one. No network runs."""
         fields = await forms.read_texts(request, self._settings, self._uploads)
-        job, _ = find_mask(self._scheduler.store, mask_id, request.state.owner)
-        if job.soft_map is None:
-            message = "mask_id is the mask of an edit; only those of POST /v1/masks can be refined."
+        job, mask = find_mask(self._scheduler.store, mask_id, request.state.owner)
+        first = mask.first if isinstance(mask, RefinedMask) else mask.soft_map
+        if first is None:
+            message = "mask_id is a mask that was uploaded, so there is no heatmap to refine it "
+            message += "from; change the file itself, or find a mask at POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
-        refined = await self._scheduler.runner.in_pool(refine, job.soft_map, fields)
+        refined = await self._scheduler.runner.in_pool(refine, first, fields)
         refined_id = job.keep_refined(refined)
         self._scheduler.store.measure(job)
         body = responses.refined_body(job, refined_id, refined)
@@ -152,12 +156,20 @@ class Routes:
     async def image(self, request: Request, job_id: str, index: int = 0) -> Response:
         """Return the edited image; `index` selects one of the n edits."""
         edit, job = self._find_edit(request, job_id, index)
+        if job.mask_only:
+            message = "This job has found a mask and made no image; ask for its mask."
+            raise ApiError(404, "no_such_image", message, "job_id")
         return Response(edit.image, media_type=f"image/{job.form.output_format}")
 
     async def job_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
         """Return the mask of an edit, 255 = edited."""
         edit, _ = self._find_edit(request, job_id, index)
         return Response(edit.mask, media_type="image/png")
+
+    async def job_blend_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
+        """Return how much of an edit each pixel has taken, 255 = all of it."""
+        edit, _ = self._find_edit(request, job_id, index)
+        return Response(edit.blend_mask, media_type="image/png")
 
     # -- the server itself -------------------------------------------------------------------------
 

@@ -168,12 +168,11 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
 def refine_form() -> Schema:
     """The fields of POST /v1/masks/{id}."""
     properties: Schema = {
-        "threshold": {"type": "number", "minimum": 0, "maximum": REFINE_RANGES["threshold"].high},
-        "grow": {"type": "integer", "minimum": 0, "maximum": REFINE_RANGES["grow"].high},
-        "blur": {"type": "number", "minimum": 0, "maximum": REFINE_RANGES["blur"].high},
-        "cleaning": {"type": "string", "enum": list(CLEANINGS)},
-        "invert": {"type": "boolean"},
+        name: {"type": "integer" if r.whole else "number", "minimum": 0, "maximum": r.high}
+        for name, r in REFINE_RANGES.items()
     }
+    properties["cleaning"] = {"type": "string", "enum": list(CLEANINGS)}
+    properties["invert"] = {"type": "boolean"}
     for name, text in REFINE_DESCRIPTIONS.items():
         properties[name]["description"] = text
     form = {"type": "object", "properties": properties, "additionalProperties": False}
@@ -185,7 +184,8 @@ REFINE_DESCRIPTIONS = {
     "threshold": "Value of the heatmap above which a cell is edited.",
     "grow": "Enlarge the mask by this many latent cells.",
     "blur": "Blur the heatmap by this many cells; with cleaning.",
-    "cleaning": "clean: without holes and specks. edges: also with one cell around it. "
+    "feather": "Width of the fade at the mask's outline, as a share of the longer side.",
+    "cleaning": "clean: without holes and specks. edges: the border follows the picture, too. "
     "none: as in the paper.",
     "invert": "Edit the rest of the image.",
 }

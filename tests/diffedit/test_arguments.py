@@ -211,6 +211,10 @@ METHOD_ARGUMENTS: dict[str, tuple[Wrong, str]] = {
         lambda pipe, photo: pipe.generate_mask(photo, "a", method="x"),
         "no method 'x'",
     ),
+    "mask of a method without one": (
+        lambda pipe, photo: pipe.generate_mask(photo, "a", method="sdedit"),
+        "has no mask to find",
+    ),
     "mask prompt": (lambda pipe, photo: pipe.generate_mask(photo, " "), "prompt is blank"),
     "mask maps": (
         lambda pipe, photo: pipe.generate_mask(photo, "a", num_maps_per_mask=INF),

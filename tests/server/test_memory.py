@@ -168,7 +168,7 @@ def test_out_of_memory_is_logged_counted_and_survived(
         lines = client.get("/metrics").text.splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
-    def no_memory(*_: Any) -> Any:
+    def no_memory(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
     assert (count("host"), count("device")) == (0, 0)

@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
+from demo.picture import still_life
 from diffedit.request import CLEANINGS
 from diffedit.server import jobs
-from tests.server.helpers import image_bytes
-from tests.server.test_chains import EDITS, MASKS, code_and_param, edited, post
+from tests.server.helpers import encoded, image_bytes
+from tests.server.test_chains import EDITS, MASKS, code_and_param, edited, pixels, post
 
 IMAGE = image_bytes(96, 64)
 
@@ -90,6 +91,61 @@ def test_refining_is_the_rule_of_the_search(
     assert refined(client, searched["mask_id"], cleaning="none")["mask"] == found["mask"]
 
 
+@pytest.mark.parametrize("cleaning", ["none", "clean", "edges"])
+def test_refined_mask_equals_the_mask_that_is_found_with_these_options(
+    client: TestClient, found: dict[str, Any], cleaning: str
+) -> None:
+    options = {"mask_threshold": "0.3", "mask_cleaning": cleaning, "mask_feather": "0.05"}
+    whole = post(client, MASKS, IMAGE, **options).json()
+    fields = {"threshold": "0.3", "cleaning": cleaning, "feather": "0.05"}
+    again = refined(client, found["mask_id"], **fields)
+    assert again["mask"] == whole["mask"]
+    assert again["blend_mask"] == whole["blend_mask"] != whole["mask"]
+    names = ("threshold", "grow", "blur", "cleaning", "invert", "feather", "mask_share")
+    assert [again[name] for name in names] == [whole[name] for name in names]
+
+
+def test_border_of_a_large_photograph_is_drawn_on_a_reduced_one(client: TestClient) -> None:
+    """It stays inside the mask, and close to the border of the edit."""
+    large = encoded(still_life(1600, 1200))
+    found = post(client, MASKS, large, preset="balanced").json()
+    same = refined(client, found["mask_id"])
+    assert same["mask"] == found["mask"]
+    exact, drawn = (pixels(one["blend_mask"]).astype(int) for one in (found, same))
+    assert drawn.shape == exact.shape == (1200, 1600)
+    assert (drawn[pixels(same["mask"]) == 0] == 0).all()
+    assert abs(drawn - exact).mean() < 4
+
+
+@pytest.mark.parametrize("preset", ["paper", "balanced"])
+def test_edit_with_a_found_mask_equals_the_edit_that_finds_it(
+    client: TestClient, preset: str
+) -> None:
+    fields = {"preset": preset, "mask_feather": "0.03"}
+    direct = edited(client, IMAGE, **fields)
+    whole = post(client, MASKS, IMAGE, **fields).json()
+    assert direct["blend_mask"] == whole["blend_mask"] != whole["mask"]
+    kept = edited(client, IMAGE, preset=preset, mask_id=whole["mask_id"])
+    for name in ("mask", "blend_mask", "b64_json"):
+        assert kept[name] == direct[name], name
+    other = edited(client, IMAGE, preset=preset, mask_id=whole["mask_id"], mask_feather="0.2")
+    assert other["blend_mask"] != direct["blend_mask"]
+
+
+def test_masks_of_edits_are_refined_too(client: TestClient) -> None:
+    edits = post(client, EDITS, IMAGE, n="2", preset="balanced").json()["data"]
+    for edit in edits:
+        same = refined(client, edit["mask_id"])
+        assert same["refined_from"] == edit["edit_id"] == edit["mask_id"]
+        assert (same["mask"], same["blend_mask"]) == (edit["mask"], edit["blend_mask"])
+    second = refined(client, edits[1]["mask_id"], invert="true")
+    kept = edited(client, IMAGE, mask_id=second["mask_id"], preset="balanced")
+    assert (kept["mask"], kept["blend_mask"]) == (second["mask"], second["blend_mask"])
+    assert kept["mask_id"] == second["mask_id"]
+    back = refined(client, kept["edit_id"], invert="false")
+    assert back["mask"] == edits[1]["mask"]
+
+
 def test_edit_uses_the_refined_mask(client: TestClient, found: dict[str, Any]) -> None:
     other = refined(client, found["mask_id"], threshold="0.1")
     assert other["mask_id"] != found["mask_id"]
@@ -130,6 +186,7 @@ def test_number_of_refined_masks_is_bounded(
         ({"grow": "1.5"}, (400, "invalid_value", "grow")),
         ({"grow": "65"}, (400, "invalid_value", "grow")),
         ({"blur": "17"}, (400, "invalid_value", "blur")),
+        ({"feather": "0.3"}, (400, "invalid_value", "feather")),
         ({"cleaning": "much"}, (400, "invalid_value", "cleaning")),
         ({"invert": "maybe"}, (400, "invalid_value", "invert")),
         ({"treshold": "0.5"}, (400, "unknown_field", "treshold")),
@@ -157,5 +214,5 @@ def test_bad_bodies(client: TestClient, found: dict[str, Any]) -> None:
 def test_bad_ids(client: TestClient) -> None:
     for mask_id in ("none", "none_abc", "_", "a.0"):
         assert code_and_param(refine(client, mask_id)) == (404, "no_such_mask", "mask_id")
-    edit = edited(client, IMAGE)
+    edit = edited(client, IMAGE, mask=encoded(Image.new("L", (96, 64), 255)))
     assert code_and_param(refine(client, edit["edit_id"])) == (400, "invalid_value", "mask_id")
