@@ -20,7 +20,7 @@ from diffedit.preprocessor import Preprocessor
 from diffedit.presets import DEFAULT_PRESET, PresetName, resolve
 from diffedit.progress import Callback, PreviewCallback
 from diffedit.provenance import Provenance
-from diffedit.request import EditRequest, MaskCleaning, check_finds_mask
+from diffedit.request import EditRequest, MaskCleaning
 from diffedit.result import EditResult, FoundMask
 from diffedit.soft_map import refine, refine_options
 from engine.backends import Networks
@@ -287,8 +287,6 @@ class DiffEditPipeline:
         if mask_only:
             check_finds_mask(request)
         self.batcher.check()
-        if mask_only:
-            check_finds_mask(request)
         prepared = self._preprocessor.prepare(request)
         if mask_only:
             handle = self._runner.find_mask(prepared, callback)

@@ -313,16 +313,6 @@ class EditRequest:
         return cls(image, mask_image=mask_image, **params)
 
 
-def check_finds_mask(request: EditRequest) -> None:
-    """Raise InvalidRequest if the request's method has no mask."""
-    if request.method not in MASKED_METHODS:
-        raise InvalidRequest(
-            f"method is {request.method!r}, which has no mask to find; leave out method or use "
-            f"{' or '.join(map(repr, MASKED_METHODS))}.",
-            field="method",
-        )
-
-
 def parameters(request: EditRequest) -> dict[str, Any]:
     """Return every option that the request's method has, but for the two pictures, as a dict that
     JSON can represent exactly. `edits` is left out where there are none."""

@@ -213,7 +213,7 @@ METHOD_ARGUMENTS: dict[str, tuple[Wrong, str]] = {
     ),
     "mask of a method without one": (
         lambda pipe, photo: pipe.generate_mask(photo, "a", method="sdedit"),
-        "has no mask to find",
+        "no mask to find",
     ),
     "mask prompt": (lambda pipe, photo: pipe.generate_mask(photo, " "), "prompt is blank"),
     "mask maps": (
