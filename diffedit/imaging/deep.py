@@ -28,8 +28,8 @@ GREY_ALPHA = "LA;16B"
 BITS_PER_SAMPLE = 258
 """TIFF's tag."""
 DARK = (
-    "The picture has 16 bits a pixel and no value above 255 of 65535, so it is almost black. If "
-    "its values are of 8 bits, convert it to 8 bits (mode L)."
+    "The picture has 16 bits a channel and no value above 255 of 65535, so it is almost black. If "
+    "its values are of 8 bits, convert it to 8 bits."
 )
 EIGHT_OF_32 = (
     "The picture has 32 bits a pixel and no value above 255, so it is read with 8 bits; convert it "
@@ -145,13 +145,20 @@ def from_integers(image: Image.Image, bits: int | None) -> tuple[Deep | Image.Im
     values = np.asarray(image).astype(np.int64).clip(0)
     highest = int(values.max())
     if bits == 16:
-        return values.astype(np.uint16)[..., None], DARK if 0 < highest <= 255 else None
+        return values.astype(np.uint16)[..., None], None
     if highest <= 255:
         return Image.fromarray(values.astype(np.uint8)), EIGHT_OF_32
     if highest <= 65535:
         return values.astype(np.uint16)[..., None], None
     values = (values * 65535 + 2**30) // (2**31 - 1)
     return values.astype(np.uint16)[..., None], SIXTEEN_OF_32
+
+
+def is_dark(values: Deep) -> bool:
+    """Whether some color is above 0 and none above 255 of 65535: most likely values of 8 bits."""
+    channels = values.shape[2]
+    colors = values[..., : channels - (channels in (2, 4))]
+    return 0 < int(colors.max()) <= 255
 
 
 def with_transparent_color(values: Deep, color: Any) -> Deep:

@@ -189,6 +189,7 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
     if isinstance(values, Image.Image):
         return values, warnings
     if values is not None:
+        warnings += [deep.DARK] if not warnings and deep.is_dark(values) else []
         if color_key is not None and values.shape[2] in (1, 3):
             values = deep.with_transparent_color(values, color_key)
         return values, warnings

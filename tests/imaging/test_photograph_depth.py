@@ -138,5 +138,16 @@ def test_whole_numbers_have_the_white_that_their_file_states(kind: str) -> None:
     assert photo.image.mode == ("L" if white == 255 else "I;16")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_colors_of_eight_bits_in_sixteen_are_said(channels: int) -> None:
+    """Whatever the transparency is."""
+    values = deep_values(channels) // np.uint16(257)
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    photo = photograph.read(png.encode(values))
+    assert [("almost black" in warning) for warning in photo.warnings] == [True]
+    np.testing.assert_array_equal(photo.values, values)
+
+
 def test_a_black_picture_of_sixteen_bits_is_no_mistake() -> None:
     assert photograph.read(Image.new("I;16", (4, 4))).warnings == ()
