@@ -1,6 +1,6 @@
 """Run the commands of the tutorials with the demo's model, and keep their results as pictures.
 
-    python -m demo.tutorial_pictures [FOLDER]
+    python -m demo.tutorial_pictures [FOLDER] [--only methods]
 
 Writes one WebP file for each tutorial that shows pictures, and one for the example
 compare_methods.py, into FOLDER (default docs/images).
@@ -12,7 +12,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -33,6 +34,11 @@ SHOWN = {
         "mask.png": "the mask",
         "smooth.png": "threshold 0.4, edges",
         "with-mask.png": "edited with it",
+    },
+    "several-edits": {
+        "1.png": "the photograph",
+        "masks.png": "both masks",
+        "both.png": "the result",
     },
     "large-photographs": {
         "6.png": "the photograph",
@@ -79,16 +85,22 @@ def methods() -> Image.Image:
     return strip([*zip(METHODS, tiles, strict=True)])
 
 
+PICTURES: dict[str, Callable[[], Image.Image]] = {
+    f"tutorial-{name}": partial(tutorial, name) for name in SHOWN
+} | {"methods": methods}
+"""File name -> what draws it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs/images")
-    folder: Path = parser.parse_args(arguments).folder
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = {f"tutorial-{name}": tutorial(name) for name in SHOWN} | {"methods": methods()}
-    for name, page in pictures.items():
-        page.save(folder / f"{name}.webp", quality=88, method=6)
-    print(f"wrote {len(pictures)} pictures to {folder}")
+    parser.add_argument("--only", choices=[*PICTURES], help="draw this one alone")
+    args = parser.parse_args(arguments)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for name in [args.only] if args.only else PICTURES:
+        PICTURES[name]().save(args.folder / f"{name}.webp", quality=88, method=6)
+        print(f"wrote {args.folder / name}.webp")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import typer
 
 pytest.importorskip("fastapi", reason="needs the server extra")
 
+import diffedit
 from diffedit.cli import app
 from diffedit.cli.errors import EXIT_CODES
 from diffedit.server.settings import Settings
@@ -97,3 +98,11 @@ def test_who_imports_whom() -> None:
     assert counts["engine", "diffedit"] == counts["export", "diffedit"] == 0
     page = import_table()
     assert all(f"| `{group}` |" in page for pair in counts for group in pair)
+
+
+def test_the_python_page_has_every_public_name() -> None:
+    pages = ROOT / "docs/reference"
+    text = (pages / "python.md").read_text() + (pages / "errors.md").read_text()
+    members = {name for line in re.findall(r"members: \[(.*)\]", text) for name in line.split(", ")}
+    described = set(re.findall(r"^::: diffedit\.(\w+)$", text, re.MULTILINE)) | members
+    assert set(diffedit.__all__) <= described
