@@ -41,6 +41,7 @@ EXTRA = {
 LOOKALIKES = {
     "FluxKontext": "it takes the photograph as a second input and an instruction as its text, and "
     "without them it is another model",
+    "RectifiedFlow": "it was retrained for rectified flow, which its scheduler does not say",
 }
 """Beginnings of pipelines whose parts have the classes and sizes of a supported model but need
 other inputs, and why they are refused."""

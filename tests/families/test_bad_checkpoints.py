@@ -89,14 +89,23 @@ def test_an_unknown_pipeline_lists_what_is_supported(folders: Folders, tmp_path:
         Checkpoint.open(folder)
 
 
-@pytest.mark.parametrize("name", ["FluxKontextPipeline", "FluxKontextInpaintPipeline"])
-def test_a_model_that_only_its_pipeline_tells(name: str, folders: Folders, tmp_path: Path) -> None:
-    """The parts of FLUX.1 Kontext have the classes and sizes of FLUX.1 dev."""
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("tiny-flux", "FluxKontextPipeline", "the photograph as a second input"),
+        ("tiny-flux", "FluxKontextInpaintPipeline", "the photograph as a second input"),
+        ("tiny", "RectifiedFlowPipeline", "retrained for rectified flow"),
+    ],
+)
+def test_a_model_that_only_its_pipeline_tells(
+    kind: str, name: str, words: str, folders: Folders, tmp_path: Path
+) -> None:
+    """Their parts have the classes and sizes of FLUX.1 dev and of Stable Diffusion 1.5."""
     folder = tmp_path / "model"
-    shutil.copytree(folders("tiny-flux"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders(kind), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
-    with pytest.raises(CheckpointError, match=f"{name} .*the photograph as a second input"):
+    with pytest.raises(CheckpointError, match=f"{name}.*{words}"):
         Checkpoint.open(folder)
 
 
