@@ -36,7 +36,7 @@ SHOWN = {
         "with-mask.png": "edited with it",
     },
     "several-edits": {
-        "1.png": "the photograph",
+        "5.png": "the photograph",
         "masks.png": "both masks",
         "both.png": "the result",
     },
