@@ -38,6 +38,7 @@ class Job:
         deadline: end of the time limit, on `time.monotonic`'s clock.
         mask_only: find the mask and stop.
         owner: name of the API key, or None.
+        trace_context: the client's trace, see `tracing`, or None.
         created: Unix time.
         state, stage: see the API; stage is more detailed while the job runs.
         progress: 0 to 1.
@@ -67,6 +68,7 @@ class Job:
         mask_only: bool,
         request_id: str,
         owner: str | None,
+        trace_context: Any = None,
         replica_name: str | None = None,
     ) -> None:
         token = secrets.token_hex(12)
@@ -74,6 +76,7 @@ class Job:
         self.form, self.work_seconds, self.mask_only = form, work_seconds, mask_only
         self.predicted_bytes = predicted_bytes
         self.request_id, self.owner = request_id, owner
+        self.trace_context = trace_context
         self.created, self.deadline = time.time(), deadline
         self.state: State = "queued"
         self.stage = "queued"

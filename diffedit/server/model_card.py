@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from diffedit.pipeline import DiffEditPipeline
-from diffedit.request import RANGES, EditRequest
+from diffedit.presets import DEFAULT_PRESET, PRESET_NAMES, PresetName
+from diffedit.request import METHODS, RANGES, EditRequest
 
 WEIGHTS = ("weights", "precision", "kernels", "loras", "embeddings")
 """The fields of `Provenance` that a card has. `backend` is the description for people."""
@@ -19,7 +20,8 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
     """The facts of an open pipeline, as JSON.
 
     `native_size` is the side in pixels that the model was trained for, and `defaults` the options
-    of an edit that gives none.
+    of an edit that gives none; `presets` has them for each preset. `few_steps` is true for
+    distilled models, which the preset "instant" is made for.
     """
     family = pipeline.checkpoint.family
     used, guidance = asdict(pipeline.provenance), family.defaults.guidance
@@ -30,14 +32,19 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
         "guidance": guidance,
         "uses_guidance": guidance != "distilled",
         "uses_negative_prompt": guidance == "classifier-free",
+        "few_steps": family.defaults.few_steps,
+        "methods": [m for m in METHODS if m != "flowedit" or family.defaults.flowedit],
         "defaults": default_options(pipeline),
+        "presets": {name: default_options(pipeline, preset=name) for name in PRESET_NAMES},
         "backend": pipeline.describe(),
         **{name: used[name] for name in WEIGHTS},
     }
 
 
-def default_options(pipeline: DiffEditPipeline) -> dict[str, float]:
+def default_options(
+    pipeline: DiffEditPipeline, preset: PresetName = DEFAULT_PRESET
+) -> dict[str, float]:
     """The numeric options of an edit that gives none, without those that other methods use."""
-    request = pipeline.resolve(EditRequest(b"", "any"))
+    request = pipeline.resolve(EditRequest(b"", "any", preset=preset))
     values = {name: getattr(request, name) for name in RANGES}
     return {name: value for name, value in values.items() if value is not None}

@@ -222,6 +222,7 @@ class Routes:
                 timeout=forms.requested_timeout(request),
                 request_id=request.state.request_id,
                 owner=request.state.owner,
+                trace_context=self._scheduler.tracer.context(request.headers),
             )
 
         if not key:

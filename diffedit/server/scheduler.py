@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from diffedit.server import admission
 from diffedit.server.earlier_results import with_earlier_results
@@ -36,6 +37,7 @@ from diffedit.server.quotas import Quotas
 from diffedit.server.sending import Sending
 from diffedit.server.settings import Settings
 from diffedit.server.slots import Slots
+from diffedit.server.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Scheduler:
         sending: the jobs whose results are being sent.
         store: every job by id.
         runner: runs jobs.
+        tracer: records the spans of finished jobs.
         on_finish: called with each finished job.
         on_error: called with the exception of each failed job.
     """
@@ -72,6 +75,7 @@ class Scheduler:
         self.sending = Sending()
         self.store = JobStore(settings)
         self.runner = JobRunner(engine_host, settings)
+        self.tracer = Tracer()
         self.on_finish: Callable[[Job], None] = lambda job: None
         self.on_error: Callable[[Exception], None] = lambda error: None
 
@@ -130,6 +134,7 @@ class Scheduler:
         timeout: float | None,
         request_id: str,
         owner: str | None = None,
+        trace_context: Any = None,
     ) -> Job:
         """Create a job and start or queue it.
 
@@ -139,6 +144,7 @@ class Scheduler:
             timeout: the client's time limit in seconds, or None; `request_seconds` is the maximum.
             request_id: for the log.
             owner: name of the API key.
+            trace_context: the client's trace, see `tracing`.
 
         Raises ApiError: 404 for an id in the form without a result, 503 if the server is not ready
         or shutting down, 429 if the queue is full, 400 if the edit could not meet the time limit on
@@ -171,6 +177,7 @@ class Scheduler:
             mask_only=mask_only,
             request_id=request_id,
             owner=owner,
+            trace_context=trace_context,
             replica_name=self._replica_name,
         )
         self.quotas.count(owner, form.n)
@@ -235,6 +242,7 @@ class Scheduler:
         self.store.measure(job)
         self.store.sweep()
         self.on_finish(job)
+        self.tracer.record(job)
 
     def _finish_unstarted(self, job: Job) -> None:
         """Finish a job whose task was cancelled before its first step."""

@@ -28,8 +28,8 @@ from schemathesis.errors import FailureGroup
 from schemathesis.transport.serialization import Binary
 
 from demo.picture import still_life
-from diffedit.method_options import OWNERS
-from diffedit.request import RANGES
+from diffedit.method_options import OWNERS, has_option
+from diffedit.request import FOCUSED_METHODS, MASKED_METHODS, METHODS, RANGES
 from diffedit.server.form_fields import SIZE_PATTERN
 from tests.server.helpers import encoded
 
@@ -68,7 +68,7 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
     def is_valid(name: str, low: int, high: int) -> bool:
         return type(fields.get(name)) is int and low <= fields[name] <= high
 
-    def reduce(choice: int, image: bytes) -> Any:
+    def reduce(choice: int, image: bytes, method: str) -> Any:
         if choice == 0:
             return body
         fields.update({name: MASK if name == "mask" else image for name in file_names})
@@ -87,16 +87,7 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
             fields["size"] = "auto"
         if "guidance_interval" in fields:
             fields["guidance_interval"] = "0.4,1"
-        for name in [*OWNERS]:  # valid alone, but of one method only
-            if name in fields and RANGES[name].convert(fields[name]) is not None:
-                del fields[name]
-        for name, values, common in (
-            ("method", ("flowedit", "chordedit"), "diffedit"),
-            ("preset", ("instant",), "draft"),
-            ("focus", ("true", "false"), "auto"),
-        ):
-            if fields.get(name) in values:
-                fields[name] = common
+        fit_to_method(fields, method)
         if isinstance(fields.get("model"), str):
             fields["model"] = "fake"
         if "mask" in fields and is_valid("mask_dilation", 1, 64):
@@ -104,11 +95,35 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
         threshold: Any = fields.get("mask_threshold")
         if "mask" in fields and type(threshold) in (int, float) and 0 <= threshold <= 0.99:
             fields["mask_threshold"] = 0.5
-        if "mask" in fields and fields.get("method") in ("sdedit", "encode-decode"):
-            fields["method"] = "masked-sdedit"
         return body
 
-    return st.builds(reduce, st.integers(0, 7), st.sampled_from(VALID_FILES))
+    finds_mask = context.operation is not None and context.operation.path == "/v1/masks"
+    masked = finds_mask or "mask" in file_names
+    methods = st.sampled_from(MASKED_METHODS if masked else METHODS)
+    return st.builds(reduce, st.integers(0, 7), st.sampled_from(VALID_FILES), methods)
+
+
+def fit_to_method(fields: dict[str, Any], method: str) -> None:
+    """Make a form one of this method: leave out valid options that only other methods have.
+
+    Invalid values are kept.
+    """
+    if fields.get("method", method) not in METHODS:
+        return
+    fields["method"] = method
+    for name in (*OWNERS, "inversion_stride"):
+        allowed = name in fields and RANGES[name].convert(fields[name]) is not None
+        if allowed and not has_option(method, name):
+            del fields[name]
+    if not has_option(method, "guidance_interval") and fields.get("guidance_interval") == "0.4,1":
+        del fields["guidance_interval"]
+    if "strength" in fields and RANGES["strength"].convert(fields["strength"]) is not None:
+        fields["strength"] = 0.9  # chordedit needs more than 0.15
+        if method == "flowedit":
+            del fields["strength"]
+    focus = fields.get("focus")
+    if focus == "true" and (method not in FOCUSED_METHODS or fields.get("composite") is False):
+        fields["focus"] = "auto"
 
 
 def no_unexpected_error(ctx: CheckContext, response: Response, case: AnyCase) -> None:
@@ -203,6 +218,8 @@ class Trial:
         def send(case: AnyCase, number: int) -> None:
             if "job_id" in case.path_parameters and number % 4:
                 case.path_parameters["job_id"] = self.jobs[number % len(self.jobs)]
+            if "mask_id" in case.path_parameters and number % 4:
+                case.path_parameters["mask_id"] = self.jobs[0]
             self.send(case)
 
         for batch in range(math.ceil(cases / BATCH)):

@@ -27,7 +27,8 @@ CASES = int(os.environ.get("DIFFEDIT_CONTRACT_CASES", "500"))
 SHARES = {
     "POST /v1/images/edits": 0.30,
     "POST /v1/jobs": 0.24,
-    "POST /v1/masks": 0.20,
+    "POST /v1/masks": 0.18,
+    "POST /v1/masks/{mask_id}": 0.02,
     "GET /v1/jobs/{job_id}": 0.05,
     "GET /v1/jobs/{job_id}/events": 0.05,
     "GET /v1/jobs/{job_id}/image": 0.06,

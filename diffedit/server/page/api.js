@@ -11,10 +11,15 @@ const STAGE_TEXTS = {
   queued: "Waiting", running: "Starting", mask: "Finding the mask",
   encode: "Encoding the image", decode: "Editing the image", writing: "Saving the result",
 };
-const MASK_OPTIONS = [
-  "num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio", "mask_dilation",
+const MASK_OPTIONS = ["num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio"];
+const MASK_FIELDS = [
+  "prompt", "source_prompt", "preset", "method", "num_inference_steps", "seed", ...MASK_OPTIONS,
 ];
-const MASK_FIELDS = ["prompt", "source_prompt", "num_inference_steps", "seed", ...MASK_OPTIONS];
+const OWNERS = { // options that only one method has
+  n_max: "flowedit", n_min: "flowedit", n_avg: "flowedit", source_guidance_scale: "flowedit",
+  step_scale: "chordedit", refining_rows: "chordedit",
+};
+const MASKLESS_METHODS = ["sdedit", "encode-decode"];
 
 const [editForm, options, keyDialog, keyInput, keyError] = [
   "editForm", "options", "keyDialog", "key", "keyError",
@@ -108,36 +113,74 @@ function askForKey(refused) {
 
 // -- masks and edits ------------------------------------------------------------------------------
 
-/** Find the mask; returns { response, dilation, prompts }, with the values it was found with. */
-export async function findMask(fields, image, work) {
+/**
+ * Find the mask; returns { response, prompts }: the texts it was found with.
+ *
+ * `start`: the picture to edit, { image, editId }: a file, and the id of the edit that made it.
+ */
+export async function findMask(fields, start, work) {
   const names = MASK_FIELDS.filter((name) => name in fields);
   const sent = Object.fromEntries(names.map((name) => [name, fields[name]]));
-  const response = await postForm("/v1/masks", sent, { image }, work);
-  const { source_prompt: before, prompt: after, mask_dilation: dilation = 0 } = sent;
-  return { response, dilation, prompts: [before, after] };
+  const response = await postEdit("/v1/masks", sent, start, null, work);
+  return { response, prompts: [sent.source_prompt, sent.prompt] };
 }
 
-/** Start an edit and return the job's id. Without a mask, the server finds one. */
-export async function submitEdit(fields, image, mask, work) {
-  const more = { partial_images: 3, output_format: "png", ...(mask && { mask_format: "white" }) };
-  const files = { image, ...(mask && { mask }) };
-  const { id } = await postForm("/v1/jobs", { ...fields, ...more }, files, work);
-  return id;
+/** Make another mask of the same heatmap; no network runs. */
+export async function refineMask(maskId, shape) {
+  const body = new URLSearchParams(shape);
+  try {
+    return await (await request(`/v1/masks/${maskId}`, { method: "POST", body })).json();
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    const message = "The server no longer has this mask; find it again to use these controls.";
+    throw new Problem(message, { status: 404, param: "mask_id" });
+  }
+}
+
+/**
+ * Start an edit and return the job's id. `mask`: { id, encode }: the id of the mask or null, and a
+ * function that encodes it; null lets the server find one. `start` as for `findMask`.
+ */
+export async function submitEdit(fields, start, mask, work) {
+  const more = { partial_images: 3, output_format: "png" };
+  return (await postEdit("/v1/jobs", { ...fields, ...more }, start, mask, work)).id;
+}
+
+/** Send a form with ids where the server has the pictures, and with files where it does not. */
+async function postEdit(path, fields, { image, editId }, mask, work) {
+  let [previousId, maskId] = [editId, mask?.id];
+  for (;;) {
+    const files = { ...(!previousId && { image }) };
+    const form = { ...fields, ...(previousId && { previous_edit_id: previousId }) };
+    if (maskId) form.mask_id = maskId;
+    else if (mask) Object.assign(files, { mask: await mask.encode() });
+    if (mask && !maskId) form.mask_format = "white";
+    try {
+      return await postForm(path, form, files, work);
+    } catch (error) { // results expire: the browser still has the pictures
+      if (previousId && error.param === "previous_edit_id") previousId = null;
+      else if (maskId && error.param === "mask_id") maskId = null;
+      else throw error;
+    }
+  }
 }
 
 export const cancelJob = (job) => request(`/v1/jobs/${job}`, { method: "DELETE" });
 
-/** Wait for a job; returns { image, mask, details }. `onUpdate`: see followJob. */
+/** Wait for a job; returns { image, mask, details } of each edit. `onUpdate`: see followJob. */
 export async function waitForResult(job, signal, onUpdate) {
   const path = `/v1/jobs/${job}`;
   try {
     const { state, error } = await followJob(path, signal, onUpdate);
     if (state === "cancelled") throw new DOMException("Cancelled.", "AbortError");
     if (error) throw new Problem(error.message, error);
-    const files = ["image", "mask"].map(async (name) => (await request(`${path}/${name}`)).blob());
-    const [image, mask] = await Promise.all(files);
-    const { data: [details] } = await getJson(path);
-    return { image, mask, details };
+    const { data } = await getJson(path);
+    const fileOf = async (name, index) =>
+      (await request(`${path}/${name}?index=${index}`)).blob();
+    return await Promise.all(data.map(async (details, index) => {
+      const [image, mask] = await Promise.all([fileOf("image", index), fileOf("mask", index)]);
+      return { image, mask, details };
+    }));
   } catch (error) {
     if (error.status !== 404) throw error;
     throw new Problem("The server no longer has this edit. It may have been restarted; try again.");
@@ -225,7 +268,7 @@ export async function loadOptions() {
   const { paths } = await getJson("/openapi.json");
   const { content } = paths["/v1/images/edits"].post.requestBody;
   const fields = content["multipart/form-data"].schema.properties;
-  for (const input of options.querySelectorAll("input")) {
+  for (const input of options.querySelectorAll("input, select")) {
     const field = fields[input.name];
     document.getElementById(`hint-${input.name}`).textContent = field.description;
     if (input.type === "checkbox") input.defaultChecked = field.default;
@@ -242,15 +285,30 @@ function numberAttributes({ type, minimum, exclusiveMinimum, maximum, default: p
   return { min, max, step, placeholder, title: `${noun} ${range}` };
 }
 
-/** Show the model's own defaults, and hide the options that it does not use. */
-export function showModelOptions({ defaults = {}, ...model }) {
-  for (const [name, value] of Object.entries(defaults)) {
+/** The chosen method: the form's own, or the preset's. */
+export function chosenMethod() {
+  const { method, preset } = editForm.elements;
+  return method.value || (preset.value === "instant" ? "chordedit" : "diffedit");
+}
+
+/** Whether the chosen method has a mask. */
+export const usesMask = () => !MASKLESS_METHODS.includes(chosenMethod());
+
+/** Show the defaults of the preset, and hide the options that model and method do not use. */
+export function showModelOptions({ presets = {}, methods, ...model }) {
+  const method = chosenMethod();
+  for (const [name, value] of Object.entries(presets[editForm.elements.preset.value] ?? {})) {
     const input = editForm.elements[name];
     if (input) input.placeholder = value;
   }
   const used = { guidance_scale: model.uses_guidance, negative_prompt: model.uses_negative_prompt };
-  for (const [name, isUsed] of Object.entries(used)) {
-    editForm.elements[name].closest(".field").hidden = isUsed === false;
+  for (const [name, owner] of Object.entries(OWNERS)) used[name] = owner === method;
+  if (method === "flowedit") used.strength = false; // n_max takes its place
+  for (const name of [...Object.keys(OWNERS), "guidance_scale", "negative_prompt", "strength"]) {
+    editForm.elements[name].closest(".field").hidden = used[name] === false;
+  }
+  for (const option of editForm.elements.method.options) {
+    option.hidden = Boolean(option.value && methods && !methods.includes(option.value));
   }
 }
 
@@ -262,6 +320,8 @@ export function formFields(hasMask) {
     if (!name || (hasMask && MASK_OPTIONS.includes(name)) || !isUsed(input)) continue;
     if (type === "checkbox" && checked !== defaultChecked) fields[name] = checked;
     if (type === "number" && value) fields[name] = Number(value);
+    if (type === "select-one" && value) fields[name] = value;
+    if (name === "preset" && checked) fields.preset = value;
     if (type.startsWith("text") && value.trim()) fields[name] = value.trim();
   }
   return fields;

@@ -1,20 +1,26 @@
 /**
  * The mask editor: the mask found by the server, the strokes painted on it, and the tools.
  *
- * `maskState` is the whole state. The mask is computed from it: the heatmap cut at the threshold,
- * then every stroke in order (`repaint`). Undo drops the last stroke and repaints. The canvas
- * `maskCanvas` fires events like an input element: "input" when its display changes, "change" when
- * the mask changes. This module knows neither the prompts nor requests nor storage.
+ * `maskState` is the whole state. The mask is the found one, then every stroke in order (`repaint`).
+ * Undo drops the last stroke and repaints. The server makes the found mask from its heatmap and from
+ * `maskState.shape`; this module fires "shape" on the canvas when the user moves a slider, and the
+ * page fetches the new mask (`setRefined`). The canvas `maskCanvas` also fires events like an input
+ * element: "input" when its display changes, "change" when the mask changes. This module knows
+ * neither the prompts nor requests nor storage.
+ *
+ * Large images are painted at a smaller scale, so that a stroke is drawn within one frame.
  */
 
 export const maskState = {
   size: [1, 1], // of the image, in pixels; all pairs are [x, y]
-  found: null, // { source, small, levels }: findMask's result, and its heatmap, a pixel per cell
-  threshold: 0.5,
-  strokes: [], // { kind, points?, width? } on top of the found mask; see OPERATIONS
+  found: null, // { source, small, area, blend }: findMask's result; its heatmap, a pixel per cell;
+  // the mask and how much of the edit each pixel takes, as canvases
+  shape: {}, // how the server makes the mask from the heatmap, see SHAPE
+  strokes: [], // { kind, points?, width?, softness? } on top of the found mask; see OPERATIONS
   undone: [],
   tool: null, // "paint", "erase", or null while the mask is read-only
   brush: 0.06, // diameter, relative to the longer side of the image
+  softness: 0, // of the brush: 0 is a sharp edge, 1 fades from its centre on
   cursor: [0, 0], // position of the brush, in pixels
   share: 0, // fraction of the image inside the mask
 };
@@ -23,16 +29,18 @@ const OPERATIONS = {
   paint: "source-over", erase: "destination-out",
   clear: "destination-out", invert: "source-out", reset: "destination-out",
 };
+const SHAPE = ["threshold", "grow", "feather", "cleaning"]; // the sliders, as the server names them
+const MAX_SIDE = 2048; // of the canvas that is painted on
 const PALETTE = [
   [24, 15, 75], [101, 21, 110], [184, 40, 92], [236, 88, 51], [252, 170, 52], [252, 250, 178],
 ];
 
 const ui = Object.fromEntries([
-  "maskCanvas", "heatmap", "brush", "threshold", "brushSize", "undo", "redo", "clear", "invert",
-  "reset",
+  "maskCanvas", "heatmap", "brush", ...SHAPE, "brushSize", "softness", "undo", "redo", "clear",
+  "invert", "reset",
 ].map((id) => [id, document.getElementById(id)]));
 const [mask, scaled, scratch] = [1, 2, 3].map(() => canvasOf([1, 1]));
-const pen = mask.getContext("2d"); // the mask at the image's size; opaque = edited
+const pen = mask.getContext("2d"); // the mask at the scale of `paintedSize`; opaque = edited
 
 /** Whether a mask was found or painted. */
 export const hasMask = () => maskState.found !== null || maskState.strokes.length > 0;
@@ -43,22 +51,69 @@ export const hasMask = () => maskState.found !== null || maskState.strokes.lengt
  * `source`: the result of `findMask`, or null. `restored`: properties of `maskState` to restore.
  */
 export async function start(size, source = null, restored = {}) {
-  const found = source && { source, ...(await decodeHeatmap(source.response)) };
-  const threshold = found ? source.response.threshold : 0.5;
   const cursor = size.map((n) => n / 2);
-  Object.assign(maskState, { size, found, threshold, strokes: [], undone: [], cursor }, restored);
-  if (found) drawHeatmap();
+  const found = source && { source, small: await decoded(source.response.heatmap) };
+  Object.assign(maskState, { size, found: null, strokes: [], undone: [], cursor }, restored);
+  if (found) {
+    await decodeMasks(found, source.refined ?? source.response);
+    Object.assign(maskState, { found, shape: shapeOf(source.refined ?? source.response) });
+    drawHeatmap();
+  }
   repaint();
 }
 
-/** Decode the heatmap to a canvas and to levels from 0 to 255. */
-async function decodeHeatmap({ heatmap, cells }) {
-  const png = new Blob([Uint8Array.from(atob(heatmap), (c) => c.charCodeAt(0))]);
-  const small = canvasOf(cells);
-  const context = small.getContext("2d", { willReadFrequently: true });
-  context.drawImage(await createImageBitmap(png, { colorSpaceConversion: "none" }), 0, 0);
-  const { data } = context.getImageData(0, 0, ...cells);
-  return { small, levels: data.filter((_, k) => k % 4 === 0) };
+/** Show another mask that the server made from the same heatmap. */
+export async function setRefined(response) {
+  const { found } = maskState;
+  found.source.refined = response;
+  await decodeMasks(found, response);
+  repaint();
+}
+
+/** The id of the found mask as its sliders are now, or null if there is none or it was painted on. */
+export const foundId = () => {
+  const { found, strokes } = maskState;
+  return found && !strokes.length ? (found.source.refined ?? found.source.response).mask_id : null;
+};
+
+/** The fraction of the image inside the mask: the server's figure, or an estimate once painted on. */
+export const shareOf = () =>
+  foundId() ? (maskState.found.source.refined ?? maskState.found.source.response).mask_share
+    : maskState.share;
+
+const shapeOf = (response) => Object.fromEntries(SHAPE.map((name) => [name, response[name]]));
+
+/** The size that is painted on: the image's, or less for large images. */
+function paintedSize() {
+  const scale = Math.min(1, MAX_SIDE / Math.max(...maskState.size));
+  return maskState.size.map((n) => Math.max(1, Math.round(n * scale)));
+}
+
+async function decodeMasks(found, { mask: area, blend_mask: blend }) {
+  const canvases = await Promise.all([decoded(area), decoded(blend)]);
+  const [areaCanvas, blendCanvas] = canvases.map(greyToAlpha);
+  Object.assign(found, { area: areaCanvas, blend: blendCanvas });
+}
+
+/** Decode a base64 PNG to a canvas, in its own size or that which is painted on. */
+async function decoded(base64) {
+  const png = new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))]);
+  const bitmap = await createImageBitmap(png, { colorSpaceConversion: "none" });
+  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
+  const size = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
+  const canvas = canvasOf(size);
+  canvas.getContext("2d", { willReadFrequently: true }).drawImage(bitmap, 0, 0, ...size);
+  bitmap.close();
+  return canvas;
+}
+
+/** Turn grey levels into opacity. */
+function greyToAlpha(canvas) {
+  const context = canvas.getContext("2d");
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let k = 0; k < image.data.length; k += 4) image.data[k + 3] = image.data[k];
+  context.putImageData(image, 0, 0);
+  return canvas;
 }
 
 function canvasOf([width, height]) {
@@ -73,26 +128,48 @@ function dispatch(type) {
 
 /** Compute the mask from scratch: the found mask, then every stroke. */
 function repaint() {
-  [mask.width, mask.height] = maskState.size; // also clears the canvas
+  [mask.width, mask.height] = paintedSize(); // also clears the canvas
+  pen.setTransform(mask.width / maskState.size[0], 0, 0, mask.height / maskState.size[1], 0, 0);
   drawFound();
   maskState.strokes.forEach((stroke) => apply(stroke));
   draw();
 }
 
 /** Apply a stroke to the mask, or only its segments from point `from` on. */
-function apply({ kind, points, width }, from = 1) {
+function apply({ kind, points, width, softness = 0 }, from = 1) {
   pen.globalCompositeOperation = OPERATIONS[kind];
   pen.lineCap = "round";
   pen.lineWidth = width ?? 1;
-  if (!points) pen.fillRect(0, 0, mask.width, mask.height);
+  if (!points) pen.fillRect(0, 0, ...maskState.size);
   for (let k = from; k < points?.length; k++) {
-    pen.beginPath();
-    pen.moveTo(...points[k - 1]);
-    pen.lineTo(...points[k]);
-    pen.stroke();
+    const ends = [points[k - 1], points[k]];
+    if (softness) stamp(ends, width, softness);
+    else line(ends);
   }
   pen.globalCompositeOperation = "source-over";
   if (kind === "reset") drawFound();
+}
+
+function line([from, to]) {
+  pen.beginPath();
+  pen.moveTo(...from);
+  pen.lineTo(...to);
+  pen.stroke();
+}
+
+/** A segment of a soft brush: discs that fade towards their edge, close to each other. */
+function stamp([from, to], width, softness) {
+  const radius = width / 2;
+  const count = Math.max(1, Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1]) / (width / 6)));
+  for (let k = 0; k < count; k++) {
+    const [x, y] = from.map((at, axis) => at + ((to[axis] - at) * (k + 1)) / count);
+    const fade = pen.createRadialGradient(x, y, radius * (1 - softness), x, y, radius);
+    fade.addColorStop(0, "rgb(0 0 0 / 60%)");
+    fade.addColorStop(1, "rgb(0 0 0 / 0%)");
+    pen.fillStyle = fade;
+    pen.fillRect(x - radius, y - radius, width, width);
+  }
+  pen.fillStyle = "#000";
 }
 
 function addStroke(stroke) {
@@ -113,18 +190,22 @@ function moveLast(from, to) {
   dispatch("change");
 }
 
-/** Encode the mask as PNG: white = edit, black = keep. Strokes have soft edges: they are cut at half. */
+/**
+ * Encode the mask as PNG: white = edit, black = keep. Levels between them are kept if a soft brush
+ * was used, and else cut at half, since a canvas smooths the edges of every stroke.
+ */
 export function encodeMask() {
+  const isSoft = maskState.strokes.some(({ softness }) => softness);
   const canvas = canvasOf(maskState.size);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillRect(0, 0, ...maskState.size);
   context.globalCompositeOperation = "destination-out";
-  context.drawImage(mask, 0, 0);
+  context.drawImage(mask, 0, 0, ...maskState.size);
   context.globalCompositeOperation = "destination-over";
   context.fillStyle = "#fff";
   context.fillRect(0, 0, ...maskState.size);
   const image = context.getImageData(0, 0, ...maskState.size);
-  for (let k = 0; k < image.data.length; k += 4) {
+  for (let k = 0; !isSoft && k < image.data.length; k += 4) {
     image.data.fill(image.data[k] < 128 ? 0 : 255, k, k + 3);
   }
   context.putImageData(image, 0, 0);
@@ -133,21 +214,9 @@ export function encodeMask() {
 
 // -- the found mask -------------------------------------------------------------------------------
 
-/** Add the cells above the threshold to the mask, dilated like the server's mask. */
+/** Add the found mask. */
 function drawFound() {
-  const { found, threshold } = maskState;
-  if (!found) return;
-  const { response, dilation } = found.source;
-  const edges = cellEdges(response);
-  found.levels.forEach((level, k) => {
-    if (level / 255 <= threshold) return;
-    const cell = [k % response.cells[0], Math.floor(k / response.cells[0])];
-    const [[left, right], [top, bottom]] = cell.map((index, axis) => [
-      edges[axis][Math.max(0, index - dilation)],
-      edges[axis][Math.min(response.cells[axis], index + dilation + 1)],
-    ]);
-    pen.fillRect(left, top, right - left, bottom - top);
-  });
+  if (maskState.found) pen.drawImage(maskState.found.area, 0, 0, ...maskState.size);
 }
 
 /**
@@ -168,18 +237,6 @@ function placement({ cells, canvas }) {
 function roundHalfToEven(value) {
   const rounded = Math.round(value);
   return value % 1 === 0.5 && rounded % 2 ? rounded - 1 : rounded;
-}
-
-/** For x and y: the first pixel whose centre is in each cell, and the end of the last cell. */
-function cellEdges(response) {
-  const { fitted, from, factor } = placement(response);
-  return response.cells.map((count, axis) => {
-    const [size, inside] = [maskState.size[axis], fitted[axis]];
-    return Array.from({ length: count + 1 }, (_, cell) => {
-      const first = Math.ceil((2 * size * (factor * cell - from[axis]) - inside) / (2 * inside));
-      return Math.min(size, Math.max(0, first));
-    });
-  });
 }
 
 // -- display --------------------------------------------------------------------------------------
@@ -205,10 +262,15 @@ function drawMask() {
   for (const canvas of [ui.maskCanvas, scaled, scratch]) [canvas.width, canvas.height] = size;
   const small = scaled.getContext("2d");
   small.imageSmoothingQuality = "high";
-  small.drawImage(mask, 0, 0, ...size);
   const context = ui.maskCanvas.getContext("2d");
+  const blend = foundId() && maskState.found.blend; // shows the soft edge
+  small.drawImage(blend || mask, 0, 0, ...size);
   context.globalAlpha = ui.heatmap.hidden ? 0.38 : 0;
   context.drawImage(silhouette("#e8407f", 0), 0, 0);
+  if (blend) {
+    small.clearRect(0, 0, ...size);
+    small.drawImage(mask, 0, 0, ...size);
+  }
   context.globalAlpha = 1;
   context.drawImage(silhouette("rgb(20 10 30 / 70%)", 2.5 * ratio), 0, 0);
   context.drawImage(silhouette("#fff", 1.25 * ratio), 0, 0);
@@ -231,6 +293,17 @@ function silhouette(colour, width) {
   context.fillStyle = colour;
   context.fillRect(0, 0, scratch.width, scratch.height);
   return scratch;
+}
+
+/** The horizontal extent of the mask, as shares of the width; null if it is empty. */
+export function extent() {
+  const side = 128;
+  const context = canvasOf([side, side]).getContext("2d", { willReadFrequently: true });
+  context.drawImage(mask, 0, 0, side, side);
+  const { data } = context.getImageData(0, 0, side, side);
+  const columns = Array.from({ length: side }, (_, x) => x).filter((x) =>
+    Array.from({ length: side }, (_, y) => data[4 * (y * side + x) + 3]).some((alpha) => alpha > 127));
+  return columns.length ? [columns[0] / side, (columns.at(-1) + 1) / side] : null;
 }
 
 /** The fraction of a canvas that is opaque. */
@@ -280,7 +353,8 @@ function pixelAt({ clientX, clientY }) {
 
 /** Start a stroke with one dot. Its length must not be zero, or the canvas draws nothing. */
 function addDot([x, y]) {
-  addStroke({ kind: maskState.tool, points: [[x, y], [x + 0.01, y]], width: brushPixels() });
+  const { tool: kind, softness } = maskState;
+  addStroke({ kind, points: [[x, y], [x + 0.01, y]], width: brushPixels(), softness });
 }
 
 function startStroke(event) {
@@ -341,7 +415,8 @@ function showBrush() {
 /** Update the brush and the tools from `maskState`. */
 export function render() {
   showBrush();
-  ui.threshold.value = maskState.threshold;
+  for (const name of SHAPE) if (maskState.found) ui[name].value = maskState.shape[name];
+  ui.softness.value = maskState.softness;
   ui.brushSize.value = 1000 * maskState.brush;
   ui.undo.disabled = !maskState.strokes.length;
   ui.redo.disabled = !maskState.undone.length;
@@ -350,11 +425,15 @@ export function render() {
 
 /** Register the event handlers. */
 export function registerHandlers() {
-  ui.threshold.oninput = () => {
-    maskState.threshold = Number(ui.threshold.value);
-    repaint();
-  };
-  ui.threshold.onchange = ui.maskCanvas.onlostpointercapture = () => dispatch("change");
+  for (const name of SHAPE) {
+    ui[name].oninput = () => {
+      const { value } = ui[name];
+      maskState.shape[name] = name === "cleaning" ? value : Number(value);
+      dispatch("shape");
+    };
+  }
+  ui.softness.oninput = () => { maskState.softness = Number(ui.softness.value); };
+  ui.maskCanvas.onlostpointercapture = () => dispatch("change");
   ui.brushSize.oninput = () => resizeBrush(ui.brushSize.value / 1000);
   ui.undo.onclick = undo;
   ui.redo.onclick = redo;

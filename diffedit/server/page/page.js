@@ -20,11 +20,19 @@ const state = {
   painting: false, // show the mask tools although no mask was found
   busy: false, // a task is running; others are ignored
   work: null, // the running task as shown over the image, see beginWork
-  edits: [], // { recipe, image, mask, details }: finished edits of this image
+  edits: [], // { recipe, base, image, mask, details }: every finished edit that began with this image
+  base: null, // index of the edit whose result is edited next, or null for the image itself
   shown: null, // index of the edit that is shown, or null
   split: 50, // position of the divider, in percent
   problem: null, // { error, retry }: the last error, and a function to try again
-  model: "",
+  model: {}, // as described by the server
+};
+
+const PRESET_HINTS = {
+  draft: "A quick look, to try words: an eighth of the work of Paper.",
+  balanced: "A good start: clean edges for a quarter of the work of Paper.",
+  paper: "The published method in full: the slowest, with a mask of square cells.",
+  instant: "A single step in seconds, for distilled models (Turbo, Lightning, LCM).",
 };
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
@@ -72,9 +80,9 @@ const stem = () => state.photo.name.replace(/\.[^.]*$/, "");
 
 /** Store parts of the state: "photo", "foundMask", "editor" and "edits". */
 function save(...names) {
-  const { threshold, strokes, found } = maskState;
-  const { photo, painting, shown, edits } = state;
-  const editor = { threshold, strokes, painting, shown };
+  const { strokes, found } = maskState;
+  const { photo, painting, shown, base, edits } = state;
+  const editor = { strokes, painting, shown, base };
   const values = { photo, foundMask: found?.source, editor, edits };
   storeValues(Object.fromEntries(names.map((name) => [name, values[name]])));
 }
@@ -105,7 +113,7 @@ function beginWork(text) {
   const focused = ui.editFields.contains(document.activeElement);
   const abort = new AbortController();
   const work = {
-    text, progress: null, // the stage, and how much is done, or null if unknown
+    began: Date.now(), text, progress: null, // the stage, and how much is done, or null if unknown
     position: 0, wait: 0, // queue position; seconds until a busy server is asked again
     job: null, preview: null, mask: null, // a preview is shown inside the mask only
     focused, abort, signal: abort.signal, onWait: (wait) => updateWork(work, { wait }),
@@ -130,7 +138,7 @@ function updateWork(work, changes) {
 function openPhoto(file) {
   return file && attempt(null, async () => {
     const photo = await api.readPhoto(file);
-    Object.assign(state, { photo, painting: false, edits: [], shown: null });
+    Object.assign(state, { photo, painting: false, edits: [], base: null, shown: null });
     await mask.start([photo.width, photo.height]);
     save("photo", "foundMask", "editor", "edits");
     announce(`${photo.name}, ${photo.width} by ${photo.height} pixels.`);
@@ -140,7 +148,7 @@ function openPhoto(file) {
 function findMask() {
   attempt(findMask, async () => {
     const fields = api.validFormFields(false);
-    const found = await api.findMask(fields, state.photo.blob, beginWork("Finding the mask"));
+    const found = await api.findMask(fields, startOf(state.base), beginWork("Finding the mask"));
     await mask.start(maskState.size, found);
     ui.showHeatmap.checked = true;
     save("foundMask", "editor");
@@ -148,14 +156,55 @@ function findMask() {
   });
 }
 
+/** What an edit begins with: the result of an edit, or the image itself. */
+function startOf(base) {
+  if (base === null) return { image: state.photo.blob };
+  const { image, details } = state.edits[base];
+  return { image, editId: details.edit_id };
+}
+
+let refining = false;
+
+/** Let the server make the mask anew after a slider has moved. Only the newest position counts. */
+async function refineMask() {
+  if (refining) return;
+  refining = true;
+  const { found } = maskState;
+  try {
+    for (let sent = null; sent !== JSON.stringify(maskState.shape) && found === maskState.found;) {
+      sent = JSON.stringify(maskState.shape);
+      const response = await api.refineMask(found.source.response.mask_id, maskState.shape);
+      if (found === maskState.found) await mask.setRefined(response);
+    }
+    if (state.problem?.error.param === "mask_id") state.problem = null;
+    save("foundMask", "editor");
+  } catch (error) {
+    if (!(error instanceof api.Problem)) throw error;
+    state.problem = { error };
+  } finally {
+    refining = false;
+    render();
+  }
+}
+
 /** Edit inside the current mask, or let the server find one. */
 function edit(withMask) {
   attempt(() => edit(withMask), async () => {
-    const recipe = { fields: api.validFormFields(withMask), hasMask: withMask };
-    if (withMask && !maskState.share) throw new api.Problem(`The mask is empty; ${MASK_ADVICE}.`);
+    const fields = api.validFormFields(withMask);
+    const n = Number(ui.variations.value);
+    if (n > 1) fields.n = n;
+    const recipe = { fields, hasMask: withMask, base: state.base };
+    if (withMask) {
+      if (!maskState.share) {
+        throw new api.Problem(`The mask is empty; ${MASK_ADVICE}.`, { param: "mask_id" });
+      }
+      recipe.shape = maskState.found && { ...maskState.shape };
+      recipe.isPainted = mask.foundId() === null;
+      if (recipe.shape) fields.mask_feather = recipe.shape.feather;
+    }
     const work = beginWork("Sending");
-    const maskBlob = withMask ? await mask.encodeMask() : null;
-    const job = await api.submitEdit(recipe.fields, state.photo.blob, maskBlob, work);
+    const sent = withMask ? { id: mask.foundId(), encode: mask.encodeMask } : null;
+    const job = await api.submitEdit(fields, startOf(state.base), sent, work);
     storeItem("job", { id: job, recipe });
     await finishEdit(work, job, recipe);
   });
@@ -172,15 +221,27 @@ function resumeJob() {
 async function finishEdit(work, job, recipe) {
   work.job = job;
   if (recipe.hasMask) work.mask = await mask.encodeMask();
+  const split = dividerBesideMask();
   try {
     const onUpdate = (changes) => updateWork(work, changes);
-    const result = await api.waitForResult(job, work.signal, onUpdate);
-    Object.assign(state, { shown: state.edits.push({ recipe, ...result }) - 1, split: 50 });
-    announce(`Edited in ${seconds(result.details.timings.total)}.`);
+    const results = await api.waitForResult(job, work.signal, onUpdate);
+    const kept = { found: maskState.found?.source, strokes: [...maskState.strokes] };
+    const { base } = recipe;
+    const shown = state.edits.length;
+    state.edits.push(...results.map((result) => ({ recipe, base, kept, ...result })));
+    Object.assign(state, { shown, split });
+    announce(`Edited in ${seconds(results[0].details.timings.total)}.`);
   } finally {
     storeItem("job", undefined);
     save("edits", "editor");
   }
+}
+
+/** A position of the divider, in percent, that shows all of the edit and some of the original. */
+function dividerBesideMask() {
+  const [left, right] = mask.extent() ?? [0, 1];
+  const share = left >= 1 - right ? left / 2 : left;
+  return Math.round(100 * Math.min(0.9, Math.max(0.04, share - 0.02)));
 }
 
 /** Cancel the running task: a job on the server, anything else in the browser. */
@@ -202,6 +263,7 @@ function render() {
   maskState.tool = work ? null : ui.editForm.elements.tool.value;
   renderFrame();
   renderMaskPanel();
+  renderPreset();
   renderSnippet();
   renderResult();
   renderHistory();
@@ -216,7 +278,8 @@ function renderProblem() {
     const name = slot.dataset.error;
     const matches = error?.param === name && !slot.parentElement.closest("[hidden]");
     setText({ [slot.id]: matches ? error.message : "" });
-    ui.editForm.elements[name]?.setAttribute("aria-invalid", matches);
+    const input = ui.editForm.elements[name];
+    if (input instanceof Element) input.setAttribute("aria-invalid", matches);
     if (matches) slot.closest("details")?.setAttribute("open", "");
     shownAtField ||= matches;
   }
@@ -224,16 +287,25 @@ function renderProblem() {
   setText({ noticeText: error?.message ?? "" });
 }
 
+function renderPreset() {
+  const { preset } = ui.editForm.elements;
+  const unfit = preset.value === "instant" && state.model.few_steps === false;
+  const warning = " The served model is not one, so the edit may be weak.";
+  setText({ presetHint: PRESET_HINTS[preset.value] + (unfit ? warning : "") });
+  api.showModelOptions(state.model);
+}
+
 function renderFrame() {
   const { photo, painting, work, edits, shown, split } = state;
   const result = edits[shown];
+  const base = result ? result.base : state.base;
   const overlay = result ? urlOf(result.image) : work?.preview;
   const showHeatmap = Boolean(maskState.found && !overlay && ui.showHeatmap.checked);
   if (ui.heatmap.hidden === showHeatmap) mask.draw(); // the mask is filled without the heatmap only
   const showMask = !overlay && (hasMask() || painting);
   setHidden({ after: !overlay, heatmap: !showHeatmap, maskCanvas: !showMask });
   setHidden({ divider: !result, tagBefore: !result, tagAfter: !result });
-  setImage(ui.before, urlOf(photo.blob));
+  setImage(ui.before, urlOf(base === null ? photo.blob : edits[base].image));
   if (overlay) setImage(ui.after, overlay);
   ui.after.style.maskImage = work?.mask && !result ? `url(${urlOf(work.mask)})` : "";
   ui.before.classList.toggle("grey", showHeatmap);
@@ -247,15 +319,21 @@ function renderFrame() {
 
 /** The mask panel, and the form's buttons, which depend on whether there is a mask. */
 function renderMaskPanel() {
-  const { found, threshold, share } = maskState;
-  const visible = hasMask() || state.painting;
+  const { found, shape } = maskState;
+  const usesMask = api.usesMask();
+  const visible = usesMask && (hasMask() || state.painting);
   mask.render();
-  setHidden({ maskPanel: !visible, paintMask: visible, thresholdField: !found });
+  setHidden({
+    maskPanel: !visible, paintMask: visible || !usesMask, shapeFields: !found,
+    secondaryButton: !usesMask,
+  });
   setText({
-    thresholdValue: threshold.toFixed(2),
-    maskShare: hasMask() ? `${percent(share)} of the image` : "",
+    thresholdValue: found ? shape.threshold.toFixed(2) : "",
+    growValue: found ? `${shape.grow} ${shape.grow === 1 ? "cell" : "cells"}` : "",
+    featherValue: found ? `${(100 * shape.feather).toFixed(1)} %` : "",
+    maskShare: hasMask() ? `${percent(mask.shareOf())} of the image` : "",
     maskHint: maskHint(),
-    submitButton: hasMask() ? "Edit" : "Find the mask",
+    submitButton: hasMask() || !usesMask ? "Edit" : "Find the mask",
     secondaryButton: found ? "Find again" : hasMask() ? "Find it" : "Edit directly",
   });
   setList("maskWarnings", found?.source.response.warnings ?? []);
@@ -272,18 +350,34 @@ function maskHint() {
 
 /** A snippet for the edit that is shown, or for the form. */
 function renderSnippet() {
-  const form = { fields: api.formFields(hasMask()), hasMask: hasMask() };
+  const form = {
+    fields: api.formFields(hasMask()), hasMask: hasMask(), isPainted: mask.foundId() === null,
+    shape: maskState.found && maskState.shape,
+  };
   const recipe = state.edits[state.shown]?.recipe ?? form;
+  const isFile = recipe.hasMask && recipe.isPainted;
   const language = ui.languages.querySelector(":checked").value;
   const code = LANGUAGES[language]({
     file: state.photo.name,
-    mask: recipe.hasMask ? `${stem()}.mask.png` : null,
-    fields: { prompt: "", ...recipe.fields },
+    mask: isFile ? `${stem()}.mask.png` : null,
+    fields: { prompt: "", ...recipe.fields, ...(recipe.hasMask && !isFile && foundBy(recipe.shape)) },
     origin: location.origin,
     hasKey: api.hasKey(),
-    model: state.model,
+    model: state.model.id ?? "",
   });
   setText({ code, copy: "Copy" });
+}
+
+/** The options with which an edit finds the mask that the sliders show. */
+const foundBy = ({ threshold, grow, feather, cleaning }) => ({
+  mask_threshold: threshold, mask_dilation: grow, mask_feather: feather, mask_cleaning: cleaning,
+});
+
+/** About how much longer a task takes, as text; "" while nothing is known. */
+function timeToGo({ began, progress }) {
+  const passed = (Date.now() - began) / 1000;
+  if (!(progress > 0.1) || passed < 2) return "";
+  return `about ${seconds((passed * (1 - progress)) / progress)} left`;
 }
 
 function renderWork() {
@@ -296,7 +390,7 @@ function renderWork() {
   const stage = position ? `Waiting, number ${position} in the queue` : text;
   setText({
     workText: wait ? `The server is busy. Trying again in ${wait} s` : stage,
-    workPercent: known ? `${percentage} %` : "",
+    workPercent: known ? `${percentage} % ${timeToGo(work)}` : "",
     cancel: wait ? "Stop" : "Cancel",
   });
   ui.track.classList.toggle("unknown", !known);
@@ -308,6 +402,7 @@ function renderResult() {
   const result = state.edits[state.shown];
   if (!result) return;
   const { recipe: { fields }, details } = result;
+  const name = `${stem()}.edited.seed${details.seed}.png`;
   const rows = statsOf(details).map(([name, value, detail]) => element("div", {},
     element("dt", {}, name),
     element("dd", {}, value, ...(detail ? [element("small", {}, detail)] : []))));
@@ -315,33 +410,51 @@ function renderResult() {
   setText({
     promptBefore: fields.source_prompt ?? "",
     promptAfter: fields.prompt,
+    resultTitle: result.base === null ? "Edited" : `Edited, from step ${result.base + 1}`,
     speedup: speedupOf(result, state.edits[0]),
   });
   setList("resultWarnings", details.warnings);
-  Object.assign(ui.saveImage, { href: urlOf(result.image), download: `${stem()}.edited.png` });
+  Object.assign(ui.saveImage, { href: urlOf(result.image), download: name });
   Object.assign(ui.saveMask, { href: urlOf(result.mask), download: `${stem()}.mask.png` });
 }
 
 function renderHistory() {
-  const { edits, shown, work } = state;
-  setHidden({ history: !edits.length });
-  if (ui.history.childElementCount !== edits.length) {
-    ui.history.replaceChildren(...edits.map(thumbnail));
+  const { photo, edits, shown, work } = state;
+  setHidden({ historyPanel: !edits.length });
+  if (ui.history.childElementCount !== edits.length + 1) {
+    const original = thumbnail(photo.blob, "Original", "The original", () => startFrom(null));
+    ui.history.replaceChildren(original, ...edits.map(({ recipe, base, image }, index) => {
+      const { prompt } = recipe.fields;
+      const from = base === null ? "" : `, from step ${base + 1}`;
+      return thumbnail(image, `${index + 1}. ${prompt}`, `Step ${index + 1}: ${prompt}${from}`,
+        () => showEdit(index));
+    }));
   }
+  const current = shown ?? state.base;
   ui.history.querySelectorAll("button").forEach((button, index) => {
-    button.ariaPressed = index === shown;
+    button.ariaPressed = index === (current === null ? 0 : current + 1);
     button.disabled = Boolean(work);
   });
 }
 
-function thumbnail({ recipe, image }, index) {
-  const title = recipe.fields.prompt;
-  const onclick = () => {
-    Object.assign(state, { shown: index, split: 50, problem: null });
-    render();
-  };
-  return element("li", {}, element("button", { type: "button", title, onclick },
-    element("img", { src: urlOf(image), alt: "" }), element("span", {}, title)));
+function thumbnail(image, text, label, onclick) {
+  const button = element("button", { type: "button", title: label, ariaLabel: label, onclick },
+    element("img", { src: urlOf(image), alt: "" }), element("span", {}, text));
+  return element("li", {}, button);
+}
+
+function showEdit(index) {
+  Object.assign(state, { shown: index, problem: null });
+  save("editor");
+  render();
+}
+
+/** Edit the result of a step, or the image itself, with an empty mask. */
+async function startFrom(base) {
+  Object.assign(state, { base, shown: null, painting: false, problem: null });
+  await mask.start(maskState.size);
+  save("foundMask", "editor");
+  render();
 }
 
 // -- event handlers -------------------------------------------------------------------------------
@@ -369,17 +482,33 @@ function moveSplitByPointer(event) {
   setSplit((100 * (event.clientX - left)) / width);
 }
 
-function tryAnotherPrompt() {
-  state.shown = null;
-  save("editor");
-  render();
+/** Go back to the start and the mask of the edit that is shown. */
+async function restoreStart() {
+  const { base, kept, recipe } = state.edits[state.shown];
+  Object.assign(state, { base, shown: null, painting: kept.strokes.length > 0, problem: null });
+  await mask.start(maskState.size, kept.found, { strokes: [...kept.strokes] });
+  ui.source.value = recipe.fields.source_prompt ?? "";
+  ui.prompt.value = recipe.fields.prompt;
+  save("foundMask", "editor");
+  onFormChange();
+}
+
+async function tryAnotherPrompt() {
+  await restoreStart();
   ui.prompt.focus();
   ui.prompt.select();
 }
 
+async function tryAnotherSeed() {
+  const { hasMask: withMask } = state.edits[state.shown].recipe;
+  await restoreStart();
+  ui.randomSeed.click();
+  edit(withMask);
+}
+
 async function continueFromResult() {
-  const { image, recipe } = state.edits[state.shown];
-  await openPhoto(new File([image], `${stem()}.edited.png`, { type: image.type }));
+  const { recipe } = state.edits[state.shown];
+  await startFrom(state.shown);
   ui.source.value = recipe.fields.prompt;
   ui.prompt.value = "";
   onFormChange();
@@ -411,7 +540,8 @@ function registerPhotoHandlers() {
 function registerFormHandlers() {
   ui.editForm.onsubmit = (event) => {
     event.preventDefault();
-    if (hasMask()) edit(true);
+    if (!api.usesMask()) edit(false);
+    else if (hasMask()) edit(true);
     else findMask();
   };
   ui.editForm.oninput = ({ target }) => {
@@ -434,6 +564,10 @@ function registerFormHandlers() {
     ui.editForm.elements.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     onFormChange();
   };
+  ui.maskCanvas.addEventListener("shape", () => {
+    render();
+    refineMask();
+  });
   ui.maskCanvas.oninput = render;
   ui.maskCanvas.onchange = () => {
     render();
@@ -447,7 +581,11 @@ function registerResultHandlers() {
   ui.frame.onpointerdown = ui.frame.onpointermove = moveSplitByPointer;
   ui.divider.onkeydown = moveSplitByKey;
   ui.newPrompt.onclick = tryAnotherPrompt;
+  ui.again.onclick = tryAnotherSeed;
   ui.continueEditing.onclick = continueFromResult;
+  addEventListener("keydown", ({ key }) => {
+    if (key === "Escape" && state.work) cancelWork();
+  });
   ui.languages.onchange = renderSnippet;
   ui.copy.onclick = async () => {
     const copy = await copyText(ui.code);
@@ -462,10 +600,9 @@ async function loadServerInfo() {
     await api.loadOptions();
     const model = await api.servedModel();
     const { id, family, backend, native_size: side } = model;
-    state.model = id;
+    state.model = model;
     const facts = family ? [family, `${side} px`, backend] : ["the model is loading"];
     setText({ model: [id, ...facts].join(" · ") });
-    api.showModelOptions(model);
     if (!family) setTimeout(loadServerInfo, LOADING_POLL_MS);
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
@@ -482,9 +619,9 @@ async function start() {
   registerResultHandlers();
   const { photo, foundMask, editor, edits } = await loadValues();
   if (photo) {
-    const { threshold, strokes, painting, shown } = editor;
-    Object.assign(state, { photo, painting, shown, edits });
-    await mask.start([photo.width, photo.height], foundMask, { threshold, strokes });
+    const { strokes, painting, shown, base } = editor;
+    Object.assign(state, { photo, painting, shown, base: base ?? null, edits });
+    await mask.start([photo.width, photo.height], foundMask, { strokes });
   }
   render();
   resumeJob();

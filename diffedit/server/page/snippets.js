@@ -82,7 +82,7 @@ export async function copyText(element) {
 // -- statistics -----------------------------------------------------------------------------------
 
 const STAGE_NAMES = { queue: "queue", mask: "mask", encode: "encoding", decode: "editing" };
-const COST_OPTIONS = ["num_inference_steps", "strength", "guidance_scale", "num_maps_per_mask"];
+const COST_OPTIONS = ["preset", "method", "num_inference_steps", "strength", "guidance_scale", "num_maps_per_mask"];
 
 export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
 export const percent = (share) =>

@@ -61,7 +61,8 @@ export const loadItem = (name) => JSON.parse(sessionStorage.getItem(name) ?? "nu
 
 /** Store the values of a form's named fields. */
 export function storeForm(form) {
-  const fields = [...form.elements].filter(({ name, type }) => name && type !== "radio");
+  const fields = [...form.elements].filter(({ name, type, checked }) =>
+    name && name !== "tool" && (type !== "radio" || checked));
   const values = fields.map((field) => [field.name, field[valueProperty(field)]]);
   storeItem("form", Object.fromEntries(values));
 }

@@ -115,5 +115,23 @@ def decoded(response: dict[str, object], name: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(str(response[name])))))
 
 
+def choose_preset(page: Page, name: str) -> None:
+    page.locator(".presets").get_by_text(name, exact=True).click()
+
+
+def set_shape(page: Page, selector: str, value: float | str) -> dict[str, object]:
+    """Move a slider of the found mask; returns the server's new mask, which is then shown."""
+    with page.expect_response("**/v1/masks/*") as response:
+        field = page.locator(selector)
+        if isinstance(value, str):
+            field.select_option(value)
+        else:
+            field.fill(str(value))
+    body: dict[str, object] = response.value.json()
+    share = f"{100 * float(str(body['mask_share'])):.1f} % of the image"
+    expect(page.locator("#maskShare")).to_have_text(share)
+    return body
+
+
 def set_range(page: Page, selector: str, value: float) -> None:
     page.locator(selector).fill(str(value))

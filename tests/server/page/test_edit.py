@@ -14,6 +14,7 @@ from demo.picture import still_life
 from tests.server.page.actions import (
     AFTER,
     OpenPage,
+    choose_preset,
     click,
     download,
     edit_and_download_mask,
@@ -62,6 +63,7 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     photo = still_life(144, 112)
     upload(page, photo, "table.png")
     fill_prompts(page)
+    choose_preset(page, "Paper")
     find_mask(page)
     mask = edit_and_download_mask(page)
     image = download(page, "Save image")
@@ -73,7 +75,7 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     assert statistic(page, "Denoiser rows") == "120"
     assert re.match(r"[\d.]+ s", statistic(page, "Time"))
     assert statistic(page, "Edited area") == f"{100 * mask.mean():.1f} %"
-    assert page.locator("#saveImage").get_attribute("download") == "table.edited.png"
+    assert page.locator("#saveImage").get_attribute("download") == "table.edited.seed0.png"
 
 
 def test_comparing_before_and_after(visit: OpenPage, fast: str) -> None:
@@ -83,9 +85,9 @@ def test_comparing_before_and_after(visit: OpenPage, fast: str) -> None:
     click(page, "Edit directly")
     wait_for_result(page)
     slider = page.get_by_role("slider", name="Share of the original image")
-    expect(slider).to_have_attribute("aria-valuenow", "50")
+    expect(slider).to_have_attribute("aria-valuenow", "4")  # it opens on the result
     slider.focus()
-    keys = {"ArrowLeft": "48", "Shift+ArrowRight": "58", "Home": "0", "End": "100"}
+    keys = {"ArrowLeft": "2", "Shift+ArrowRight": "12", "Home": "0", "End": "100"}
     for key, value in keys.items():
         page.keyboard.press(key)
         expect(slider).to_have_attribute("aria-valuenow", value)
@@ -119,11 +121,12 @@ def test_second_edit_of_an_image_is_faster(visit: OpenPage, fast: str) -> None:
     page = visit(fast).page
     upload(page, still_life(97, 128))  # an image that is not cached
     fill_prompts(page)
+    choose_preset(page, "Paper")
     find_mask(page)
     click(page, "Edit")
     wait_for_result(page)
     expect(page.locator("#speedup")).to_be_hidden()
-    click(page, "Try another text on this image")
+    click(page, "Other words, same start")
     prompt = page.get_by_label("What should be there")
     expect(prompt).to_be_focused()
     prompt.fill("a blue cup")
@@ -131,9 +134,9 @@ def test_second_edit_of_an_image_is_faster(visit: OpenPage, fast: str) -> None:
     wait_for_result(page)
     expect(page.locator("#speedup")).to_contain_text("80 rows instead of 120")
     history = page.locator("#history button")
-    expect(history).to_have_count(2)
-    expect(history.nth(1)).to_have_attribute("aria-pressed", "true")
-    history.nth(0).click()
+    expect(history).to_have_count(3)
+    expect(history.nth(2)).to_have_attribute("aria-pressed", "true")
+    history.nth(1).click()
     expect(page.locator("#promptAfter")).to_have_text(AFTER)
 
 
@@ -143,10 +146,50 @@ def test_continue_with_a_result(visit: OpenPage, fast: str) -> None:
     fill_prompts(page)
     click(page, "Edit directly")
     wait_for_result(page)
-    click(page, "Continue with the result")
-    expect(page.locator("#photoName")).to_have_text("scene.edited.png")
+    first = download(page, "Save image")
+    click(page, "Go on from this result")
     expect(page.get_by_label("What is there", exact=True)).to_have_value(AFTER)
-    expect(page.locator("#history button")).to_have_count(0)
+    expect(page.locator("#maskPanel")).to_be_hidden()
+    page.get_by_label("What should be there").fill("a blue cup on a table")
+    with page.expect_request("**/v1/masks") as asked:
+        find_mask(page)
+    assert b"previous_edit_id" in (asked.value.post_data_buffer or b"")
+    mask = edit_and_download_mask(page)
+    second = download(page, "Save image")
+    assert (second != first).any()
+    assert (second == first)[~mask].all(), "no drift outside the mask"
+    history = page.locator("#history button")
+    expect(history).to_have_count(3)
+    history.nth(0).click()  # back to the original
+    expect(page.locator("#editForm")).to_be_visible()
+    history.nth(2).click()
+    expect(page.locator("#resultTitle")).to_have_text("Edited, from step 1")
+
+
+def test_variations(visit: OpenPage, fast: str) -> None:
+    page = visit(fast).page
+    upload(page, scene_image())
+    fill_prompts(page)
+    page.get_by_label("Variations").select_option("2")
+    click(page, "Edit directly")
+    wait_for_result(page)
+    expect(page.locator("#history button")).to_have_count(3)
+    seeds = []
+    for index in (1, 2):
+        page.locator("#history button").nth(index).click()
+        seeds.append(statistic(page, "Seed"))
+    assert seeds == ["0", "1"]
+
+
+def test_escape_cancels(visit: OpenPage, slow: str) -> None:
+    page = visit(slow).page
+    upload(page, scene_image(970021))
+    fill_prompts(page)
+    click(page, "Edit directly")
+    expect(page.locator("#workText")).to_have_text("Encoding the image")
+    page.keyboard.press("Escape")
+    expect(page.locator("#work")).to_be_hidden()
+    expect(page.locator("#result")).to_be_hidden()
 
 
 def test_code_snippets(visit: OpenPage, fast: str) -> None:

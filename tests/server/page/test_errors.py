@@ -20,7 +20,7 @@ from tests.server.page.actions import (
     find_mask,
     mask_share,
     scene_image,
-    set_range,
+    set_shape,
     upload,
     wait_for_result,
 )
@@ -102,7 +102,7 @@ def test_reload_keeps_the_state(visit: OpenPage, slow: str) -> None:
     upload(page, scene_image(970008))
     fill_prompts(page)
     find_mask(page)
-    set_range(page, "#threshold", 0.2)
+    set_shape(page, "#threshold", 0.2)
     before = mask_share(page)
     click(page, "Edit")
     expect(page.locator("#workText")).to_have_text("Encoding the image")
@@ -113,7 +113,7 @@ def test_reload_keeps_the_state(visit: OpenPage, slow: str) -> None:
     expect(page.locator("#promptAfter")).to_have_text(AFTER)
     page.reload()
     wait_for_result(page)
-    click(page, "Try another text on this image")
+    click(page, "Other words, same start")
     expect(page.get_by_label("What is there", exact=True)).to_have_value(BEFORE)
     assert mask_share(page) == before
 

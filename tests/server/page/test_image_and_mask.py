@@ -17,6 +17,7 @@ from diffedit.imaging.geometry import fit, mask_to_photo
 from tests.server.helpers import encoded
 from tests.server.page.actions import (
     OpenPage,
+    choose_preset,
     click,
     decoded,
     edit_and_download_mask,
@@ -25,6 +26,7 @@ from tests.server.page.actions import (
     mask_share,
     scene_image,
     set_range,
+    set_shape,
     upload,
 )
 
@@ -91,16 +93,17 @@ def test_threshold_gives_the_same_mask_as_the_server(
     photo = still_life(*size)
     upload(page, photo)
     fill_prompts(page)
+    choose_preset(page, "Paper")
     response = find_mask(page)
     levels = decoded(response, "heatmap")
     width, height = np.asarray(response["canvas"]).tolist()
     placement, factor = fit(photo, (height, width))[1], width // levels.shape[1]
     for threshold in (0.2, 0.65):
-        set_range(page, "#threshold", threshold)
+        set_shape(page, "#threshold", threshold)
         expected = np.asarray(mask_to_photo(levels / 255 > threshold, placement, factor)) > 0
         assert 0 < expected.sum() != (decoded(response, "mask") > 0).sum()
         assert np.array_equal(edit_and_download_mask(page), expected)
-        click(page, "Try another text on this image")
+        click(page, "Other words, same start")
 
 
 def test_painting_erasing_and_undo(visit: OpenPage, fast: str) -> None:
@@ -149,6 +152,6 @@ def test_reset_to_the_found_mask_after_clearing(visit: OpenPage, fast: str) -> N
     click(page, "Clear")
     expect(page.locator("#maskShare")).to_have_text("0.0 % of the image")
     click(page, "Edit")
-    expect(page.locator("#notice")).to_contain_text("The mask is empty")
+    expect(page.locator("#maskError")).to_contain_text("The mask is empty")
     click(page, "Reset to the found mask")
     assert mask_share(page) == found > 0

@@ -49,8 +49,9 @@ def test_page_shows_the_model_and_its_defaults(visit: OpenPage, flux: str) -> No
     expect(footer).to_contain_text(f"{model['native_size']} px")
     upload(page, scene_image())
     page.get_by_text("Options", exact=True).click()
-    defaults = model["defaults"]
-    assert isinstance(defaults, dict)
+    presets = model["presets"]
+    assert isinstance(presets, dict)
+    defaults = presets["balanced"]
     for name in ("num_inference_steps", "guidance_scale", "strength"):
         field = page.locator(f"[name={name}]")
         expect(field).to_be_visible()
