@@ -42,7 +42,8 @@ def test_request_and_stages_are_spans_of_the_clients_trace(
 ) -> None:
     response = send(client, "/v1/images/edits", seed="91")
     assert response.status_code == 200, response.text
-    *children, root = sorted(exporter.get_finished_spans(), key=lambda span: span.name == "edit")
+    spans: list[Any] = [*exporter.get_finished_spans()]
+    *children, root = sorted(spans, key=lambda span: span.name == "edit")
     assert [span.name for span in children] == [
         *("queue", "prepare", "mask", "encode", "decode", "compose")
     ]
