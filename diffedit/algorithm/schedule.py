@@ -110,10 +110,6 @@ class Schedule:
             return prediction, (x - alpha * prediction) / sigma
         return x / alpha, (x - self.alphas[i + 1] * prediction) / self.sigmas[i + 1]
 
-    def step(self, prediction: Tensor, x: Tensor, i: int, j: int) -> Tensor:
-        """x at level j from x at level i and the denoiser's raw prediction."""
-        return self.noise(*self.split(prediction, x, i), j)
-
 
 @lru_cache(maxsize=64)
 def timestep_tensors(schedule: Schedule, device: torch.device) -> tuple[Tensor, ...]:

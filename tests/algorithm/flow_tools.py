@@ -122,6 +122,11 @@ TEN = Schedule.from_config(SD_CONFIG, 10)
 FIFTY = Schedule.from_config(SD_CONFIG, 50)
 
 
+def step(schedule: Schedule, prediction: Tensor, x: Tensor, i: int, j: int) -> Tensor:
+    """x at level j from x at level i and the denoiser's raw prediction, as the flows compute it."""
+    return schedule.noise(*schedule.split(prediction, x, i), j)
+
+
 def some_mask(side: int = 8) -> torch.Tensor:
     mask = torch.zeros(side, side, dtype=torch.bool)
     mask[2:5, 1:6] = True

@@ -13,6 +13,7 @@ from diffedit.algorithm import reference
 from diffedit.algorithm.find_mask import Noise
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.reference_models import stable_diffusion
+from diffedit.algorithm.reference_setup import Reference
 from diffedit.algorithm.schedule import Schedule
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch.networks import TorchNetworks
@@ -35,9 +36,7 @@ def real_v(tiny_v: Path) -> TorchNetworks:
     return TorchNetworks.open(Checkpoint.open(tiny_v), dtype="fp32", device="cpu")
 
 
-def by_reference(
-    networks: TorchNetworks, inputs: EditInputs, schedule: Schedule
-) -> reference.Reference:
+def by_reference(networks: TorchNetworks, inputs: EditInputs, schedule: Schedule) -> Reference:
     ids = {
         name: [torch.tensor([text]) for text in getattr(inputs, name)]
         for name in ("source", "target", "negative", "empty")

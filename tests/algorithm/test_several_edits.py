@@ -16,6 +16,7 @@ from diffedit.algorithm.find_mask import disjoint
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.reference_models import stable_diffusion
+from diffedit.algorithm.reference_setup import Reference
 from diffedit.algorithm.schedule import Schedule
 from engine.backends.fake import FakeNetworks
 from engine.backends.torch.networks import TorchNetworks
@@ -55,9 +56,7 @@ def rows_in(networks: FakeNetworks, net: str = "unet") -> int:
     return sum(sum(b.calls) for (name, _), b in networks.backends.items() if name == net)
 
 
-def reference_of(
-    networks: TorchNetworks, inputs: EditInputs, schedule: Schedule
-) -> reference.Reference:
+def reference_of(networks: TorchNetworks, inputs: EditInputs, schedule: Schedule) -> Reference:
     ids = {name: [torch.tensor([text]) for text in getattr(inputs, name)] for name in TEXTS}
     pairs = [("source", "target")]
     for k, pair in enumerate(inputs.more):

@@ -13,6 +13,7 @@ from PIL import Image
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import reference
 from diffedit.algorithm.reference_models import stable_diffusion
+from diffedit.algorithm.reference_setup import Reference
 from diffedit.algorithm.schedule import Schedule
 from diffedit.conditioning.tokenizer import Tokenizer
 from diffedit.imaging.geometry import fit, region
@@ -26,7 +27,7 @@ TEXTS = {"source": "a red ball", "target": "a blue ball", "negative": "grass", "
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: Path) -> reference.Reference:
+def expected(tiny: Path) -> Reference:
     """The edit of the still life by plain loops, in fp32."""
     from demo.picture import still_life
 
@@ -46,7 +47,7 @@ def expected(tiny: Path) -> reference.Reference:
 
 @pytest.mark.parametrize("pin", [None, 4])
 def test_an_edit_on_onnxruntime_equals_the_reference(
-    tiny: Path, onnx_folder: Path, photo: Image.Image, expected: reference.Reference, pin: Any
+    tiny: Path, onnx_folder: Path, photo: Image.Image, expected: Reference, pin: Any
 ) -> None:
     with DiffEditPipeline.from_pretrained(
         tiny, backend="onnxruntime", engines=onnx_folder, pin_batch_size=pin

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import chordedit_reference
-from diffedit.algorithm.chordedit_reference import ChordEditReference
 from diffedit.algorithm.plan import EditPlan, Stage
-from diffedit.algorithm.reference_models import reference_model
+from diffedit.algorithm.reference_setup import Reference
 from diffedit.conditioning.conditioner import Conditioner
-from diffedit.imaging.geometry import fit, region
 from diffedit.preprocessor import schedule_for
 from diffedit.presets import resolve
 from diffedit.request import InvalidRequest
@@ -24,11 +21,10 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.models import FEW_STEPS, Defaults
 from tests.families.conftest import FamilyUnderTest
+from tests.families.references import SIZE, TEXTS, by_reference
 from tests.shared import Folders
 
 KINDS = ("tiny", "tiny-turbo", "tiny-sdxl-turbo", "tiny-lcm", "tiny-schnell")
-SIZE = (64, 64)
-TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass"}
 OPTIONS: dict[str, Any] = {"preset": "instant", "mask_thresholding_ratio": 2.0, "seed": 2}
 VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
@@ -59,23 +55,9 @@ def resolved(family: FamilyUnderTest, **options: Any) -> EditRequest:
     return resolve(request, family.checkpoint.family.defaults)
 
 
-def expected(family: FamilyUnderTest, photo: Image.Image, **options: Any) -> ChordEditReference:
+def expected(family: FamilyUnderTest, photo: Image.Image, **options: Any) -> Reference:
     """The edit of the photograph by plain loops."""
-    checkpoint, request = family.checkpoint, resolved(family, **options)
-    array, placement = fit(photo, SIZE)
-    ids = {
-        name: [torch.tensor([tokens]) for tokens in family.conditioner.encode(text)]
-        for name, text in TEXTS.items()
-    }
-    empty = [torch.tensor([tokens]) for tokens in family.conditioner.encode("")]
-    return chordedit_reference.edit(
-        reference_model(checkpoint.family.name, family.networks.modules, empty),
-        schedule_for(checkpoint, request.num_inference_steps, SIZE),
-        request,
-        torch.from_numpy(array)[None],
-        ids,
-        torch.from_numpy(region(placement, checkpoint.family.factor)),
-    )
+    return by_reference(chordedit_reference.edit, family, photo, resolved(family, **options))
 
 
 def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
@@ -83,9 +65,7 @@ def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
     return pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **chosen)
 
 
-def check(
-    result: Any, wanted: ChordEditReference, photo: Image.Image, background: float = 1e-6
-) -> None:
+def check(result: Any, wanted: Reference, photo: Image.Image, background: float = 1e-6) -> None:
     """`background`: how far the encoders of the two runtimes may differ."""
     assert 0 < wanted.mask.sum() < wanted.mask.numel()
     assert (result.latent_mask == wanted.mask.numpy()).all()

@@ -1,4 +1,4 @@
-"""clip_skip: equal to diffusers', family by family."""
+"""clip_skip gives the same embeddings as diffusers', for each family."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_clip_skip_equals_theirs(kind: str, skip: int, tmp_path: Path) -> None:
 
 
 def test_clip_skip_changes_the_digests_of_text_encoders_alone(folders: Folders) -> None:
-    """So an engine folder that was built without it is another model's."""
+    """Engines that were built without it therefore belong to another model."""
     plain, skipping = (
         find_checkpoint(folders("tiny"), additions=Additions(clip_skip=skip)).digests()
         for skip in (0, 1)

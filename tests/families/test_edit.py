@@ -6,22 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import reference
-from diffedit.algorithm.reference_models import reference_model
-from diffedit.imaging.geometry import fit, region
-from diffedit.preprocessor import schedule_for
+from diffedit.algorithm.reference_setup import Reference
 from engine.backends.torch.networks import TorchNetworks
 from engine.manifest import Manifest
 from tests.algorithm.flow_tools import resolved
 from tests.families.conftest import LCM, FamilyUnderTest
+from tests.families.references import SIZE, TEXTS, by_reference
 from tests.shared import Folders
 
-SIZE = (64, 64)
-TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass", "empty": ""}
 OPTIONS: dict[str, Any] = {
     "num_inference_steps": 5,
     "num_maps_per_mask": 3,
@@ -40,24 +36,10 @@ CUTS: dict[str, Any] = OPTIONS | {
 after two or three noises."""
 
 
-def expected(
-    family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]
-) -> reference.Reference:
+def expected(family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]) -> Reference:
     """The edit of the photograph by plain loops."""
-    checkpoint = family.checkpoint
-    array, placement = fit(photo, SIZE)
-    ids = {
-        name: [torch.tensor([tokens]) for tokens in family.conditioner.encode(text)]
-        for name, text in TEXTS.items()
-    }
-    return reference.edit(
-        reference_model(checkpoint.family.name, family.networks.modules, ids["empty"]),
-        schedule_for(checkpoint, 5, SIZE),
-        resolved(EditRequest(b"", TEXTS["target"], **options)),
-        torch.from_numpy(array)[None],
-        ids,
-        torch.from_numpy(region(placement, checkpoint.family.factor)),
-    )
+    request = resolved(EditRequest(b"", TEXTS["target"], **options))
+    return by_reference(reference.edit, family, photo, request)
 
 
 @pytest.mark.parametrize("options", [OPTIONS, CUTS], ids=["paper", "cuts"])
@@ -72,7 +54,7 @@ def test_an_edit_equals_the_reference(
     assert ignored == (family.kind in ("tiny-flux", *LCM))
 
 
-def check(result: Any, wanted: reference.Reference, photo: Image.Image) -> None:
+def check(result: Any, wanted: Reference, photo: Image.Image) -> None:
     assert 0 < wanted.mask.sum() < wanted.mask.numel()
     np.testing.assert_allclose(result.heatmap, wanted.heat.numpy(), atol=1e-3)
     assert (result.latent_mask == wanted.mask.numpy()).all()

@@ -23,6 +23,7 @@ from engine.backends.torch.networks import TorchNetworks
 from engine.checkpoint import Checkpoint
 from engine.loader import quiet
 from engine.rows import Row
+from tests.algorithm.flow_tools import step
 from tests.families.conftest import FamilyUnderTest
 from tests.shared import Folders
 
@@ -59,7 +60,7 @@ def test_eulers_steps_end_at_the_clean_latent(prediction: str, steps: int) -> No
         t = scheduler.timesteps[steps - i]
         scheduler.scale_model_input(scaled, t)
         scaled = scheduler.step(out, t, scaled).prev_sample
-        ours = schedule.step(out, x, i, i - 1)
+        ours = step(schedule, out, x, i, i - 1)
         expected = scaled * schedule.alphas[i - 1]
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     assert (schedule.alphas[0], schedule.sigmas[0]) == (1, 0)
@@ -123,7 +124,7 @@ def test_turbo_pictures_equal_theirs(turbo: FamilyUnderTest, steps: int) -> None
     for i in range(steps, 0, -1):
         told = (x, torch.tensor(schedule.timesteps[i]), *text, *last)
         (out,) = turbo.rows([Row(turbo.checkpoint.names.denoiser, told)])
-        x = schedule.step(out, x, i, i - 1)
+        x = step(schedule, out, x, i, i - 1)
     torch.testing.assert_close(x, theirs, atol=1e-4, rtol=1e-4)
 
 

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.algorithm import flowedit_reference
-from diffedit.algorithm.flowedit_reference import FlowEditReference
 from diffedit.algorithm.plan import EditPlan
-from diffedit.algorithm.reference_models import reference_model
-from diffedit.imaging.geometry import fit, region
+from diffedit.algorithm.reference_setup import Reference
 from diffedit.preprocessor import schedule_for
 from diffedit.presets import resolve
 from diffedit.request import InvalidRequest, parameters
@@ -24,11 +21,10 @@ from engine.checkpoint import Checkpoint
 from engine.errors import Cancelled
 from engine.models import FlowEditDefaults, flux, stable_diffusion_3
 from tests.families.conftest import FamilyUnderTest
+from tests.families.references import SIZE, TEXTS, by_reference
 from tests.shared import Folders
 
 KINDS = ("tiny-sd3", "tiny-flux", "tiny-schnell")
-SIZE = (64, 64)
-TEXTS = {"source": "a red ball", "target": "sky", "negative": "grass"}
 OPTIONS: dict[str, Any] = {
     "method": "flowedit",
     "num_inference_steps": 5,
@@ -64,26 +60,11 @@ def pipe(flow_family: FamilyUnderTest) -> Any:
 
 def expected(
     family: FamilyUnderTest, photo: Image.Image, *, all_white: bool = False, **options: Any
-) -> FlowEditReference:
+) -> Reference:
     """The edit of the photograph by plain loops."""
-    checkpoint = family.checkpoint
     request = EditRequest(b"", TEXTS["target"], **{**OPTIONS, **options})
-    request = resolve(request, checkpoint.family.defaults)
-    array, placement = fit(photo, SIZE)
-    ids = {
-        name: [torch.tensor([tokens]) for tokens in family.conditioner.encode(text)]
-        for name, text in TEXTS.items()
-    }
-    shown = torch.from_numpy(region(placement, checkpoint.family.factor))
-    return flowedit_reference.edit(
-        reference_model(checkpoint.family.name, family.networks.modules, ids["source"]),
-        schedule_for(checkpoint, request.num_inference_steps, SIZE),
-        request,
-        torch.from_numpy(array)[None],
-        ids,
-        shown,
-        shown if all_white else None,
-    )
+    request = resolve(request, family.checkpoint.family.defaults)
+    return by_reference(flowedit_reference.edit, family, photo, request, all_white=all_white)
 
 
 def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
@@ -91,9 +72,7 @@ def run(pipe: DiffEditPipeline, photo: Image.Image, **options: Any) -> Any:
     return pipe(photo, TEXTS["target"], TEXTS["source"], TEXTS["negative"], **chosen)
 
 
-def check(
-    result: Any, wanted: FlowEditReference, photo: Image.Image, background: float = 1e-6
-) -> None:
+def check(result: Any, wanted: Reference, photo: Image.Image, background: float = 1e-6) -> None:
     """`background`: how far the encoders of the two runtimes may differ."""
     assert 0 < wanted.mask.sum() < wanted.mask.numel()
     assert (result.latent_mask == wanted.mask.numpy()).all()

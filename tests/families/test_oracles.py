@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffedit.preprocessor import schedule_for
 from engine.rows import Row
+from tests.algorithm.flow_tools import step
 from tests.families.conftest import LCM, FamilyUnderTest
 
 SIZE = (64, 96)
@@ -104,7 +105,7 @@ def our_latents(
             if i > 1:
                 x = schedule.noise(x, torch.randn(x.shape, generator=generator), i - 1)
         else:
-            x = schedule.step(prediction, x, i, i - 1)
+            x = step(schedule, prediction, x, i, i - 1)
         found.append(x)
     return found
 

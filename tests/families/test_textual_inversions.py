@@ -1,4 +1,4 @@
-"""Textual inversions: equal to diffusers', and files that do not fit."""
+"""Textual inversions give the same embeddings as diffusers'; files that do not fit are refused."""
 
 from __future__ import annotations
 
