@@ -103,11 +103,6 @@ class Batcher:
                 self._fail_all(partial(Cancelled, why))
                 self.network_calls.close()
 
-    @property
-    def waiting_rows(self) -> int:
-        """Rows in all queues."""
-        return len(self._queues)
-
     def padded_rows(self, net: str) -> int:
         """Padding rows that one network has run since the start."""
         return self.network_calls.padded_rows(net)

@@ -17,24 +17,22 @@ class JobStore:
     """The running jobs and the finished ones whose results can still be fetched.
 
     A job belongs to the API key that created it; other keys cannot see it.
+
+    Attributes:
+        stored_bytes: bytes of the results of all finished jobs.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._jobs: dict[str, Job] = {}
         self._finished: OrderedDict[str, int] = OrderedDict()  # id -> bytes, oldest first
-        self._bytes = 0
+        self.stored_bytes = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the results of all finished jobs."""
-        return self._bytes
 
     def add(self, job: Job) -> None:
         self._jobs[job.id] = job
@@ -43,7 +41,7 @@ class JobStore:
         """Count the results of a job. Call it when the job has finished, and if they grow."""
         if job.id in self._jobs:
             size = job.size
-            self._bytes += size - self._finished.get(job.id, 0)
+            self.stored_bytes += size - self._finished.get(job.id, 0)
             self._finished[job.id] = size
 
     def get(self, job_id: str) -> Job | None:
@@ -62,14 +60,14 @@ class JobStore:
     def discard(self, job: Job) -> None:
         """Remove a job and its results."""
         if self._jobs.pop(job.id, None) is not None:
-            self._bytes -= self._finished.pop(job.id, 0)
+            self.stored_bytes -= self._finished.pop(job.id, 0)
 
     def sweep(self) -> None:
         """Remove expired jobs, and the oldest ones while a bound is exceeded."""
         now = time.monotonic()
         while self._finished:
             job = self._jobs[next(iter(self._finished))]
-            over_bounds = self._bytes > self._settings.result_bytes or len(self) > MAX_JOBS
+            over_bounds = self.stored_bytes > self._settings.result_bytes or len(self) > MAX_JOBS
             age = now - (job.finished_at or now)
             if not over_bounds and age <= self._settings.result_seconds:
                 return

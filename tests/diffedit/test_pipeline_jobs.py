@@ -23,7 +23,7 @@ def test_edits_that_share_calls_come_in_order(pipe: DiffEditPipeline, photo: Ima
     ]
     together = list(pipe.edit_many(iter(requests), in_flight=5))
     assert [r.seed for r in together] == [0, 1, 2, 3, 4]
-    assert pipe.batcher.waiting_rows == 0
+    assert len(pipe.batcher._queues) == 0
     for request, shared in zip(requests, together, strict=True):
         pipe.cache_clear()
         alone = next(pipe.edit_many([request]))
@@ -76,7 +76,7 @@ def test_cancelling_stops_within_a_call(pipe: DiffEditPipeline, photo: Image.Ima
     pending.cancel()
     with pytest.raises(Cancelled):
         pending.result()
-    assert pipe.batcher.waiting_rows == 0
+    assert len(pipe.batcher._queues) == 0
 
 
 Progress = list[tuple[str, int, int]]

@@ -166,7 +166,7 @@ def test_edit_many_that_is_left_early_cancels_what_runs(
     results = pipe.edit_many([request(photo), *[endless(photo)] * 3], in_flight=4)
     next(results)
     del results
-    assert eventually(lambda: not pipe.batcher.waiting_rows)
+    assert eventually(lambda: not len(pipe.batcher._queues))
 
 
 def test_a_pipeline_that_is_closed_within_edit_many(

@@ -42,7 +42,7 @@ def test_every_row_gets_its_own_answer(
         assert len(got) == len(wanted)
         assert all(a.equal(b) for a, b in zip(got, wanted, strict=True))
         assert job.rows["unet"] == len(wanted)
-    assert batcher.waiting_rows == 0
+    assert len(batcher._queues) == 0
     assert set(backend(networks).calls) <= set(profiles)
 
 
@@ -158,7 +158,7 @@ def test_one_of_two_owners_may_leave() -> None:
     batcher = Batcher(networks)
     first = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a"), keyed(2.0, "gone")]))
     second = batcher.submit(asks_rows([row(5.0, "text")], [keyed(1.0, "a")]))
-    assert batcher.step() and batcher.waiting_rows == 2
+    assert batcher.step() and len(batcher._queues) == 2
     first.cancel()
     drain(batcher)
     assert isinstance(first.future.exception(timeout=0), Cancelled)
@@ -200,4 +200,4 @@ def test_shared_or_not_every_row_gets_its_answer(flows: list[list[list[int]]], g
             continue
         wanted = [alone(float(v)) for group in groups for v in group]
         assert all(a.equal(b) for a, b in zip(job.future.result(timeout=0), wanted, strict=True))
-    assert batcher.waiting_rows == 0 and not batcher._queues._by_key
+    assert len(batcher._queues) == 0 and not batcher._queues._by_key

@@ -52,7 +52,7 @@ def test_a_row_that_fails_takes_only_its_request_along() -> None:
         assert [a.equal(alone(v)) for a, v in zip(got, (i, i + 0.5, i), strict=True)] == [True] * 3
     with pytest.raises(RuntimeError, match="cannot be run"):
         bad.future.result()
-    assert batcher.waiting_rows == 0
+    assert len(batcher._queues) == 0
 
 
 def test_a_batch_too_large_for_the_memory_runs_in_parts() -> None:
@@ -93,13 +93,13 @@ def test_a_cancelled_job_leaves_no_row_and_closes_its_flow() -> None:
     batcher = Batcher(networks)
     job, other = batcher.submit(watched()), batcher.submit(asks([[1.0], [2.0]]))
     batcher.step()
-    assert batcher.waiting_rows > 0
+    assert len(batcher._queues) > 0
     job.cancel()
     before = job.rows["unet"]
     drain(batcher)
     with pytest.raises(Cancelled):
         job.future.result()
-    assert closed == [True] and job.rows["unet"] == before and batcher.waiting_rows == 0
+    assert closed == [True] and job.rows["unet"] == before and len(batcher._queues) == 0
     assert len(other.future.result()) == 2
 
 
@@ -125,7 +125,7 @@ def test_cancelling_at_any_time_leaves_the_others_alone(cancel_at: list[int]) ->
                 job.cancel()
         batcher.step()
     assert all(a.equal(alone(v)) for a, v in zip(kept.future.result(), (1, 2, 3), strict=True))
-    assert all(job.done for job in doomed) and batcher.waiting_rows == 0
+    assert all(job.done for job in doomed) and len(batcher._queues) == 0
 
 
 def test_progress_counts_answered_rows() -> None:

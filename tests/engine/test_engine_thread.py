@@ -101,7 +101,7 @@ def test_every_flow_fails_when_the_thread_dies(caplog: pytest.LogCaptureFixture)
         batcher.submit(asks([[1.0]]))
     with pytest.raises(EngineUnavailable, match="from a driver"):
         batcher.check()
-    assert not batcher.alive and batcher.waiting_rows == 0
+    assert not batcher.alive and len(batcher._queues) == 0
     assert "from a driver" in caplog.text and "Traceback" in caplog.text
     batcher.close()
 
