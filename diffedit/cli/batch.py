@@ -16,9 +16,10 @@ from diffedit.cli import options
 from diffedit.cli.batch_file import FileNames, Line, LineEdit, check_line, read_lines
 from diffedit.cli.errors import error_fields, exit_code_of, say
 from diffedit.cli.inputs import read_mask, read_photo
+from diffedit.cli.model_options import ModelOptions
 from diffedit.cli.open_pipeline import open_pipeline
-from diffedit.cli.options import ModelOptions
 from diffedit.cli.output_files import OutputFiles, encode
+from diffedit.cli.output_options import Force, Quiet
 from diffedit.cli.progress import Progress
 from diffedit.cli.resume import (
     canvas_size,
@@ -60,8 +61,8 @@ def batch(
     *,
     in_flight: InFlight = 8,
     model_options: ModelOptions,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run many edits that share network calls, and print one line of JSON for each.
 

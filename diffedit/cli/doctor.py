@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffedit.cli import options
 from diffedit.cli.errors import UsageError
+from diffedit.cli.model_options import Engines
+from diffedit.cli.output_options import Json
 from diffedit.cli.tables import print_table
 from engine.model_options import MODEL_ITSELF, ModelSource
 
@@ -28,8 +29,8 @@ _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem"
 def doctor(
     model: DoctorModel = None,
     source: ModelSource = MODEL_ITSELF,
-    engines: options.Engines = None,
-    as_json: options.Json = False,
+    engines: Engines = None,
+    as_json: Json = False,
 ) -> None:
     """Check packages, devices, memory and disk space, and explain how to fix what is wrong.
 

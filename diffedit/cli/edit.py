@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from diffedit.cli import options
 from diffedit.cli.errors import UsageError
 from diffedit.cli.inputs import STDIN, default_output, read_mask, read_photo
+from diffedit.cli.model_options import ModelOptions
+from diffedit.cli.output_options import OUTPUT, EditOutputOptions
 from diffedit.cli.run_edit import OutputPaths, run_edit
 from diffedit.request import EditRequest
 
@@ -35,7 +37,7 @@ MaskFormat = Annotated[
 Composite = Annotated[
     bool,
     options.option(
-        options.OUTPUT,
+        OUTPUT,
         "Outside the mask, keep the photograph's exact pixels, or the decoder's.",
         "--composite/--no-composite",
     ),
@@ -53,8 +55,8 @@ def edit(
     mask_image: MaskImage = None,
     mask_format: MaskFormat = "auto",
     mask_options: options.MaskOptions,
-    model_options: options.ModelOptions,
-    output_options: options.EditOutputOptions,
+    model_options: ModelOptions,
+    output_options: EditOutputOptions,
     composite: Composite = EditRequest.composite,
 ) -> None:
     """Edit a photograph: change what the prompt describes and keep the rest.

@@ -13,6 +13,8 @@ import typer
 from diffedit.cli import examples, options
 from diffedit.cli.command import add_command
 from diffedit.cli.errors import UsageError, say
+from diffedit.cli.model_options import MODEL, Device
+from diffedit.cli.output_options import Json
 from diffedit.cli.tables import print_table
 from engine.errors import EngineMismatch
 from engine.manifest import Entry, Manifest
@@ -27,7 +29,7 @@ Folder = Annotated[Path, typer.Argument(help="A folder that `build` wrote.")]
 ComparedModel = Annotated[
     str | None,
     options.option(
-        options.MODEL,
+        MODEL,
         "Also check that the engines were built from this model: a folder, a single file or a Hub "
         "id, with the options below.",
         "--model",
@@ -37,7 +39,7 @@ ComparedModel = Annotated[
 COLUMNS = ("network", "picture", "format", "precision", "profiles", "MB", "built with", "verified")
 
 
-def list_engines(folder: Folder, as_json: options.Json = False) -> None:
+def list_engines(folder: Folder, as_json: Json = False) -> None:
     """List the compiled networks in a folder, with their sizes, precisions and verification."""
     manifest = Manifest.load(folder)
     if as_json:
@@ -63,8 +65,8 @@ def explain(
     folder: Folder,
     model: ComparedModel = None,
     source: ModelSource = MODEL_ITSELF,
-    device: options.Device = None,
-    as_json: options.Json = False,
+    device: Device = None,
+    as_json: Json = False,
 ) -> None:
     """Explain which backends can use the engines in a folder on this machine, and why.
 
@@ -130,7 +132,7 @@ def _auto(
     usable: list[str],
 ) -> tuple[str | None, str]:
     """Return what `--backend auto` uses and why; None and the reason if it refuses."""
-    from diffedit.backend_selection import plan_auto
+    from diffedit.auto_backend import plan_auto
 
     try:
         plan = plan_auto(folder, device, digests, loras)
@@ -166,7 +168,7 @@ def _other_loras(folder: Path, manifest: Manifest, loras: Sequence[Lora]) -> str
     """Return why engines cannot be used together with these LoRAs, or ""."""
     if not loras:
         return ""
-    from diffedit.backend_selection import check_loras
+    from diffedit.auto_backend import check_loras
 
     try:
         check_loras(folder, manifest, loras)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from diffedit.cli import options, refine_mask
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import STDOUT, default_output, read_photo
+from diffedit.cli.model_options import ModelOptions
 from diffedit.cli.open_pipeline import open_pipeline
 from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
+from diffedit.cli.output_options import OutputOptions
 from diffedit.cli.progress import STAGES, Progress
 from diffedit.cli.run_edit import OutputPaths, heatmap_overlay, white_share
 from diffedit.request import EditRequest
@@ -40,8 +42,8 @@ def mask(
     seed: options.Seed = EditRequest.seed,
     refine: Refine = None,
     mask_options: options.MaskOptions,
-    model_options: options.ModelOptions,
-    output_options: options.OutputOptions,
+    model_options: ModelOptions,
+    output_options: OutputOptions,
 ) -> None:
     """Compute only the mask: the region where the two prompts disagree, in white.
 
@@ -95,9 +97,9 @@ def _refine(
     image: str,
     heatmap: Path,
     mask_options: options.MaskOptions,
-    model_options: options.ModelOptions,
+    model_options: ModelOptions,
     paths: OutputPaths,
-    output_options: options.OutputOptions,
+    output_options: OutputOptions,
 ) -> None:
     request = EditRequest.from_parameters(b"", {"prompt": "-", **asdict(mask_options)})  # checks
     if paths.heatmap is not None:
@@ -117,9 +119,7 @@ def _refine(
     _report(picture, paths, output_options, {"parameters": used, "warnings": []})
 
 
-def _report(
-    mask: Image, paths: OutputPaths, options: options.OutputOptions, facts: dict[str, Any]
-) -> None:
+def _report(mask: Image, paths: OutputPaths, options: OutputOptions, facts: dict[str, Any]) -> None:
     """Write to standard output what belongs there, and the warnings and the summary."""
     if paths.out == STDOUT:
         write_stdout(encode(mask))

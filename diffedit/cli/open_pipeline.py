@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from diffedit.cli.errors import say
-from diffedit.cli.options import ModelOptions
+from diffedit.cli.model_options import ModelOptions
 from diffedit.cli.progress import Progress
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Every option that more than one command has, declared once.
+"""The options of an edit and of its mask, declared once for every command that has them.
 
 A group of options is a frozen dataclass; `diffedit.cli.command` turns its fields into options.
 Options are named as in the Python API, and some have a short second name.
@@ -6,26 +6,20 @@ Options are named as in the Python API, and some have a short second name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-import diffedit
 from diffedit.cli.errors import UsageError
 from diffedit.presets import DECIDED, default_text, preset_help
 from diffedit.request import METHODS, RANGES, EditRequest
-from engine.model_options import MODEL_ITSELF, PANEL, ModelSource
-from engine.netspec import Size, parse_size
 
 PROMPTS = "Prompts"
 EDIT = "Edit"
 FLOWEDIT = "Only with --method flowedit"
 CHORDEDIT = "Only with --method chordedit or --preset instant"
 MASK = "Mask"
-MODEL = PANEL
-OUTPUT = "Output"
 
 
 def option(panel: str, text: str, *names: str, **settings: Any) -> Any:
@@ -38,34 +32,6 @@ def number_option(panel: str, text: str, field: str, *names: str) -> Any:
     shown = {"show_default": default_text(field)} if field in DECIDED else {}
     name = "--" + field.replace("_", "-")
     return option(panel, f"{text}: {RANGES[field]}.", name, *names, **shown)
-
-
-def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
-    """Return the folder of the demo model in a clone; raises UsageError if there is none."""
-    demo_model = root / "demo" / "model"
-    if (demo_model / "model_index.json").is_file():
-        return str(demo_model)
-    raise UsageError(
-        "No model is given; pass --model (a folder in diffusers format, a .safetensors file or a "
-        "Hub id) or set DIFFEDIT_MODEL."
-    )
-
-
-def _model_or_default(value: str | None) -> str:
-    return value or default_model()
-
-
-def _parsed_size(text: str) -> Size:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise UsageError(f"--size is wrong: {error}.") from None
-
-
-def _checked_size(value: str | None) -> str | None:
-    if value is not None:
-        _parsed_size(value)
-    return value
 
 
 def _parsed_focus(text: str) -> bool | str:
@@ -253,171 +219,3 @@ class MaskOptions:
     mask_dilation: Annotated[
         int, number_option(MASK, "Latent pixels by which the mask is enlarged", "mask_dilation")
     ] = EditRequest.mask_dilation
-
-
-# -- model and backend ----------------------------------------------------------------------------
-
-_MODEL_OPTION = option(
-    MODEL,
-    "Checkpoint: a folder in diffusers format, a single .safetensors file, or a Hub id.",
-    "--model",
-    envvar="DIFFEDIT_MODEL",
-    show_default="the demo model of a clone",
-    callback=_model_or_default,
-)
-Engines = Annotated[
-    Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
-]
-Backend = Annotated[str, option(MODEL, "One of auto, torch, onnxruntime, tensorrt.", "--backend")]
-DType = Annotated[
-    str | None,
-    option(
-        MODEL,
-        "Precision of the torch backend: fp32, bf16 or fp16; for single parts, for example "
-        "fp16,text_encoder_3=bf16.",
-        "--dtype",
-        show_default="the fastest safe one",
-    ),
-]
-Device = Annotated[
-    str | None,
-    option(MODEL, "cpu, cuda or cuda:N.", "--device", show_default="a GPU if there is one"),
-]
-NetSize = Annotated[
-    str | None,
-    option(
-        MODEL,
-        "Size in pixels at which the networks run; one number for a square.",
-        "--size",
-        metavar="HxW",
-        show_default="chosen for the photograph",
-        callback=_checked_size,
-    ),
-]
-OffloadText = Annotated[
-    bool,
-    option(
-        MODEL,
-        "torch backend: load text encoders only while they run. Saves memory, costs time for new "
-        "texts.",
-        "--offload-text",
-        show_default=False,
-    ),
-]
-IgnoreMemory = Annotated[
-    bool,
-    option(
-        MODEL,
-        "Load the model even if its weights are larger than the free memory.",
-        "--ignore-memory",
-        show_default=False,
-    ),
-]
-Compile = Annotated[
-    bool,
-    option(
-        MODEL,
-        "Compile the networks of the torch backend first. Takes minutes; on a CPU it needs a C++ "
-        "compiler.",
-        "--compile",
-        show_default=False,
-    ),
-]
-Pin = Annotated[
-    int | None,
-    option(
-        MODEL,
-        "Fix the batch size, so that results do not depend on other requests in the batch.",
-        "--pin-batch-size",
-        min=1,
-    ),
-]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
-
-    model: Annotated[str, _MODEL_OPTION] = ""
-    source: ModelSource = MODEL_ITSELF
-    engines: Engines = None
-    backend: Backend = "auto"
-    dtype: DType = None
-    offload_text: OffloadText = False
-    ignore_memory: IgnoreMemory = False
-    device: Device = None
-    size: NetSize = None
-    compile: Compile = False
-    pin_batch_size: Pin = None
-
-    def pipeline_arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of `DiffEditPipeline.from_pretrained`."""
-        size = _parsed_size(self.size) if self.size is not None else None
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        del plain["source"]
-        try:
-            return {**plain, "size": size, **self.source.arguments()}
-        except ValueError as error:
-            raise UsageError(f"{error}.") from None
-
-
-# -- output ---------------------------------------------------------------------------------------
-
-Force = Annotated[bool, option(OUTPUT, "Overwrite existing files.", "--force", show_default=False)]
-Json = Annotated[
-    bool,
-    option(OUTPUT, "Print one line of JSON on standard output.", "--json", show_default=False),
-]
-Quiet = Annotated[
-    bool,
-    option(OUTPUT, "Print neither progress nor summary.", "--quiet", "-q", show_default=False),
-]
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """Which files a command writes, and what it prints."""
-
-    out: Annotated[
-        str | None, option(OUTPUT, "File to write; - writes standard output.", "--out", "-o")
-    ] = None
-    heatmap_out: Annotated[
-        Path | None,
-        option(
-            OUTPUT,
-            "Also write the heatmap over the photograph, or its values if the name ends in .npy.",
-            "--heatmap-out",
-        ),
-    ] = None
-    force: Force = False
-    as_json: Json = False
-    quiet: Quiet = False
-
-
-@dataclass(frozen=True)
-class EditOutputOptions(OutputOptions):
-    """The same, with the files that only an edit writes."""
-
-    mask_out: Annotated[
-        Path | None, option(OUTPUT, "Also write the mask, black and white.", "--mask-out")
-    ] = None
-    blend_out: Annotated[
-        Path | None,
-        option(
-            OUTPUT,
-            "Also write the blend mask: how much of the edit each pixel takes.",
-            "--blend-out",
-        ),
-    ] = None
-    panel: Annotated[
-        Path | None,
-        option(OUTPUT, "Also write input, heatmap, mask and result side by side.", "--panel"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class RestoreOutputOptions(EditOutputOptions):
-    """The same for `restore`, which has neither heatmap nor blend mask."""
-
-    heatmap_out: None = None
-    blend_out: None = None

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffedit.cli.errors import UsageError
-from diffedit.cli.options import MaskOptions, ModelOptions
+from diffedit.cli.model_options import ModelOptions
+from diffedit.cli.options import MaskOptions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,12 +11,14 @@ import typer
 from diffedit.cli import options
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import default_output, read_photo
+from diffedit.cli.model_options import ModelOptions
+from diffedit.cli.output_options import EditOutputOptions
 from diffedit.cli.run_edit import OutputPaths, run_edit
 from diffedit.imaging.metadata import EditRecord, pixel_digest, read_record
 from diffedit.request import EditRequest, InvalidRequest
 
 if TYPE_CHECKING:
-    from diffedit.cli.options import ModelOptions
+    from diffedit.cli.model_options import ModelOptions
     from diffedit.imaging.photograph import Photograph
     from diffedit.result import EditResult
 
@@ -37,8 +39,8 @@ def replay(
     image: options.Image,
     *,
     any_input: AnyInput = False,
-    model_options: options.ModelOptions,
-    output_options: options.EditOutputOptions,
+    model_options: ModelOptions,
+    output_options: EditOutputOptions,
 ) -> None:
     """Repeat the edit that a PNG stores, and report whether the result is identical.
 

@@ -14,6 +14,7 @@ from diffedit.cli.edit import MaskImage
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import STDIN, STDOUT, default_output, read_mask, read_photo
 from diffedit.cli.output_files import OutputFiles, encode, write_stdout
+from diffedit.cli.output_options import RestoreOutputOptions
 from diffedit.cli.run_edit import OutputPaths
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def restore(
     *,
     mask_image: MaskImage = None,
     changes: ChangeOptions,
-    output_options: options.RestoreOutputOptions,
+    output_options: RestoreOutputOptions,
 ) -> None:
     """Keep what another editor changed on purpose, and put the photograph back elsewhere.
 
@@ -112,9 +113,7 @@ def _encoded_files(
     return contents
 
 
-def _print_outcome(
-    result: RestoredImage, paths: OutputPaths, output: options.RestoreOutputOptions
-) -> None:
+def _print_outcome(result: RestoredImage, paths: OutputPaths, output: RestoreOutputOptions) -> None:
     lost = [] if paths.out == STDOUT else output_files.losses(result.photo, Path(paths.out))
     for warning in (*result.warnings, *lost):
         say(f"warning: {warning}")

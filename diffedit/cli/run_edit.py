@@ -12,9 +12,10 @@ import diffedit
 from diffedit.cli import output_files
 from diffedit.cli.errors import UsageError, say
 from diffedit.cli.inputs import STDOUT
+from diffedit.cli.model_options import ModelOptions
 from diffedit.cli.open_pipeline import open_pipeline
-from diffedit.cli.options import EditOutputOptions, ModelOptions, OutputOptions
 from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write_stdout
+from diffedit.cli.output_options import EditOutputOptions, OutputOptions
 from diffedit.cli.progress import STAGES, Progress
 from diffedit.imaging.metadata import EditRecord, pack_mask, pixel_digest
 from diffedit.request import MASKED_METHODS, EditRequest

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffedit.cli.errors import UsageError, say
-from diffedit.cli.options import ModelOptions
+from diffedit.cli.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from diffedit.server import Settings

@@ -73,7 +73,7 @@ def _check_auto_backend(engines: Path | None) -> list[Check]:
     """Report which backend `--backend auto` would use."""
     if isinstance(try_import("torch"), str):
         return []
-    from diffedit.backend_selection import plan_auto
+    from diffedit.auto_backend import plan_auto
     from engine.errors import DiffEditError
 
     if engines is None:

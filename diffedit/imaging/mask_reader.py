@@ -23,6 +23,7 @@ from diffedit.imaging.mask_levels import (
     scaled,
     soft_warning,
 )
+from diffedit.imaging.mask_size import check_aspect, check_same_size
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def read_mask(
             map or a drawing in color, has another aspect ratio, or can be read in two ways.
     """
     if isinstance(source, EditMask):
-        _check_aspect(source.image.size, size, stored_size)
+        check_aspect(source.image.size, size, stored_size)
         if source.image.size == tuple(size):
             return source
         soft = None if source.soft is None else _scaled(source.soft, size)
@@ -122,9 +123,9 @@ def read_mask(
         source = _from_array(source)
     image = decode.decoded(source, "mask", rules.max_pixels).image
     if rules.same_size:
-        _check_same_size(image.size, size, stored_size)
+        check_same_size(image.size, size, stored_size)
     else:
-        _check_aspect(image.size, size, stored_size)
+        check_aspect(image.size, size, stored_size)
     levels, read_as = _selected(image, rules)
     warning = soft_warning(levels)
     picture = Image.fromarray(levels)
@@ -142,7 +143,7 @@ def stored_mask(data: bytes, size: tuple[int, int]) -> EditMask:
     image = decode.decoded(data, "mask", decode.MAX_PIXELS).image
     if image.mode == "1":
         return read_mask(data, size)
-    _check_aspect(image.size, size, None)
+    check_aspect(image.size, size, None)
     picture = image.convert("L")
     return EditMask(_resized(picture, size), "white", (), _scaled(picture, size))
 
@@ -170,53 +171,6 @@ def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
             "empty_mask",
         )
     return cut
-
-
-def _check_same_size(
-    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
-) -> None:
-    if mask != tuple(photo):
-        raise _refused(
-            f"The mask has {mask[0]}x{mask[1]} pixels, but the image has {photo[0]}x{photo[1]}"
-            f"{_turn_hint(mask, photo, stored)}; send a mask of the same size.",
-            "mask_size",
-        )
-
-
-def _check_aspect(
-    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
-) -> None:
-    """Raise InvalidRequest unless either side fits the photograph's aspect ratio."""
-    if not _has_aspect(mask, photo):
-        raise _refused(
-            f"The mask has {mask[0]} x {mask[1]} pixels, another aspect ratio than the picture's "
-            f"{photo[0]} x {photo[1]}{_turn_hint(mask, photo, stored)}; crop or pad it to the same "
-            "aspect ratio.",
-            "mask_size",
-        )
-
-
-def _has_aspect(mask: tuple[int, int], photo: tuple[int, int]) -> bool:
-    """Whether one side differs by at most a pixel or a percent from the photograph's aspect."""
-    expected = mask[1] * photo[0] / photo[1], mask[0] * photo[1] / photo[0]
-    return any(
-        abs(side - exact) <= max(1, 0.01 * exact)
-        for side, exact in zip(mask, expected, strict=True)
-    )
-
-
-def _turn_hint(
-    mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
-) -> str:
-    """Return why a mask may lie on its side, in brackets, or nothing."""
-    if not _has_aspect(mask[::-1], photo):
-        return ""
-    if stored is not None and tuple(stored) != tuple(photo):
-        return (
-            " (the picture's EXIF orientation turns it, and the mask was probably drawn on the "
-            "unturned pixels: turn the mask by 90 degrees in the same direction)"
-        )
-    return " (it fits when it is turned by 90 degrees)"
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

@@ -9,9 +9,9 @@ from typing import Annotated
 import pytest
 import typer
 
-from diffedit.cli import options
 from diffedit.cli.command import add_command
 from diffedit.cli.errors import UsageError
+from diffedit.cli.model_options import ModelOptions
 from engine.option_groups import expand_groups
 
 
@@ -63,7 +63,7 @@ def test_help_joins_the_lines_of_a_paragraph(capsys: pytest.CaptureFixture[str])
 
 
 def test_model_options_are_the_arguments_of_the_pipeline() -> None:
-    chosen = options.ModelOptions(model="sd15", size="512x768", backend="torch")
+    chosen = ModelOptions(model="sd15", size="512x768", backend="torch")
     assert chosen.pipeline_arguments() == {
         "model": "sd15",
         "base": None,
@@ -85,4 +85,4 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
         "ignore_memory": False,
     }
     with pytest.raises(UsageError, match="--size is wrong"):
-        options.ModelOptions(model="sd15", size="big").pipeline_arguments()
+        ModelOptions(model="sd15", size="big").pipeline_arguments()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffedit.cli import options
 from diffedit.cli.errors import UsageError
+from diffedit.cli.model_options import default_model
 from diffedit.imaging.metadata import read_record
 from diffedit.method_options import OWNERS
 from diffedit.request import EditRequest
@@ -196,6 +196,6 @@ def test_the_record_contains_no_local_path(work: Path, cli: Cli, tiny: Path) -> 
 def test_the_default_model_is_the_demo_model_of_a_clone(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "model").symlink_to(tiny)
-    assert options.default_model(tmp_path) == str(tmp_path / "demo" / "model")
+    assert default_model(tmp_path) == str(tmp_path / "demo" / "model")
     with pytest.raises(UsageError, match="No model is given"):
-        options.default_model(tmp_path / "demo")
+        default_model(tmp_path / "demo")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffedit import DiffEditPipeline, EngineMismatch, InvalidRequest, backend_selection
-from diffedit.backend_selection import plan_auto
+from diffedit import DiffEditPipeline, EngineMismatch, InvalidRequest, auto_backend
+from diffedit.auto_backend import plan_auto
 from diffedit.cli import main
 from diffedit.doctor import report
 from diffedit.provenance import Fused
@@ -124,7 +124,7 @@ def test_a_device_that_was_asked_for_is_the_reason(
 ) -> None:
     """The sentence was "there is no NVIDIA GPU", also on machines that have one."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert backend_selection.fastest(changed(formats="tensorrt"), "cpu")[1].startswith(
+    assert auto_backend.fastest(changed(formats="tensorrt"), "cpu")[1].startswith(
         "the device is cpu"
     )
 
@@ -170,7 +170,7 @@ def test_folders_without_engines_are_refused(micro: Path, tmp_path: Path) -> Non
 @pytest.fixture
 def with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """ "auto" tries TensorRT first, which cannot be opened here."""
-    monkeypatch.setattr(backend_selection, "fastest", lambda *a: ("tensorrt", "there is a GPU"))
+    monkeypatch.setattr(auto_backend, "fastest", lambda *a: ("tensorrt", "there is a GPU"))
 
 
 def test_the_next_backend_is_tried(

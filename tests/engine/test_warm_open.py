@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffedit import DiffEditPipeline, EngineMismatch, backend_selection
+from diffedit import DiffEditPipeline, EngineMismatch, auto_backend
 from engine.backends.onnxruntime.networks import OnnxBackend
 from engine.manifest import FusedFile, Manifest
 
@@ -21,7 +21,7 @@ NATIVE = (64, 64)
 def auto_chooses_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     """As "auto" chooses TensorRT where there is a GPU."""
     choice = ("onnxruntime", "for this test")
-    monkeypatch.setattr(backend_selection, "fastest", lambda *engines_and_device: choice)
+    monkeypatch.setattr(auto_backend, "fastest", lambda *engines_and_device: choice)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from diffedit import DiffEditPipeline
 from diffedit.cli import serve
-from diffedit.cli.options import ModelOptions
+from diffedit.cli.model_options import ModelOptions
 from diffedit.server.ray_options import Options
 
 
