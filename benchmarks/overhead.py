@@ -17,6 +17,7 @@ import torch
 from benchmarks import options
 from benchmarks.machine import machine
 from benchmarks.networks import DENOISER
+from benchmarks.report import progress
 from benchmarks.schema import Check, Measurement, Result, rounded
 from engine.backends.fake import CHANNELS, TEXT_WIDTH, TOKENS, FakeBackend, FakeNetworks
 from engine.batcher import Batcher
@@ -48,6 +49,7 @@ def overhead(turns: Turns = 300, repeats: options.Repeats = 7) -> Result:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    progress(f"calls of {len(SIZES)} sizes, {repeats} times {turns} turns")
     try:
         _cost(4, turns)  # warm up
         costs = {size: [_cost(size, turns) for _ in range(repeats)] for size in SIZES}

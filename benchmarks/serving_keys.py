@@ -102,7 +102,7 @@ def reloaded(server: Server, keys: Path) -> Measurement:
 
 
 def refined(server: Server) -> Measurement:
-    """Milliseconds of POST /v1/masks/{id} with another threshold each."""
+    """Milliseconds of POST /v1/masks/{id}, each with a new threshold."""
     image = photo(512, "jpeg")
     found = server.post(image, EDIT, "masks", key=KEYS["quiet"]).json()["mask_id"]
     waited = []

@@ -1,4 +1,4 @@
-"""Many edits at once: some run ahead of the results, which come in order."""
+"""Run many edits concurrently and return the results in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run prepared requests: plan them, start their flows, and keep what one edit leaves to the next.
+"""Run prepared requests: plan them, start their flows, and cache what later edits reuse.
 
 It does not read pictures, and it does not know files or backends.
 """

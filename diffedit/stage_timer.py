@@ -1,4 +1,4 @@
-"""Measure the stages of an edit in wall time. It is told when the device has reached a stage."""
+"""Measure the stages of an edit in wall time."""
 
 from __future__ import annotations
 

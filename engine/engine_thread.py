@@ -120,7 +120,7 @@ class EngineThread:
 
 
 class EngineFuture(Future[T]):
-    """A future of the engine thread's work. It raises where waiting for it would never end."""
+    """A future of the engine thread. It raises instead of waiting forever."""
 
     def __init__(self, thread: EngineThread) -> None:
         super().__init__()

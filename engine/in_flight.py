@@ -12,7 +12,7 @@ from engine.network_calls import TimedCall
 
 
 class Launched(NamedTuple):
-    """What one step launched, and what follows when the device has finished it.
+    """The work that one step launched, and what to do when the device has finished it.
 
     Attributes:
         event: reached when the call, and the arithmetic of the flows that it answered, are done.

@@ -73,7 +73,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _foreign(begin: bytes) -> str:
-    """What a file is that does not begin like a safetensors file."""
+    """Say what kind of file it is, if it does not begin like a safetensors file."""
     if not begin:
         return f"is empty (0 bytes); {AGAIN}"
     known = (what for first, what in FOREIGN if begin.lstrip().lower().startswith(first.lower()))

@@ -1,4 +1,4 @@
-"""Paths for libraries that cannot open every name. Standard library only."""
+"""Paths for libraries that only open UTF-8 names. Standard library only."""
 
 from __future__ import annotations
 

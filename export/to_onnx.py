@@ -21,6 +21,13 @@ from export.networks import Wrapped
 EMBED_LIMIT = 1 << 30
 """Weights of more bytes than this go into a separate file: protobuf is limited to 2 GB."""
 
+TRACED_ROWS = 63
+"""The largest batch that PyTorch traces for; the ONNX file takes any.
+
+diffusers' upsampling copies its input from 64 rows on, which is a branch in PyTorch and nothing in
+ONNX. Without this bound PyTorch meets the branch while it traces, and traces a second time.
+"""
+
 
 def export(
     network: Wrapped,
@@ -42,7 +49,7 @@ def export(
     Raises:
         BuildError: the exporter does not support the network.
     """
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim("batch", max=TRACED_ROWS)
     with quiet(), torch.inference_mode():
         try:
             program: Any = torch.onnx.export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -49,8 +50,9 @@ a missing tool, is a failure."""
 
 HEAVY_FIRST = (
     "tests/export/",
-    "tests/server/",
+    "tests/families/",
     "tests/benchmarks/",
+    "tests/server/",
     "tests/demo/",
     "tests/engine/",
 )
@@ -59,16 +61,20 @@ HEAVY_FIRST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests without a GPU; keep each file, and the export folder, on one worker."""
+    """Skip GPU tests without a GPU; keep each file on one worker."""
     skip = pytest.mark.skip(reason=f"needs a CUDA device; PyTorch {torch.__version__} has none")
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip)
-        file = item.nodeid.split("::")[0]
-        shared = "tests/export/"  # its tests share builds that take a minute
-        item.add_marker(pytest.mark.xdist_group(shared if file.startswith(shared) else file))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=lambda item: _weight(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays to the end: garbage collections need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _weight(nodeid: str) -> int:

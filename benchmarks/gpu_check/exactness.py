@@ -1,4 +1,4 @@
-"""Are the results right: reduced precision against fp32, and CUDA graphs on against off."""
+"""Compare results: reduced precision with fp32, and with CUDA graphs and without."""
 
 from __future__ import annotations
 

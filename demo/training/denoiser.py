@@ -51,7 +51,7 @@ class LatentPairs:
         return self._noised(rows, dropped, generator)
 
     def _noised(self, rows: Tensor, dropped: Tensor, generator: torch.Generator) -> NoiseBatch:
-        """Add noise and timesteps, which are spread evenly over a batch."""
+        """Add noise at timesteps that are spread evenly over the batch."""
         count, steps = len(rows), SCHEDULER.config.num_train_timesteps
         spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         latents = self.latents[rows].float()

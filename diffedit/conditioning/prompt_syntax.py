@@ -1,4 +1,4 @@
-r"""Notice prompts in the syntax of other programs, which is read as plain letters here.
+r"""Detect the prompt syntax of other programs, which has no effect here.
 
 The rule: a warning is given for these forms, outside of quotation marks, and for nothing else.
 

@@ -1,4 +1,4 @@
-"""Whether one more job fits: places in the queue, predicted seconds of work, predicted memory.
+"""Check whether one more job fits: queue length, predicted seconds of work, predicted memory.
 
 Pure functions of the settings and the present load; `scheduler` calls them.
 """

@@ -1,6 +1,6 @@
-"""The key file of a running server: read again when it changes, or when somebody asks for it.
+"""Reload the key file of a running server when it changes, or on SIGHUP.
 
-A new file that cannot be used changes nothing: the old keys stay, and an error is logged once.
+If the new file is invalid, the old keys stay valid and one error is logged.
 """
 
 from __future__ import annotations

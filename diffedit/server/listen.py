@@ -1,4 +1,4 @@
-"""Take the server's address before the model is loaded, which can last minutes."""
+"""Bind the server's address before the model is loaded, which can take minutes."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Options(BaseModel):
 
     Attributes:
         model: checkpoint folder or hub id.
-        pipeline: further arguments of `DiffEditPipeline.from_pretrained`. In a configuration file
-            they stand beside the other options.
+        pipeline: further arguments of `DiffEditPipeline.from_pretrained`. A configuration file
+            lists them at the same level as the other options.
         served_as: the name the model is served under.
         replicas: a number, or MIN:MAX.
         gpus_per_replica, cpus_per_replica: resources of each replica.

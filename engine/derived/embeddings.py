@@ -1,6 +1,6 @@
-"""Textual inversions: a checkpoint whose tokenizers and text encoders know more tokens.
+"""Textual inversions: add tokens to the tokenizers and text encoders of a checkpoint.
 
-A token with several vectors is several tokens, "<toy>", "<toy>_1", ..., as in diffusers.
+A token with several vectors becomes several tokens, "<toy>", "<toy>_1", ..., as in diffusers.
 """
 
 from __future__ import annotations

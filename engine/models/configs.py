@@ -92,7 +92,7 @@ def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
 
 
 def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
-    """A U-Net that needs more than latent, timestep and text."""
+    """Name the further input of a U-Net that needs more than latent, timestep and text."""
     if (kind := config.get("addition_embed_type")) is not None:
         sdxl = ": this is SDXL" if kind == "text_time" else ""
         return f"it also takes {kind!r} embeddings (addition_embed_type){sdxl}"

@@ -1,4 +1,4 @@
-"""Recognise a checkpoint by its `model_index.json`, and name what else it may be.
+"""Recognise a checkpoint by its `model_index.json`, or say what else the folder is.
 
 Standard library only.
 """

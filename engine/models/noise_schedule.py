@@ -116,7 +116,7 @@ def _steps_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _shift_problem(config: Mapping[str, Any]) -> str | None:
-    """Numbers that leave no rising noise levels between 0 and 1."""
+    """Check that the numbers give increasing noise levels between 0 and 1."""
     shifts = {key: number(config, key, 1.0) for key in ("shift", "base_shift", "max_shift")}
     for key, shift in shifts.items():
         if not 0 < shift <= MAX_SHIFT:

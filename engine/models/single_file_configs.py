@@ -61,7 +61,7 @@ def part_config(
 
 
 def scheduler_config(single: SingleFile, configs: Configs) -> dict[str, Any]:
-    """The training schedule: of the configs, with what the file says about it."""
+    """The training schedule: that of the configs, updated with what the file states."""
     config = dict(configs["scheduler"])
     if single.family == "flux":
         guided = configs[single.denoiser].get("guidance_embeds")

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.families import families
 from benchmarks.schema import Result
 from engine.errors import DiffEditError, ResourceError
+from tests.micro import MICRO, kind
 
 
 def values(result: Result, name: str) -> dict[str, float]:
@@ -70,11 +71,12 @@ def test_what_does_not_fit_is_named_with_its_figure(
 
 @pytest.mark.slow
 def test_a_build_has_a_row_for_every_step(tmp_path: Path) -> None:
-    result = families(
-        "tiny", parts=("build",), build_side=64, batches=(1, 2), target="onnx", work=tmp_path
-    )
+    with kind("micro", MICRO):
+        result = families(
+            "micro", parts=("build",), build_side=16, batches=(1, 2), target="onnx", work=tmp_path
+        )
     steps = {(m.labels["network"], m.labels["step"]) for m in result.measurements}
-    assert {("unet 64x64", step) for step in ("torch", "export", "verify")} <= steps
+    assert {("unet 16x16", step) for step in ("torch", "export", "verify")} <= steps
 
 
 def test_an_unknown_kind_lists_the_others() -> None:

@@ -145,7 +145,7 @@ def hang(setup: Setup) -> Found:
 
 
 def die(setup: Setup) -> Found:
-    """A step whose process ends without a word."""
+    """A step whose process ends without output."""
     os._exit(7)
 
 

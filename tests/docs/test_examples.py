@@ -102,9 +102,9 @@ def test_another_schedule(inputs: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_build_and_inspect(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_and_inspect(micro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnx", reason="needs the onnx extra")
-    run_example("build_and_inspect.py", tiny, tmp_path / "engines", 32)
+    run_example("build_and_inspect.py", micro, tmp_path / "engines", 16)
     out = capsys.readouterr().out
     assert "unet: onnx, fp32, rows (1, 2)" in out and "onnxruntime, 1 rows: passed" in out
 

@@ -1,4 +1,4 @@
-"""What an engine folder says when it is opened: what fits, and one sentence for what does not."""
+"""Opening an engine folder: the sizes and files that fit, and one error for those that do not."""
 
 from __future__ import annotations
 

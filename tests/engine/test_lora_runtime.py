@@ -18,6 +18,7 @@ from engine.errors import CheckpointError
 from engine.loader import load_module
 from engine.lora.file import Lora, parse_lora
 from export.build import build
+from tests.engine.conftest import without_engines
 from tests.engine.lora_files import saved
 from tests.shared import Folders
 
@@ -95,15 +96,16 @@ def test_several_add_up_and_stand_in_the_result(
     assert zero.latents.tobytes() == plain.latents.tobytes()
 
 
-@pytest.mark.slow
-def test_engines_must_have_the_same(tiny: Path, style: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"sizes": [(64, 64)], "precision": "fp32", "batches": (1, 2)}
-    options |= {"target": "onnx", "verify": False, "loras": [(style, 0.5)]}
-    build(str(tiny), tmp_path / "engines", **options)
+def test_engines_must_have_the_same(micro: Path, micro_build: Path, tmp_path: Path) -> None:
+    style = tmp_path / "style.safetensors"
+    attention_lora(micro, "unet", "unet", style)
+    engines = without_engines(micro_build, tmp_path / "engines")
+    options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2), "target": "onnx"}
+    build(str(micro), engines, verify=False, loras=[(style, 0.5)], **options)  # the U-Net alone
 
     def opened(**given: Any) -> DiffEditPipeline:
-        given |= {"engines": tmp_path / "engines", "device": "cpu"}
-        return DiffEditPipeline.from_pretrained(tiny, **given)
+        given |= {"engines": engines, "device": "cpu"}
+        return DiffEditPipeline.from_pretrained(micro, **given)
 
     with opened(lora=[(style, 0.5)]) as pipe:  # PyTorch applies it, too
         assert pipe.networks.name == "torch" and pipe.provenance.loras[0].scale == 0.5

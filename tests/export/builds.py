@@ -1,4 +1,4 @@
-"""What builds are asked: types of the fixtures, and the state of an output folder."""
+"""Types of the build fixtures, and checks of an output folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A build whose memory runs out, or whose --out is no folder: the exit code and one sentence."""
+"""Builds that run out of memory or get an invalid --out: exit code and error message."""
 
 from __future__ import annotations
 

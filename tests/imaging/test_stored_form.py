@@ -99,7 +99,7 @@ def test_what_is_kept_has_no_warning(data: bytes) -> None:
 
 
 def test_twelve_bits_of_grey_have_their_brightness() -> None:
-    """PIL reads 0 to 4095 as 16 bits: the picture was almost black, without a word."""
+    """PIL reads 0 to 4095 as 16 bits: the picture was almost black, without a warning."""
     values = np.linspace(0, 4095, 16 * 12).astype(np.uint16).reshape(12, 16)
     photo = photograph.read(twelve_bit_tiff(values))
     assert isinstance(photo.values, np.ndarray)

@@ -1,4 +1,4 @@
-"""Photographs of every kind on the server: the response keeps the image's own values."""
+"""The server keeps the color space and bit depth of every kind of photograph."""
 
 from __future__ import annotations
 

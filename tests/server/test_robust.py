@@ -82,28 +82,33 @@ def test_cancelled_job_frees_its_slot(tiny: Path) -> None:
         assert server.delete(f"{JOBS}/{running}").json()["state"] == "cancelled"
 
 
-def test_disconnect_stops_a_synchronous_edit(tiny: Path) -> None:
+@pytest.fixture(scope="module")
+def server(tiny: Path) -> Iterator[ServerProcess]:
+    """A server whose SLOW edits take 40 s."""
     with run_server(tiny, "--call-ms", "20") as server:
-        for stream in ("false", "true"):
-            with server.open_post(EDITS, {**SLOW, "stream": stream}):
-                server.wait_for_jobs(1)
-            server.wait_for_jobs(0)
-        assert server.metric('diffedit_jobs_total{event="left"}') == 2
-
-        def no_new_calls() -> bool:
-            calls = server.metric(UNET_CALLS)
-            time.sleep(0.3)
-            return server.metric(UNET_CALLS) == calls
-
-        wait_until(no_new_calls, "the networks are idle", 20)  # a running edit takes 40 s
+        yield server
 
 
-def test_disconnect_does_not_stop_a_job(tiny: Path) -> None:
-    with run_server(tiny, "--call-ms", "20") as server:
-        job_id = submit(server, {**FAST, "num_inference_steps": "20"})
-        with httpx.stream("GET", f"{server.url}{JOBS}/{job_id}/events", timeout=60) as events:
-            assert next(events.iter_lines())
-        wait_for_state(server, job_id, "succeeded")
+def test_disconnect_stops_a_synchronous_edit(server: ServerProcess) -> None:
+    for stream in ("false", "true"):
+        with server.open_post(EDITS, {**SLOW, "stream": stream}):
+            server.wait_for_jobs(1)
+        server.wait_for_jobs(0)
+    assert server.metric('diffedit_jobs_total{event="left"}') == 2
+
+    def no_new_calls() -> bool:
+        calls = server.metric(UNET_CALLS)
+        time.sleep(0.3)
+        return server.metric(UNET_CALLS) == calls
+
+    wait_until(no_new_calls, "the networks are idle", 20)
+
+
+def test_disconnect_does_not_stop_a_job(server: ServerProcess) -> None:
+    job_id = submit(server, {**FAST, "num_inference_steps": "20"})
+    with httpx.stream("GET", f"{server.url}{JOBS}/{job_id}/events", timeout=60) as events:
+        assert next(events.iter_lines())
+    wait_for_state(server, job_id, "succeeded")
 
 
 def test_poisoned_edit_fails_alone(tiny: Path) -> None:

@@ -63,7 +63,6 @@ def test_invalid_options_exit_with_2(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--host", "0.0.0.0"], 2, "--api-keys"),
         (["--ray", "--replicas", "4:2"], 2, "MIN:MAX"),
         (["--ray", "--model", "none"], 3, "none"),
         (["--model", "none"], 3, "none"),

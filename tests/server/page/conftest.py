@@ -59,7 +59,7 @@ def launch(call_ms: float, *arguments: str, **settings: str) -> Server:
     return Server(process, f"http://127.0.0.1:{port}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """Three servers: a fast one, a slow one without a queue, and one that needs a key."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
@@ -90,7 +90,7 @@ def secured(servers: dict[str, Server]) -> str:
     return servers["secured"].wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # Playwright's event loop would disturb other folders' tests
 def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
