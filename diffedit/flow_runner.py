@@ -17,7 +17,7 @@ from diffedit.algorithm.cache import Caches, TensorCache
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.handle import outputs_to_host
-from diffedit.preprocessor import PreparedEdit
+from diffedit.prepared_edit import PreparedEdit
 from diffedit.progress import Callback, PreviewCallback, Progress
 from engine.batcher import Batcher
 from engine.buffers import to_host

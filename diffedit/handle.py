@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from diffedit.algorithm.inputs import EditOutputs
 from diffedit.imaging.geometry import Placement
-from diffedit.preprocessor import PreparedEdit, Preprocessor
+from diffedit.postprocessor import Postprocessor
+from diffedit.prepared_edit import PreparedEdit
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from engine.buffers import to_host
@@ -27,7 +28,7 @@ T = TypeVar("T")
 class EditHandle:
     """A submitted edit, or a submitted search for a mask."""
 
-    _preprocessor: Preprocessor
+    _postprocessor: Postprocessor
     _prepared: PreparedEdit
     _flow: FlowHandle[EditOutputs]
 
@@ -38,7 +39,7 @@ class EditHandle:
         or in a forked child. Every call returns pictures and arrays of its own.
         """
         outputs = wait(self._flow)
-        return self._preprocessor.finish(self._prepared, outputs, self._flow)
+        return self._postprocessor.finish(self._prepared, outputs, self._flow)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Raise TypeError: the edit runs in this process."""
@@ -86,7 +87,7 @@ class EditHandle:
         Args:
             colors: float32 [h, w, 3] in [-1, 1] on the latent grid.
         """
-        return self._preprocessor.render_preview(self._prepared, colors)
+        return self._postprocessor.render_preview(self._prepared, colors)
 
 
 def wait(flow: FlowHandle[T]) -> T:

@@ -16,6 +16,7 @@ from diffedit.dtypes import DTypes, check_parts
 from diffedit.edit_many import edit_many
 from diffedit.flow_runner import FlowRunner
 from diffedit.handle import EditHandle, wait
+from diffedit.postprocessor import Postprocessor
 from diffedit.preprocessor import Preprocessor
 from diffedit.presets import DEFAULT_PRESET, PresetName, resolve
 from diffedit.progress import Callback, PreviewCallback
@@ -66,9 +67,8 @@ class DiffEditPipeline:
         sizes = (size,) if size else networks.sizes
         self._sizes = sizes or ((checkpoint.family.native_size,) * 2,)
         self.provenance = Provenance.of(checkpoint, networks)
-        self._preprocessor = Preprocessor(
-            checkpoint, sizes, networks.device, warnings, self.provenance
-        )
+        self._preprocessor = Preprocessor(checkpoint, sizes, networks.device, warnings)
+        self._postprocessor = Postprocessor(checkpoint.names.denoiser, self.provenance)
         self._runner = FlowRunner(self.batcher, checkpoint.names.denoiser)
 
     @classmethod
@@ -292,7 +292,7 @@ class DiffEditPipeline:
             handle = self._runner.find_mask(prepared, callback)
         else:
             handle = self._runner.edit(prepared, callback, on_preview)
-        return EditHandle(self._preprocessor, prepared, handle)
+        return EditHandle(self._postprocessor, prepared, handle)
 
     @checked_arguments
     def resolve(self, request: EditRequest) -> EditRequest:

@@ -1,4 +1,4 @@
-"""Pictures to tensors and back: prepare a request for its flow, and make its outputs a result.
+"""Pictures to tensors: prepare a request for its flow.
 
 It knows one checkpoint's sizes, tokenizer and schedules, and the device of the rows. It runs no
 network.
@@ -7,70 +7,35 @@ network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffedit.algorithm import mask as masks
-from diffedit.algorithm.inputs import EditInputs, EditOutputs
+from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
 from diffedit.canvas import Canvas, make_canvas
 from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
-from diffedit.empty_masks import empty_mask_warnings
 from diffedit.focus import Focus
-from diffedit.imaging import borders, compare, geometry, photograph
-from diffedit.imaging.mask_reader import EditMask, read_mask
-from diffedit.imaging.photograph import Photograph
+from diffedit.imaging import geometry, photograph
+from diffedit.imaging.mask_reader import read_mask
 from diffedit.method_options import has_option
+from diffedit.prepared_edit import PreparedEdit
 from diffedit.presets import resolve
-from diffedit.provenance import Provenance
-from diffedit.request import MASKED_METHODS, EditRequest, InvalidRequest, parameters
-from diffedit.result import EditResult, FoundMask, Stats
-from diffedit.soft_map import SoftMap, blend_mask
+from diffedit.request import EditRequest, InvalidRequest
 from diffedit.stage_timer import StageTimer
 from diffedit.visible_text import invisible_warnings
 from engine.checkpoint import Checkpoint
-from engine.flow_handle import FlowHandle
 from engine.models import ModelFamily
 from engine.netspec import Size
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class PreparedEdit:
-    """A request with everything that is known before the first network call.
-
-    Attributes:
-        inputs: of the flow.
-        schedule: of the request's number of steps.
-        photo: the photograph.
-        placement: where it is on the networks' canvas.
-        user_mask: the request's mask, or None.
-        focus: the part of the photograph that is edited.
-        warnings: sentences for the user.
-        timer: measures the stages.
-    """
-
-    inputs: EditInputs
-    schedule: Schedule
-    photo: Photograph
-    placement: geometry.Placement
-    user_mask: EditMask | None
-    focus: Focus
-    warnings: Sequence[str]
-    timer: StageTimer
-
 
 class Preprocessor:
-    """Prepares requests for one checkpoint, and makes results of what their flows return."""
+    """Prepares requests for one checkpoint."""
 
     def __init__(
         self,
@@ -78,14 +43,12 @@ class Preprocessor:
         sizes: tuple[Size, ...] | None,
         device: torch.device,
         warnings: Sequence[str] = (),
-        provenance: Provenance | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._family = checkpoint.family
         self._sizes = sizes
         self._device = device
         self._warnings = warnings
-        self._provenance = provenance
         self._conditioner = Conditioner(checkpoint)
         self._schedules: dict[tuple[int, Size], Schedule] = {}
 
@@ -137,7 +100,7 @@ class Preprocessor:
         )
         placement = geometry.place(photo.size[::-1], size)
         prepared = PreparedEdit(
-            inputs, schedule, photo, placement, user_mask, focus, warnings, timer
+            inputs, schedule, photo, placement, factor, user_mask, focus, warnings, timer
         )
         if user_mask is None and focus.is_on:
             inputs = replace(inputs, focus=partial(self._focused, prepared))
@@ -145,7 +108,7 @@ class Preprocessor:
 
     def _focused(self, prepared: PreparedEdit, cells: torch.Tensor) -> EditInputs | None:
         """The inputs of the window around the found cells, bool [h, w]; None without a window."""
-        mask = self.mask_picture(prepared, cells.cpu().numpy())
+        mask = prepared.mask_picture(cells.cpu().numpy())
         canvas = prepared.focus.choose(mask)
         if canvas is None:
             return None
@@ -160,123 +123,6 @@ class Preprocessor:
             "user_levels": None if levels is None else self._to_device(levels),
             "image_key": canvas.key,
         }
-
-    def finish(
-        self, prepared: PreparedEdit, outputs: EditOutputs, flow: FlowHandle[EditOutputs]
-    ) -> EditResult:
-        """The result as pictures and arrays; the background is the photograph's own.
-
-        `outputs` are on the CPU. They are copied, so that two results share nothing.
-        """
-        request, warnings = prepared.inputs.request, list(prepared.warnings)
-        cells, heatmap = self._whole_mask(prepared, outputs)
-        mask = self.mask_picture(prepared, cells)
-        warnings += prepared.focus.warnings
-        edits = self._edits(prepared, outputs)
-        warnings += empty_mask_warnings(prepared.inputs, [one.latent_mask for one in edits], cells)
-        photo, is_users = prepared.photo, prepared.user_mask is not None
-        soft_map = None if edits else self._soft_map(prepared, heatmap)
-        maps = [one for one in (soft_map, *(edit.soft_map for edit in edits)) if one]
-        blend = self._blend_mask(prepared, maps, mask)
-        if outputs.image is not None:
-            edited = self._edited_photo(prepared, outputs.image.float().numpy())
-            warnings += _loss_warnings(photo, mask, is_users=is_users)
-            area = blend if request.composite else None
-            photo = photograph.edited(photo, edited, area, fill=is_users)
-        return EditResult(
-            image=photo.image,
-            photo=photo,
-            mask=mask.copy(),
-            blend_mask=blend,
-            heatmap=heatmap,
-            latent_mask=cells,
-            latents=outputs.latents.float().numpy().copy(),
-            stats=Stats(
-                rows=dict(flow.rows),
-                calls=dict(flow.calls),
-                seconds=prepared.timer.seconds(),
-                denoiser=self._checkpoint.names.denoiser,
-            ),
-            seed=request.seed,
-            parameters=parameters(request),
-            warnings=tuple(warnings),
-            provenance=self._provenance,
-            mask_read_as=prepared.user_mask.read_as if prepared.user_mask else None,
-            soft_map=soft_map,
-            edits=edits,
-            window=prepared.focus.window,
-        )
-
-    def _edits(self, prepared: PreparedEdit, outputs: EditOutputs) -> tuple[FoundMask, ...]:
-        """The masks of several edits, as pictures and arrays of their own."""
-        found = []
-        for heat, mask in outputs.parts:
-            heatmap, cells = heat.float().numpy().copy(), mask.numpy().copy()
-            picture = self.mask_picture(prepared, cells)
-            soft_map = self._soft_map(prepared, heatmap)
-            found.append(FoundMask(heatmap, cells, picture, soft_map=soft_map))
-        return tuple(found)
-
-    def _soft_map(self, prepared: PreparedEdit, heatmap: NDArray[np.float32]) -> SoftMap | None:
-        """What the mask was made from, or None if it was not computed."""
-        request = prepared.inputs.request
-        if prepared.user_mask is not None or request.method not in MASKED_METHODS:
-            return None
-        own = heatmap.copy()
-        own.setflags(write=False)
-        return SoftMap(
-            own,
-            prepared.placement,
-            self._family.factor,
-            masks.ShapeOptions.of(request),
-            request.mask_feather,
-            prepared.photo.rgb,
-        )
-
-    def _whole_mask(
-        self, prepared: PreparedEdit, outputs: EditOutputs
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Copies of the cells and the heatmap on the grid of the whole photograph."""
-        if prepared.user_mask is None or prepared.focus.window is None:
-            return outputs.mask.numpy().copy(), outputs.heatmap.float().numpy().copy()
-        factor = self._family.factor
-        cells = geometry.latent_mask(prepared.user_mask.area, prepared.placement, factor)
-        return cells, cells.astype(np.float32)
-
-    def _edited_photo(self, prepared: PreparedEdit, image: NDArray[np.float32]) -> Image:
-        """The photograph as the networks decoded it, RGB in sRGB."""
-        if prepared.focus.window is not None:
-            return prepared.focus.put_back(image)
-        return geometry.to_photo(image, prepared.placement)
-
-    def mask_picture(self, prepared: PreparedEdit, cells: NDArray[np.bool_]) -> Image:
-        """The mask at the photograph's size: the user's own, or the found cells."""
-        if prepared.user_mask is not None:
-            return prepared.user_mask.area
-        return geometry.mask_to_photo(cells, prepared.placement, self._family.factor)
-
-    def _blend_mask(self, prepared: PreparedEdit, maps: Sequence[SoftMap], mask: Image) -> Image:
-        """How much of the edit each pixel takes: L, of the photograph's size, inside the mask."""
-        request, photo = prepared.inputs.request, prepared.photo
-        if not request.composite:
-            return mask.point([255] * 256)
-        if maps:
-            return blend_mask(mask, maps)
-        given = prepared.user_mask
-        soft, border = (given.soft, given.border) if given else (None, None)
-        blend = soft.copy() if soft else borders.faded(mask, request.mask_feather)
-        blend = borders.limited(blend, border) if border else blend
-        return photograph.filled(photo, blend, mask) if given else blend
-
-    def render_preview(self, prepared: PreparedEdit, colors: NDArray[np.float32]) -> Image:
-        """Colors on the latent grid, [h, w, 3] in [-1, 1], enlarged to the networks' resolution."""
-        placement, focus = prepared.placement, prepared.focus
-        large = torch.nn.functional.interpolate(
-            torch.from_numpy(colors).permute(2, 0, 1)[None], placement.canvas, mode="bilinear"
-        )[0].numpy()
-        if focus.window is None:
-            return geometry.to_photo(large, replace(placement, source=placement.fitted))
-        return focus.put_back(large).resize(placement.fitted[::-1])
 
     def schedule(self, steps: int, size: Size) -> Schedule:
         """The checkpoint's schedule for a number of steps and a canvas. Raises InvalidRequest."""
@@ -325,20 +171,6 @@ class Preprocessor:
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
-
-
-def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[str]:
-    """What an edit cannot show, because of the photograph's mode."""
-    found = []
-    if photo.base_mode == "L":
-        found.append("The picture is grey, so the edit is grey, too; convert it to RGB for colors.")
-    hidden = compare.hidden_share(photo, mask)
-    if hidden > 0.5 and not is_users:
-        found.append(
-            f"{hidden:.0%} of the edited area is transparent in the picture and stays transparent, "
-            "so the edit does not show there; pass a mask to make that area opaque."
-        )
-    return found
 
 
 def canvas_size(family: ModelFamily, photo: Size, sizes: Sequence[Size] | None) -> Size:

@@ -10,7 +10,6 @@ FOLDERS = ("benchmarks", "demo", "diffedit", "docs", "engine", "examples", "expo
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 60
 LONG_FILES = {
     "diffedit/pipeline.py": "the public methods, half of it their documentation",
-    "diffedit/preprocessor.py": "to be cut",
     "diffedit/request.py": "the options of an edit, half of it their documentation",
 }
 """Files that may be longer, with the reason."""
