@@ -15,6 +15,7 @@ from tests.server.page.actions import (
     BEFORE,
     KEY,
     OpenPage,
+    choose_preset,
     click,
     fill_prompts,
     find_mask,
@@ -70,6 +71,7 @@ def test_busy_server_is_retried(visit: OpenPage, slow: str) -> None:
     for page, seed in ((first.page, 970010), (visited.page, 970011)):
         upload(page, scene_image(seed))
         fill_prompts(page)
+        choose_preset(page, "Paper")
     click(first.page, "Edit directly")
     expect(first.page.locator("#workText")).to_have_text("Encoding the image")
     page = visited.page
@@ -101,6 +103,7 @@ def test_reload_keeps_the_state(visit: OpenPage, slow: str) -> None:
     page = visit(slow).page
     upload(page, scene_image(970008))
     fill_prompts(page)
+    choose_preset(page, "Paper")
     find_mask(page)
     set_shape(page, "#threshold", 0.2)
     before = mask_share(page)
