@@ -105,8 +105,10 @@ def test_a_resumed_run_keeps_what_is_there(table: tuple[Result, Path], tiny: Pat
     first = next(iter(before))
     first.unlink()
     again = run(tiny, out, parts=("table",), count=6, steps=4, resume=True)
-    one, other = ([m for m in r.measurements if m.name != "seconds"] for r in (again, found))
-    assert one == other
+    for one, other in zip(again.measurements, found.measurements, strict=True):
+        assert (one.name, one.labels) == (other.name, other.labels)
+        if one.name != "seconds":  # other batches round in another way
+            assert one.value == pytest.approx(other.value, rel=1e-3, abs=1e-3), one
     after = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
     assert set(after) == set(before)
     assert {p for p in after if after[p] != before[p]} == {first}
