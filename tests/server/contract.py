@@ -30,7 +30,7 @@ from schemathesis.transport.serialization import Binary
 from demo.picture import still_life
 from diffedit.method_options import OWNERS, has_option
 from diffedit.request import FOCUSED_METHODS, MASKED_METHODS, METHODS, RANGES
-from diffedit.server.form_fields import SIZE_PATTERN
+from diffedit.server.form_fields import PROMPTS, SIZE_PATTERN
 from tests.server.helpers import encoded
 
 SEED = int(os.environ.get("DIFFEDIT_CONTRACT_SEED", "0"))
@@ -72,8 +72,15 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
         if choice == 0:
             return body
         fields.update({name: MASK if name == "mask" else image for name in file_names})
+        if "previous_edit_id" in fields:
+            fields.setdefault("image", image)
         for name in ("mask_id", "previous_edit_id"):  # nothing has these ids
             fields.pop(name, None)
+        for name in PROMPTS:  # control characters are refused
+            text = fields.get(name)
+            plain = "".join(filter(str.isprintable, text)) if isinstance(text, str) else ""
+            if plain.strip():
+                fields[name] = plain
         fields.setdefault("num_inference_steps", 5)
         fields.setdefault("num_maps_per_mask", 2)
         for name, high, count in (
@@ -99,7 +106,9 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
 
     finds_mask = context.operation is not None and context.operation.path == "/v1/masks"
     masked = finds_mask or "mask" in file_names
-    methods = st.sampled_from(MASKED_METHODS if masked else METHODS)
+    allowed = MASKED_METHODS if masked else METHODS
+    usable = [method for method in allowed if method != "flowedit"]
+    methods = st.sampled_from([*usable * 4, "flowedit"])  # which the fake model refuses
     return st.builds(reduce, st.integers(0, 7), st.sampled_from(VALID_FILES), methods)
 
 
