@@ -23,7 +23,7 @@ from benchmarks.networks import DENOISER
 from engine.errors import DiffEditError
 
 ROOT = Path(app.__file__).parents[1]
-ENOUGH = ("torch", "transformers", "diffusers", "rich", "typer")
+ENOUGH = ("torch", "transformers", "diffusers", "rich", "scipy", "typer")
 
 
 def required(name: str, seen: set[str]) -> Iterator[importlib.metadata.Distribution]:
@@ -44,7 +44,7 @@ def required(name: str, seen: set[str]) -> Iterator[importlib.metadata.Distribut
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages that has the five and what they require, and nothing else."""
+    """A folder of packages that has these and what they require, and nothing else."""
     folder = tmp_path_factory.mktemp("site")
     seen: set[str] = set()
     for distribution in (one for name in ENOUGH for one in required(name, seen)):
@@ -73,7 +73,7 @@ def alone(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_five_packages_are_enough_to_start(site: Path) -> None:
+def test_the_named_packages_are_enough_to_start(site: Path) -> None:
     done = alone(site, "gpu-check", "--help")
     assert done.returncode == 0, done.stderr
     assert "--rehearse" in done.stdout
@@ -81,7 +81,7 @@ def test_five_packages_are_enough_to_start(site: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_step_runs_with_five_packages(site: Path, tmp_path: Path) -> None:
+def test_every_step_runs_with_the_named_packages(site: Path, tmp_path: Path) -> None:
     done = alone(site, "gpu-check", "--rehearse", "--out", str(tmp_path / "a"))
     assert done.returncode == 0, done.stderr
     results = {path.stem: schema.load(path)[0] for path in (tmp_path / "a").glob("*.json")}
