@@ -66,7 +66,7 @@ def families(
 
     python -m benchmarks families --kind flux --parts count
     """
-    if kind not in KINDS:
+    if kind not in random_checkpoint.KINDS:
         raise DiffEditError(f"There is no kind {kind!r}; use one of {', '.join(KINDS)}.")
     found = _Found()
     folder = work / kind
