@@ -79,6 +79,7 @@ def test_every_pin_is_asked_about_and_nothing_known_is_well(
     assert "no known vulnerabilities" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_known_vulnerability_fails_unless_it_is_ignored(
     options: list[str],
     service: Callable[[Answers], str],

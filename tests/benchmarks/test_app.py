@@ -104,6 +104,7 @@ def test_wrong_usage_is_named(
     assert words in text
 
 
+@pytest.mark.slow
 def test_make_bench_keeps_what_ran_and_names_what_failed(tmp_path: Path) -> None:
     options = [f"PY={sys.executable}", f"OUT={tmp_path}", "ONLY=latency overhead"]
     arguments = ["MODEL=/no/such/model", "ARGS=--repeats 3"]

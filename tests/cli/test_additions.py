@@ -57,6 +57,7 @@ def test_bad_values(options: tuple[object, ...], words: str, files: Path, cli: C
     check_refused(cli("edit", "in.png", *PROMPTS, *FAST, *options), 3, words)
 
 
+@pytest.mark.slow
 def test_engines_that_were_built_otherwise_are_never_used(
     files: Path, tiny: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,14 @@ CHANGES: dict[str, tuple[Callable[[], dict[str, object] | None], list[object], s
 }
 
 
-@pytest.mark.parametrize("case", CHANGES)
+QUICK = ("seed", "photograph", "mask")
+"""The kinds of change; the other cases are in the slow tier."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CHANGES],
+)
 def test_an_output_of_another_edit_is_refused_with_the_difference(
     case: str, work: Path, cli: Cli
 ) -> None:

@@ -81,6 +81,7 @@ def lora(work: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_doctor_says_what_a_lora_changes(lora: Path, tiny: Path, cli: Cli) -> None:
     done = cli("doctor", tiny, "--lora", f"{lora}:0.5", "--json")
     checks = {check["name"]: check for check in done.line["checks"]}

@@ -119,6 +119,7 @@ def test_a_mask_on_the_unturned_pixels(cli: Cli, work: Path, photo: Image.Image)
     assert "EXIF orientation turns it" in done.err
 
 
+@pytest.mark.slow
 def test_a_detailed_mask_leaves_a_file_that_others_open(
     cli: Cli, work: Path, photo: Image.Image
 ) -> None:

@@ -73,6 +73,7 @@ def test_normalising_the_latents_keeps_the_pictures() -> None:
     assert torch.allclose(vae.decode(after.mode()).sample, seen, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scenes_are_the_same_by_one_process_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_CHUNK", 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)

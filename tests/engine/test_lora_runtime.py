@@ -96,6 +96,7 @@ def test_several_add_up_and_stand_in_the_result(
     assert zero.latents.tobytes() == plain.latents.tobytes()
 
 
+@pytest.mark.slow
 def test_engines_must_have_the_same(micro: Path, micro_build: Path, tmp_path: Path) -> None:
     style = tmp_path / "style.safetensors"
     attention_lora(micro, "unet", "unet", style)

@@ -39,6 +39,7 @@ def gnu_openmp() -> bool:
     return maps.exists() and torch.backends.openmp.is_available() and "libgomp" in maps.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not gnu_openmp(), reason="PyTorch does not use GNU's OpenMP")
 def test_workers_end_after_loading_and_start_again(tiny: Path) -> None:
     done = subprocess.run(

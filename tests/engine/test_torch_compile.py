@@ -110,6 +110,7 @@ def test_the_cpu_kernels_are_part_of_the_compiled_code(
     compiled.close()
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_error_says_what_to_install() -> None:
     code = (
         "from engine.backends.torch.compile import need_compiler\n"

@@ -52,6 +52,7 @@ def test_a_second_run_does_nothing(micro: Path, micro_engines: Path, run: Run) -
     }
 
 
+@pytest.mark.slow
 def test_other_unet_weights_rebuild_the_unet_alone(
     micro: Path, micro_engines: Path, run: Run, made: Made, change: Change, own: Copy
 ) -> None:
@@ -138,6 +139,7 @@ def test_another_models_folder_is_refused_unless_forced(
     assert before.items() <= stamps(micro_engines).items()
 
 
+@pytest.mark.slow
 def test_force_replaces_everything(
     micro: Path,
     micro_engines: Path,

@@ -37,6 +37,7 @@ def test_what_overflows_fp16_falls_back_to_fp32(
     assert made(run(model, out, precision="fp16")[1]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_what_misses_the_tolerance_falls_back_too(
     backend: str, micro: Path, tmp_path: Path, run: Run, only: Only, monkeypatch: pytest.MonkeyPatch

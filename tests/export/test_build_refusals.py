@@ -30,6 +30,7 @@ def test_weights_that_are_not_finite_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_manifest_costs_a_build_not_an_error(
     micro: Path, tmp_path: Path, run: Run, made: Made, only: Only
 ) -> None:

@@ -57,6 +57,7 @@ def unet_lora(micro: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return path, make(path, module, "unet", ("to_q", "to_v", "to_out.0"))
 
 
+@pytest.mark.slow
 def test_the_exported_unet_is_the_one_with_fused_weights(
     micro: Path, micro_engines: Path, run: Run, made: Made, unet_lora: tuple[Path, dict[str, Any]]
 ) -> None:

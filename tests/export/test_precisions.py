@@ -80,6 +80,7 @@ def test_what_is_no_precision_is_refused(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_one_part_in_fp32(micro: Path, tmp_path: Path, run: Run, made: Made, only: Only) -> None:
     only("text", "vae_encode")
     out = tmp_path / "out"
@@ -93,6 +94,7 @@ def test_one_part_in_fp32(micro: Path, tmp_path: Path, run: Run, made: Made, onl
     assert made(run(micro, out, precision="fp16")[1]) == [("export", "text")]
 
 
+@pytest.mark.slow
 def test_forecast_and_manifest_say_that_t5_is_in_bf16(tmp_path: Path, run: Run, only: Only) -> None:
     only("text_2")
     model = random_checkpoint.make(tmp_path / "model", "tiny-flux")

@@ -14,6 +14,7 @@ from tests.export.conftest import Build
 from tests.single_files import single_file
 
 
+@pytest.mark.slow
 def test_a_build_of_a_single_file(
     tiny: Path,
     tmp_path: Path,

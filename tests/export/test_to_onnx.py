@@ -74,6 +74,7 @@ def v_unet(v_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(v_model, "unet", "fp16", tmp_path_factory.mktemp("v-onnx"))
 
 
+@pytest.mark.slow
 def test_v_prediction_round_trip_in_fp16(v_model: Path, v_unet: Path) -> None:
     for rows in (1, 3):
         assert 1e-5 < relative(v_model, "unet", v_unet, rows) < 5e-3
@@ -101,6 +102,7 @@ def test_the_timestep_stays_exact_in_fp16(v_unet: Path) -> None:
     assert onnx.TensorProto.FLOAT16 not in {kinds.get(name) for name in seen}
 
 
+@pytest.mark.slow
 def test_attention_is_upcast_where_the_checkpoint_asks_for_it(v_unet: Path) -> None:
     model, kinds = types(v_unet)
     scores = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]

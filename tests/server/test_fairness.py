@@ -165,7 +165,13 @@ def test_changed_key_file_is_read_again(make_client: MakeClient, keys: Path) -> 
     assert [status(client, name) for name in KEYS] == [200, 401, 200]
 
 
-@pytest.mark.parametrize("content", ["", "alice short\n", "\xff\xfe", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "alice short\n",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("", "\xff\xfe", None)),
+    ],
+)
 def test_bad_key_file_changes_nothing_and_is_logged_once(
     make_client: MakeClient, keys: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:

@@ -105,6 +105,7 @@ def test_refined_mask_equals_the_mask_that_is_found_with_these_options(
     assert [again[name] for name in names] == [whole[name] for name in names]
 
 
+@pytest.mark.slow
 def test_border_of_a_large_photograph_is_drawn_on_a_reduced_one(client: TestClient) -> None:
     """It stays inside the mask, and close to the border of the edit."""
     large = encoded(still_life(1600, 1200))
