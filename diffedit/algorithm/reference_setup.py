@@ -139,7 +139,7 @@ def core(found: tuple[Tensor, Tensor], region: Tensor, request: EditRequest) -> 
 
 
 def apart(masks: Sequence[Tensor], cores: Sequence[Tensor]) -> list[Tensor]:
-    """Each cell for the first edit whose core has it, or else for the first whose mask has it."""
+    """Disjoint masks: a cell goes to the first edit with it in its core, else in its mask."""
     owners = torch.full(masks[0].shape, -1)
     for kind in (cores, masks):
         for number, cells in enumerate(kind):
