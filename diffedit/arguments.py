@@ -1,7 +1,6 @@
-"""The arguments of `DiffEditPipeline`'s methods: checked, and turned into plain Python values.
+"""Check the arguments of `DiffEditPipeline`'s methods and convert them to plain Python values.
 
-`CHECKS` has the check of every argument, whichever method takes it. `EditRequest` checks the
-options of an edit.
+`CHECKS` maps the name of each argument to its check. `EditRequest` checks the options of an edit.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def _backend(value: object) -> str:
 def _engines(value: object) -> Path | None:
     folder = file_arguments.path_or_none("engines", value)
     if folder is not None and folder.is_file():
-        raise InvalidRequest(f"engines is {folder}, which is a file; name the folder it is in.")
+        raise InvalidRequest(f"engines is {folder}, which is a file; pass its folder.")
     return folder
 
 
@@ -144,7 +143,7 @@ def _pin(value: object) -> int | None:
 
 
 def _word(name: str, value: object) -> str | None:
-    """Return text that may be empty only by being None."""
+    """Return text, or None. Raises InvalidRequest for blank text."""
     if value is None:
         return None
     word = checks.text(name, value, 200)
@@ -157,7 +156,7 @@ def _variant(value: object) -> str | None:
     word = _word("variant", value)
     if word is not None and not VARIANT.fullmatch(word):
         raise InvalidRequest(
-            f"variant is {word!r}, but must be a part of a file name, such as 'fp16'."
+            f"variant is {word!r}, but must be a part of a file name; pass a word such as 'fp16'."
         )
     return word
 

@@ -1,7 +1,7 @@
-"""What the backend "auto" does with an engine folder.
+"""Choose the backend for an engine folder when the backend is "auto".
 
-An engine folder whose weights are not the checkpoint's own (a LoRA is fused into them, or they are
-another model's) is never replaced by PyTorch, which would run other weights than the user chose.
+PyTorch replaces engines only if it would run the same weights. If a LoRA is fused into the engines,
+or they were built from another model, "auto" raises EngineMismatch instead.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from engine.products import PRODUCTS, TENSORRT_FORMATS
 
 @dataclass(frozen=True)
 class AutoPlan:
-    """What "auto" does with an engine folder.
+    """The backends that "auto" tries for an engine folder.
 
     Attributes:
-        tries: (backend, reason), the first one first. PyTorch, if it is among them, is the last.
-        refusal: the sentence if none of them opens.
+        tries: (backend, reason) in order. PyTorch is the last one, if it is included.
+        refusal: the error message if none of them opens.
     """
 
     tries: tuple[tuple[str, str], ...]
@@ -38,23 +38,23 @@ def plan_auto(
     digests: Mapping[str, str] | None,
     loras: Sequence[Lora] = (),
 ) -> AutoPlan:
-    """What "auto" does with an engine folder.
+    """Return the backends to try for an engine folder.
 
     Args:
         engines: the folder.
         device: as in `open_backend`.
-        digests: part -> sha256 of the model in use; None does not compare.
-        loras: what PyTorch would apply.
+        digests: part -> sha256 of the model in use; None skips the comparison.
+        loras: the LoRAs that PyTorch would apply.
 
-    Raises EngineMismatch if the folder has no engines, those of another model, or with other LoRAs
-    than `loras`, if there are any.
+    Raises EngineMismatch if the folder has no engines, if they were built from another model, or if
+    `loras` is not empty and they were built with other LoRAs.
     """
     manifest = Manifest.load(engines)
     try:
         check_model(engines, manifest, digests or {})
     except EngineMismatch as error:
         raise EngineMismatch(
-            f"{error}. To use the model without these engines, choose the backend torch."
+            f"{error}. To use the model without these engines, use the torch backend."
         ) from None
     name, reason = fastest(engines, device)
     compiled = () if name == "torch" else ((name, reason),)
@@ -67,8 +67,8 @@ def plan_auto(
         return AutoPlan((*compiled, ("torch", torchs)), "")
     refusal = (
         f"The engines in {engines} contain {fused}, which PyTorch would not apply, and they cannot "
-        "run here. Build a folder for this machine, with the same --lora options, or choose the "
-        f"backend torch to edit without {fused}."
+        "run here. Build engines on this machine with the same --lora options, or use the torch "
+        f"backend to edit without {fused}."
     )
     if any(entry.format == "onnx" for entry in manifest.entries) and PRODUCTS["onnx"].installed:
         keeps = f"it applies {fused}, which PyTorch would not"
@@ -82,9 +82,9 @@ def check_loras(engines: Path, manifest: Manifest, loras: Sequence[Lora]) -> Non
         return
     options = " ".join(f"--lora {lora.path}:{lora.scale:g}" for lora in loras)
     raise EngineMismatch(
-        f"The engines in {engines} contain {manifest.fused or 'no LoRA'}, not the LoRAs that were "
-        f"asked for; build a folder with {options}, or choose the backend torch, which applies "
-        "them when it loads the model."
+        f"The engines in {engines} contain {manifest.fused or 'no LoRA'}, not the requested LoRAs; "
+        f"build engines with {options}, or use the torch backend, which applies LoRAs when it "
+        "loads the model."
     )
 
 
@@ -96,11 +96,11 @@ def same_loras(manifest: Manifest, loras: Sequence[Lora]) -> bool:
 
 
 def fastest(engines: Path, device: str | None) -> tuple[str, str]:
-    """The backend that is the fastest for an engine folder on this machine, and the reason.
+    """Return the fastest backend for an engine folder on this machine, and the reason.
 
-    TensorRT if there is a GPU that can load the engines. Otherwise PyTorch: its default precision
-    was faster than ONNX Runtime at Stable Diffusion's size on both CPUs measured so far
-    (docs/speed.md has the figures).
+    This is TensorRT if there is a GPU that can load the engines. Otherwise it is PyTorch: its
+    default precision was faster than ONNX Runtime at Stable Diffusion's size on both CPUs measured
+    (docs/speed.md).
     """
     gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     formats = {entry.format for entry in Manifest.load(engines).entries}

@@ -1,4 +1,4 @@
-"""Open a backend: the requested one, or with "auto" the fastest one that is usable here."""
+"""Open the requested backend, or with "auto" the fastest one that this machine can use."""
 
 from __future__ import annotations
 
@@ -51,22 +51,23 @@ def open_backend(
     allow_tf32: bool = False,
     lora: Sequence[tuple[Path, float]] = (),
 ) -> T:
-    """Open a backend, and return what `ready` makes of it.
+    """Open a backend and return `ready(networks, choice)`.
 
-    `ready` takes the backend and why it was chosen. If it raises EngineMismatch, because engines do
-    not run here, "auto" goes on with the next backend of its plan.
+    `ready` gets the networks and the reason for the choice. If it raises EngineMismatch because the
+    engines do not run here, "auto" tries the next backend of its plan.
 
-    `lora` is applied to the weights by PyTorch; engines must have been built with the same.
+    PyTorch applies `lora` to the weights; engines must have been built with the same LoRAs.
+    `diffedit.arguments` has checked the arguments.
 
-    `diffedit.arguments` has checked the arguments. Raises EngineMismatch for engines that do not
-    fit, and if "auto" could only replace them by other weights; InvalidRequest for `compile` with
-    a backend that has engines.
+    Raises:
+        EngineMismatch: the engines do not fit, or "auto" could only replace them by other weights.
+        InvalidRequest: `compile` is used with a backend that has engines.
     """
     loras = [Lora.open(path, scale) for path, scale in lora]
     warn_without_effect(loras, checkpoint)  # and check them, before the weights are loaded
     if compile and backend in TITLES:
         raise InvalidRequest(
-            f"compile is for the backend torch, and the backend is {backend}, whose networks are "
+            f"compile is for the torch backend, but backend is {backend}, whose networks are "
             "compiled already; leave compile out.",
             field="compile",
         )
@@ -151,7 +152,7 @@ def _open(
         option = "A dtype for a single part" if own else "offload_text"
         raise EngineMismatch(
             f"{option} is for the torch backend, not for {TITLES[name]}, whose engines are loaded "
-            "as they were built; omit it, or choose the backend torch."
+            "as they were built; leave it out, or use the torch backend."
         )
     if engines is not None and loras:
         check_loras(engines, Manifest.load(engines), loras)
@@ -162,8 +163,8 @@ def _open(
     if main is not None and built.split()[0] not in (main, denoiser_precision(checkpoint, main)):
         networks.close()
         raise EngineMismatch(
-            f"The engines in {engines} are {built}, but the dtype {main} was asked for; omit it, "
-            f"or build engines of that precision with: diffedit-trt build {checkpoint.source} "
+            f"The engines in {engines} are {built}, but dtype is {main}; leave it out, or build "
+            f"engines of that precision with: diffedit-trt build {checkpoint.source} "
             f"--out NEW_FOLDER --precision {main}"
         )
     return networks
@@ -203,11 +204,11 @@ def _open_compiled(
 
 
 def _dropped(engines: Path, loras: Sequence[Lora]) -> str:
-    """Return the warning for an engine folder that is given together with the backend torch."""
+    """Return the warning for an engine folder that is passed together with the torch backend."""
     try:
         manifest = Manifest.load(engines)
     except EngineMismatch:
         return ""
     fused = "" if loras and same_loras(manifest, loras) else manifest.fused
-    unused = f"The engines in {engines} are not used, because the backend torch was asked for: "
+    unused = f"The engines in {engines} are not used, because backend is torch: "
     return f"{unused}this edits without {fused}." if fused else ""

@@ -1,4 +1,4 @@
-"""What the networks see of a request: a picture on a canvas, and the cells of its mask."""
+"""The networks' input of a request: a picture on a canvas, and the cells of its mask."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Canvas:
         image: float32 [3, H, W] in [-1, 1].
         placement: where the picture is.
         region: bool [h, w]: the latent cells that show the picture.
-        user_mask: bool [h, w]: the cells to edit; None if they are not known.
+        user_mask: bool [h, w]: the cells to edit; None without a mask.
         user_levels: float32 [h, w] in [0, 1]: how much each of them may change; None if the mask is
             black and white.
         key: identifies image and placement.

@@ -1,6 +1,6 @@
-"""Checks of single arguments, for everything that a user calls: `InvalidRequest`, or a plain value.
+"""Checks of single arguments. Each returns a plain Python value or raises `InvalidRequest`.
 
-Standard library only: numpy's numbers and truth values are recognised without importing numpy.
+Standard library only: numpy's numbers and booleans are accepted without importing numpy.
 """
 
 from __future__ import annotations
@@ -177,9 +177,9 @@ def choice(noun: str, value: object, names: Sequence[str]) -> str:
 
 
 def path(name: str, value: object, example: str = "a folder") -> str | Path:
-    """Return a path that the file system can look up; a str stays a str. Raises InvalidRequest.
+    """Return a valid path; a str stays a str. Raises InvalidRequest.
 
-    The file need not exist. "~" has no meaning here.
+    The file need not exist. "~" is not expanded.
     """
     plain = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(plain, str) or not plain.strip():
@@ -204,12 +204,12 @@ def path(name: str, value: object, example: str = "a folder") -> str | Path:
 
 
 def unknown(noun: str, name: object, valid_names: Collection[str]) -> InvalidRequest:
-    """Return the error about a name that does not exist, with the most likely right one."""
+    """Return the error for a name that does not exist, with a suggestion."""
     return InvalidRequest(f"There is no {noun} {short_repr(name)}; {suggestion(name, valid_names)}")
 
 
 def suggestion(name: object, valid_names: Collection[str]) -> str:
-    """Return the last part of a message about an unknown name: what to write instead."""
+    """Return the last part of a message about an unknown name: which name to use instead."""
     if RENAMED.get(str(name)) in valid_names:
         return f"it is called {RENAMED[str(name)]!r} here."
     if str(name) in REMOVED:
@@ -246,7 +246,7 @@ def named_fields(cls: type[T]) -> type[T]:
 def call_error(
     function: Callable[..., object], kwargs: Mapping[str, object], error: TypeError
 ) -> InvalidRequest:
-    """Return the error about a call whose arguments do not match the function's.
+    """Return the error for a call whose arguments do not match the function's signature.
 
     Args:
         function: what was called.

@@ -40,7 +40,7 @@ def checked_dtype(value: object) -> DTypes | None:
         return None if value is None else _precision(value)
     found = {str(part): _precision(precision) for part, precision in value.items()}
     if not found:
-        raise InvalidRequest("dtype is an empty dict; name a precision, or leave it out.")
+        raise InvalidRequest("dtype is an empty dict; add a precision, or leave it out.")
     return found
 
 

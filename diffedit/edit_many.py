@@ -23,7 +23,7 @@ def edit_many(
     in_flight: int,
     return_errors: bool,
 ) -> Iterator[EditResult | Exception]:
-    """See `DiffEditPipeline.edit_many`. Leaving the iterator early cancels what still runs."""
+    """See `DiffEditPipeline.edit_many`. Closing the iterator cancels the edits that still run."""
 
     def attempt(call: Callable[[], T]) -> T | Exception:
         try:

@@ -1,4 +1,4 @@
-"""The warnings about masks without a cell."""
+"""The warnings about empty masks."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def _sentence(same_texts: bool, *, one_of_several: bool = False) -> str:
         )
     if one_of_several:
         return (
-            "Its texts do not differ enough anywhere that an earlier edit does not change already: "
-            "describe more plainly what is there and what should be there."
+            "Its texts do not differ enough outside the masks of the earlier edits: describe more "
+            "plainly what is there and what should be there."
         )
     return (
         "The two texts do not differ enough anywhere in the picture, so it is returned unchanged: "

@@ -1,4 +1,4 @@
-"""The arguments of `DiffEditPipeline.from_pretrained` that name files, checked."""
+"""Check the arguments of `DiffEditPipeline.from_pretrained` that are files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CLIP_SKIP = Range(0, 100, whole=True)
 
 
 def path_or_none(name: str, value: object) -> Path | None:
-    """Return a path without "~"; None stays None."""
+    """Return a path with "~" expanded; None stays None."""
     return None if value is None else expanded(name, checks.path(name, value))
 
 
 def expanded(name: str, path: str | Path) -> Path:
-    """Replace "~". Raises InvalidRequest if there is no such user, or the user has no home."""
+    """Expand "~". Raises InvalidRequest if there is no such user, or the user has no home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -54,7 +54,8 @@ def embeddings(value: object) -> tuple[tuple[Path, str | None], ...]:
     """(file, token) of each textual inversion."""
     if isinstance(value, str | bytes | Path) or not isinstance(value, Iterable):
         raise InvalidRequest(
-            f"embeddings is {short_repr(value)}, but must be a list of files, or of (file, token)."
+            f"embeddings is {short_repr(value)}, but must be a list; pass files, each alone or as "
+            "(file, token)."
         )
     return tuple(_embedding(item) for item in _pairs(value))
 
@@ -74,7 +75,7 @@ def clip_skip(value: object) -> int:
 
 
 def prediction_type(value: object) -> str | None:
-    """Return what a U-Net can predict; None stays None."""
+    """Return the prediction type of a U-Net; None stays None."""
     return None if value is None else checks.choice("prediction_type", value, PREDICTION_TYPES)
 
 
@@ -82,7 +83,8 @@ def loras(value: object) -> tuple[tuple[Path, float], ...]:
     """(file, scale) of each LoRA."""
     if isinstance(value, str | bytes | Path) or not isinstance(value, Iterable):
         raise InvalidRequest(
-            f"lora is {short_repr(value)}, but must be a list of files, or of (file, scale)."
+            f"lora is {short_repr(value)}, but must be a list; pass files, each alone or as "
+            "(file, scale)."
         )
     return tuple(_lora(item) for item in _pairs(value))
 

@@ -1,6 +1,6 @@
-"""Run prepared requests: plan them, start their flows, and cache what later edits reuse.
+"""Run prepared requests: plan them, start their flows, and cache results for later edits.
 
-It does not read pictures, and it does not know files or backends.
+This module does not read pictures and does not depend on files or backends.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ class Focus:
 
     Attributes:
         is_on: whether a window may be chosen.
-        window: the window in the photograph; None until `choose` was called, and where the whole
+        window: the window in the photograph; None before `choose` is called, and if the whole
             photograph is edited.
-        canvas: what the networks see of it, or None.
+        canvas: the window on the networks' canvas, or None.
         warnings: sentences for the user.
     """
 

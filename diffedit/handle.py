@@ -35,8 +35,13 @@ class EditHandle:
     def result(self) -> EditResult:
         """Wait for the result. An interrupt (Ctrl-C) while waiting cancels the edit.
 
-        Raises EngineUnavailable where it would wait for ever: in a callback on the engine thread,
-        or in a forked child. Every call returns pictures and arrays of its own.
+        Every call returns new pictures and arrays.
+
+        Raises:
+            Cancelled: the edit was cancelled, or the pipeline was closed.
+            NonFiniteError: a network returned NaN or infinity.
+            EngineUnavailable: the pipeline has failed, or the call would block for ever: in a
+                callback on the engine thread, or in a forked process.
         """
         outputs = wait(self._flow)
         return self._postprocessor.finish(self._prepared, outputs, self._flow)
@@ -49,8 +54,8 @@ class EditHandle:
         )
 
     def cancel(self) -> None:
-        """Request cancellation: `result` raises Cancelled after the running network call. On a GPU
-        one more call may already be queued behind it."""
+        """Request cancellation. `result` raises Cancelled when the running network call has ended;
+        on a GPU, one more call may be queued already."""
         self._flow.cancel()
 
     @property
@@ -60,8 +65,8 @@ class EditHandle:
 
     @property
     def future(self) -> Future[EditOutputs]:
-        """Resolves, with tensors on the CPU, when the networks have finished; `result` then only
-        makes pictures."""
+        """A future with the tensors of the edit on the CPU. It is done when the networks have
+        finished; `result` then only makes the pictures."""
         return self._flow.future
 
     @property
@@ -91,7 +96,7 @@ class EditHandle:
 
 
 def wait(flow: FlowHandle[T]) -> T:
-    """A flow's result. If the waiting is interrupted, the flow is cancelled."""
+    """Wait for a flow's result. An interrupt cancels the flow."""
     try:
         return flow.future.result()
     except BaseException:
@@ -100,7 +105,7 @@ def wait(flow: FlowHandle[T]) -> T:
 
 
 def outputs_to_host(outputs: EditOutputs) -> EditOutputs:
-    """Copies on the CPU, complete when the work launched so far is; see `to_host`."""
+    """Copy the outputs to the CPU without waiting; `to_host` says when the copies are complete."""
     return EditOutputs(
         latents=to_host(outputs.latents),
         heatmap=to_host(outputs.heatmap),

@@ -20,8 +20,8 @@ MISSING = {
     "flowedit": ("strength", "guidance_interval", "inversion_stride"),
     "chordedit": ("guidance_interval", "inversion_stride"),
 }
-"""Method -> options that it does not have. n_max says for FlowEdit what strength says for others;
-`resolve` turns a strength into n_max."""
+"""Method -> options that it does not have. FlowEdit has n_max instead of strength; `resolve`
+converts a strength to n_max."""
 
 
 def has_option(method: str, name: str) -> bool:
@@ -39,7 +39,7 @@ def decoding_steps(request: EditRequest) -> int:
 
 
 def check_options(request: EditRequest) -> None:
-    """Raise InvalidRequest for an option of another method, and for two that say the same."""
+    """Raise InvalidRequest for an option of another method, and for both n_max and strength."""
     values: dict[str, Any] = vars(request)
     for name in (*OWNERS, "guidance_interval", "inversion_stride"):
         if values[name] is not None and not has_option(request.method, name):

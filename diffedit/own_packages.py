@@ -1,7 +1,7 @@
 """Import this project's `engine` and `export`, even if another package has that name.
 
-A user's project may have an `engine` of its own, which comes first where Python looks. Standard
-library only; imports nothing of this project, because it runs before `engine` can be imported.
+A user's project may have its own `engine` package earlier on `sys.path`. This module uses the
+standard library only, because it runs before `engine` can be imported.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def claim(name: str, root: Path = ROOT) -> None:
     """Make `import NAME` mean the package in `root`, with a warning if another one is first.
 
     Raises:
-        ImportError: another module of this name is imported already; it cannot be replaced,
-            because its users hold it.
+        ImportError: another module of this name is imported already. It cannot be replaced, because
+            other modules refer to it.
     """
     own = PathFinder.find_spec(name, [str(root)])
     if own is None or own.origin is None:  # not installed as files
@@ -48,22 +48,22 @@ def claim(name: str, root: Path = ROOT) -> None:
 
 
 def warn_of_shadow(name: str, root: Path = ROOT) -> None:
-    """Warn if another package of this name comes first, but leave it to the user's program."""
+    """Warn if another package of this name is earlier on `sys.path`, and leave it there."""
     own = PathFinder.find_spec(name, [str(root)])
     if own is None or own.origin is None or name in sys.modules:
         return
     other = _foreign(name, own)
     if other is not None:
         warnings.warn(
-            f"{other} has the name of a package of diffedit-trt, which `diffedit-trt build` alone "
-            "needs, and then uses instead of yours.",
+            f"{other} has the name of a package of diffedit-trt. Only `diffedit-trt build` needs "
+            "that package, and uses it instead of yours; rename yours if you need both.",
             RuntimeWarning,
             stacklevel=3,
         )
 
 
 def _foreign(name: str, own: ModuleSpec) -> str | None:
-    """Return the file of another module of this name that comes first, or None."""
+    """Return the file of another module of this name that is earlier on `sys.path`, or None."""
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None or _is_same(found.origin, own.origin):
         return None

@@ -106,8 +106,9 @@ class DiffEditPipeline:
             model: a folder in diffusers' format, a single .safetensors file, which is converted
                 once into the cache, or a hub id. Pickles are not opened.
             backend: "torch", "onnxruntime", "tensorrt", or "auto" for the fastest usable one. With
-                `engines`, "auto" never runs other weights than theirs: where PyTorch would, because
-                a LoRA is fused into them or they are another model's, it raises EngineMismatch.
+                `engines`, "auto" never runs other weights: if the engines cannot run here and
+                contain a LoRA or belong to another model, it raises EngineMismatch instead of
+                using PyTorch.
             engines: the folder that `make engines` wrote; needed by "onnxruntime" and "tensorrt".
             device: such as "cpu", "cuda" or "cuda:1"; by default a GPU if there is one.
             dtype: torch backend only: "fp32", "bf16" or "fp16"; by default the fastest one that
@@ -124,19 +125,20 @@ class DiffEditPipeline:
             offload_text: torch backend only: load each text encoder when a text is encoded, and
                 unload it before another network runs. Saves memory and costs time for new texts.
             ignore_memory: load the weights even if they are larger than the free memory.
-            lora: LoRA files, each alone or as (file, scale), or a dict; the scale is 1 by default.
-                PyTorch fuses them when it loads the model; engines must be built with the same.
+            lora: LoRA files, each alone or as (file, scale), or a dict of them; the scale is 1 by
+                default. PyTorch fuses them when it loads the model; engines must have been built
+                with the same LoRAs.
             base: for a single file: a folder or hub id with the parts that the file lacks, such as
                 the text encoders of FLUX.
             prediction_type: for a single file: what its U-Net predicts, "epsilon" or
-                "v_prediction"; by default what the file says, or what is usual.
+                "v_prediction"; by default what the file states, or the usual value for its model.
             vae: another VAE: a folder or a single .safetensors file.
-            embeddings: textual inversions: .safetensors files, each alone or as (file, token). The
-                token is by default what the file says, or its name.
-            clip_skip: CLIP layers to leave out, beside those that always are. It changes every
-                text; in diffusers it changes the prompt alone.
-            warm: also run every profile of every network, see `warm_up`. Engines that do not run
-                are found now: "auto" then uses PyTorch, and a named backend raises EngineMismatch.
+            embeddings: textual inversions: .safetensors files, each alone or as (file, token). By
+                default the token is the one that the file states, or the file's name.
+            clip_skip: number of last CLIP layers to skip, in addition to those that the model skips
+                anyway. It applies to every text; in diffusers it applies to the prompt only.
+            warm: also call `warm_up`, which finds engines that do not run on this machine: "auto"
+                then uses PyTorch, and any other backend raises EngineMismatch.
             on_progress: called as `on_progress(text, done, total)` while a file is converted.
             revision: branch, tag or commit of a hub id.
             variant: of the weight files, such as "fp16".
@@ -184,9 +186,9 @@ class DiffEditPipeline:
     @classmethod
     @checked_arguments
     def from_single_file(cls, path: str | Path, **options: Any) -> DiffEditPipeline:
-        """Open a single-file checkpoint, such as model sites give.
+        """Open a checkpoint in a single file, as model sites distribute them.
 
-        `from_pretrained` does the same; see there for the options and errors.
+        The same as `from_pretrained`, which describes the options and errors.
 
         Args:
             path: a .safetensors file.
@@ -202,7 +204,7 @@ class DiffEditPipeline:
         networks: Networks,
         choice: Choice,
     ) -> DiffEditPipeline:
-        """The pipeline on a backend that was opened for it, which is closed if this fails."""
+        """Create the pipeline on an opened backend. Closes the backend if this fails."""
         try:
             log.info("backend %s: %s", networks.describe(), choice.reason)
             warnings = (choice.warning,) if choice.warning else ()
@@ -219,10 +221,15 @@ class DiffEditPipeline:
         return pipeline
 
     def warm_up(self) -> Costs:
-        """Load every network, run every profile and measure the calls, at the pipeline's size, the
-        compiled sizes, or the model's native size. Takes seconds; see `engine.warm_up`.
+        """Load every network, run each of its batch sizes once, and measure the calls.
 
-        Raises EngineMismatch if an engine cannot be loaded, or does not run on this machine.
+        Uses the pipeline's size, the compiled sizes, or the model's native size. Takes seconds; see
+        `engine.warm_up`.
+
+        Returns: (network, size) -> rows in the call -> seconds.
+
+        Raises:
+            EngineMismatch: an engine cannot be loaded, or does not run on this machine.
         """
         self.batcher.start()
         self.costs = run_warm_up(self.batcher, self.checkpoint.kinds(self._sizes))
@@ -247,7 +254,7 @@ class DiffEditPipeline:
 
         Args:
             image: PIL image, path, file contents, or uint8 [H, W, 3].
-            prompt: what should be there. Left out for several edits in one pass, in `edits`.
+            prompt: what should be there. Leave it out if `edits` has several edits for one pass.
             source_prompt: what is there; empty for the unconditional text.
             negative_prompt: what decoding is guided away from.
             callback: see `diffedit.progress.Callback`.
@@ -272,7 +279,7 @@ class DiffEditPipeline:
         on_preview: PreviewCallback | None = None,
         mask_only: bool = False,
     ) -> EditHandle:
-        """Start an edit and return immediately. Running edits share network calls.
+        """Start an edit and return its handle immediately. Running edits share network calls.
 
         Args:
             request: the edit.
@@ -296,7 +303,11 @@ class DiffEditPipeline:
 
     @checked_arguments
     def resolve(self, request: EditRequest) -> EditRequest:
-        """The request with the defaults of its preset and of this model filled in."""
+        """Return the request with the defaults of its preset and of this model filled in.
+
+        Raises:
+            InvalidRequest: an option contradicts the model, such as FlowEdit with a U-Net.
+        """
         return resolve(request, self.checkpoint.family.defaults)
 
     @overload
@@ -316,9 +327,12 @@ class DiffEditPipeline:
         """Edit any number of requests, which share network calls. Yields results in order.
 
         Args:
-            requests: consumed lazily, `in_flight` ahead of the results.
-            in_flight: how many edits run at the same time.
-            return_errors: yield a failed request's exception instead of raising it.
+            requests: any iterable; it is read `in_flight` requests ahead of the results.
+            in_flight: how many edits run at the same time. 1 to 100000.
+            return_errors: yield the exception of a failed request instead of raising it.
+
+        Raises:
+            InvalidRequest: an argument is not valid. An edit raises the errors of `__call__`.
         """
         return edit_many(self.submit, requests, in_flight=in_flight, return_errors=return_errors)
 
@@ -332,7 +346,18 @@ class DiffEditPipeline:
         callback: Callback | None = None,
         **options: Any,
     ) -> FoundMask:
-        """Step 1 alone: where do the two texts disagree? Options as in `EditRequest`."""
+        """Find the mask of an edit (step 1 of the paper) without making the edit.
+
+        Args:
+            image: PIL image, path, file contents, or uint8 [H, W, 3].
+            prompt: what should be there.
+            source_prompt: what is there; empty for the unconditional text.
+            callback: see `diffedit.progress.Callback`.
+            options: the other fields of `EditRequest`.
+
+        Raises:
+            InvalidRequest: an option or a picture is not valid, or the method has no mask.
+        """
         request = _request(image, prompt, source_prompt, "", options)
         found = self.submit(request, callback=callback, mask_only=True).result()
         return FoundMask(
@@ -351,13 +376,13 @@ class DiffEditPipeline:
         invert: bool | None = None,
         feather: float | None = None,
     ) -> FoundMask:
-        """Another mask from the heatmap of an earlier one, in milliseconds: no network runs.
+        """Make another mask from the heatmap of an earlier one, in milliseconds: no network runs.
 
-        Pass its `mask` to the next edit as `mask_image`. An option that is left out is that of the
-        mask that was found.
+        Pass its `mask` to the next edit as `mask_image`. Options that are left out keep the value
+        of `found`.
 
         Args:
-            found: what `generate_mask`, an edit, or this function returned.
+            found: the result of `generate_mask`, of an edit, or of this function.
             threshold: cells with a higher value of the heatmap are edited. 0 to 0.99.
             grow: cells by which the mask is enlarged. 0 to 64.
             cleaning: as `EditRequest.mask_cleaning`.
@@ -384,9 +409,17 @@ class DiffEditPipeline:
         inversion_stride: int | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Step 2 alone: float32 [d + 1, C, h, w] on the CPU, index 0 = x_0.
+        """Encode a photograph by DDIM inversion (step 2 of the paper) without editing it.
 
-        Options as in `EditRequest`.
+        Args:
+            image: PIL image, path, file contents, or uint8 [H, W, 3].
+            callback: see `diffedit.progress.Callback`.
+            options: the fields of `EditRequest` that apply, such as `strength`.
+
+        Returns: the latents x_0 to x_d, float32 [d + 1, C, h, w] on the CPU.
+
+        Raises:
+            InvalidRequest: an option or a picture is not valid.
         """
         steps = {"num_inference_steps": num_inference_steps, "strength": strength}
         own = {"inversion_stride": inversion_stride, "preset": preset, "method": "diffedit"}
@@ -402,8 +435,11 @@ class DiffEditPipeline:
     def close(self) -> None:
         """Cancel running edits and release the networks. Waits for the running network call.
 
-        A pipeline that is deleted without it finishes its edits and then releases them, too. Raises
-        EngineUnavailable in a callback of an edit.
+        A pipeline that is deleted without `close` finishes its edits first and then releases the
+        networks.
+
+        Raises:
+            EngineUnavailable: a callback of an edit made this call.
         """
         self.batcher.close()
         self.cache_clear()

@@ -1,4 +1,4 @@
-"""Tensors to pictures: make the outputs of a flow a result, and previews on the way."""
+"""Convert tensors to pictures: the outputs of a flow to a result, and latents to previews."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Postprocessor:
-    """Makes results of what the flows of one pipeline return.
+    """Converts the outputs of one pipeline's flows to results.
 
     Args:
-        denoiser: the name of the network.
-        provenance: what the pipeline was made with.
+        denoiser: name of the network that runs at every step.
+        provenance: the model and backend of the pipeline.
     """
 
     def __init__(self, denoiser: str, provenance: Provenance | None = None) -> None:
@@ -43,7 +43,7 @@ class Postprocessor:
     ) -> EditResult:
         """The result as pictures and arrays; the background is the photograph's own.
 
-        `outputs` are on the CPU. They are copied, so that two results share nothing.
+        `outputs` are on the CPU. They are copied, so that results share no memory.
         """
         request, warnings = prepared.inputs.request, list(prepared.warnings)
         cells, heatmap = self._whole_mask(prepared, outputs)
@@ -151,7 +151,7 @@ class Postprocessor:
 
 
 def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[str]:
-    """What an edit cannot show, because of the photograph's mode."""
+    """Warn of changes that the photograph's mode cannot show."""
     found = []
     if photo.base_mode == "L":
         found.append("The picture is grey, so the edit is grey, too; convert it to RGB for colors.")

@@ -1,7 +1,6 @@
-"""Pictures to tensors: prepare a request for its flow.
+"""Convert pictures to tensors and texts to token ids: prepare a request for its flow.
 
-It knows one checkpoint's sizes, tokenizer and schedules, and the device of the rows. It runs no
-network.
+It uses the sizes, tokenizers and schedules of one checkpoint. It runs no network.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ class Preprocessor:
         return self._schedules[steps, size]
 
     def _ignored(self, request: EditRequest, schedule: Schedule) -> list[str]:
-        """What this model family cannot use, as sentences."""
+        """Warn of options that have no effect, or a bad one, with this model."""
         kind, scale = self._family.defaults.guidance, request.guidance_scale
         if kind == "embedded" and request.negative_prompt:
             return [
@@ -193,7 +192,7 @@ def schedule_for(checkpoint: Checkpoint, steps: int, size: Size) -> Schedule:
 
 
 def _names_of_pairs(request: EditRequest) -> list[tuple[str, str]]:
-    """What warnings call the source and the prompt of each edit."""
+    """The names of the two texts of each edit, for warnings."""
     if not request.edits:
         return [("source", "prompt")]
     numbers = range(1, len(request.edits) + 1)

@@ -1,4 +1,4 @@
-"""Stages, progress and previews of a flow, reported when the device has reached them."""
+"""Report stages, progress and previews of a flow when the device has computed them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from engine.rows import Flow
 T = TypeVar("T")
 Callback = Callable[[str, int, int], None]
 """`callback(stage, done, total)`: stage is "mask", "encode" or "decode"; `done` of `total` rows of
-the denoiser are finished. The last call has done == total. Called on the engine thread, which it
-must not wait for."""
+the denoiser are finished. The last call has done == total. It is called on the engine thread and
+must not wait for an edit."""
 PreviewCallback = Callable[[Tensor, Tensor], None]
-"""Called on the engine thread after each decoding step with the result's latent if decoding ended
-there, and with x_0; both float32 [C, h, w] on the CPU, copies that the callback may keep."""
+"""`on_preview(latent, x0)`: called on the engine thread after each decoding step. `latent` is the
+result if decoding ended at this step, `x0` the photograph's latent; both are float32 [C, h, w]
+copies on the CPU."""
 
 
 class Progress:
     """The progress of one flow along its plan.
 
-    A flow runs ahead of the device. What it announces, such as a stage, waits here until the device
-    has finished all rows that the flow had yielded before.
+    A flow runs ahead of the device. Its events, such as the start of a stage, are held back until
+    the device has finished all rows that the flow yielded before them.
 
     Args:
-        plan: the rows in all.
+        plan: has the total number of rows.
         timer: the current stage.
         denoiser: the network whose rows are counted.
         callback, preview: see `Callback` and `PreviewCallback`.
@@ -61,10 +62,10 @@ class Progress:
             self._announce(partial(self._preview, to_host(latent), to_host(x0)))
 
     def around(self, flow: Flow[T], copy: Callable[[T], T]) -> Flow[T]:
-        """`flow`, with its rows counted and its result passed through `copy`.
+        """Wrap a flow: count its rows and pass its result through `copy`.
 
-        Its last report is 100 %: an empty mask or a trajectory that another edit extended needs
-        fewer rows than the plan.
+        The last report is always 100 %, because a flow may need fewer rows than its plan: if the
+        mask is empty, or another edit has extended the same trajectory.
         """
         answers: Any = None
         try:

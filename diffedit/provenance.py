@@ -34,7 +34,7 @@ class Fused:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a result was made with. It contains no path of the machine.
+    """The model and the backend that made a result. It contains no local paths.
 
     Attributes:
         version: of diffedit-trt.
@@ -66,7 +66,7 @@ class Provenance:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, networks: Networks) -> Provenance:
-        """The provenance of everything that a pipeline makes. Reads a few megabytes."""
+        """Return the provenance of a pipeline's results. Reads a few megabytes of weights."""
         import diffedit
         from engine.fingerprint import fingerprint, model_name
 
@@ -91,7 +91,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Provenance:
-        """Read what `dataclasses.asdict` and json made of it. Raises TypeError or KeyError."""
+        """Build it from JSON written with `dataclasses.asdict`. Raises TypeError or KeyError."""
         later = {"sha256": "", "vaes": (), "clip_skip": 0}  # not in records of older versions
         values = {**later, **values}
         texts = {f.name: values[f.name] for f in fields(cls) if f.type == "str"}
@@ -107,7 +107,7 @@ class Provenance:
         )
 
     def differences(self, now: Provenance) -> list[str]:
-        """Say how what is used now differs from this; one clause each, empty if nothing does."""
+        """Return one clause for each difference between this and `now`."""
         found = [*self._other_weights(now)]
         for name in ("backend", "precision"):
             before, after = getattr(self, name), getattr(now, name)
@@ -138,7 +138,7 @@ class Provenance:
 
 
 def _other_files(kind: str, before: tuple[Fused, ...], after: tuple[Fused, ...]) -> Iterator[str]:
-    """The order of fused files does not matter, and neither do their names."""
+    """Compare fused files by digest and scale; their order and names do not matter."""
     olds, news = ({(file.sha256, file.scale): file for file in files} for files in (before, after))
     for key in (key for key in olds if key not in news):
         other = next((new for new in after if new.sha256 == key[0]), None)

@@ -1,7 +1,7 @@
 """`EditRequest`: the options of one edit, and the only code that checks their ranges.
 
-It opens no picture (`diffedit.imaging.decode` does, and raises the same `InvalidRequest`) and
-imports neither torch, numpy nor PIL.
+It does not open pictures: `diffedit.imaging.decode` does, and raises the same `InvalidRequest`.
+It imports neither torch, numpy nor PIL.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ RANGES: dict[str, Range] = {
 class EditRequest:
     """The options of one edit. Symbols are those of the DiffEdit paper.
 
-    Numbers may be Python's or numpy's and are stored as Python's; bool is not a number. An option
-    that is None takes the preset's value, or the model family's: see `diffedit.presets`.
+    Numbers may be Python's or numpy's and are stored as Python's; bool is not a number. If an
+    option is None, the preset or the model family decides its value: see `diffedit.presets`.
 
     Attributes:
         image: x_0, the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
@@ -117,10 +117,10 @@ class EditRequest:
             up to 1; by default the preset's, 0.5.
         mask_thresholding_ratio: value at which the difference map is clipped before it is scaled to
             [0, 1], in multiples of its mean. Above 0, up to 100; by default the preset's, 3.0.
-        mask_image: M, a mask to use instead of the computed one: white is edited and grey in part,
-            or the transparent part of a photograph with a hole (`diffedit.imaging.mask_reader`).
-            Any size with the photograph's aspect ratio; methods "diffedit", "masked-sdedit",
-            "flowedit" and "chordedit" only. Default None.
+        mask_image: M, a mask to use instead of the computed one: white pixels are edited, grey ones
+            in part. In a photograph with a hole, the transparent pixels are edited; see
+            `diffedit.imaging.mask_reader`. Any size with the photograph's aspect ratio; methods
+            "diffedit", "masked-sdedit", "flowedit" and "chordedit" only. Default None.
         mask_threshold: value of the heatmap above which a cell is edited. 0 to 0.99; default 0.5.
         mask_cleaning: "none": the computed mask as in the paper. "clean": blurred, without holes
             and specks. "edges": cleaned, and its border follows the edges of the picture instead of
@@ -145,15 +145,15 @@ class EditRequest:
         n_max: FlowEdit's first level, 1 to N; by default the published share of the schedule, or
             N * strength where strength is given.
         n_min: FlowEdit's last level; below it come ordinary steps. 0 to n_max; default 0.
-        n_avg: FlowEdit's number of noises a step. 1 to 64; default 1.
+        n_avg: FlowEdit's number of noise samples per step. 1 to 64; default 1.
         source_guidance_scale: FlowEdit's guidance under the source text, where `guidance_scale` is
             that under the prompt. 0 to 100; by default the published one.
         step_scale: ChordEdit's factor on the edit's field. Above 0, up to 10; by default the
             published 1 with distilled models, 1.5 with others.
         refining_rows: ChordEdit's predictions after the step, which sharpen. 0 to 2; default 1.
         edits: several edits in one pass instead of `prompt` and `source_prompt`, each an `Edit`, a
-            pair (source, prompt) or "source -> prompt". Each finds its own mask; where masks meet,
-            the earlier edit has the cells. Up to 16; methods "diffedit" and "masked-sdedit" only.
+            pair (source, prompt) or "source -> prompt". Each finds its own mask; where masks
+            overlap, the earlier edit applies. Up to 16; methods "diffedit" and "masked-sdedit".
 
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
@@ -253,8 +253,8 @@ class EditRequest:
             )
         if focus and not self.composite:
             raise InvalidRequest(
-                "focus is True and composite False, but only a window is repainted, and the rest "
-                "can only come from the photograph; leave out one of them."
+                "focus is True and composite is False, but focus repaints a window only, and the "
+                "rest can only come from the photograph; leave out one of them."
             )
 
     def _check_number(self, name: str) -> None:
@@ -272,13 +272,13 @@ class EditRequest:
             )
         if self.mask_dilation:
             raise InvalidRequest(
-                f"mask_dilation is {self.mask_dilation}, but it enlarges computed masks only and "
-                "mask_image is given; enlarge that mask itself, or leave out mask_dilation."
+                f"mask_dilation is {self.mask_dilation}, but it applies to computed masks only and "
+                "mask_image is given; leave out one of them, or enlarge that mask itself."
             )
         if self.mask_threshold != EditRequest.mask_threshold:
             raise InvalidRequest(
-                f"mask_threshold is {self.mask_threshold:g}, but it belongs to computed masks and "
-                "mask_image is given; leave out one of them."
+                f"mask_threshold is {self.mask_threshold:g}, but it applies to computed masks only "
+                "and mask_image is given; leave out one of them."
             )
 
     @classmethod
@@ -314,8 +314,8 @@ class EditRequest:
 
 
 def parameters(request: EditRequest) -> dict[str, Any]:
-    """Return every option that the request's method has, but for the two pictures, as a dict that
-    JSON can represent exactly. `edits` is left out where there are none."""
+    """Return every option of the request's method except the two pictures, as a dict that JSON can
+    represent exactly. `edits` is left out if it is empty."""
     values = {name: getattr(request, name) for name in PARAMETERS}
     found = {
         name: [*one] if isinstance(one, tuple) else one

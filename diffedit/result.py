@@ -46,9 +46,9 @@ class EditResult:
             high bytes. Palettes become RGB or RGBA, other modes RGB.
         photo: the result with all of its values and metadata; `save` writes it.
         mask: PIL L of the photograph's size: 255 where pixels were edited, 0 elsewhere.
-        blend_mask: PIL L of that size, 0 outside `mask`: how much of the edit each pixel takes, 255
-            for all of it. Without compositing it is 255 everywhere.
-        heatmap: float32 [h, w] in [0, 1] on the latent grid: how much the two prompts disagree.
+        blend_mask: PIL L of that size: the opacity of the edit at each pixel, 0 outside `mask`.
+            Without compositing it is 255 everywhere.
+        heatmap: float32 [h, w] in [0, 1] on the latent grid: how much the two texts differ.
         latent_mask: bool [h, w]: the latent pixels that were edited.
         latents: float32 [C, h, w]: y_0, the edited latents.
         stats: cost of the edit.
@@ -59,8 +59,8 @@ class EditResult:
         provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
         soft_map: what `DiffEditPipeline.refine` makes other masks from; None if the mask was given
             or the method has none.
-        edits: the mask of each of several edits, in their order; where masks meet, the earlier edit
-            has the cells. `heatmap` is then the maximum of theirs, and `soft_map` is None.
+        edits: the mask of each of several edits, in their order; where masks overlap, the earlier
+            edit applies. `heatmap` is then the maximum of theirs, and `soft_map` is None.
         mask_read_as: which pixels of the request's mask are edited: "alpha" (transparent ones),
             "white" or "black"; None if the mask was computed.
         window: (left, top, right, bottom) in pixels: the part of the photograph that was edited,
@@ -90,7 +90,7 @@ class EditResult:
         The color profile, EXIF and resolution are kept, and in PNG also 16 bits and transparency.
         `image.save` of PIL does less.
 
-        Returns: a sentence for each property that the format cannot hold.
+        Returns: a sentence for each property that the format cannot store.
 
         Raises:
             InvalidRequest: another extension.
@@ -104,7 +104,7 @@ class EditResult:
 
 
 class FoundMask(NamedTuple):
-    """The mask alone. `DiffEditPipeline.refine` makes others from it.
+    """A mask without an edit. `DiffEditPipeline.refine` makes other masks from it.
 
     Attributes:
         heatmap: float32 [h, w] in [0, 1], on the latent grid.
@@ -122,8 +122,10 @@ class FoundMask(NamedTuple):
 
     @property
     def blend_mask(self) -> Image:
-        """How much of the edit each pixel takes: L of the photograph's size, 0 outside `mask`.
-        Computed at each access; with "edges" that takes longer than the mask."""
+        """The opacity of the edit at each pixel: L of the photograph's size, 0 outside `mask`.
+
+        Computed at each access; with "edges" this takes longer than computing the mask.
+        """
         from diffedit.imaging import borders
         from diffedit.soft_map import blend_mask
 

@@ -25,7 +25,7 @@ METHODS = ("diffedit", "masked-sdedit")
 @named_fields
 @dataclass(frozen=True)
 class Edit:
-    """Two texts.
+    """One edit: two texts.
 
     Attributes:
         prompt: Q, what should be there. 1 to 4096 characters, not blank.
@@ -51,9 +51,10 @@ class Edit:
 
     @classmethod
     def of(cls, value: object) -> Edit:
-        """An Edit from itself, its fields as a mapping, (source, prompt), or "source -> prompt".
+        """Convert a value to an Edit. Raises InvalidRequest.
 
-        Raises InvalidRequest.
+        Args:
+            value: an Edit, a mapping of its fields, a pair (source, prompt), or "source -> prompt".
         """
         if isinstance(value, Edit):
             return value
@@ -93,8 +94,8 @@ def checked_edits(value: object) -> tuple[Edit, ...]:
     values = list(value)
     if len(values) > MAX_EDITS:
         raise InvalidRequest(
-            f"edits has {len(values)} edits, but at most {MAX_EDITS} are allowed in one pass; make "
-            "the others on the result.",
+            f"edits has {len(values)} edits, but at most {MAX_EDITS} are allowed in one pass; "
+            "apply the others to the result.",
             field="edits",
         )
     return tuple(_checked(number, one) for number, one in enumerate(values, 1))
@@ -112,8 +113,8 @@ def check_edits(request: EditRequest) -> None:
     for name in ("prompt", "source_prompt"):
         if getattr(request, name):
             raise InvalidRequest(
-                f"{name} is {short_repr(getattr(request, name))} and edits has the texts of "
-                f"{len(request.edits)}; put all of them into edits, and leave out {name}.",
+                f"{name} is {short_repr(getattr(request, name))}, but edits is given, which has "
+                f"the texts of every edit; add it to edits, and leave out {name}.",
                 field="edits",
             )
     if request.mask_image is not None:

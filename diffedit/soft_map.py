@@ -1,4 +1,4 @@
-"""`SoftMap`: what a computed mask was made from, and the masks that it gives with other options.
+"""`SoftMap`: the heatmap behind a computed mask; it makes other masks with other options.
 
 No network runs: a heatmap on the latent grid becomes a mask of the photograph's size in
 milliseconds. The rule itself is `diffedit.algorithm.mask.shape`.
@@ -35,12 +35,12 @@ REFINE_RANGES: dict[str, Range] = {
 }
 """Range of every number that refining takes."""
 FIELDS = {"grow": "dilation"}
-"""Options of refining -> fields of `ShapeOptions`, where the names differ."""
+"""Options of refining -> fields of `ShapeOptions` with another name."""
 
 
 @dataclass(frozen=True, eq=False)
 class SoftMap:
-    """A heatmap, where it lies on the photograph, and how it becomes a mask.
+    """A heatmap, its position on the photograph, and the options that turn it into a mask.
 
     Attributes:
         heatmap: float32 [h, w] in [0, 1] on the latent grid; read-only.
@@ -78,7 +78,7 @@ class SoftMap:
         return borders.picture_border(photo, soft, cells, self.placement, self.factor)
 
     def refined(self, options: Mapping[str, Any]) -> SoftMap:
-        """The same heatmap with other options; those that are missing stay.
+        """Return the same heatmap with other options; missing ones keep their value.
 
         Args:
             options: checked; see `refine_options`.
@@ -89,7 +89,7 @@ class SoftMap:
 
 
 def blend_mask(mask: Image, maps: Sequence[SoftMap]) -> Image:
-    """How much of the result each pixel takes: L, 0 outside the edit mask.
+    """The opacity of the edit at each pixel: L, 0 outside the edit mask.
 
     Args:
         mask: L, 0 or 255: the edit mask of all maps.

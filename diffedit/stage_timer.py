@@ -6,7 +6,7 @@ import time
 
 
 class StageTimer:
-    """Seconds per stage of one edit. It starts when it is made."""
+    """Seconds per stage of one edit. The clock starts when the timer is created."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -18,11 +18,11 @@ class StageTimer:
         return self._marks[-1][0] if self._marks else ""
 
     def start(self, stage: str) -> None:
-        """A stage begins, and the one before it ends."""
+        """Begin a stage, and end the one before it."""
         self._marks.append((stage, time.perf_counter()))
 
     def stop(self) -> None:
-        """The last stage ends."""
+        """End the last stage."""
         self._ended = time.perf_counter()
 
     def seconds(self) -> dict[str, float]:

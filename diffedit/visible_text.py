@@ -1,14 +1,14 @@
-"""Characters of a prompt that nobody sees. One rule for every way into the program.
+"""Invisible characters in prompts. Every interface uses these rules.
 
-- NUL, other control characters and unpaired surrogates are refused: no text contains them. Those
-  that are white space, such as a tab or a line break, are read as a space.
-- A text without a visible character is empty: it has only white space, or characters such as a
-  zero-width space. The prompt must not be empty; the other texts then are "".
-- Invisible characters within a text are read by the model, so a warning names them. Those that
-  writing needs are left out of it: joiners in emoji and in Persian, variation selectors, the
+- NUL, other control characters and unpaired surrogates are refused. Control characters that are
+  white space, such as a tab or a line break, are read as a space.
+- A text without a visible character counts as empty. The prompt must not be empty; other texts
+  become "".
+- The model reads invisible characters within a text, so a warning lists them. The warning skips
+  characters that writing needs: joiners in emoji and in Persian, variation selectors, and the
   direction marks of Arabic and Hebrew.
 
-Standard library only. The classes are those of Unicode.
+Standard library only. The character classes are those of Unicode.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import unicodedata
 from collections.abc import Mapping
 
 BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters of other classes that show nothing: fillers and the blank of Braille."""
+"""Characters of other classes that are invisible: fillers and the Braille blank."""
 NEEDED = frozenset("\u200c\u200d\u200e\u200f\u061c")
 """Invisible characters that writing needs: joiners and direction marks."""
 MAX_NAMED = 3
 
 
 def forbidden(text: str) -> str | None:
-    """The first character that no text contains, or None."""
+    """Return the first character that is refused, or None."""
     return next((c for c in text if unicodedata.category(c) == "Cs" or _is_control(c)), None)
 
 
@@ -59,7 +59,7 @@ def _is_invisible(c: str) -> bool:
 
 
 def _is_needed(c: str) -> bool:
-    """Tags are letters in the flags of regions."""
+    """Whether writing needs a character. Tags are letters in the flags of regions."""
     return c in NEEDED or _is_selector(c) or "\U000e0020" <= c <= "\U000e007f"
 
 

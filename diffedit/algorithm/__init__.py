@@ -1,4 +1,4 @@
-"""DiffEdit on tensors alone: schedule, mask, plan, flows, caches, and the plain reference.
+"""DiffEdit on tensors: schedule, mask, plan, flows, caches, and the reference implementation.
 
-Start with `edit`, which reads like the paper, or with `reference`, the same in plain loops.
+Start with `edit`, which follows the paper, or with `reference`, the same edit in plain loops.
 """

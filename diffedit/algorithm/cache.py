@@ -1,7 +1,4 @@
-"""What one edit keeps for the next: the conditioning of texts, and trajectories.
-
-The caches belong to one pipeline, hence to one checkpoint and one backend.
-"""
+"""Caches that edits of one pipeline share: the conditioning of texts, and trajectories."""
 
 from __future__ import annotations
 
@@ -21,15 +18,15 @@ K = TypeVar("K", bound=Hashable)
 TextIds = tuple[tuple[int, ...], ...]
 """The token ids of one text, padding included: one tuple per text network."""
 Conditioning = tuple[Tensor, ...]
-"""What the denoiser is told of one text, without a batch axis."""
+"""The denoiser's conditioning inputs for one text, without a batch axis."""
 Texts = Mapping[TextIds, Conditioning]
 
 
 class TensorCache(Generic[K]):
     """A thread-safe map from keys to tuples of tensors, bounded in bytes.
 
-    The least recently used entry is dropped first. Of two tuples for one key the longer is kept: a
-    short trajectory is the beginning of a longer one. `max_bytes=0` keeps nothing.
+    The least recently used entry is dropped first. If a key has two tuples, the longer one is kept,
+    because a short trajectory is the beginning of a longer one. `max_bytes=0` disables the cache.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -39,7 +36,7 @@ class TensorCache(Generic[K]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> tuple[Tensor, ...] | None:
-        """The tensors of a key, or None."""
+        """Return the tensors of a key, or None."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -47,7 +44,7 @@ class TensorCache(Generic[K]):
             return entry
 
     def put(self, key: K, tensors: Sequence[Tensor]) -> None:
-        """Keep tensors, and drop old entries beyond `max_bytes`."""
+        """Store tensors, and drop old entries beyond `max_bytes`."""
         value = tuple(tensors)
         with self._lock:
             old = self._entries.pop(key, ())
@@ -114,7 +111,7 @@ class Caches:
         trajectory: Sequence[Tensor],
         conditioning: Mapping[TextIds, Conditioning] | None = None,
     ) -> None:
-        """Keep a trajectory and conditioning that were checked to be finite."""
+        """Store a trajectory and conditioning. The caller has checked that they are finite."""
         self.trajectories.put(key, trajectory)
         for ids, tensors in (conditioning or {}).items():
             self.conditioning.put(ids, tensors)

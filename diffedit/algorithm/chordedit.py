@@ -1,12 +1,13 @@
-"""ChordEdit, the instant tier: an edit in one step, with DiffEdit's mask, in 4 to 8 rows.
+"""ChordEdit (preset "instant"): an edit in one step, with DiffEdit's mask, in 4 to 8 rows.
 
 Lu, Chen, Guo, Li, Wang, Shi: "ChordEdit: One-Step Low-Energy Transport for Image Editing", CVPR
 2026, arXiv 2602.19083. The photograph is noised to two levels with the same noise, and the clean
-picture is predicted at each under the source and the target text: 4 rows in one call. The weighted
-mean of the two differences is the edit's field; it is added once. The field is also DiffEdit's
-mask signal, so the mask costs no rows of its own, and outside it the latent stays x_0. A refining
-row noises the result a little and predicts the clean picture under the target text. It works best
-with a distilled model such as SD-Turbo, which predicts sharp pictures from strong noise.
+picture is predicted at each level under the source and the target text: 4 rows in one call. The
+weighted mean of the two differences is the edit's field; it is added once. The mask is computed
+from the same field, so it needs no extra rows; outside the mask the latent stays x_0. A refining
+row adds a little noise to the result and predicts the clean picture under the target text. The
+method works best with a distilled model such as SD-Turbo, which predicts sharp pictures from
+strong noise.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
 
 
 def draw_noises(inputs: EditInputs, x0: Tensor) -> Tensor:
-    """The noises that the field is averaged over, float32 [n, C, h, w]; the paper's n is 1."""
+    """Draw the noises that the field is averaged over: float32 [n, C, h, w]; the paper's n is 1."""
     return Noise(inputs.request.seed, x0).draw(inputs.request.num_maps_per_mask)
 
 
@@ -105,8 +106,8 @@ def refine(
     noise: Tensor,
     text: Texts,
 ) -> Flow[Tensor]:
-    """The paper's proximal refinement, once for each of the plan's refining levels: noise the
-    result with the same noise, and predict the clean picture under the target text."""
+    """The paper's proximal refinement, once for each of the plan's refining levels: add the same
+    noise to the result, and predict the clean picture under the target text."""
     schedule, request = plan.schedule, inputs.request
     times = timestep_tensors(schedule, x0.device)
     names = (inputs.negative, inputs.target) if plan.guided else (inputs.target,)

@@ -1,4 +1,4 @@
-"""ChordEdit with DiffEdit's mask as plain PyTorch loops: the oracle of `algorithm.chordedit`.
+"""ChordEdit with DiffEdit's mask as plain PyTorch loops: the reference for `algorithm.chordedit`.
 
 Written from the algorithm of the paper (arXiv 2602.19083), one example at a time, in fp32. Its
 noise levels are fractions of the schedule.

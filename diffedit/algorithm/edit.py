@@ -1,7 +1,7 @@
-"""DiffEdit, top to bottom as in the paper: generators that yield the network rows they need.
+"""DiffEdit in the order of the paper: generators that yield the network rows they need.
 
-A flow does not know the backend, the batch or any file. It reads device values in two places: is
-the mask empty (there is nothing to do), and is the result finite. With `mask_tolerance` it also
+A flow does not depend on the backend, the batch or files. It reads values from the device twice: to
+check whether the mask is empty, and whether the result is finite. With `mask_tolerance` it also
 reads whether the mask is stable, and with `mask_cleaning` the heatmap.
 """
 
@@ -85,7 +85,7 @@ def in_window(
     caches: Caches,
     found: EditOutputs,
 ) -> Flow[EditOutputs | None]:
-    """Focus: the edit `steps` of a window around the mask that was found, or None without one."""
+    """Focus: run the edit `steps` on a window around the found mask; None without a window."""
     window = inputs.focus(found.mask) if inputs.focus is not None else None
     if window is None:
         return None
@@ -95,7 +95,7 @@ def in_window(
 
 
 def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs]:
-    """Step 1 alone: `EditOutputs` with x_0 as its latents and no image.
+    """Only step 1, the mask: `EditOutputs` with x_0 as its latents and no image.
 
     `plan` is `EditPlan.for_mask` of the request.
     """
@@ -111,7 +111,7 @@ def mask_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOu
 
 
 def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tensor]:
-    """Step 2 alone: the trajectory, float32 [d + 1, C, h, w], x_0 first.
+    """Only step 2, the inversion: the trajectory, float32 [d + 1, C, h, w], x_0 first.
 
     `plan` is `EditPlan.for_inversion` of the request.
     """
@@ -133,7 +133,7 @@ def encode_only(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Tens
 
 
 def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
-    """The conditioning of each distinct text of the plan. All uncached texts share one yield."""
+    """Embed each distinct text of the plan. All texts that are not cached share one yield."""
     networks, device = inputs.networks.text_encoders, inputs.image.device
     texts = [ids for name in plan.texts for ids in inputs.texts(name)]
     found = {ids: caches.conditioning.get(ids) for ids in texts}
@@ -150,7 +150,7 @@ def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
 
 
 def start_trajectory(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Trajectory]:
-    """The image's trajectory, as far as other edits have extended it; at least [x_0]."""
+    """Return the image's trajectory, as far as other edits have extended it; at least [x_0]."""
     trajectory = caches.trajectory(plan.trajectory_key(inputs.image_key))
     if not trajectory:
         row = Row(inputs.networks.image_encoder, (inputs.image,), key=inputs.image_key)
@@ -165,15 +165,15 @@ def invert(
 ) -> Flow[None]:
     """Step 2, section 3.2 "encoding": steps upwards from x_0, unconditional, without guidance.
 
-    The step to level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses on
-    its way back. With a stride m only every m-th level is evaluated, at timestep t_{i+m}, and its
-    eps is held for the m steps above it (inversion step skipping, EEdit, arXiv 2503.10270): steps
-    with a constant eps keep x_0 constant, too. The timestep does not depend on the depth, so that a
-    shallow trajectory is the beginning of a deep one.
+    The step to level i + 1 evaluates x_i at timestep t_{i+1}, the timestep that decoding uses for
+    the step back. With a stride m, only every m-th level is evaluated, at timestep t_{i+m}, and its
+    eps is used for the m steps above it (inversion step skipping, EEdit, arXiv 2503.10270). Steps
+    with a constant eps keep the predicted x_0 constant. The timestep does not depend on the depth,
+    so a shallow trajectory is the beginning of a deep one.
 
     Extends the trajectory until `trajectory[i]` = x_i, float32 [C, h, w], exists up to the plan's
-    depth. It may begin as [x_0] or longer. Running edits of one image extend the same trajectory:
-    they share the row, and the first to be answered takes the steps.
+    depth. The trajectory has at least x_0 at the start. Running edits of one image extend the same
+    trajectory: they share rows, and the flow that resumes first takes the steps.
     """
     schedule, m = plan.schedule, plan.stride
     times = timestep_tensors(schedule, trajectory[0].device)
@@ -206,8 +206,8 @@ def denoise(
     `parts` has the mask and the target text of each edit. The negative row is shared by all, and
     each cell takes the prediction of its own edit.
 
-    With a soft mask a cell is edited from the level on that its value allows: of the depth d, a
-    cell of value v takes the last v d steps (Differential Diffusion, arXiv 2306.00950).
+    With a soft mask, a cell of value v is edited in the last v * d of the d steps (Differential
+    Diffusion, arXiv 2306.00950).
     """
     schedule, g = plan.schedule, inputs.request.guidance_scale
     times = timestep_tensors(schedule, y.device)

@@ -1,7 +1,7 @@
-"""Step 1 of the paper: where do the two texts disagree? Generators that yield network rows.
+"""Step 1 of the paper: find where the predictions under the two texts differ.
 
-One request can have several edits, each with its own mask. They share the noises, and the rows of
-every text that they have in common: K edits with one source text take n + K n rows.
+Generators that yield network rows. One request can have several edits, each with its own mask. They
+share the noises, and the rows of common texts: K edits with one source text take n + K n rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Noise:
 def find_masks(
     inputs: EditInputs, plan: EditPlan, x0: Tensor, noise: Noise, text: Texts
 ) -> Flow[list[Found]]:
-    """The mask of every edit: the user's, an empty one for equal texts, or the estimated one.
+    """Return the mask of every edit: the user's, an empty one for equal texts, or the computed one.
 
     The masks do not overlap; see `disjoint`.
     """
@@ -67,11 +67,12 @@ def estimate_masks(
 ) -> Flow[dict[Pair, Found]]:
     """Section 3.2 "computing the editing mask".
 
-    Noise x_0 to the mask level with n noises, predict each under both texts (2n rows in one yield;
-    guidance would cancel, because the rule is free of scale), and average the differences.
+    Noise x_0 to the mask level with n noises, predict the noise under both texts (2n rows in one
+    yield), and average the differences. Guidance is not used: it would only scale the differences,
+    and the mask does not depend on their scale.
 
-    With a tolerance n is a maximum: the noises come in several yields, and stop once the last one
-    has changed no mask by more than the tolerance.
+    With a tolerance, n is a maximum: the noises are evaluated in several yields, until a further
+    noise changes no mask by more than the tolerance.
     """
     request, schedule, m = inputs.request, plan.schedule, plan.mask_level
     t = timestep_tensors(schedule, x0.device)[m]
@@ -118,9 +119,10 @@ def core_of(inputs: EditInputs, found: Found) -> Tensor:
 
 
 def disjoint(found: Sequence[Found], cores: Sequence[Tensor]) -> list[Found]:
-    """The same masks without overlap: where they meet, an earlier edit has the cells.
+    """Return the same masks without overlap: a cell in several masks goes to the earliest edit.
 
-    A margin gives way to every mask: `cores` are the masks without their margins.
+    A cell in the margin of one mask and in the core of another goes to the other. `cores` are the
+    masks without their margins.
     """
     in_any_core, separate = torch.stack([*cores]).any(0), []
     taken = torch.zeros_like(in_any_core)
@@ -132,7 +134,7 @@ def disjoint(found: Sequence[Found], cores: Sequence[Tensor]) -> list[Found]:
 
 
 def merged(found: Sequence[Found], x0: Tensor) -> EditOutputs:
-    """The output of an edit that has found its masks, and decoded nothing."""
+    """The output of an edit that has only found its masks."""
     if len(found) == 1:
         return EditOutputs(x0, *found[0], None)
     heats, cells = (torch.stack(kind) for kind in zip(*found, strict=True))

@@ -30,8 +30,8 @@ class Branch:
 
     Attributes:
         network: the denoiser.
-        texts: the conditioning of the negative text and of the text itself, or of the latter alone.
-        scale: of classifier-free guidance; used with two texts.
+        texts: the conditioning of the negative text and of the text, or of the text only.
+        scale: scale of classifier-free guidance; used with two texts.
         request_inputs: the denoiser's inputs after the conditioning.
     """
 
@@ -51,10 +51,10 @@ class Branch:
 
 
 def edit(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[EditOutputs]:
-    """The whole edit: the mask, then the path from the photograph straight to the result.
+    """The whole edit: the mask, then the direct path from the photograph to the result.
 
     `plan` is `EditPlan.for_edit` of a request with method "flowedit". At the published options of
-    Stable Diffusion 3 the path takes 33 calls of 4 rows, beside the rows of the mask.
+    Stable Diffusion 3 the path takes 33 calls of 4 rows, in addition to the rows of the mask.
     """
     nets = inputs.networks
     text = yield from stages.embed(inputs, plan, caches)

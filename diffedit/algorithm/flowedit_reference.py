@@ -1,4 +1,4 @@
-"""FlowEdit with DiffEdit's mask as plain PyTorch loops: the oracle of `algorithm.flowedit`.
+"""FlowEdit with DiffEdit's mask as plain PyTorch loops: the reference for `algorithm.flowedit`.
 
 Written from algorithm 1 of the paper (arXiv 2412.08629), one example at a time, in fp32.
 """

@@ -1,4 +1,4 @@
-"""The inputs and outputs of an edit's flow: tensors and token ids, no pictures and no texts."""
+"""The inputs and outputs of an edit's flow: tensors and token ids instead of pictures and texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EditInputs:
         region: bool [h, w], true where a latent cell shows the photograph.
         source, target, negative, empty: token ids.
         more: (source, target) of each further edit of the same pass.
-        condition: the text networks' answers for one text -> its conditioning.
+        condition: the outputs of the text networks for one text -> its conditioning.
         unguided, guided: the denoiser's inputs after the conditioning; `guided` while decoding.
         source_guided: the same as `guided` at the guidance of the source text; FlowEdit's.
         embeds_guidance: the denoiser takes the guidance scale as an input.
@@ -38,7 +38,7 @@ class EditInputs:
             `user_mask`, or None to go on with the whole picture. Called on the engine thread.
         on_stage: called with "mask", "encode" or "decode" when a stage begins.
         on_preview: called after each decoding step with the result's latent if decoding ended
-            here, and with x_0; both float32 [C, h, w] on the device. To be copied, not kept.
+            here, and with x_0; both float32 [C, h, w] on the device. Copy them to keep them.
     """
 
     request: EditRequest

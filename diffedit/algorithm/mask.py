@@ -61,7 +61,7 @@ def grown(mask: Tensor, cells: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ShapeOptions:
-    """How a heatmap becomes a mask; all but `invert` are options of an edit.
+    """How a heatmap becomes a mask; all except `invert` are options of an edit.
 
     Attributes:
         threshold: cells with a higher value are edited.
@@ -88,10 +88,9 @@ class Shape:
     """The masks made from one heatmap, on its device.
 
     Attributes:
-        edit: bool [h, w], what decoding repaints.
+        edit: bool [h, w], the cells that decoding repaints.
         found: bool [h, w], the same without the margin that "edges" needs for its border.
-        soft: float32 [h, w] in [0, 1]: how sure it is that a cell belongs to `found`; 0.5 is
-            where the threshold lies.
+        soft: float32 [h, w] in [0, 1]: the heatmap scaled so that the threshold is at 0.5.
     """
 
     edit: Tensor
@@ -102,8 +101,8 @@ class Shape:
 def shape(heat: Tensor, region: Tensor, options: ShapeOptions) -> Shape:
     """The masks of a heatmap, float32 [h, w], within `region`, bool [h, w].
 
-    With "none" this is the paper's rule. With "clean" the heatmap is blurred, and the mask's holes
-    are filled and its specks dropped. "edges" also repaints one cell around that mask.
+    With cleaning "none" this is the paper's rule. "clean" blurs the heatmap, fills holes and drops
+    specks. "edges" also repaints one cell around that mask.
     """
     if options.cleaning == "none":
         soft, mask = heat, (heat > options.threshold) & region

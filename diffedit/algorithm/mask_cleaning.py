@@ -1,9 +1,9 @@
-"""Clean a mask on the latent grid: smooth the map, fill holes, drop specks, all with scipy.
+"""Clean a mask on the latent grid with scipy: blur the heatmap, fill holes, drop specks.
 
-The mask of step 1 has holes where an object happens to agree with the new text, and specks where
-noise does not cancel. Cleaning is not part of the paper; `mask_cleaning="none"` leaves it out.
+The mask of step 1 has holes where an object already fits the new text, and specks where noise does
+not cancel. Cleaning is not part of the paper; `mask_cleaning="none"` disables it.
 
-Everything runs on the CPU: a latent grid is small, and connected regions need values on the host.
+Everything runs on the CPU, because a latent grid is small.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def blurred(heat: Tensor, region: Tensor, sigma: float = BLUR) -> Tensor:
 
 
 def without_holes(mask: Tensor, region: Tensor) -> Tensor:
-    """Fill every hole: kept cells that no path of kept neighbors joins to the region's border.
+    """Fill every hole: cells outside the mask that are not connected to the region's border.
 
     Args:
         mask: bool [h, w]. region: bool [h, w]; cells outside of it are never filled.
@@ -57,7 +57,7 @@ def without_holes(mask: Tensor, region: Tensor) -> Tensor:
 def without_specks(mask: Tensor, share: float = SPECK) -> Tensor:
     """Drop every connected region (also diagonally) with less than `share` of the mask's cells.
 
-    A mask of small regions only is returned as it is: it has no main part.
+    A mask that has only small regions is returned unchanged.
 
     Args:
         mask: bool [h, w].

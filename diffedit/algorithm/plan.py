@@ -1,7 +1,7 @@
-"""`EditPlan`: the stages of one request and the network rows of each, computed once.
+"""`EditPlan`: the stages of one request and the network rows of each.
 
-The flow follows the plan; progress, admission and documentation read it. A plan is made from a
-request and a schedule, before any network runs.
+A plan is computed once from a request and a schedule, before any network runs. The flow follows it;
+progress, admission and documentation read it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """What one request needs of the networks.
+    """The network rows and calls of one request.
 
     Attributes:
         schedule: of the request's number of steps.
         stages: in order; a stage without calls is left out.
         texts: the texts to embed, in one call; equal ones are embedded once.
-        noises: noise samples of each call of the mask stage. If there are several calls, the flow
-            leaves out the rest once the mask is stable.
+        noises: noise samples in each call of the mask stage. If there are several calls, the flow
+            skips the remaining ones when the mask is stable.
         mask_level: the schedule's level at which the mask is estimated.
         depth: the level to which the photograph is encoded, and from which it is decoded;
             FlowEdit's n_max.
@@ -78,13 +78,13 @@ class EditPlan:
         *,
         embeds_guidance: bool = False,
     ) -> EditPlan:
-        """The whole edit.
+        """Plan a whole edit.
 
         Args:
             request: resolved; see `diffedit.presets.resolve`.
-            schedule: of its number of steps.
+            schedule: the schedule of its number of steps.
             known_levels: cached levels above x_0 of the photograph's trajectory.
-            embeds_guidance: the model family's.
+            embeds_guidance: the denoiser takes the guidance scale as an input.
         """
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
         if request.method == "flowedit":
@@ -190,7 +190,7 @@ class EditPlan:
     def for_inversion(
         cls, request: EditRequest, schedule: Schedule, known_levels: int = 0
     ) -> EditPlan:
-        """The trajectory alone."""
+        """Plan the inversion only."""
         edit = cls.for_edit(request, schedule)
         encode = Stage("encode", _rows_up(edit.depth, known_levels, request), 1)
         return replace(
@@ -207,12 +207,12 @@ class EditPlan:
 
     @property
     def rows(self) -> int:
-        """Denoiser rows of all stages, at most: 140 with the paper's settings and 50 steps, 100 if
-        the trajectory is cached."""
+        """Maximum number of denoiser rows: 140 with the paper's settings and 50 steps, 100 if the
+        trajectory is cached."""
         return sum(stage.rows for stage in self.stages)
 
     def distinct_texts(self, request: EditRequest) -> int:
-        """How many of the texts differ: the rows of the text encoders if none is cached."""
+        """Number of distinct texts, which is the rows of the text encoders if none is cached."""
         texts = {
             "target": {prompt for _, prompt in request.pairs},
             "negative": {request.negative_prompt},
@@ -222,8 +222,8 @@ class EditPlan:
         return len(set().union(*(texts[name] for name in self.texts)))
 
     def image_encodings(self, request: EditRequest) -> int:
-        """Rows of the image encoder: focus encodes the window beside the photograph that its mask
-        is found on. At most: the mask may leave no window."""
+        """Maximum number of rows of the image encoder: focus encodes the photograph for the mask,
+        and then the window, if there is one."""
         finds_mask = request.method in MASKED_METHODS and request.mask_image is None
         return 1 + (finds_mask and self.decodes_image and request.focus is not False)
 
@@ -233,14 +233,14 @@ class EditPlan:
 
 
 def _noises(request: EditRequest) -> tuple[int, ...]:
-    """Noises of each call: all in one, or two and then one by one until the mask is stable."""
+    """Noises of each call: all in one, or two in the first and one in each further call."""
     n = request.num_maps_per_mask
     return (2,) + (1,) * (n - 2) if request.mask_tolerance and n > 2 else (n,)
 
 
 def _rows_up(depth: int, known: int, request: EditRequest) -> int:
-    """Rows of the inversion from the last cached level. A row covers `inversion_stride` levels,
-    counted from level 0, so the last cached level may lie within those of a row."""
+    """Rows of the inversion above the last cached level. A row covers `inversion_stride` levels,
+    counted from level 0, so the last cached level may be inside the levels of a row."""
     stride = request.inversion_stride
     return -(-depth // stride) - known // stride if known < depth else 0
 
@@ -253,8 +253,8 @@ def _guided_levels(request: EditRequest, steps: int, depth: int) -> range:
 
 
 def _decoding(depth: int, guided: range, targets: int) -> tuple[Stage, ...]:
-    """Steps above, inside and below the guided levels: a row for each target text, and inside one
-    more for the negative text, which all share."""
+    """Steps above, inside and below the guided levels. Each has a row per target text; a guided
+    step has one more row for the negative text, which all edits share."""
     if not guided:
         return (Stage("decode", depth, targets),)
     above, below = depth - guided[-1], guided[0] - 1

@@ -1,8 +1,8 @@
-"""The same edit as plain PyTorch loops over the checkpoint's own modules: the oracle.
+"""The same edit as plain PyTorch loops over the checkpoint's own modules: the reference.
 
 No rows, no batcher, no caches, no shared step function. The formulas are written out as in the
-paper, one example at a time, in fp32. Every faster way is tested against it, end to end. Step 1 is
-`reference_setup.find_masks`.
+paper, one example at a time, in fp32. Every faster implementation is tested against it end to end.
+Step 1 is `reference_setup.find_masks`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def edit(
     heat = torch.stack([heat for heat, _ in found]).amax(0)
     mask = torch.stack(masks).any(0)
 
-    # Step 2: encode without text; every row is held for `inversion_stride` steps
+    # Step 2: encode without text; every prediction is used for `inversion_stride` steps
     d = max(1, round(schedule.steps * request.strength))
     trajectory = [setup.x0]
     for i in range(d):

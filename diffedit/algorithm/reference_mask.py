@@ -1,5 +1,7 @@
-"""The reference's masks: thresholding and cleaning as plain loops over cells, without the CPU's or
-PyTorch's tricks. `diffedit.algorithm.mask.shape` is tested against it."""
+"""The reference's masks: thresholding and cleaning as plain loops over cells.
+
+`diffedit.algorithm.mask.shape` is tested against it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How each family's own modules are called, one example at a time: their part of the oracle.
+"""Call each family's own modules, one example at a time, for the reference.
 
-Three functions differ between families: texts to conditioning, a prediction, and what the denoiser
-is told of the request. They are written out from diffusers' pipelines and share no code with
+Three things differ between families: the conditioning of a text, a prediction, and the denoiser's
+inputs that depend on the request. They are written from diffusers' pipelines and share no code with
 `engine.models` or `diffedit.conditioning`.
 """
 
@@ -64,7 +64,7 @@ def stable_diffusion(modules: Mapping[str, Any]) -> ReferenceModel:
 
 
 def lcm_guidance(unet: Any, guidance: float) -> Tensor | None:
-    """What the U-Net of a distilled LCM is told of the guidance scale; None for other U-Nets."""
+    """The guidance embedding of a distilled LCM's U-Net; None for other U-Nets."""
     size = unet.config.time_cond_proj_dim
     if size is None:
         return None

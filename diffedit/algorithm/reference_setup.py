@@ -1,7 +1,7 @@
-"""What the references of all methods do before their own loop: encode, draw noise, find the mask.
+"""The first steps of every reference: encode, draw noise, find the mask.
 
-Plain formulas, one example at a time, in fp32. Of the flows that are tested against it, it shares
-only the numbers of the schedule.
+Plain formulas, one example at a time, in fp32. The only code that it shares with the flows is the
+table of the schedule.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def noise_of(schedule: Schedule, x: Tensor, out: Tensor, i: int) -> Tensor:
 def find_masks(
     setup: Setup, region: Tensor, pairs: Sequence[tuple[str, str]] = (("source", "target"),)
 ) -> list[tuple[Tensor, Tensor]]:
-    """Step 1 of DiffEdit: (heat, mask) of where the two texts of each pair disagree."""
+    """Step 1 of DiffEdit: (heatmap, mask) of each pair of texts."""
     schedule, request, x0 = setup.schedule, setup.request, setup.x0
     m = max(1, round(schedule.steps * request.mask_encode_strength))
     differences: dict[tuple[str, str], list[Tensor]] = {pair: [] for pair in pairs}
@@ -139,7 +139,7 @@ def core(found: tuple[Tensor, Tensor], region: Tensor, request: EditRequest) -> 
 
 
 def apart(masks: Sequence[Tensor], cores: Sequence[Tensor]) -> list[Tensor]:
-    """Disjoint masks: a cell goes to the first edit with it in its core, else in its mask."""
+    """Disjoint masks: a cell goes to the first edit that has it in its core, else in its mask."""
     owners = torch.full(masks[0].shape, -1)
     for kind in (cores, masks):
         for number, cells in enumerate(kind):

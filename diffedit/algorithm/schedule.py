@@ -3,7 +3,7 @@
 In every latent diffusion family x_i = alpha_i x_0 + sigma_i eps. For diffusion (the paper's section
 3.1) alpha = sqrt(abar) and sigma = sqrt(1 - abar); for rectified flow alpha = 1 - sigma. A *level*
 i indexes the grid of N + 1 points: 0 is the clean latent, i the i-th noisier point. All stages of
-an edit share one grid. Networks, prompts and masks are not known here.
+an edit share one grid.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Schedule:
     Attributes:
         alphas: factor of x_0; strictly decreasing from level 1.
         sigmas: factor of the noise.
-        timesteps: what the denoiser is told, in [0, 1000]; that of level 0 is never used.
+        timesteps: the denoiser's timestep input, in [0, 1000]; that of level 0 is never used.
         prediction_type: what the denoiser predicts: eps, v = alpha eps - sigma x_0 (Salimans & Ho
             2022), x_0 ("sample"), or eps - x_0 ("flow").
     """
@@ -55,11 +55,11 @@ class Schedule:
         image_tokens: int = 0,
         uniform_sigmas: bool = False,
     ) -> Schedule:
-        """The table for a `scheduler_config.json`, as diffusers' schedulers set their timesteps.
+        """Build the table for a `scheduler_config.json`, as diffusers' schedulers do.
 
         Args:
-            config: of any diffusers scheduler. Its training schedule and timestep spacing are read;
-                `diffedit.algorithm.training_schedule` lists the fields.
+            config: config of any diffusers scheduler. Its training schedule and timestep spacing
+                are read; `diffedit.algorithm.training_schedule` lists the fields.
             num_inference_steps: N.
             image_tokens, uniform_sigmas: rectified flow only; see `training_schedule.flow_sigmas`.
 
@@ -81,23 +81,23 @@ class Schedule:
         return len(self.alphas) - 1
 
     def level(self, strength: float) -> int:
-        """The level at `strength` (0, 1] of the grid: round(N * strength), at least 1."""
+        """Return the level at `strength` in (0, 1]: round(N * strength), at least 1."""
         return max(1, round(self.steps * strength))
 
     def noise(self, x0: Tensor, eps: Tensor, i: int) -> Tensor:
-        """x_i from the clean latent and the noise.
+        """Return x_i = alpha_i x0 + sigma_i eps.
 
-        With Gaussian noise this is the forward process. With the predicted pair of another level it
-        is the sampler's step, up or down: DDIM's for diffusion (the paper's equation 2), Euler's
-        for rectified flow.
+        With Gaussian noise this is the forward process. With (x0, eps) predicted at another level
+        it is a step of the sampler, up or down: DDIM's for diffusion (the paper's equation 2),
+        Euler's for rectified flow.
         """
         return self.alphas[i] * x0 + self.sigmas[i] * eps
 
     def split(self, prediction: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """(x_0, eps) of `x`, at level i, from the denoiser's raw prediction.
+        """Return (x_0, eps) of `x` at level i, from the denoiser's raw prediction.
 
-        Nothing is divided by a value that can be 0. For "sample", a level without noise uses the
-        coefficients of the next one, because eps is not defined there.
+        It never divides by 0. For "sample", a level without noise uses the coefficients of the next
+        level, because eps is not defined there.
         """
         alpha, sigma = self.alphas[i], self.sigmas[i]
         if self.prediction_type == "epsilon":
@@ -115,7 +115,7 @@ class Schedule:
 def timestep_tensors(schedule: Schedule, device: torch.device) -> tuple[Tensor, ...]:
     """The timestep of each level as a float32 scalar on `device`; cached."""
     timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32)
-    return timesteps.to(device, non_blocking=True).unbind(0)  # waiting would stop every edit
+    return timesteps.to(device, non_blocking=True).unbind(0)  # a sync would delay every edit
 
 
 def _flow_schedule(sigmas: list[float], train: int) -> Schedule:

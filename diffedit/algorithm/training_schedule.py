@@ -1,4 +1,4 @@
-"""How noise levels and timesteps follow from a checkpoint's `scheduler_config.json`.
+"""Compute noise levels and timesteps from a checkpoint's `scheduler_config.json`.
 
 Two kinds of training schedule are read: variance-preserving diffusion (a table of abar by training
 timestep) and rectified flow (sigma between 0 and 1). Pure functions that return numbers.
@@ -17,10 +17,10 @@ from engine.errors import CheckpointError
 
 FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"
 DISTILLED_GRIDS = ("LCMScheduler", "TCDScheduler")
-"""Schedulers of consistency-distilled checkpoints, which know only some training timesteps."""
+"""Schedulers of consistency-distilled checkpoints, which were trained at some timesteps only."""
 
 ENDS_EARLY = ("DDIM", "PNDM", *DISTILLED_GRIDS)
-"""How the classes begin that have the option set_alpha_to_one."""
+"""Prefixes of the scheduler classes that have the option set_alpha_to_one."""
 
 
 def training_steps(config: Mapping[str, Any]) -> int:
@@ -29,9 +29,8 @@ def training_steps(config: Mapping[str, Any]) -> int:
 
 
 def clean_abar(config: Mapping[str, Any], first: float) -> float:
-    """abar of level 0: 1, or that of the first training timestep, `first`, where the scheduler
-    ends there. Euler's and DPM's schedulers have no such option and end at 1, whatever an older
-    config that they were made from says."""
+    """Return abar of level 0: 1, or `first`, the abar of the first training timestep, if
+    set_alpha_to_one is false. Euler's and DPM's schedulers ignore that option and end at 1."""
     name = str(config.get("_class_name", ENDS_EARLY[0]))
     ends_early = name.startswith(ENDS_EARLY) and not config.get("set_alpha_to_one", True)
     return first if ends_early else 1.0
@@ -43,7 +42,7 @@ def is_flow(config: Mapping[str, Any]) -> bool:
 
 
 def max_steps(config: Mapping[str, Any]) -> int:
-    """The largest number of inference steps: the training timesteps that the checkpoint knows."""
+    """The largest number of inference steps: the number of timesteps used in training."""
     train = training_steps(config)
     return min(_distilled_steps(config), train) if _is_distilled(config) else train
 
@@ -152,7 +151,7 @@ def _distilled_timesteps(train: int, known: int, steps: int) -> list[int]:
 
 
 def _lowest_flow_sigma(config: Mapping[str, Any]) -> float:
-    """The smallest sigma of training, shifted as diffusers does once before it shifts the grid."""
+    """The smallest sigma of training, shifted once, as diffusers does before it shifts the grid."""
     lowest = 1 / training_steps(config)
     if config.get("use_dynamic_shifting"):
         return lowest

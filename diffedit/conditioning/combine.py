@@ -1,4 +1,4 @@
-"""The outputs of a family's text networks -> what its denoiser is told of one text.
+"""Combine the outputs of a family's text networks to the denoiser's conditioning for one text.
 
 One function per family; each follows `encode_prompt` of the family's pipeline in diffusers. Tensors
 have no batch axis.
@@ -20,7 +20,7 @@ Combine = Callable[[ModelFamily, Outputs], tuple[Tensor, ...]]
 
 
 def combine(family: ModelFamily, outputs: Outputs, *, is_empty: bool) -> tuple[Tensor, ...]:
-    """The conditioning of one text; zeros for the empty text where the checkpoint says so."""
+    """Return the conditioning of one text; zeros for the empty text if the checkpoint says so."""
     conditioning = COMBINE[family.name](family, outputs)
     if is_empty and family.zero_empty_text:
         return tuple(torch.zeros_like(tensor) for tensor in conditioning)

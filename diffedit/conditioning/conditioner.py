@@ -1,4 +1,4 @@
-"""Texts -> token ids -> conditioning, for one checkpoint of any family."""
+"""Convert texts to token ids and conditioning, for one checkpoint of any family."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Conditioner:
         return ids, tuple(warning for warning in warnings if warning)
 
     def condition(self, ids: TextIds, answers: Sequence[Answer]) -> Tensors:
-        """The conditioning of a text from the answers of the text networks."""
+        """Return the conditioning of a text from the outputs of the text networks."""
         outputs = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
         return combine(self._family, outputs, is_empty=ids == self.empty)
 
     def _warning(self, name: str, text: str) -> str:
-        """What no text network reads of a text, as a sentence; "" if one reads all of it."""
+        """Return the warning if every text network truncates a text; else ""."""
         longest = max(self._tokenizers, key=lambda tokenizer: tokenizer.length)
         dropped = longest.truncated_text(text)
         return truncation_warning(name, dropped, longest.length) if dropped else ""

@@ -1,6 +1,6 @@
 r"""Detect the prompt syntax of other programs, which has no effect here.
 
-The rule: a warning is given for these forms, outside of quotation marks, and for nothing else.
+These forms give a warning, except inside quotation marks:
 
     (red ball:1.4)  [ball:0.8]     a number right after a letter and a colon, before the bracket
     ((ball))  [ball]  {ball}       doubled round brackets; square or curly brackets with a letter
@@ -9,7 +9,7 @@ The rule: a warning is given for these forms, outside of quotation marks, and fo
     <lora:style:0.8>               also lyco, lora's other names, and hypernet
     embedding:style                in one word
     __colour__                     a wildcard
-    a cat BREAK a dog, AND         in capitals between words that are not
+    a cat BREAK a dog, AND         in capitals between other words
     \(ball\)                         an escaped bracket
     --ar 16:9  cat::2              options and weights of Midjourney
 
@@ -71,8 +71,8 @@ def foreign_forms(text: str) -> list[str]:
 
 
 def _is_keyword(text: str, match: re.Match[str]) -> bool:
-    """Whether a word in capitals is between words that are not, so that it is not part of a text in
-    capitals such as "SALT AND PEPPER"."""
+    """Whether a word in capitals is between words that are not in capitals; in "SALT AND PEPPER" it
+    is ordinary text."""
     before, after = WORD.findall(text[: match.start()]), WORD.findall(text[match.end() :])
     neighbors = [*before[-1:], *after[:1]]
     return bool(neighbors) and not any(len(w) > 1 and w.isupper() for w in neighbors)

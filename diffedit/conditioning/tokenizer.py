@@ -19,17 +19,17 @@ from engine.utf8_path import utf8_path
 TokenIds = tuple[int, ...]
 
 PROMPT_NAMES = {"source": "source prompt", "negative": "negative prompt"}
-"""How a warning names a prompt, where its key is not its name."""
+"""Key of a prompt -> its name in warnings, if they differ."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What differs between the tokenizers of two text encoders.
+    """A kind of tokenizer: CLIP's or T5's.
 
     Attributes:
-        name: of the text encoder, for messages.
-        class_name: in transformers.
-        layouts: the files that a folder must have, in one of these combinations.
+        name: name of the text encoder, for messages.
+        class_name: name of the tokenizer's class in transformers.
+        layouts: combinations of files; a folder must have all files of one of them.
         adds: the tokens that it adds to every text, for messages.
         is_valid: whether a tokenizer and its ids of a text have these tokens.
     """
@@ -80,8 +80,8 @@ class Tokenizer:
     Shorter texts are padded with the checkpoint's padding token: the end token for Stable
     Diffusion 1.x, "!" (id 0) for 2.x. Longer texts are truncated before the end token.
 
-    A textual inversion of several vectors in the checkpoint is several tokens: "<toy>" in a text
-    stands for "<toy> <toy>_1 <toy>_2", as in diffusers' `maybe_convert_prompt`.
+    A textual inversion with several vectors has several tokens: "<toy>" in a text is replaced by
+    "<toy> <toy>_1 <toy>_2", as in diffusers' `maybe_convert_prompt`.
 
     Attributes:
         length: number of tokens in every sequence, begin and end tokens included (77 for CLIP).
@@ -128,8 +128,8 @@ class Tokenizer:
         return tuple(encoding["input_ids"]), starts
 
     def _expand(self, text: str) -> tuple[str, Sequence[int]]:
-        """Write out the tokens of every textual inversion. Returns the text, and for each of its
-        characters and its end the place in the original text."""
+        """Expand the tokens of every textual inversion. Returns the text, and the position in the
+        original text of each of its characters and of its end."""
         origins: Sequence[int] = range(len(text) + 1)
         if not self._expansions:
             return text, origins

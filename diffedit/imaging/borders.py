@@ -1,10 +1,10 @@
-"""The blend mask: how much of the edit each pixel of the photograph takes.
+"""The blend mask: the opacity of the edit at each pixel of the photograph.
 
-The edit mask has the latent grid's cells, of 8 pixels and more. `picture_border` draws a border
-inside of it that follows the picture's own edges, with a guided filter: near each pixel the mask is
-fitted as a linear function of the colors (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013).
-The fit is computed on a small picture and applied to the full one (He and Sun, "Fast Guided
-Filter", arXiv 1505.00996). It does not find masks (`diffedit.algorithm.mask` does).
+The edit mask consists of latent cells of 8 pixels or more. `picture_border` draws a border inside
+it that follows the edges in the picture, with a guided filter: around each pixel the mask is fitted
+as a linear function of the colors (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013). The fit
+is computed on a small picture and applied to the full one (He and Sun, "Fast Guided Filter", arXiv
+1505.00996). `diffedit.algorithm.mask` finds the masks.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SMOOTHNESS = 1e-2
 SOFTNESS = 0.25
 """The range of the fitted mask, around one half, over which the border fades."""
 SURE = (0.6, 0.8)
-"""From the first value of the soft map on a pixel takes some of the edit, from the second all."""
+"""Values of the soft map between which the opacity rises from 0 to 1."""
 STRIP = 2**20
-"""Pixels that are computed at once."""
+"""Number of pixels per strip, to limit memory."""
 
 
 def faded(mask: Image.Image, feather: float = 1 / 256) -> Image.Image:
@@ -54,12 +54,12 @@ def faded(mask: Image.Image, feather: float = 1 / 256) -> Image.Image:
 
 
 def inside(blend: Image.Image, drawn: Iterable[Image.Image]) -> Image.Image:
-    """The part of a blend mask within any of the borders that `picture_border` has drawn."""
+    """Limit a blend mask to the maximum of several borders from `picture_border`."""
     return limited(blend, reduce(ImageChops.lighter, drawn))
 
 
 def limited(blend: Image.Image, border: Image.Image) -> Image.Image:
-    """A blend mask that is nowhere above `border`; both are L, of one size."""
+    """Return the pixelwise minimum of a blend mask and a border; both are L, of one size."""
     return ImageChops.darker(blend, border)
 
 
@@ -70,16 +70,16 @@ def picture_border(
     placement: Placement,
     factor: int,
 ) -> Image.Image:
-    """A soft mask of the photograph's size whose border follows the picture.
+    """Draw a soft mask of the photograph's size whose border follows the picture.
 
     Args:
         photo: RGB.
-        soft: float32 [h, w] in [0, 1] on the latent grid: how sure the mask is.
+        soft: float32 [h, w] in [0, 1] on the latent grid: `Shape.soft`.
         cells: bool [h, w], the cells of the mask.
         placement: position of the photograph on the canvas.
         factor: pixels of the canvas per latent cell.
 
-    Returns: L; 255 where a pixel takes the edit, 0 where it keeps the photograph.
+    Returns: L; 255 for pixels of the edit, 0 for pixels of the photograph.
     """
     height, width = placement.source
     fit = _fitted(photo, cells, placement, factor)
@@ -170,7 +170,7 @@ def _cell_coordinates(
 ) -> tuple[Floats, Floats]:
     """The latent coordinates of the rows and columns of the photograph scaled to `size`.
 
-    They stay within the cells that the photograph covers: other cells say nothing of it.
+    They stay within the cells that the photograph covers.
     """
     found = []
     for side, pixels in zip(size, (placement.rows, placement.columns), strict=True):

@@ -1,8 +1,8 @@
-"""Find what another editor changed on purpose, in a picture whose every pixel it changed a little.
+"""Find the regions that another editor changed on purpose, although every pixel changed a little.
 
 Editors that run the whole picture through an autoencoder return every pixel slightly different:
-other noise, softer texture, shifted colors. A change on purpose is larger than that, and it is
-compact. Nothing here knows about files, prompts or networks.
+other noise, softer texture, shifted colors. Changes on purpose are larger, and they are compact
+regions.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ four pixels at 512. It removes noise and the loss of fine texture."""
 MAX_CONTRAST_SHARE = 0.3
 """Differences up to this share of the local contrast, at most, count as noise."""
 MINIMUM_NOISE = 0.5
-"""Noise in levels of 255 that is assumed at least, so that rounding is not a change."""
+"""Minimum of the assumed noise, in levels of 255, so that rounding is not a change."""
 SEED_RATIO = 2.0
-"""A region counts if some of it exceeds the threshold this many times."""
+"""A region counts if its maximum exceeds the threshold by this factor."""
 SPECK = 1e-3
 """Regions below this share of the picture are dropped."""
 NOTICEABLE = 12.0
@@ -36,7 +36,7 @@ NOTICEABLE = 12.0
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """What differs between two pictures.
+    """The differences between two pictures.
 
     Attributes:
         mask: bool [h, w] at the working size: what was changed on purpose.
@@ -114,7 +114,7 @@ def _local_contrast(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def _contrast_share(distance: NDArray[np.float32], contrast: NDArray[np.float32]) -> float:
-    """The part of the local contrast that the other editor loses: at edges it changes more."""
+    """The share of the local contrast that the other editor loses: it changes edges more."""
     rough = contrast >= max(1.0, float(np.quantile(contrast, 0.9)))
     if not rough.any():
         return 0.0

@@ -1,4 +1,4 @@
-"""Color spaces of pictures: to sRGB for the networks, and back to the picture's own.
+"""Convert pictures from their color space to sRGB for the networks, and back.
 
 It handles ICC profiles and PNG's gamma for 8-bit grey and RGB. It reads no files.
 """
@@ -71,7 +71,7 @@ def color_space(info: Mapping[Any, Any], mode: str) -> tuple[ColorSpace, str | N
 
 
 def is_reversible(space: ColorSpace, mode: str) -> bool:
-    """Whether results can be converted to the color space, and stored with its profile."""
+    """Whether results can be converted to the color space and stored with its profile."""
     if space.icc is None:
         return True
     try:

@@ -23,7 +23,7 @@ HEAT = ((24, 15, 75), (101, 21, 110), (184, 40, 92), (236, 88, 51), (252, 170, 5
 
 
 def faded_area(mask: Image.Image, feather: int | None = None) -> tuple[Box, Image.Image] | None:
-    """Return the part of a picture that an edit changes, and its opacity there.
+    """Return the box of an edit, and its opacity in that box.
 
     Args:
         mask: L, 0 or 255.

@@ -1,7 +1,7 @@
 """Decode any picture a user passes, upright and in its own mode, or raise `InvalidRequest`.
 
-It handles files, formats and orientation. `diffedit.imaging.photograph` and
-`diffedit.imaging.mask_reader` give the pixels their meaning.
+This module handles files, formats and orientation. `diffedit.imaging.photograph` and
+`diffedit.imaging.mask_reader` interpret the pixels.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Decoded:
         image: a copy, never the caller's own object.
         stored_size: (width, height) before the EXIF orientation was applied.
         deep: the values as uint16 [H, W, C] where the file has 16 bits for each channel of a color.
-        warnings: sentences about what PIL does not read of the file.
+        warnings: sentences about data in the file that PIL does not read.
         frames: number of frames or pages of the file.
         metadata: EXIF and resolution.
-        bits: of a value of a grey picture of whole numbers; see `deep.stated_bits`.
+        bits: bits per value of a grey picture of whole numbers; see `deep.stated_bits`.
     """
 
     image: Image.Image
@@ -124,7 +124,7 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
 
 
 def _form_warnings(image: Image.Image, reopen: Reopen | None) -> list[str]:
-    """What PIL does not read of a file; nothing for a picture in memory."""
+    """Warn of data in a file that PIL does not read; nothing for a picture in memory."""
     if deep.is_reduced(image):
         return ["The picture has 16 bits a channel in a form that is read as 8 bits."]
     return form_warnings(reopen()) if reopen else []
@@ -185,7 +185,7 @@ def _open_file(path: Path, name: str, stack: ExitStack) -> IO[bytes]:
             return stack.enter_context(path.open("rb"))
     except FileNotFoundError:
         is_address = ADDRESS.search(name) is not None
-        hint = "download it, and name the file" if is_address else "check the path"
+        hint = "download it and pass the file" if is_address else "check the path"
         raise InvalidRequest(f"{name} does not exist; {hint}.") from None
     except PermissionError:
         raise InvalidRequest(

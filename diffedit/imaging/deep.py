@@ -1,6 +1,6 @@
-"""16 bits for each channel, which PIL's color modes do not hold: arrays uint16 [H, W, C].
+"""Pictures with 16 bits per channel, which PIL's color modes cannot hold, as uint16 [H, W, C].
 
-PIL decodes the high byte of each value. A second decoding with the other byte order gives the low
+PIL decodes the high byte of each value. Decoding again with the other byte order gives the low
 byte.
 """
 
@@ -29,7 +29,7 @@ BITS_PER_SAMPLE = 258
 """TIFF's tag."""
 DARK = (
     "The picture has 16 bits a channel and no value above 255 of 65535, so it is almost black. If "
-    "its values are of 8 bits, convert it to 8 bits."
+    "its values are from 0 to 255, convert it to 8 bits."
 )
 EIGHT_OF_32 = (
     "The picture has 32 bits a pixel and no value above 255, so it is read with 8 bits; convert it "
@@ -52,7 +52,7 @@ class LowBytes:
 
 
 def low_bytes(header: Image.Image, reopen: Callable[[], Image.Image]) -> LowBytes | None:
-    """Decode a file with 16 bits for each channel of a color a second time; others give None.
+    """Decode a color file with 16 bits per channel a second time; None for other files.
 
     Args:
         header: the opened file, not decoded.
@@ -155,7 +155,7 @@ def from_integers(image: Image.Image, bits: int | None) -> tuple[Deep | Image.Im
 
 
 def is_dark(values: Deep) -> bool:
-    """Whether some color is above 0 and none above 255 of 65535: most likely values of 8 bits."""
+    """Whether the maximum is between 1 and 255 of 65535: most likely the values have 8 bits."""
     channels = values.shape[2]
     colors = values[..., : channels - (channels in (2, 4))]
     return 0 < int(colors.max()) <= 255

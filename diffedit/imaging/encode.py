@@ -89,7 +89,7 @@ def encode(
 
 
 def losses(photo: Photograph, file_format: FileFormat) -> list[str]:
-    """Return one sentence for each property of the photograph that a format cannot hold."""
+    """Return one sentence for each property of the photograph that a format cannot store."""
     found = []
     is_deep = not isinstance(photo.values, Image.Image)
     if is_deep and file_format != "PNG":

@@ -29,7 +29,7 @@ DOCUMENTS = (700, 33723, 34377, 34675)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says besides pixels and colors.
+    """The metadata of a file.
 
     Attributes:
         exif: EXIF data without orientation and thumbnail, starting with b"Exif"; or None.

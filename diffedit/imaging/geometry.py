@@ -1,6 +1,4 @@
-"""Geometry: fit a photograph into the network's canvas, and map masks and results back.
-
-It does not use prompts, networks or schedules.
+"""Fit a photograph to the networks' canvas, and map masks and results back to the photograph.
 
 Sizes are (height, width), as everywhere in the project; only PIL's `.size` is (width, height).
 A *cell* is one latent pixel: `factor` x `factor` pixels of the canvas.
@@ -63,7 +61,7 @@ def choose_size(
     factor: int,
     max_side: int | None = None,
 ) -> Size:
-    """Return the canvas size that the fitted photograph covers best; the larger one of equals.
+    """Return the canvas size that the fitted photograph covers best; the larger one of a tie.
 
     Args:
         photo: size of the photograph.
@@ -181,8 +179,8 @@ def latent_levels(mask: Image.Image, placement: Placement, factor: int) -> NDArr
         placement: position of the photograph.
         factor: pixels per cell.
 
-    It is above 0 in the cells of `latent_mask` of the same mask, but for the area of single pixels
-    that the mask's reduction to the canvas spreads to a neighbor.
+    It is above 0 in the cells of `latent_mask` of the same mask, except where resizing the mask
+    spreads the area of a single pixel to a neighboring cell.
     """
     assert mask.size == placement.source[::-1]
     cells = np.zeros(placement.cells(factor), dtype=np.float32)

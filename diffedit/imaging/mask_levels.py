@@ -1,6 +1,6 @@
-"""The values of a mask: scale them to 0 to 255, and refuse what is no mask.
+"""Scale the values of a mask to 0 to 255, and refuse pictures that are not masks.
 
-It handles arrays of one picture. Transparency and files are read by `diffedit.imaging.mask_reader`.
+`diffedit.imaging.mask_reader` reads files and transparency.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Levels = NDArray[np.uint8]
 """uint8 [H, W], 0 to 255."""
 
 HALF = 128
-"""Levels from here on are selected."""
+"""Lowest level that is selected."""
 GREY = range(32, 224)
-"""Other levels are black or white with the noise of a lossy format."""
+"""Levels that count as grey; others are black or white with the noise of a lossy format."""
 BORDER = 3
-"""Grey pixels within so many pixels of both black and white are an antialiased border."""
+"""Grey pixels within this distance of both black and white are an antialiased border."""
 SOFT_SHARE = 0.001
 """A mask with a larger share of grey pixels apart from such borders is soft."""
 MOSTLY_GREY = 0.95
-"""With a larger share of grey pixels it is no mask at all."""
+"""A picture with a larger share of grey pixels is not a mask."""
 COLORED = 48
-"""A larger difference between the channels of a pixel is a color."""
+"""A pixel whose channels differ by more has a color."""
 COLORED_SHARE = 0.0001
 MAX_LABELS = 64
 DARK_LABEL = 63
@@ -88,13 +88,13 @@ def _color_message(rgb: Image.Image) -> str:
     kinds = len(np.unique(values.astype(np.uint16) @ np.array([256, 16, 1], np.uint16)))
     if kinds > MAX_LABELS:
         return (
-            "The mask looks like a photograph: it has many colors and no transparent pixels. Pass "
+            "The mask looks like a photograph: it has many colors and no transparent pixels; pass "
             "a picture that is white where the photograph is edited and black elsewhere, or the "
             "photograph with that area erased to transparency."
         )
     return (
-        f"The mask has {kinds} colors, like a label map or strokes of a brush, and which of them "
-        "mean the area to edit is not known; paint that area white and everything else black."
+        f"The mask has {kinds} colors, like a label map or brush strokes, so it is not clear which "
+        "of them to edit; paint the area to edit white and everything else black."
     )
 
 
@@ -116,8 +116,8 @@ def check_levels(levels: Levels) -> Levels:
     if 3 <= len(found) <= MAX_LABELS and _are_labels(flat_levels(levels)):
         some = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
         raise _refused(
-            f"The mask holds {len(found)} different values ({some}), like a label map, and which "
-            "of them mean the area to edit is not known; write 255 there and 0 elsewhere.",
+            f"The mask has {len(found)} different values ({some}), like a label map, so it is not "
+            "clear which of them to edit; write 255 in the area to edit and 0 elsewhere.",
             "not_a_mask",
         )
     if highest < HALF:
@@ -167,7 +167,7 @@ def soft_warning(levels: Levels) -> str | None:
         return None
     return (
         f"{count:,} pixels of the mask ({count / levels.size:.1%}) are grey, so the mask is soft: "
-        "an edit changes darker grey less. What needs a black and white mask cuts it at half."
+        "darker grey is edited less. Pass a black and white mask to edit every pixel fully."
     )
 
 

@@ -1,7 +1,7 @@
-"""Read a mask of any form by the values of its pixels, for every way into the program.
+"""Read a mask of any form by the values of its pixels. Every interface uses this module.
 
-It decides which pixels are edited and resizes the mask to the photograph. Masks that are computed
-from prompts are made by `diffedit.algorithm.mask`.
+It decides which pixels are edited and resizes the mask to the photograph.
+`diffedit.algorithm.mask` computes masks from texts.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from diffedit.request import ImageSource
 
 SOFT_BLACK, SOFT_WHITE = 8, 248
-"""Levels below and from here on are black and white in a soft mask: the noise of lossy formats."""
+"""Levels of a soft mask below the first count as black, from the second on as white: lossy formats
+add noise."""
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MaskFormat = Literal["auto", "alpha", "white", "black"]
 MaskConvention = Literal["alpha", "white", "black"]
 """Which pixels of a mask are edited: transparent, white or black ones."""
 
 SAMPLES = 500_000
-"""Pixels, evenly spread, that decide whether a mask is a drawing."""
+"""Number of sampled pixels that decide whether a mask is a drawing."""
 DRAWING_COLORS = 16
-"""A drawing has at most so many different colors, at four bits a channel."""
+"""Maximum number of different colors in a drawing, at four bits per channel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +52,10 @@ class EditMask:
             is cut at half.
         read_as: which pixels of the file are edited.
         warnings: sentences for the user.
-        soft: PIL L of the photograph's size, how much of the edit each pixel takes; None if the
+        soft: PIL L of the photograph's size, the opacity of the edit at each pixel; None if the
             mask is black and white.
-        border: PIL L of the photograph's size, the most of the edit that each pixel may take; for
-            computed masks whose border follows the picture, else None.
+        border: PIL L of the photograph's size, the maximum opacity at each pixel; for computed
+            masks whose border follows the picture, else None.
     """
 
     image: Image.Image
@@ -65,19 +66,19 @@ class EditMask:
 
     @property
     def area(self) -> Image.Image:
-        """PIL L, 255 for every pixel that takes any of the edit."""
+        """PIL L, 255 for every pixel whose opacity is above 0."""
         return self.image if self.soft is None else self.soft.point([0] + [255] * 255)
 
 
 @dataclass(frozen=True)
 class MaskRules:
-    """What is known of a mask before it is opened.
+    """How to read a mask.
 
     Attributes:
         mask_format: "alpha": transparent pixels are edited. "white" or "black": pixels lighter or
             darker than middle grey. "auto": decided by the values of the pixels.
-        alpha_decides: in "auto", transparent pixels are always edited, as in OpenAI's API. Without
-            it, a mask that could be read in two ways is refused.
+        alpha_decides: in "auto", transparent pixels are always edited, as in OpenAI's API. If
+            False, a mask that could be read in two ways is refused.
         same_size: refuse a mask that is not exactly as large as the photograph.
         max_pixels: refuse larger masks.
     """
@@ -110,7 +111,7 @@ def read_mask(
 
     Raises:
         InvalidRequest: the mask cannot be opened, is black everywhere, is a photograph, a label
-            map or a drawing in color, has another aspect ratio, or can be read in two ways.
+            map or a drawing in color, has another aspect ratio, or could be read in two ways.
     """
     if isinstance(source, EditMask):
         check_aspect(source.image.size, size, stored_size)
@@ -135,7 +136,7 @@ def read_mask(
 
 
 def stored_mask(data: bytes, size: tuple[int, int]) -> EditMask:
-    """The mask that `metadata.pack_mask` packed, for a photograph of the same aspect ratio.
+    """Read a mask that `metadata.pack_mask` packed, for a photograph of the same aspect ratio.
 
     Raises:
         InvalidRequest: the data is damaged, or another aspect ratio.
@@ -196,7 +197,7 @@ def _selected(image: Image.Image, rules: MaskRules) -> tuple[Levels, MaskConvent
     is_open = alpha is not None and bool((alpha < HALF).any())
     if rules.mask_format == "alpha" and not is_open:
         raise InvalidRequest(
-            "mask_format is alpha, but the mask has no transparent pixels; send white or black.",
+            "mask_format is alpha, but the mask has no transparent pixels; pass white or black.",
             field="mask_format",
             code="mask_without_alpha",
         )
@@ -252,7 +253,7 @@ def _check_alpha(rgba: Image.Image, alpha: Levels, rules: MaskRules) -> None:
 
 
 def _is_drawing(colors: NDArray[np.uint8]) -> bool:
-    """Whether opaque pixels, uint8 [n, 3], are strokes of a brush or white on black.
+    """Whether opaque pixels, uint8 [n, 3], are brush strokes or white on black.
 
     A photograph has many colors or many greys, and a plain layer with a hole is dark.
     """

@@ -14,7 +14,7 @@ def check_same_size(
     """Raise InvalidRequest unless the mask is as large as the photograph."""
     if mask != tuple(photo):
         raise InvalidRequest(
-            f"The mask has {mask[0]}x{mask[1]} pixels, but the image has {photo[0]}x{photo[1]}"
+            f"The mask has {mask[0]} x {mask[1]} pixels, but the image has {photo[0]} x {photo[1]}"
             f"{_turn_hint(mask, photo, stored)}; send a mask of the same size.",
             field="mask_image",
             code="mask_size",
@@ -28,8 +28,8 @@ def check_aspect(
     if not _has_aspect(mask, photo):
         raise InvalidRequest(
             f"The mask has {mask[0]} x {mask[1]} pixels, another aspect ratio than the picture's "
-            f"{photo[0]} x {photo[1]}{_turn_hint(mask, photo, stored)}; crop or pad it to the same "
-            "aspect ratio.",
+            f"{photo[0]} x {photo[1]}{_turn_hint(mask, photo, stored)}; crop or pad the mask to "
+            "the picture's aspect ratio.",
             field="mask_image",
             code="mask_size",
         )
@@ -47,7 +47,7 @@ def _has_aspect(mask: tuple[int, int], photo: tuple[int, int]) -> bool:
 def _turn_hint(
     mask: tuple[int, int], photo: tuple[int, int], stored: tuple[int, int] | None
 ) -> str:
-    """Return why a mask may lie on its side, in brackets, or nothing."""
+    """Return a hint in brackets that the mask may be turned by 90 degrees, or ""."""
     if not _has_aspect(mask[::-1], photo):
         return ""
     if stored is not None and tuple(stored) != tuple(photo):

@@ -1,8 +1,7 @@
-"""The edit parameters that a PNG keeps, so that an edit can be repeated from its result.
+"""Store the parameters of an edit in a PNG, so that the edit can be repeated from its result.
 
-They are stored as JSON in one iTXt chunk. The user's mask may be larger than programs accept in
-text, so it is stored in private chunks. Decoding EXIF and ICC profiles of input pictures is done by
-`diffedit.imaging.decode` and `diffedit.imaging.color`.
+They are stored as JSON in one iTXt chunk. The user's mask may be larger than other programs accept
+in text, so it is stored in private chunks.
 
 PIL, hashlib and base64 are imported inside the functions: `diffedit-trt --help` imports this module
 and must be fast.
@@ -28,16 +27,16 @@ if TYPE_CHECKING:
 KEYWORD = "diffedit"
 """Keyword of the iTXt chunk."""
 MASK_CHUNK = b"deMK"
-"""Name of the private chunks that hold the mask, a PNG cut into pieces. Editors drop them."""
+"""Name of the private chunks with the mask, a PNG cut into pieces. Other editors drop them."""
 MAX_SIDE = 2**13
 """Largest height and width of a canvas that is read."""
 MASK_PIECE = 2**19
-"""Bytes of a mask chunk: far below the limits of libpng (8 MB) and of other readers."""
+"""Bytes per mask chunk, far below the limits of libpng (8 MB) and of other readers."""
 
 
 @dataclass(frozen=True)
 class EditRecord:
-    """How a picture was made. It contains no path of the machine.
+    """How a picture was made. It contains no local paths.
 
     Attributes:
         parameters: `diffedit.request.parameters` of the request.
@@ -183,5 +182,5 @@ def _parse(values: dict[str, Any]) -> EditRecord:
 def _parse_size(size: Any) -> tuple[int, int]:
     height, width = size
     if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size):
-        raise ValueError("the size is no size of a picture")
+        raise ValueError("the size is not (height, width) in pixels")
     return height, width

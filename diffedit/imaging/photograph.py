@@ -1,8 +1,8 @@
-"""A photograph with its own values: read it, show it to the networks, and put an edit into it.
+"""A photograph in its own color space and depth: read it, convert it to sRGB, insert an edit.
 
-The networks work on 8-bit sRGB. Outside the mask a result has the values that the file stores: its
-color space, transparency and 16 bits are kept. Files are opened by `diffedit.imaging.decode` and
-written by `diffedit.imaging.encode`.
+The networks use 8-bit sRGB. Outside the mask a result has the values of the photograph's file: its
+color space, transparency and 16 bits are kept. `diffedit.imaging.decode` opens files, and
+`diffedit.imaging.encode` writes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GREY_MODES = ("L", "LA")
 ALPHA_MODES = {"La": "LA", "LA": "LA", "L": "LA"}
 """Mode -> mode of the same picture with alpha; all others become RGBA."""
 EXACT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-"""Modes whose values are kept, apart from the way they are stored."""
+"""Modes whose values are kept; they may be stored differently."""
 OTHER_SPACES = ("LAB", "HSV", "YCbCr")
 
 
@@ -81,7 +81,7 @@ class Photograph:
 
     @functools.cached_property
     def rgb(self) -> Image.Image:
-        """What the networks see: RGB in sRGB, transparent pixels on white. Do not modify it."""
+        """The networks' input: RGB in sRGB, transparent pixels on white. Do not modify it."""
         if not self.has_alpha:
             return self.color.to_srgb(self.eight_bit)
         rgb = self.color.to_srgb(self.eight_bit.convert(self.base_mode))
@@ -131,8 +131,8 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     warnings += decoded.warnings
     if has_iptc(info) and decoded.metadata.xmp is None:
         warnings.append(
-            "The picture's IPTC data (caption, keywords, credits) cannot be written, and it has no "
-            "XMP, which would be kept."
+            "The picture has IPTC data (caption, keywords, credits), which cannot be written; "
+            "store it as XMP, which is kept."
         )
     if decoded.frames > 1:
         warnings.append(
@@ -196,8 +196,8 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
     mode, target = image.mode, _target_mode(image)
     if mode not in EXACT_MODES:
         warnings.append(
-            f"The picture has mode {mode}, in which no edit can be made; it is converted to "
-            f"{target}, which changes all of its values."
+            f"The picture has mode {mode}, which cannot be edited; it is converted to {target}, "
+            "which changes all of its values."
         )
     try:
         own = image if mode == target else image.convert(target)
@@ -222,12 +222,12 @@ def _target_mode(image: Image.Image) -> str:
 def edited(
     photo: Photograph, result: Image.Image, blend: Image.Image | None, *, fill: bool = False
 ) -> Photograph:
-    """Put an edit into a photograph. All other pixels keep their exact values.
+    """Insert an edit into a photograph. All other pixels keep their exact values.
 
     Args:
         photo: the photograph.
         result: RGB in sRGB of its size: `photo.rgb` with the edit.
-        blend: L, how much of it each pixel takes: 255 all, 0 nothing. None replaces every pixel.
+        blend: L, the opacity of the edit at each pixel. None replaces every pixel.
         fill: make the area opaque. Otherwise transparent pixels stay transparent.
     """
     box = (0, 0, *photo.size) if blend is None else blend.getbbox()
@@ -243,7 +243,7 @@ def edited(
 
 
 def filled(photo: Photograph, blend: Image.Image, mask: Image.Image) -> Image.Image:
-    """The blend mask that does not fade where the photograph is transparent, or a gap would stay.
+    """Remove the fade of a blend mask where the photograph is transparent, to leave no gap.
 
     Args:
         blend: L of the photograph's size. mask: L, 0 or 255, where it may be edited.

@@ -1,9 +1,9 @@
 """PNG files: a fast encoder, and the chunks of a file.
 
-Pillow's encoder takes several times as long, most of it to choose row filters, and cannot write 16
-bits for each channel of a color. Each row is stored as the difference from the row above (PNG's
-filter "up"), which suits photographs and masks. ISA-L compresses it where it is installed (the
-server's extra), otherwise zlib. Specification: https://www.w3.org/TR/png-3/
+Pillow's encoder takes several times as long, mostly to choose row filters, and cannot write colors
+with 16 bits per channel. Here each row is stored as the difference from the row above (PNG's filter
+"up"), which suits photographs and masks. ISA-L compresses it if it is installed (the server extra),
+otherwise zlib. Specification: https://www.w3.org/TR/png-3/
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def without_text(data: bytes) -> bytes:
 
 
 def first_chunk(data: bytes, wanted: bytes) -> bytes | None:
-    """Return a chunk that lies before the pixels, or None. `data` may be cut off anywhere."""
+    """Return a chunk from before the pixels, or None. `data` may be truncated."""
     position = len(SIGNATURE)
     while position + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)

@@ -1,4 +1,4 @@
-"""`restore`: keep what another editor changed on purpose, and put the photograph back elsewhere."""
+"""`restore`: keep another editor's changes, and restore the photograph's pixels elsewhere."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SEEN = 0.01
 PICTURE = re.compile("([Tt])he picture")
 OF_RESULT = re.compile("[,;](?: and)? the result [^.;]*")
 RESULT_ONLY = "The edited picture's IPTC data"
-"""The beginning of a warning about what a result would lose: the original's metadata are kept."""
+"""Prefix of a warning that does not apply here, because the original's metadata are kept."""
 MAX_DIFFERING = 0.6
-"""Share of the picture that may differ noticeably. Above it nothing is left to put back."""
+"""Maximum share of the picture that may differ noticeably; above it the pictures are unrelated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class RestoredImage:
             smoothing and matching of colors; None with a given mask.
         differing: share of the two pictures, 0 to 1, that differs noticeably, likewise.
         max_abs_diff_outside_mask: largest difference from the original outside the mask, in levels
-            of 255. It is measured, and it is 0.
+            of 255, as measured. It is 0.
         warnings: sentences for the user.
     """
 
@@ -60,7 +60,7 @@ class RestoredImage:
     warnings: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> list[str]:
-        """Write the image as `EditResult.save` does. Returns what the format cannot hold."""
+        """Write the image as `EditResult.save` does. Returns what the format cannot store."""
         file_format = encode.format_of(Path(path))
         Path(path).write_bytes(encode.encode(self.photo, file_format))
         return encode.losses(self.photo, file_format)
@@ -75,19 +75,19 @@ def restore(
     grow: float = GROW,
     match_colors: bool = True,
 ) -> RestoredImage:
-    """Put the original's pixels back wherever another editor did not change them on purpose.
+    """Restore the original's pixels outside the regions that another editor changed on purpose.
 
-    Editors that repaint the whole picture return every pixel a little different. This finds the
-    regions that changed much more than the rest and takes only those from the edited picture, with
+    Editors that repaint the whole picture change every pixel a little. This function finds the
+    regions that changed much more than the rest, and takes only those from the edited picture, with
     a narrow fade at their borders. No network runs.
 
     Args:
         original: the photograph: PIL image, path, contents of a file, or uint8 [H, W, 3].
-        edited: what the other editor made of it, of the same size in pixels.
+        edited: the other editor's result, of the same size in pixels.
         mask_image: the changed region, if it is known: as for `EditRequest.mask_image`.
-        threshold: what counts as a change, in multiples of the noise between the pictures. Above
-            0, up to 100; default 4. Smaller values find weaker changes.
-        grow: by how much the regions are enlarged, as a share of the longer side. 0 to 0.25;
+        threshold: smallest difference that counts as a change, in multiples of the noise between
+            the pictures. Above 0, up to 100; default 4. Smaller values find weaker changes.
+        grow: width by which the regions are enlarged, as a share of the longer side. 0 to 0.25;
             default 0.01.
         match_colors: shift the colors of the edited picture so that it agrees with the original
             where nothing changed.
@@ -137,12 +137,12 @@ def _read_edited(source: PhotoSource) -> Photograph:
 
 
 def _of_edited(sentence: str) -> str:
-    """A sentence about a picture as one about the edited picture, without what the result loses."""
+    """Rewrite a warning for the edited picture, without the parts about the result."""
     return OF_RESULT.sub("", PICTURE.sub(r"\1he edited picture", sentence, count=1))
 
 
 def _not_shown(before: Photograph, after: Photograph, mask: Image.Image) -> list[str]:
-    """What of the edited picture the result does not show."""
+    """Warn of changes that the result does not show."""
     found = [w for w in after.warnings if not w.startswith(RESULT_ONLY)]
     if before.base_mode == "L" and after.base_mode != "L":
         found.append(
@@ -166,8 +166,8 @@ def _not_shown(before: Photograph, after: Photograph, mask: Image.Image) -> list
 def _check_sizes(original: tuple[int, int], edited: tuple[int, int]) -> None:
     if original != edited:
         raise InvalidRequest(
-            f"The edited picture has {edited[0]}x{edited[1]} pixels and the original "
-            f"{original[0]}x{original[1]}, but both must show the same pixels; resize the edited "
+            f"The edited picture has {edited[0]} x {edited[1]} pixels and the original "
+            f"{original[0]} x {original[1]}, but their sizes must be equal; resize the edited "
             "picture to the original's size first, without cropping.",
             field="edited",
         )
@@ -176,8 +176,8 @@ def _check_sizes(original: tuple[int, int], edited: tuple[int, int]) -> None:
 def _check_related(differing: float) -> None:
     if differing > MAX_DIFFERING:
         raise InvalidRequest(
-            f"{differing:.0%} of the picture differs, which is no local edit; name the edited "
-            "version of this picture, or pass a mask of the region to keep.",
+            f"{differing:.0%} of the picture differs, which is not a local edit; pass the edited "
+            "version of this picture, or a mask of the region to keep.",
             field="edited",
         )
 

@@ -1,7 +1,7 @@
-"""What a file stores that PIL drops without a word: more than 8 bits, and colors by number.
+"""Warn of data that PIL drops silently: more than 8 bits per channel, and CICP color numbers.
 
-AVIF and JPEG 2000 are decoded to 8 bits a channel. AVIF and PNG may state their colors by CICP
-numbers instead of a profile, as HDR pictures do. (ITU-T H.273 lists the numbers.)
+PIL decodes AVIF and JPEG 2000 to 8 bits per channel. AVIF and PNG may state their colors by CICP
+numbers instead of a profile, as HDR pictures do (ITU-T H.273 lists the numbers).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 from diffedit.imaging import png
 
 READ_BYTES = 2**20
-"""How much of a file is searched: headers come first."""
+"""Bytes at the start of a file that are searched for headers."""
 CODESTREAM = b"\xff\x4f\xff\x51"
 """The first two markers of a JPEG 2000 codestream."""
 SRGB_PRIMARIES = (1, 2)
 """BT.709, which are sRGB's, and "unspecified"."""
 SRGB_TRANSFERS = (1, 2, 6, 13, 14, 15)
-"""Curves of SDR video, which PIL's decoders do not tell from sRGB's, and "unspecified"."""
+"""Curves of SDR video, which PIL decodes as sRGB, and "unspecified"."""
 HDR = {16: "PQ", 18: "HLG"}
 
 
 def form_warnings(opened: Any) -> list[str]:
-    """Sentences about what is lost of an opened file.
+    """Return a warning for each property of an opened file that is lost.
 
     Args:
         opened: PIL image with only its header read; its file is read from the start.

@@ -13,15 +13,15 @@ Box: TypeAlias = tuple[int, int, int, int]
 AUTO_SHARE = 0.4
 """focus="auto" needs a mask whose box has less than this share of both sides."""
 MIN_SIDE = 1 / 4
-"""A window's sides are at least this share of the canvas's, in pixels of the photograph: smaller
-ones show too little for the model to recognise."""
+"""Minimum of a window's sides, as a share of the canvas's sides, in pixels of the photograph. In a
+smaller window the model cannot recognise the content."""
 
 
 def window_around(box: Box, photo: tuple[int, int], canvas: Size, context: float) -> Box:
     """Return the window to edit at the resolution of the canvas.
 
-    It has the canvas's aspect ratio and is shifted at the photograph's border instead of padded.
-    Where the photograph is too small for it, it ends at both borders.
+    The window has the canvas's aspect ratio. At the photograph's border it is shifted, not padded.
+    If the photograph is smaller than the window, the window ends at both borders.
 
     Args:
         box: of the mask, in the photograph.
@@ -45,15 +45,15 @@ def _span(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
 
 
 def is_worthwhile(box: Box, photo: tuple[int, int], canvas: Size) -> bool:
-    """Whether focus="auto" uses a window: the mask is small, and the canvas reduces the photograph
-    so that a window shows more of it."""
+    """Whether focus="auto" uses a window: the mask is small, and the photograph is larger than the
+    canvas, so that a window has more detail."""
     left, top, right, bottom = box
     is_small = right - left < AUTO_SHARE * photo[0] and bottom - top < AUTO_SHARE * photo[1]
     return is_small and min(canvas[1] / photo[0], canvas[0] / photo[1]) < 1
 
 
 def enlargement(window: Box, photo: tuple[int, int], canvas: Size) -> float:
-    """How many times more pixels a side the networks see of a window than of the photograph."""
+    """The scale at which the networks see a window, relative to that of the whole photograph."""
     left, top, right, bottom = window
     whole = min(canvas[1] / photo[0], canvas[0] / photo[1])
     return min(canvas[1] / (right - left), canvas[0] / (bottom - top)) / whole

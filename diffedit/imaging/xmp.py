@@ -1,7 +1,7 @@
-"""XMP metadata: keep what people wrote about a photograph, drop what describes the stored file.
+"""XMP metadata: keep the properties that describe the photograph, drop those of the stored file.
 
-Captions, keywords, creators and rights stay true after an edit. Thumbnails, settings of raw
-converters, histories, the orientation and the positions of further pictures in the file do not.
+Captions, keywords, creators and rights are still correct after an edit. Thumbnails, settings of raw
+converters, histories, the orientation and the positions of other pictures in the file are not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EPILOGUE = b'<?xpacket end="w"?>'
 
 
 def kept_xmp(data: bytes | str | None) -> bytes | None:
-    """The part of an XMP packet that is still true after an edit, as a packet; None if nothing is.
+    """Return the part of an XMP packet that is still correct after an edit, or None.
 
     Args:
         data: the packet of the file. A damaged one is dropped.

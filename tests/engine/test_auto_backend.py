@@ -97,7 +97,7 @@ def test_a_result_states_the_fused_files(micro: Path, changed: Changed, photo: I
 def test_engines_of_another_precision_are_not_taken(
     micro: Path, onnx_folder: Path, changed: Changed
 ) -> None:
-    words = "are fp32, but the dtype bf16 was asked for"
+    words = "are fp32, but dtype is bf16"
     with pytest.raises(EngineMismatch, match=words):
         opened(micro, onnx_folder, backend="onnxruntime", dtype="bf16")
     opened(micro, onnx_folder, backend="onnxruntime", dtype="fp32").close()
@@ -109,7 +109,7 @@ def test_engines_of_another_precision_are_not_taken(
 def test_compile_is_refused_where_it_has_no_effect(
     backend: str, micro: Path, onnx_folder: Path
 ) -> None:
-    with pytest.raises(InvalidRequest, match=f"for the backend torch.*is {backend}"):
+    with pytest.raises(InvalidRequest, match=f"for the torch backend.*is {backend}"):
         opened(micro, onnx_folder, backend=backend, compile=True)
 
 
@@ -137,7 +137,7 @@ def test_fused_weights_are_not_replaced(
     folder = changed(formats="tensorrt" if missing == "ONNX files" else None, **{kind: (LORA,)})
     if missing == "ONNX Runtime":
         monkeypatch.setattr("engine.products.find_spec", lambda name: None)
-    with pytest.raises(EngineMismatch, match=r"style.safetensors.*cannot run here.*backend torch"):
+    with pytest.raises(EngineMismatch, match=r"style.safetensors.*cannot run here.*torch backend"):
         opened(micro, folder)
     with opened(micro, folder, backend="torch") as pipe:
         (warning,) = pipe.warnings
@@ -153,7 +153,7 @@ def test_engines_of_another_model_are_not_replaced(
     assert model
     digests = {p: d for p, d in model.digests.items() if p != part}
     folder = changed(digests=digests | ({part: digest} if digest else {}))
-    with pytest.raises(EngineMismatch, match=rf"whose {part} differs.*choose the backend torch"):
+    with pytest.raises(EngineMismatch, match=rf"whose {part} differs.*use the torch backend"):
         opened(micro, folder)
     opened(micro, folder, backend="torch").close()
 
