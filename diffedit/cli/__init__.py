@@ -1,7 +1,7 @@
 """`diffedit-trt`: the command line of `DiffEditPipeline`.
 
-Nothing heavy is imported until a command runs, so that `--help` is fast. Data (pictures, JSON,
-tables) goes to standard output; messages go to standard error.
+PyTorch and other large packages are imported when a command runs, so that `--help` is fast. Data
+(pictures, JSON, tables) goes to standard output; messages go to standard error.
 """
 
 from __future__ import annotations

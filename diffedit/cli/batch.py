@@ -72,7 +72,7 @@ def batch(
 
     An edit whose output already exists, made from the same pictures with the same options, model,
     size and precision, is skipped: run the command again to continue after an interruption. Outputs
-    that differ in any of these are only replaced with --force. A failed line does not stop the
+    that differ in any of these are replaced with --force only. A failed line does not stop the
     others; the exit code is that of the first failure.
     """
     lines = read_lines(edits)
@@ -95,8 +95,7 @@ def run_batch(
 ) -> Generator[dict[str, Any], None, None]:
     """Yield the JSON fields of one outcome per line, as soon as each is known.
 
-    Every line and its target are checked before the model is loaded, which does not happen if no
-    line passes.
+    Every line and its target are checked first. The model is loaded if any line is valid.
     """
     names = FileNames.of(lines)
     edits: list[tuple[LineEdit, EditRecord | None]] = []

@@ -1,6 +1,6 @@
-"""The lines of a `batch` file: parsed and checked one by one, before a model is loaded.
+"""Parse and check the lines of a `batch` file one by one, before a model is loaded.
 
-Nothing in a line can stop the others: every problem becomes the error of that line.
+A problem in one line does not stop the others: it becomes the error of that line.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LineEdit:
 
     Attributes:
         number: line number, from 1.
-        image, mask_image, out: its files; only `out` was looked at.
+        image, mask_image, out: its files; only `out` has been checked.
         request: its options, without pictures.
     """
 
@@ -89,7 +89,7 @@ class LineEdit:
 
 @dataclass
 class FileNames:
-    """The files that all lines name, by their real paths, with the number of the first line."""
+    """The files in all lines, by their real paths, with the number of the first line."""
 
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def read_lines(name: str) -> list[Line]:
         data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name} cannot be read ({reason}); name a file of JSON lines.") from None
+        raise UsageError(f"{name} cannot be read ({reason}); pass a file of JSON lines.") from None
     if data.startswith(UTF16):
         raise UsageError(f"{name} is not UTF-8 text, but UTF-16; save it as UTF-8.")
     folder = Path() if name == STDIN else Path(name).parent
@@ -142,7 +142,7 @@ def check_line(line: Line, names: FileNames) -> LineEdit:
     check_extension(out)
     if out.suffix.lower() != ".png":
         raise UsageError(
-            f"{out} is not a PNG, and only PNG stores what is needed to resume; use .png."
+            f"{out} is not a PNG, and only PNG stores the parameters to resume from; use .png."
         )
     first = names.outputs.setdefault(_real(out), line.number)
     if first != line.number:
@@ -150,14 +150,14 @@ def check_line(line: Line, names: FileNames) -> LineEdit:
     if _real(out) in names.inputs:
         raise UsageError(
             f"{out} is also an input of line {names.inputs[_real(out)]}, and inputs are never "
-            "overwritten; name another file."
+            "overwritten; use another name."
         )
     check_target(out)
     return LineEdit(line.number, image, mask, out, line.request())
 
 
 def without_pandas_traces(values: dict[str, Any]) -> dict[str, Any]:
-    """Undo what a pandas table does to options: drop nulls (None or NaN), and read 7.0 as 7."""
+    """Undo the changes of a pandas table: drop nulls (None or NaN), and read 7.0 as 7."""
 
     def plain(name: str, value: Any) -> Any:
         whole = name in RANGES and RANGES[name].whole
@@ -171,7 +171,7 @@ def without_pandas_traces(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_null(value: object) -> bool:
-    return value is None or value != value  # NaN is the one value that differs from itself
+    return value is None or value != value  # NaN differs from itself
 
 
 def _has_content(raw: bytes) -> bool:

@@ -32,7 +32,7 @@ def add_command(
             (annotated with a dataclass); its docstring is the help text.
         examples: text below the options in `--help`.
         name: name of the command, if it differs from the function's.
-        more_files: what to do if more files are named than the command takes; "" for click's error.
+        more_files: advice for the error about too many files; "" for click's own error.
     """
     help_text = _unwrap(inspect.getdoc(function) or "")
     epilog = f"[bold]Examples[/bold]\n{examples.rstrip()}" if examples else None
@@ -44,7 +44,7 @@ def add_command(
 
 
 def _refuse_more(command: Callable[..., Any], more_files: str) -> Callable[..., Any]:
-    """Return the command, which refuses arguments that are left over, and says so."""
+    """Wrap a command to refuse further arguments with `more_files` as the advice."""
 
     def refusing(context: typer.Context, **values: Any) -> Any:
         if context.args:

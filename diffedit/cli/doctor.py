@@ -34,15 +34,15 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory and disk space, and explain how to fix what is wrong.
 
-    With a model: also how much memory its parts, an edit and a build need, and whether the LoRAs
-    and other additions fit it. Nothing is downloaded.
+    With a model, also report how much memory its parts, an edit and a build need, and whether the
+    LoRAs and other additions fit it. Nothing is downloaded.
 
     The exit code is 1 if there is a problem. A missing optional package is not a problem.
     """
     from diffedit.doctor import report
 
     if model is None and source.given:
-        raise UsageError(f"{source.given[0]} is about a model, and none is given; name one.")
+        raise UsageError(f"{source.given[0]} belongs to a model, but none is given; pass a model.")
     checks = report(engines, model, source)
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))  # noqa: T201

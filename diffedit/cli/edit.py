@@ -62,13 +62,13 @@ def edit(
     """Edit a photograph: change what the prompt describes and keep the rest.
 
     The region to edit is computed by comparing the two prompts, or given with --mask. The result
-    is written next to IMAGE with the ending .edited.png, unless --out names another file. A PNG
+    is written next to IMAGE with the ending .edited.png, unless --out is another file. A PNG
     stores every parameter, so that `replay` can repeat the edit.
     """
     paths = OutputPaths.from_options(output_options, default_output(image, "edited"))
     if prompt is None and not edits:
         raise UsageError(
-            "Nothing says what to edit; add --prompt, or --edit 'source -> prompt' for each of "
+            "No prompt is given; add --prompt, or --edit 'source -> prompt' for each of "
             "several edits."
         )
     parameters = {
@@ -84,10 +84,10 @@ def edit(
     request = EditRequest.from_parameters(b"", parameters, mask)
     if image == STDIN == mask_image:
         raise UsageError(
-            "The picture and the mask cannot both be read from standard input; name a file."
+            "The picture and the mask cannot both be read from standard input; pass one as a file."
         )
     if mask_format != "auto" and mask_image is None:
-        raise UsageError("--mask-format says how --mask is read, and there is none; name a mask.")
+        raise UsageError("--mask-format needs --mask, but none is given; pass a mask.")
     photo = read_photo(image)
     if mask_image is not None:
         request = replace(request, mask_image=read_mask(mask_image, photo, mask_format))

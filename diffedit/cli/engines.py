@@ -75,7 +75,7 @@ def explain(
     use the folder.
     """
     if model is None and source.given:
-        raise UsageError(f"{source.given[0]} belongs to a model; name the model with --model.")
+        raise UsageError(f"{source.given[0]} belongs to a model, but none is given; add --model.")
     manifest = Manifest.load(folder)
     damage = [message for entry in manifest.entries if (message := _damage(entry, folder))]
     digests, loras = _compared(model, source)
@@ -105,7 +105,7 @@ def explain(
             _print("model", built_from if digests is None else same)
         if fused := manifest.fused:
             does = "applies it, too" if loras and not other else "does not apply it"
-            _print("fused", f"{fused}; PyTorch's backend {does}")
+            _print("fused", f"{fused}; the torch backend {does}")
         for name, (_, why) in backends.items():
             _print(name, f"{'usable' if name in usable else 'not usable'}: {why}")
         _print("torch", "needs no engines; `--backend torch` runs the model's own weights")

@@ -8,7 +8,7 @@ Make two edits in one pass, which share most of the work:
   diffedit-trt edit table.jpg --edit "a red cup -> a green cup" \\
     --edit "a pear -> an apple"
 
-Look at the mask and all intermediate pictures:
+Write the input, heatmap, mask and result side by side:
   diffedit-trt edit cup.jpg -p "a green cup" --panel panel.png
 
 Use your own mask and a larger model:
@@ -22,7 +22,7 @@ Write the mask to cup.mask.png:
 Average more noise samples, and write the heatmap too:
   diffedit-trt mask cup.jpg -p "a green cup" --maps 20 --heatmap-out heat.png
 
-Find it once, and try other options in no time:
+Find it once, then try other options in milliseconds:
   diffedit-trt mask cup.jpg -p "a green cup" --heatmap-out heat.npy
   diffedit-trt mask cup.jpg --refine heat.npy --mask-threshold 0.4 --force
 """
@@ -39,10 +39,10 @@ RESTORE = """
 Take only the changes from another editor's picture, into table.restored.png:
   diffedit-trt restore table.jpg edited.png
 
-Look at what was found, and find weaker changes too:
+Find weaker changes too, and write the steps side by side:
   diffedit-trt restore table.jpg edited.png --panel panel.png --threshold 2
 
-Name the changed region yourself:
+Pass the changed region as a mask:
   diffedit-trt restore table.jpg edited.png --mask mask.png
 """
 

@@ -1,4 +1,4 @@
-"""Read the pictures of a command, from files or standard input, and name its output."""
+"""Read the pictures of a command from files or standard input, and choose its output's name."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def read_mask(name: str | Path, photo: Photograph, mask_format: MaskFormat = "au
 def default_output(image: str, label: str) -> str:
     """Return cup.LABEL.png for the input cup.jpg, and standard output for standard input.
 
-    Raises UsageError for a name that no file has.
+    Raises UsageError for the name of a folder.
     """
     if image == STDIN:
         return STDOUT
     path = Path(image)
     if not path.name:
-        raise UsageError(f"The picture {image!r} is a folder; name a file.")
+        raise UsageError(f"The picture {image!r} is a folder; pass a file.")
     return str(path.with_name(f"{path.stem}.{label}.png"))
 
 
@@ -49,7 +49,7 @@ def _file_or_stdin(name: str | Path) -> str | Path | bytes:
         return name
     if sys.stdin.isatty():
         raise UsageError(
-            "Standard input is a terminal, not a picture; name a file, or send one to standard "
+            "Standard input is a terminal, not a picture; pass a file, or send one to standard "
             "input."
         )
     return sys.stdin.buffer.read()

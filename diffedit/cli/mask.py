@@ -1,4 +1,4 @@
-"""`mask`: compute the mask of an edit, without the edit, or make another one from its heatmap."""
+"""`mask`: compute a mask without an edit, or make another mask from its heatmap."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def mask(
     model_options: ModelOptions,
     output_options: OutputOptions,
 ) -> None:
-    """Compute only the mask: the region where the two prompts disagree, in white.
+    """Compute only the mask: white where the predictions under the two texts differ.
 
-    The mask is written next to IMAGE with the ending .mask.png, unless --out names another file.
-    With --refine, other options for the threshold, growing and cleaning are tried on the heatmap
-    of an earlier search, without a network.
+    The mask is written next to IMAGE with the ending .mask.png, unless --out is another file. With
+    --refine, the mask is made from the heatmap of an earlier run, with other options for the
+    threshold, dilation and cleaning. No network runs.
     """
     paths = OutputPaths.from_options(output_options, default_output(image, "mask"))
     if refine is not None:
@@ -58,7 +58,7 @@ def mask(
         _refine(image, refine, mask_options, model_options, paths, output_options)
         return
     if prompt is None:
-        raise UsageError("Nothing says what to look for; add --prompt, or --refine a heatmap.")
+        raise UsageError("No prompt is given; add --prompt, or --refine with a heatmap.")
     parameters: dict[str, Any] = {
         "prompt": prompt,
         "source_prompt": source_prompt,
@@ -103,7 +103,7 @@ def _refine(
 ) -> None:
     request = EditRequest.from_parameters(b"", {"prompt": "-", **asdict(mask_options)})  # checks
     if paths.heatmap is not None:
-        raise UsageError("--heatmap-out would write the heatmap of --refine; leave it out.")
+        raise UsageError("--heatmap-out would write the heatmap of --refine again; leave it out.")
     soft = refine_mask.soft_map(heatmap, read_photo(image), mask_options, model_options)
     picture = soft.mask()
     with OutputFiles(force=output_options.force) as files:
@@ -120,7 +120,7 @@ def _refine(
 
 
 def _report(mask: Image, paths: OutputPaths, options: OutputOptions, facts: dict[str, Any]) -> None:
-    """Write to standard output what belongs there, and the warnings and the summary."""
+    """Print the JSON or the mask on standard output, and the warnings and the summary."""
     if paths.out == STDOUT:
         write_stdout(encode(mask))
     share = white_share(mask)

@@ -1,4 +1,4 @@
-"""The options that name a model and what runs it."""
+"""The options for the model, its additions and its backend."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ Pin = Annotated[
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model to load, and what runs it. Fields as in `DiffEditPipeline.from_pretrained`."""
+    """The model and the backend. Fields as in `DiffEditPipeline.from_pretrained`."""
 
     model: Annotated[str, _MODEL_OPTION] = ""
     source: ModelSource = MODEL_ITSELF

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def open_pipeline(
     options: ModelOptions, progress: Progress, *, quiet: bool
 ) -> Iterator[DiffEditPipeline]:
-    """Load the model, and show the progress of its download and which backend runs it and why,
-    unless `quiet`; print warnings in any case."""
+    """Load the model. Prints the progress, the backend and the reason for it, unless `quiet`, and
+    always the warnings."""
     progress.start_stage("importing PyTorch")
     from diffedit import DiffEditPipeline
     from engine.hub import quiet_downloads

@@ -57,7 +57,7 @@ Edits = Annotated[
     option(
         PROMPTS,
         "One of several edits in one pass, instead of --prompt and --source: 'source -> prompt'. "
-        "Repeat it; where masks meet, the earlier edit has the cells.",
+        "Repeatable; where masks overlap, the earlier edit applies.",
         "--edit",
         metavar="<text>",
     ),

@@ -1,7 +1,6 @@
-"""Output files that appear all together when a command succeeds, or not at all.
+"""Write the output files of a command atomically: all of them when it succeeds, or none.
 
-A file is written under a temporary name in its own folder and renamed at the end. This module
-encodes pictures and contains nothing about models and edits.
+A file is written under a temporary name in its own folder and renamed at the end.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ class OutputFiles:
                 temporary.unlink(missing_ok=True)
 
     def reserve(self, path: Path) -> None:
-        """Check that `path` can be written, before any work is spent on its contents.
+        """Check that `path` can be written, before its contents are computed.
 
         Raises:
-            UsageError: the file exists, or is named by two options.
+            UsageError: the file exists, or two options have the same file.
             OutputError: the folder does not exist or is not writable.
         """
         check_target(path)
         target = _target(path)
         if target in self._temporary:
-            raise UsageError(f"{path} is named for two outputs; use a different name for each.")
+            raise UsageError(f"{path} is the file of two outputs; use a different name for each.")
         if os.path.lexists(target) and not self._force:
             raise UsageError(f"{path} already exists; add --force to overwrite it.")
         if _is_device_or_pipe(target):
@@ -62,7 +61,7 @@ class OutputFiles:
             temporary.open("xb").close()
         except OSError as error:
             raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); name a file in a "
+                f"{path} cannot be written ({error.strerror or error}); use a file in a "
                 "writable folder."
             ) from None
         self._temporary[target] = temporary
@@ -78,8 +77,8 @@ class OutputFiles:
                     os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); no file was changed. Free "
-                "some disk space or name another folder."
+                f"{path} cannot be written ({error.strerror or error}), and no file was changed; "
+                "free some disk space, or use another folder."
             ) from None
 
     def commit(self) -> None:
@@ -95,16 +94,16 @@ class OutputFiles:
 
 
 def check_target(path: Path) -> None:
-    """Check that a file of this name can be written, as far as that is known without writing.
+    """Check that a file can be written, as far as possible without writing it.
 
     Raises:
-        UsageError: the name is not one that a file can have, or a folder has it.
+        UsageError: the name is not valid, or it is a folder.
         OutputError: the folder does not exist or is not writable.
     """
     try:
         target = _target(path)
         if target.is_dir():
-            raise UsageError(f"{path} is a folder; name a file.")
+            raise UsageError(f"{path} is a folder; pass a file.")
         if _is_device_or_pipe(target):
             return
         if not target.parent.is_dir():
@@ -118,11 +117,11 @@ def check_target(path: Path) -> None:
         return
     except ValueError as error:
         raise UsageError(
-            f"{str(path)!r} is not the name of a file ({error}); use another."
+            f"{str(path)!r} is not a valid file name ({error}); use another name."
         ) from None
     except OSError as error:
         reason = str(error.strerror or error)
-    raise OutputError(f"{path} cannot be written ({reason}); name a file in a writable folder.")
+    raise OutputError(f"{path} cannot be written ({reason}); use a file in a writable folder.")
 
 
 def _target(path: Path) -> Path:
@@ -169,14 +168,14 @@ def encode(
 
 
 def losses(photo: Photograph, path: Path) -> list[str]:
-    """Return one sentence for each property of a photograph that a file of this name loses."""
+    """Return one sentence for each property of a photograph that this file format loses."""
     from diffedit.imaging import encode
 
     return encode.losses(photo, encode.format_of(path))
 
 
 def format_note(path: Path, *, has_record: bool = True) -> str | None:
-    """Return what to know about the format of a result, or None.
+    """Return a note about the format of a result, or None.
 
     Args:
         path: the result; for standard output it is PNG.

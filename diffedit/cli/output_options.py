@@ -1,4 +1,4 @@
-"""The options that say which files a command writes and what it prints."""
+"""The options for a command's output files and messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Quiet = Annotated[
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Which files a command writes, and what it prints."""
+    """A command's output files and messages."""
 
     out: Annotated[
         str | None, option(OUTPUT, "File to write; - writes standard output.", "--out", "-o")
@@ -52,7 +52,7 @@ class EditOutputOptions(OutputOptions):
         Path | None,
         option(
             OUTPUT,
-            "Also write the blend mask: how much of the edit each pixel takes.",
+            "Also write the blend mask: the opacity of the edit at each pixel.",
             "--blend-out",
         ),
     ] = None

@@ -12,8 +12,8 @@ STAGES = {
 }
 """Stage of a request -> text of the progress bar."""
 SPEED_SECONDS = 900.0
-"""The remaining time is estimated from the last updates of this time. An edit on a CPU takes
-minutes, and two updates are needed."""
+"""Seconds of updates from which the remaining time is estimated. The estimate needs two updates,
+and an edit on a CPU takes minutes."""
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""`mask --refine`: a mask from the values of an earlier heatmap. No network is loaded."""
+"""`mask --refine`: make a mask from an earlier heatmap. No network is loaded."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ SEARCH = (
 
 
 def check_unused(given: dict[str, Any], mask_options: MaskOptions) -> None:
-    """Raise UsageError for an option of the search, which --refine does not do."""
+    """Raise UsageError for an option that changes the heatmap, which --refine does not compute."""
     search = {name: getattr(mask_options, name) for name in SEARCH}
     for name, value in {**given, **search}.items():
         if value not in (None, ""):
             raise UsageError(
-                f"{name} is {value!r}, but --refine makes the mask from a heatmap that was found "
-                "before; leave it out, or find the mask again without --refine."
+                f"{name} is {value!r}, but --refine uses an earlier heatmap, which it does not "
+                f"change; leave {name} out, or find the mask again without --refine."
             )
 
 
 def soft_map(
     heatmap: Path, photo: Photograph, mask_options: MaskOptions, model_options: ModelOptions
 ) -> SoftMap:
-    """The heatmap of a file on a photograph. Of the model only its description is read.
+    """Place the heatmap of a file on a photograph. Reads the model's configs, not its weights.
 
     Raises UsageError if the file has no heatmap.
     """
@@ -66,14 +66,17 @@ def read_heatmap(path: Path) -> NDArray[np.float32]:
         values: Any = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read ({error.strerror or error}); name a heatmap that "
+            f"{path} cannot be read ({error.strerror or error}); pass a heatmap that "
             "--heatmap-out wrote."
         ) from None
     except (ValueError, EOFError):
         values = None
     fits = isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype == np.float32
     if not fits or not values.size or max(values.shape) > LARGEST:
-        raise UsageError(f"{path} is not a heatmap; name a .npy file that --heatmap-out wrote.")
+        raise UsageError(f"{path} is not a heatmap; pass a .npy file that --heatmap-out wrote.")
     if not (values.min() >= 0 and values.max() <= 1):  # also rejects NaN
-        raise UsageError(f"{path} has values outside of 0 to 1, so it is not a heatmap.")
+        raise UsageError(
+            f"{path} has values outside of 0 to 1, so it is not a heatmap; pass a .npy file that "
+            "--heatmap-out wrote."
+        )
     return np.array(values)

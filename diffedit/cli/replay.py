@@ -44,8 +44,7 @@ def replay(
 ) -> None:
     """Repeat the edit that a PNG stores, and report whether the result is identical.
 
-    The result is written next to EDITED with the ending .replay.png, unless --out names another
-    file.
+    The result is written next to EDITED with the ending .replay.png, unless --out is another file.
     """
     paths = OutputPaths.from_options(output_options, default_output(str(edited), "replay"))
     record = read_record(edited)
@@ -53,7 +52,7 @@ def replay(
     if pixel_digest(photo.rgb) != record.input:
         if not any_input:
             raise UsageError(
-                f"{image} is not the picture that {edited} was made from (the pixels differ); name "
+                f"{image} is not the picture that {edited} was made from (the pixels differ); pass "
                 "that picture, or add --any-input to apply the same edit to this one."
             )
         say(f"warning: {image} is not the picture that {edited} was made from.")
@@ -68,12 +67,12 @@ def replay(
         if recorded_size is None or error.field != "size":
             raise
         raise UsageError(
-            f"{edited} was made at {recorded_size} pixels, which this model cannot do ({error}); "
-            "name the model that it was made with."
+            f"{edited} was made at {recorded_size} pixels, which this model does not support "
+            f"({error}); pass the model that it was made with."
         ) from None
     differences = [*_differences(record, result), *_other_size(record, model_options)]
     if differences:
-        say(f"warning: {edited} was made in another way: {'; '.join(differences)}.")
+        say(f"warning: {edited} was made in a different way: {'; '.join(differences)}.")
     if not output_options.quiet:
         if any_input:
             say("done; the input is another picture, so the results are not compared.")
@@ -82,7 +81,7 @@ def replay(
 
 
 def _differences(record: EditRecord, result: EditResult) -> list[str]:
-    """Say how the model and the backend in use differ from those of a record."""
+    """Return how the model and the backend in use differ from those of a record."""
     now = result.provenance
     if record.provenance is None or now is None:
         return []
@@ -90,7 +89,7 @@ def _differences(record: EditRecord, result: EditResult) -> list[str]:
 
 
 def _other_size(record: EditRecord, options: ModelOptions) -> list[str]:
-    """Say that --size is another than that of a record."""
+    """Return the difference if --size is not the size of a record."""
     size = options.pipeline_arguments()["size"]
     if record.size is None or size in (None, record.size):
         return []
@@ -98,7 +97,7 @@ def _other_size(record: EditRecord, options: ModelOptions) -> list[str]:
 
 
 def _stored_request(edited: Path, record: EditRecord, image: str, photo: Photograph) -> EditRequest:
-    """Return the edit that a record describes. Its errors name the record, not options."""
+    """Return the edit that a record describes. Its errors refer to the record, not to options."""
     try:
         request = EditRequest.from_parameters(photo, record.parameters)
     except InvalidRequest as error:
@@ -124,7 +123,7 @@ def _comparison(edited: Path, photo: Photograph, record: EditRecord, warned: boo
         edited: the file with the stored result.
         photo: the repeated result.
         record: of `edited`.
-        warned: whether a warning has already said what was different.
+        warned: whether a warning has already listed the differences.
     """
     from diffedit.imaging.compare import largest_difference
 

@@ -1,4 +1,4 @@
-"""`restore`: put the photograph back wherever another editor did not change it on purpose."""
+"""`restore`: keep another editor's changes, and restore the photograph's pixels elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffedit.imaging.restore import RestoredImage
 
 EditedPicture = Annotated[
-    str, typer.Argument(help="What another editor made of it, in the same size; - reads stdin.")
+    str, typer.Argument(help="The other editor's result, of the same size; - reads stdin.")
 ]
 CHANGES = "Changes"
 
@@ -35,7 +35,7 @@ class ChangeOptions:
         float,
         options.option(
             CHANGES,
-            "What counts as a change, in multiples of the noise between the pictures; lower values "
+            "Smallest change, in multiples of the noise between the pictures; lower values "
             "find weaker changes.",
             "--threshold",
         ),
@@ -62,16 +62,16 @@ def restore(
     changes: ChangeOptions,
     output_options: RestoreOutputOptions,
 ) -> None:
-    """Keep what another editor changed on purpose, and put the photograph back elsewhere.
+    """Keep another editor's changes, and restore the photograph's pixels elsewhere.
 
-    Editors that repaint the whole picture return every pixel a little different. This finds the
+    Editors that repaint the whole picture change every pixel a little. This command finds the
     regions that changed much more than the rest, takes only those from the edited picture, and
-    keeps all other pixels of the original bit for bit. No model is needed. The result is written
-    next to ORIGINAL with the ending .restored.png, unless --out names another file.
+    keeps all other pixels of the original bit for bit. It needs no model. The result is written
+    next to ORIGINAL with the ending .restored.png, unless --out is another file.
     """
     paths = OutputPaths.from_options(output_options, default_output(original, "restored"))
     if [original, edited, mask_image].count(STDIN) > 1:
-        raise UsageError("Only one picture can be read from standard input; name files.")
+        raise UsageError("Only one picture can be read from standard input; pass files.")
     from diffedit.imaging.restore import restore as restore_image
 
     before, after = read_photo(original), read_photo(edited)

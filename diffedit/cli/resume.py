@@ -1,7 +1,7 @@
-"""Compare an existing output of `batch` with the edit that a line asks for.
+"""Compare an existing output of `batch` with the edit of a line.
 
-The comparison covers everything that decides the picture: the photograph, the mask, every option,
-the model's weights, what was fused into them, the size, the backend and its precision.
+The comparison covers everything that the picture depends on: the photograph, the mask, every
+option, the model's weights and everything fused into them, the size, the backend and its precision.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def stored_record(out: Path) -> EditRecord | None:
 def check_options(record: EditRecord, out: Path, request: EditRequest) -> None:
     """Raise UsageError unless an existing output was made with the options of `request`.
 
-    Options that are None, because the preset or the model decides them, are not compared: call it
-    again with the resolved request.
+    Options that are None, which the preset or the model decides, are not compared: call it again
+    with the resolved request.
     """
     wanted = {
         name: value
@@ -62,9 +62,9 @@ def check_options(record: EditRecord, out: Path, request: EditRequest) -> None:
 def check_rest(
     record: EditRecord, out: Path, request: EditRequest, provenance: Provenance, size: Size
 ) -> None:
-    """Raise UsageError unless an existing output agrees with all that `check_options` leaves out.
+    """Raise UsageError unless everything that `check_options` does not compare is equal.
 
-    Another machine, version or CPU kernel changes a picture by rounding only, and is no difference.
+    The machine, the version and the CPU kernels are not compared: they change rounding only.
 
     Args:
         record: of the output.
@@ -94,5 +94,5 @@ def check_rest(
 def _refusal(out: Path, difference: str) -> UsageError:
     return UsageError(
         f"{out} already exists and was not made by this edit; add --force to overwrite it, or "
-        f"name another file (difference: {difference})."
+        f"use another name (difference: {difference})."
     )

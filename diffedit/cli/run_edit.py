@@ -47,15 +47,16 @@ class OutputPaths:
     def from_options(cls, options: OutputOptions, default: str) -> OutputPaths:
         """Raises UsageError for an unsupported extension, or two outputs on standard output."""
         if options.out is not None and not options.out.strip():
-            raise UsageError("--out is empty; name a file, or leave it out.")
+            raise UsageError("--out is empty; pass a file, or leave it out.")
         out = options.out or default
         if out == STDOUT and options.as_json:
             raise UsageError(
-                "--json and the picture both write to standard output; name a file with --out."
+                "--json and the picture would both be written to standard output; pass a file with "
+                "--out."
             )
         if out == STDOUT and sys.stdout.isatty():
             raise UsageError(
-                "Standard output is a terminal, which cannot show a picture; name a file with "
+                "Standard output is a terminal, which cannot show a picture; pass a file with "
                 "--out, or send standard output to a file or a program."
             )
         extra = options if isinstance(options, EditOutputOptions) else EditOutputOptions()
@@ -121,7 +122,7 @@ def record_of(
     pipeline: DiffEditPipeline,
     model: ModelOptions,
 ) -> EditRecord:
-    """Return the record that a PNG keeps: enough to repeat the edit, and no local path."""
+    """Return the record for a PNG: everything to repeat the edit, without local paths."""
     factor = pipeline.checkpoint.family.factor
     height, width = result.heatmap.shape
     is_local = Path(model.model).exists()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PANEL = "Server"
 PREFIXES = ("DIFFEDIT_SERVE_", "DIFFEDIT_SERVER_")
-"""Beginnings of environment variables that are meant as settings; the second is a misspelling."""
+"""Prefixes of environment variables that are checked as settings; the second is a misspelling."""
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:
@@ -40,7 +40,7 @@ AllowedHost = Annotated[
 ]
 ServedModelName = Annotated[
     list[str] | None,
-    _option("Accept this model name in requests, too (repeatable).", "--served-model-name"),
+    _option("Also accept this model name in requests (repeatable).", "--served-model-name"),
 ]
 MaxActive = Annotated[
     int | None, _option("Maximum number of edits that run at the same time (8).", "--max-active")
@@ -91,7 +91,7 @@ def serve(
         from diffedit.server.names import url_host
         from diffedit.server.run import check_binding, log_to_stderr, run
     if replicas is not None and not ray:
-        raise UsageError("--replicas needs Ray Serve; give --ray as well.")
+        raise UsageError("--replicas needs Ray Serve, but --ray is not given; add --ray.")
     names = "host port api_keys insecure max_active max_queue_seconds request_seconds".split()
     values = {name: given[name] for name in names if given[name] is not None}
     if allowed_host:

@@ -1,6 +1,6 @@
-"""The checks behind `diffedit-trt doctor`: what is installed, what is missing, how to fix it.
+"""The checks of `diffedit-trt doctor`: what is installed, what is missing, and how to fix it.
 
-It changes nothing and prints nothing. A package that cannot be imported becomes a line of the
+The checks change nothing and print nothing. A package that cannot be imported becomes a line of the
 report instead of a stack trace.
 """
 
@@ -39,8 +39,8 @@ def report(
 
     Args:
         engines: folder of compiled networks that `--backend auto` would use.
-        model: a folder or hub id whose need of memory is reported.
-        source: what is added to it, and which of its files are meant.
+        model: a folder, single file or hub id, to report its memory use.
+        source: its additions, such as LoRAs, and which of its files to use.
     """
     driver_report = query_nvidia_driver()
     has_gpu = bool(driver_report)

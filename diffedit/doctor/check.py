@@ -22,8 +22,8 @@ TESTED_VERSIONS = {
     "polygraphy": "0.53.6",
     "tensorrt_rtx": "1.7.1.116",
 }
-"""Versions that the tests ran with. An installed package has no constraints.txt, so they are
-repeated here; tests/diffedit/test_doctor.py compares the two."""
+"""The tested versions. An installed package has no constraints.txt, so they are repeated here;
+tests/diffedit/test_doctor.py compares the two."""
 
 INSTALL = "pip install -e '.[{}]' -c constraints.txt"
 """Command that installs an extra."""

@@ -1,4 +1,4 @@
-"""Checks of one model: what it is, how much memory it needs, and whether this machine has it.
+"""Checks of one model: its family, its memory use, and whether this machine has enough memory.
 
 Only headers and configs are read.
 """
@@ -29,8 +29,8 @@ WAYS = "use another --dtype, --offload-text, a smaller --size, or a machine with
 
 
 def check_model(model: str, source: ModelSource | None = None) -> list[Check]:
-    """Check a checkpoint that is on this machine; a hub id is not downloaded, and a single file is
-    not converted. Another VAE and embeddings are put into the cache, as at an edit's first use."""
+    """Check a checkpoint on this machine. A hub id is not downloaded, and a single file is not
+    converted. Another VAE and embeddings are added to the cache, as an edit does."""
     path = Path(model).expanduser()
     if path.is_file():
         return [check_single_file(path), *_unchecked(source)]
@@ -44,11 +44,11 @@ def check_model(model: str, source: ModelSource | None = None) -> list[Check]:
         found = [_family(checkpoint), *_parts(checkpoint), *_edits(checkpoint), *_build(checkpoint)]
         return [*found, *_loras(checkpoint, source.loras if source else ())]
     except (DiffEditError, ValueError) as error:
-        return [Check("model", "problem", str(error), "name a complete model folder or hub id")]
+        return [Check("model", "problem", str(error), "pass a complete model folder or hub id")]
 
 
 def _unchecked(source: ModelSource | None) -> list[Check]:
-    """Say so if there are options that only a converted file can be checked with."""
+    """Report the options that are checked when the file is converted."""
     if source is None or not source.given:
         return []
     what = f"{', '.join(source.given)}: checked when the file is converted, at its first use"

@@ -1,4 +1,4 @@
-"""The check of a single file: what it is, by its header. It loads, converts and writes nothing."""
+"""Check a single file by its header. Nothing is loaded, converted or written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "model"
 
 
 def check_single_file(path: Path) -> Check:
-    """Report what a file is that was named as the model."""
+    """Report what kind of model a single file contains."""
     try:
         return Check(NAME, "ok", _described(path))
     except CheckpointError as error:

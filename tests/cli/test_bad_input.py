@@ -108,7 +108,7 @@ def test_unusual_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image
         (["--out", "a.txt"], "extension of a supported picture format"),
         (["--out", "in.png"], "already exists"),
         (["--out", "."], "extension of a supported picture format"),
-        (["--out", "a.png", "--mask-out", "a.png"], "named for two outputs"),
+        (["--out", "a.png", "--mask-out", "a.png"], "is the file of two outputs"),
         (["--out", "-", "--json"], "both write to standard output"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -74,7 +74,7 @@ BAD_LINES: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "out has no suffix": (EDIT | {"out": "o"}, "extension of a supported picture format"),
     "out is a dash": (EDIT | {"out": "-"}, "extension of a supported picture format"),
     "out is JPEG": (EDIT | {"out": "o.jpg"}, "only PNG"),
-    "out is a folder": (EDIT | {"out": "folder.png"}, "is a folder; name a file"),
+    "out is a folder": (EDIT | {"out": "folder.png"}, "is a folder; pass a file"),
     "no folder": (EDIT | {"out": "nowhere/o.png"}, "cannot be written (there is no folder"),
     "folder is a file": (EDIT | {"out": "in.png/o.png"}, "cannot be written"),
     "link loop": (EDIT | {"out": "loop/o.png"}, "cannot be written"),

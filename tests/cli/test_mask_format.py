@@ -38,7 +38,7 @@ def test_the_format_decides(mask_format: str, share: float, work: Path, cli: Cli
 
 
 def test_a_format_without_a_mask_is_refused(work: Path, cli: Cli) -> None:
-    check_refused(cli("edit", "in.png", *PROMPTS, "--mask-format", "white"), 2, "name a mask")
+    check_refused(cli("edit", "in.png", *PROMPTS, "--mask-format", "white"), 2, "pass a mask")
 
 
 @pytest.mark.parametrize("command", ["edit", "mask"])

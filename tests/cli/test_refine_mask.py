@@ -33,7 +33,7 @@ def test_a_refined_mask_is_the_one_that_a_search_finds(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Nothing says what to look for; add --prompt, or --refine"),
+        ([], "No prompt is given; add --prompt, or --refine"),
         (["--refine", "h.npy", "-p", "a ball"], "prompt is 'a ball', but --refine"),
         (["--refine", "h.npy", "--maps", "3"], "num_maps_per_mask is 3, but --refine"),
         (["--refine", "h.npy", "--heatmap-out", "g.npy"], "--heatmap-out would write"),

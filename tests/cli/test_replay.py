@@ -93,7 +93,7 @@ def test_impossible_sizes_are_damage(size: Any, edited: Path, cli: Cli) -> None:
 def test_a_size_of_another_model_is_explained(edited: Path, cli: Cli) -> None:
     rewritten(edited, lambda record: replace(record, size=(30, 64)))
     refused = cli("replay", EDITED, "in.png")
-    check_refused(refused, 2, f"{EDITED} was made at 30x64 pixels", "name the model")
+    check_refused(refused, 2, f"{EDITED} was made at 30x64 pixels", "pass the model")
     assert "--size" not in refused.err
 
 

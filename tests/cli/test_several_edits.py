@@ -54,7 +54,7 @@ def test_a_line_of_batch_with_edits_and_a_preset(work: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Nothing says what to edit; add --prompt, or --edit"),
+        ([], "No prompt is given; add --prompt, or --edit"),
         (["--edit", "a ball"], "Edit 1: An edit is 'a ball', but must be"),
         (["--edit", "a -> b -> c"], "one arrow such as"),
         (["--edit", "a -> b", "--edit", "a ball -> "], "Edit 2: prompt is blank"),
