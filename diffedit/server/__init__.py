@@ -1,4 +1,4 @@
-"""The HTTP server: `diffedit.pipeline` behind an API shaped like OpenAI's image edits.
+"""The HTTP server: an API in the format of OpenAI's image edits for `diffedit.pipeline`.
 
     app           builds the ASGI application from the parts below
     settings      every limit, with its default
@@ -27,7 +27,7 @@
     cost_model    measured call times -> predicted seconds of an edit
     engine_host   loads, monitors and unloads the pipeline
     metrics       Prometheus metrics
-    threads       work in other threads: late results are disposed of
+    threads       work in other threads; releases results that arrive too late
 
     image_codec   bytes -> images and masks; results -> bytes
     png           a fast PNG encoder
@@ -42,7 +42,7 @@
     scaling       the number of replicas and the resources of each
 
 The server has one asyncio event loop, one engine thread (the Batcher's) and a small thread pool for
-image work. It does not know how an edit is computed.
+image work.
 """
 
 from diffedit.server.app import create_app

@@ -33,7 +33,7 @@ RESPONSE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Defaults of every response."""
+"""Default headers of every response."""
 CLIENT_CLOSED_REQUEST = 499
 """Status in the log and the metrics if the client disconnected before the response."""
 

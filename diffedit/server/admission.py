@@ -1,6 +1,6 @@
 """Check whether one more job fits: queue length, predicted seconds of work, predicted memory.
 
-Pure functions of the settings and the present load; `scheduler` calls them.
+Pure functions of the settings and the current load; `scheduler` calls them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from diffedit.server.forms import EditForm
 from diffedit.server.settings import Settings
 
 DEADLINE_MARGIN = 2.0
-"""A time limit is refused only if the prediction exceeds it by this factor: predictions are rough,
-and an edit that runs out of time is stopped anyway."""
+"""A job is refused for its time limit only if the prediction exceeds the limit by this factor,
+because predictions are rough and an edit is stopped at its limit anyway."""
 IMAGE_BYTES_PER_PIXEL = 28
-"""Memory of a running edit per pixel of its image: decoded, resized, composited, compared. Measured
-with an image of 4000 x 4000 pixels of noise: 30 bytes a pixel with one result, 41 with four."""
+"""Bytes of memory of a running edit per pixel of its image (decoded, resized, composited,
+compared). Measured with noise of 4000 x 4000 pixels: 30 bytes per pixel with one result, 41 with
+four."""
 RESULT_BYTES_PER_PIXEL = 4
-"""Memory of an encoded result and its mask per pixel; a PNG of noise takes 3."""
+"""Bytes of an encoded result and its mask per pixel; a PNG of noise takes 3."""
 
 
 def check_queue(
@@ -29,7 +30,8 @@ def check_queue(
 ) -> None:
     """Raise ApiError (429) if the queue is full for an owner, by its length or its seconds.
 
-    A job that starts now, and an owner with less than its share of a full queue, still get in.
+    A job that can start now is always admitted, and so is a job of an owner with less than its
+    share of a full queue.
     """
     owners = len(queue.owners | {owner})
     share = settings.max_waiting if owners == 1 else settings.max_waiting // owners
@@ -113,7 +115,7 @@ def check_time(
 
 
 def queue_full(message: str, *, retry_after: float) -> ApiError:
-    """The refusal of a job that may be sent again later."""
+    """The error for a job that may be sent again later."""
     return ApiError(429, "queue_full", message, retry_after=retry_after)
 
 

@@ -1,4 +1,4 @@
-"""Builds the ASGI application from its parts. It loads the model at startup."""
+"""Build the ASGI application from its parts. It loads the model at startup."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ DESCRIPTION: dict[str, Any] = {
 """Of the API, in its OpenAPI document."""
 
 HTTP_ERRORS = {
-    404: ("not_found", "There is no such path; see /openapi.json for the API."),
-    405: ("method_not_allowed", "This path has no such method; see /openapi.json for the API."),
+    404: ("not_found", "This path does not exist; see /openapi.json for the API."),
+    405: ("method_not_allowed", "This path does not support the method; see /openapi.json."),
     413: ("too_large", "The request body is too large; send a smaller image."),
 }
 """Code and message of errors that the framework raises."""
@@ -120,7 +120,7 @@ async def _regularly(seconds: float, call: Callable[[], None]) -> None:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Give every error the form of the API."""
+    """Return every error in the format of the API."""
     app.add_exception_handler(ApiError, _known_error)
     app.add_exception_handler(DiffEditError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)

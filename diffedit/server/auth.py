@@ -46,7 +46,7 @@ class ApiKeys:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not a text file"
             raise DiffEditError(
-                f"The key file {path} cannot be read: {reason}; check its path and permissions."
+                f"The key file {path} cannot be read ({reason}); check its path and permissions."
             ) from None
         digests: dict[bytes, str] = {}
         lines_of_keys: dict[bytes, int] = {}
@@ -64,7 +64,7 @@ class ApiKeys:
             if lines_of_keys.setdefault(digest, number) != number:
                 raise DiffEditError(
                     f"Lines {lines_of_keys[digest]} and {number} of {path} contain the same key, "
-                    "so it would not identify one client; give each name a key of its own."
+                    "so it would not identify one client; use a different key for each name."
                 )
             digests[digest] = words[0]
         if not digests:
@@ -97,7 +97,7 @@ def _valid_line(words: list[str]) -> bool:
 
 
 class Keys(Protocol):
-    """What the middleware needs of a key file."""
+    """The keys that the middleware checks."""
 
     def owner(self, key: str) -> str | None:
         """Return the name of a key, or None if it is unknown."""

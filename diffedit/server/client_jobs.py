@@ -1,7 +1,7 @@
-"""Synchronous requests: wait for a job, send its results, and cancel it if its clients leave.
+"""Synchronous requests: wait for a job, send its results, and cancel it if its clients disconnect.
 
-Several clients wait for one job if they sent the same Idempotency-Key. The last one that leaves
-cancels it.
+Several clients wait for one job if they sent the same Idempotency-Key. The job is cancelled when
+the last of them disconnects.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PING_SECONDS = 15
 
 
 class ClientJobs:
-    """The responses of jobs that end with their clients."""
+    """The responses of jobs that are cancelled when their clients disconnect."""
 
     def __init__(self, scheduler: Scheduler, settings: Settings) -> None:
         self._scheduler, self._settings = scheduler, settings
@@ -65,7 +65,7 @@ class ClientJobs:
 
     @contextmanager
     def _client_of(self, job: Job) -> Iterator[None]:
-        """Be a client of a job during the block. The last client that leaves cancels it."""
+        """Count as a client of a job during the block. The job is cancelled after the last one."""
         job.clients += 1
         try:
             yield
@@ -78,12 +78,12 @@ class ClientJobs:
         if not job.finished:
             self._scheduler.count_event("left")
             self._scheduler.request_cancel(job)
-        if job.state != "succeeded":  # others are kept for requests with their id
+        if job.state != "succeeded":  # a finished job stays available by its id
             self._scheduler.store.discard(job)
 
 
 class _JobStream(EventSourceResponse):
-    """An event stream that is a client of its job, even if no event was sent yet."""
+    """An event stream that counts as a client of its job before the first event is sent."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ async def _events(job: Job) -> AsyncIterator[bytes | ServerSentEvent]:
 
 
 async def _finish_or_disconnect(request: Request, job: Job) -> None:
-    """Wait until the job has finished. Raises ClientDisconnect if the client leaves first."""
+    """Wait until the job has finished. Raises ClientDisconnect if the client disconnects first."""
     finished = asyncio.create_task(job.wait())
     disconnected = asyncio.create_task(_wait_for_disconnect(request))
     try:

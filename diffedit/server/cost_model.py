@@ -1,7 +1,6 @@
-"""Predicts how long an edit takes, from call times measured on this machine.
+"""Predict the duration of an edit from call times measured on this machine.
 
-The warm-up of the pipeline measures the calls, and each later call corrects them. This module knows
-rows and seconds, not HTTP.
+The warm-up of the pipeline measures the calls, and each later call updates the measurement.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ ImageSize = tuple[int, int] | None
 WEIGHT = 0.1
 """Weight of the newest call in the mean."""
 OUTLIER = 10.0
-"""A call counts at most this many times the time that was known."""
+"""A call changes the mean as if it took at most this multiple of the mean."""
 
 
 class CostModel:
     """Call times by network and batch size, and the preview map from the same measurement.
 
-    The times are measured when the model is loaded, at the largest canvas. `observe` corrects them
-    by each later call, as an exponential mean. A call at another canvas is scaled by its area.
+    The times are measured when the model is loaded, at the largest canvas. `observe` updates an
+    exponential mean with each later call. A call at another canvas is scaled by its area.
 
     Attributes:
         networks: the names of the model's networks.
@@ -46,7 +45,7 @@ class CostModel:
         rgb_map: float32 [C + 1, 3], latent to RGB in [-1, 1]; the last row is the constant.
         scheduler_config: the checkpoint's scheduler config.
         canvases: the canvases of this pipeline.
-        defaults: of the model family.
+        defaults: the defaults of the model family.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class CostModel:
         self._schedules: dict[int, Schedule] = {}
 
     def observe(self, net: str, shape: tuple[int, ...], batch_size: int, seconds: float) -> None:
-        """Correct the time of a call. Called on the engine thread.
+        """Update the time of a call. Called on the engine thread.
 
         Args:
             net: the network.
@@ -162,7 +161,7 @@ class Canvases:
     """The canvases of a pipeline, and the one whose calls are measured.
 
     Attributes:
-        family: knows the canvas of a network's input.
+        family: computes the canvas of a network's input.
         sizes: (height, width) of the canvases that were measured.
     """
 

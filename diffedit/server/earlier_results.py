@@ -24,7 +24,7 @@ def result_id(job: Job, edit: EncodedEdit) -> str:
 
 
 def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> EditForm:
-    """Return the form with the files that its ids stand for.
+    """Return the form with the files of its ids.
 
     Raises ApiError: 404 for an id that is unknown, expired, of another owner or has no result, 409
     for one that has not finished, 400 for a mask of another image.
@@ -46,7 +46,7 @@ def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> 
             )
             raise ApiError(400, "mask_of_another_image", message, "mask_id")
         form = replace(form, mask=mask.mask, mask_format="white", soft_map=stored)
-        if stored is not None:  # the mask's own fade, unless the form has another one
+        if stored is not None:  # use the mask's own fade, unless the form has another one
             feather = {"mask_feather": stored.soft.feather}
             form = replace(form, parameters={**feather, **form.parameters})
     return form

@@ -1,7 +1,7 @@
-"""Loads, warms up, monitors and unloads the pipeline.
+"""Load, warm up, monitor and unload the pipeline.
 
-It does not know HTTP or requests. The design is crash-only: when the engine fails for good,
-`failure_reason` is set once and the process is expected to exit.
+The design is crash-only: when the engine fails and cannot recover, `failure_reason` is set once and
+the process is expected to exit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EngineHost:
         model: the name the model is served under.
         cost_model: measured call times; None before the first warm-up.
         model_card: what GET /v1/models says about the model; empty before the first load.
-        failure_reason: why the engine failed for good, or None.
+        failure_reason: why the engine failed, or None. A failure is permanent.
         load_error: the exception of the first load, or None.
         on_failure: called once when the engine fails or the first load raises.
         load_seconds: duration of the last load, including the warm-up.
@@ -71,7 +71,7 @@ class EngineHost:
 
     @property
     def warm(self) -> bool:
-        """Whether the model has been loaded once and the engine works. Unloading keeps it true."""
+        """Whether the model has been loaded and the engine works. Still true after unloading."""
         return self.cost_model is not None and self.failure_reason is None
 
     @property
@@ -120,7 +120,7 @@ class EngineHost:
         self._last_used = time.monotonic()
 
     def mark_failed(self, reason: str) -> None:
-        """Record that the engine has failed for good. Only the first reason is kept."""
+        """Record that the engine has failed permanently. Only the first reason is kept."""
         if self.failure_reason is None:
             self.failure_reason = reason
             log.error("engine lost: %s", reason)
@@ -140,7 +140,7 @@ class EngineHost:
     # -- loading -----------------------------------------------------------------------------------
 
     def _shared_load(self) -> asyncio.Task[None]:
-        """The load in progress, or a new one. It belongs to the host, not to one request."""
+        """Return the load in progress, or start one. It continues if a request is cancelled."""
         if self._load_task is None or self._load_task.done():
             self._load_task = asyncio.create_task(self._load())
             self._load_task.add_done_callback(self._log_failed_load)
@@ -159,8 +159,8 @@ class EngineHost:
             log.info("model loaded in %.1f s: %s", self.load_seconds, self._pipeline.describe())
 
     def _log_failed_load(self, task: asyncio.Task[None]) -> None:
-        """Log why a reload failed, even if no request waits for it. The first load's error is
-        raised by `run`."""
+        """Log why a reload failed, even if no request waits for it. `run` raises the error of the
+        first load."""
         error = retrieve_exception(task)
         if error is not None and self.cost_model is not None:
             log.error("the model cannot be loaded again: %s", error)

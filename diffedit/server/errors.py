@@ -30,9 +30,9 @@ ERROR_TYPES = {
     503: "server_error",
 }
 OPTION_WORDS = {"The mask ": "mask", "The picture ": "image"}
-"""Beginnings of messages that do not start with the name of a field."""
+"""Prefix of a message without a field name -> the field."""
 FIELD_OF_OPTION = {"mask_image": "mask"}
-"""Options of `EditRequest` whose field has another name."""
+"""Options of `EditRequest` whose form field has another name."""
 
 
 class ApiError(Exception):
@@ -69,7 +69,7 @@ class ApiError(Exception):
             self.headers["x-should-retry"] = "false"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its arguments, then its attributes, for Ray and other processes."""
+        """Pickle the arguments and then the attributes, for Ray and other processes."""
         return ApiError, (self.status, self.code, self.message, self.param), vars(self)
 
     @property
@@ -109,7 +109,7 @@ def to_api_error(error: BaseException) -> ApiError:
             "There was not enough memory to run this edit with the others; try again in a moment.",
             retry_after=5,
         )
-    if isinstance(error, CheckpointError | EngineMismatch | ResourceError):  # they name local paths
+    if isinstance(error, CheckpointError | EngineMismatch | ResourceError):  # has local paths
         message = "The model cannot be loaded; the server log has the reason."
         return ApiError(503, "model_unavailable", message, retry_after=60)
     return ApiError(
@@ -120,7 +120,7 @@ def to_api_error(error: BaseException) -> ApiError:
 
 
 def _invalid_request(error: InvalidRequest) -> ApiError:
-    """An error of `EditRequest` or of a picture, with the field of the form that it is about."""
+    """An error of `EditRequest` or of a picture, with the field of the form."""
     message = str(error)
     for option, field in FIELD_OF_OPTION.items():
         message = message.replace(option, field)
@@ -132,7 +132,7 @@ def _invalid_request(error: InvalidRequest) -> ApiError:
 
 
 def engine_lost(reason: str) -> ApiError:
-    """The engine failed for good; the process exits and a supervisor restarts it."""
+    """The engine failed permanently; the process exits and a supervisor restarts it."""
     return ApiError(503, "engine_lost", reason, retry_after=10)
 
 
@@ -171,7 +171,7 @@ def body_too_large(limit: int) -> ApiError:
 
 
 def out_of_device_memory(error: BaseException) -> bool:
-    """Whether the memory of a GPU ran out, and not that of the host."""
+    """Whether the memory of a GPU ran out, rather than the host's."""
     return type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Slows down clients that try API keys: after some failures in a minute, each further one waits."""
+"""Slow down clients that guess API keys: after several failures in a minute, each waits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections import OrderedDict, deque
 
 FREE_FAILURES = 5
-"""Failures of one address in a minute that are answered at once."""
+"""Failures of one address in a minute that are answered without delay."""
 DELAY_SECONDS = 1.0
 WINDOW_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 
 
 class FailedKeys:
-    """The failures of the last minute by address. Requests with a valid key never wait."""
+    """The failures of the last minute by address. Requests with a valid key are never delayed."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()

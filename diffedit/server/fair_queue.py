@@ -1,7 +1,4 @@
-"""The queue of jobs: the API keys take turns, so that one that sends many jobs delays no other.
-
-It knows neither slots nor time.
-"""
+"""The queue of jobs. API keys take turns, so a key with many jobs does not delay the others."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ Owner = str | None
 class FairQueue:
     """Queued jobs. Each owner has its own queue, oldest first.
 
-    The next job is one of the owner with the fewest running jobs; among these, of the one that was
-    served longest ago.
+    The next job is from the owner with the fewest running jobs. If several have the fewest, it is
+    from the one that was served least recently.
     """
 
     def __init__(self) -> None:
@@ -54,11 +51,11 @@ class FairQueue:
                 del self._jobs[job.owner]
 
     def pop(self, running: Iterable[Job], limit: int | None = None) -> Job | None:
-        """Remove and return the next job. Its owner's next turn is the last one.
+        """Remove and return the next job. Its owner moves to the end of the order of turns.
 
         Args:
             running: the running jobs.
-            limit: the most jobs that one owner may run. None: no limit.
+            limit: maximum number of jobs that one owner may run. None: no limit.
 
         Returns None if every owner has reached the limit.
         """
@@ -86,14 +83,15 @@ class FairQueue:
 def fair_seconds(
     owner: Owner, left: Iterable[tuple[Owner, float]], work_seconds: float = 0.0
 ) -> float:
-    """Predicted seconds until an owner's further job begins, if the owners take turns.
+    """Predicted seconds until another job of an owner begins, if the owners take turns.
 
-    While its own jobs run, every other owner gets as much time as they and the new one need.
+    Before the new job begins, each other owner gets at most as much time as the owner's jobs and
+    the new one need.
 
     Args:
-        owner: of the further job.
+        owner: the owner of the new job.
         left: owner and seconds of work of every unfinished job.
-        work_seconds: of the further job.
+        work_seconds: seconds of work of the new job.
     """
     backlog: defaultdict[Owner, float] = defaultdict(float)
     for name, seconds in left:

@@ -54,7 +54,7 @@ async def receive_form(
 
 
 async def discard_body(request: Request, settings: Settings) -> None:
-    """Read the body and ignore it, so that the client is able to read the response."""
+    """Read and ignore the body, so that the client can read the response."""
     try:
         async with asyncio.timeout(settings.upload_seconds):
             async for _ in request.stream():

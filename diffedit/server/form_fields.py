@@ -161,7 +161,7 @@ def unsupported_field(name: str) -> ApiError | None:
 
 
 def ignored_note(name: str, value: str) -> str | None:
-    """A warning about an ignored field, or None if its value asks for nothing."""
+    """A warning about an ignored field, or None if its value has no effect anyway."""
     if value == "auto":
         return None
     if name == "moderation":

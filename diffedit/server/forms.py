@@ -85,7 +85,7 @@ class EditForm:
 
     @property
     def has_mask(self) -> bool:
-        """Whether it comes with a mask, in whatever way."""
+        """Whether it has a mask, as a file or by id."""
         return self.mask is not None or self.mask_id is not None
 
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
@@ -116,7 +116,7 @@ async def read_form(
 
 
 async def read_texts(request: Request, settings: Settings, uploads: Uploads) -> dict[str, str]:
-    """Read a form of text fields alone, in either encoding. Raises ApiError."""
+    """Read a form that has text fields only, in either encoding. Raises ApiError."""
     form = await receive_form(request, settings, uploads, (MULTIPART, URLENCODED))
     try:
         texts: dict[str, str] = {}
@@ -177,7 +177,7 @@ async def _parse_form(
 
 
 def _check_sources(files: Mapping[str, bytes], texts: Mapping[str, str], image_field: str) -> None:
-    """The image and the mask come from one source each. Raises ApiError."""
+    """Check that the image and the mask have one source each. Raises ApiError."""
     if "image" not in files and "previous_edit_id" not in texts:
         message = "The field image is missing; send the image as a file, or a previous_edit_id."
         raise ApiError(400, "missing_field", message, "image")
@@ -186,12 +186,10 @@ def _check_sources(files: Mapping[str, bytes], texts: Mapping[str, str], image_f
         ("mask", "mask_id", "mask"),
     ):
         if file in files and field in texts:
-            message = f"Both {shown} and {field} are given, but each of them is the {file}; "
+            message = f"Both {shown} and {field} are given, but only one {file} is used; "
             raise ApiError(400, "conflicting_fields", message + "leave out one.", field)
     if "mask_id" in texts and "mask_format" in texts:
-        message = (
-            "mask_format says how to read a file, but mask_id is given; leave out mask_format."
-        )
+        message = "mask_format applies to a mask file, but mask_id is given; leave out mask_format."
         raise ApiError(400, "conflicting_fields", message, "mask_format")
 
 
@@ -240,7 +238,7 @@ def _check_prompt_sizes(texts: Mapping[str, str], settings: Settings) -> None:
 
 
 def _several_images(name: str) -> ApiError:
-    message = f"{name} is one image too many: an edit takes one image; send one request for each."
+    message = f"{name} is a second image, but an edit takes one; send one request for each image."
     return ApiError(400, "duplicate_field", message, name)
 
 

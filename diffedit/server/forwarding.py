@@ -17,7 +17,7 @@ from diffedit.server.threads import retrieve_exception
 log = logging.getLogger(__name__)
 
 DISCONNECT_SECONDS = 5.0
-"""Time an application gets to notice that its client disconnected, before it is cancelled."""
+"""Seconds between a client's disconnection and the cancellation of the application."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The front of several replicas: reads each request, dispatches it, and passes the response on.
+"""The gateway of several replicas: reads each request, dispatches it, and forwards the response.
 
-The gateway computes a routing key for each request. Edits of one image share a key, since the
-replica that edited an image has its trajectory in the cache. Requests for a job name the replica of
-the job. How a request reaches a replica is up to the `Dispatch` function.
+The gateway computes a routing key for each request. Edits of one image have the same key, because
+the replica that edited an image has its trajectory in the cache. The key of a request for a job is
+the replica of the job. The `Dispatch` function sends the request to a replica.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
 
 METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
-"""Methods whose bodies are read; probes and other requests wait for no body."""
+"""Methods whose bodies are read."""
 READYZ_SECONDS = 2.0
 """Timeout of the readiness probe."""
 PIECE_BYTES = 256 * 1024
@@ -58,9 +58,9 @@ class ReplicasBusy(Exception):
 class Gateway:
     """ASGI application. Runs behind `AuthMiddleware` and `AccessLog`.
 
-    If a replica dies before it has sent any of its response, the request is dispatched once more,
-    which is safe because an edit depends on its form alone. Otherwise the client gets 503, or an
-    `error` event if the response is an event stream.
+    If a replica dies before its response begins, the request is dispatched once more. This is safe,
+    because an edit depends on its form only. Otherwise the client gets 503, or an `error` event if
+    the response is an event stream.
 
     Args:
         dispatch: sends requests to replicas.
@@ -189,10 +189,10 @@ class _Response:
 async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
     """Return the key that chooses the replica of a request.
 
-    "image:DIGEST": an edit. Prefers the replica with this key, but a less busy one may take it.
-    "pinned:DIGEST": a request with an Idempotency-Key. Requests with one key always go to one
-    replica, which knows the job of the first.
-    "replica:NAME": a request for a job of this replica, or with the id of a result that it holds.
+    "image:DIGEST": an edit. Prefers the replica of this key, but a less busy one may run it.
+    "pinned:DIGEST": a request with an Idempotency-Key. Requests with the same key always go to the
+    same replica, which has the job of the first.
+    "replica:NAME": a request for a job of this replica, or with the id of one of its results.
     "": any replica.
     """
     if job := re.match(r"/v1/(?:jobs|masks)/(\w+)-", request.path):
@@ -218,7 +218,7 @@ async def routing_key(request: ForwardedRequest, settings: Settings) -> str:
 
 
 def _holder(form: FormData) -> str | None:
-    """The replica that holds the earlier results of a form. A chain needs its image first."""
+    """Return the replica with the earlier results of a form; that of the image, if it has both."""
     for name in ("previous_edit_id", "mask_id"):
         text = form.get(name)
         if isinstance(text, str) and (found := re.match(r"(\w+)-", text)):

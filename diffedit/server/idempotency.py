@@ -1,8 +1,7 @@
 """The Idempotency-Key header: a repeated request returns the job of the first one.
 
-A key is reserved before the first byte of the form is read, so that requests which arrive at the
-same time create one job. If the first request is refused, or its job fails or is cancelled, the key
-is free again.
+A key is reserved before the first byte of the form is read, so that simultaneous requests create
+one job. If the first request is refused, or its job fails or is cancelled, the key is released.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class IdempotencyKeys:
         read: Callable[[bool], Awaitable[tuple[EditForm, str]]],
         admit: Callable[[EditForm], Job],
     ) -> Job:
-        """Return the job of a key: that of an earlier request with the same form, or a new one.
+        """Return the job of an earlier request with the same key and form, or create one.
 
         Args:
             name: owner and key.

@@ -129,7 +129,7 @@ class EncodedEdit:
     Attributes:
         image: in the requested format; empty if only a mask was asked for.
         mask: PNG, 255 = edited.
-        blend_mask: PNG, how much of the edit each pixel takes.
+        blend_mask: PNG, the opacity of the edit at each pixel.
         heatmap: PNG, one grey level per latent cell.
         cells: (width, height) of the heatmap.
         canvas: (width, height) of the networks' input, in pixels.
@@ -139,11 +139,11 @@ class EncodedEdit:
         mask_share: fraction of the image inside the mask.
         max_abs_diff_outside_mask: 0 to 255, before encoding, in the image's own values.
         has_alpha: whether the encoded image has an alpha channel.
-        provenance: what made it; names and digests, no paths.
+        provenance: the model and the backend: names and digests, no paths.
         parameters: every option that was used.
         window: the part of the image that was edited, see `EditResult.window`.
         lossless: the result, for edits that continue from it; None if `image` holds all of it.
-        soft_map: what the mask was made from, or None for an uploaded one.
+        soft_map: the heatmap behind the mask, or None for an uploaded mask.
     """
 
     image: bytes
@@ -217,7 +217,7 @@ def encode_edit(
 
 
 def _stored_map(result: EditResult, form: EditForm) -> StoredMap | None:
-    """What the mask was made from: the edit's own heatmap, or that of the form's `mask_id`."""
+    """The heatmap behind the mask: the edit's own, or that of the form's `mask_id`."""
     if form.has_mask:
         return form.soft_map
     if result.soft_map is None:

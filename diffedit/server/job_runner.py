@@ -120,7 +120,7 @@ class JobRunner:
             edit = image_codec.encode_edit(
                 decoded.photo, handle.result(), job.form, factor, mask_only=job.mask_only
             )
-            # Clients know the model by its served name; the folder's name is not their business.
+            # Show the served name to clients instead of the folder's name.
             served = replace(edit.provenance, model=self._engine_host.model)
             return replace(edit, provenance=served)
 

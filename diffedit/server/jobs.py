@@ -45,8 +45,8 @@ class Job:
         edits: finished edits, one per image.
         refined: id -> mask made from the first one's heatmap; the newest ones.
         error: the reason of a failure, or None.
-        cancel_reason: the error that a cancelled job ends with, or None for the client's wish.
-        cancelling: whether it was asked to end.
+        cancel_reason: the error of a cancelled job, or None if the client cancelled it.
+        cancelling: whether cancellation was requested.
         clients: number of synchronous requests that wait for the job.
         image_size: (width, height) of the decoded image, or None before.
         notes: warnings about the form.
@@ -111,14 +111,14 @@ class Job:
         return 0.0 if self.finished else self.work_seconds * (1 - self.progress)
 
     def end_of_cancelled(self) -> tuple[State, ApiError]:
-        """State and error if the job is cancelled. Only a client's wish counts as cancelled."""
+        """State and error if the job is cancelled: "cancelled" if the client did, else "failed"."""
         if self.cancel_reason is not None:
             return "failed", self.cancel_reason
         return "cancelled", cancelled()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes about the form, and what became of its size."""
+        """The notes about the form, and the note that its size was ignored."""
         if self.image_size is None or self.form.size == "auto":
             return self.notes
         width, height = self.image_size
@@ -144,7 +144,7 @@ class Job:
         return refined_id
 
     def suffix(self, soft_map: StoredMap) -> str:
-        """What the id of a result has after the job's id: "", or ".k" for one of several."""
+        """The suffix of a result's id after the job's id: "", or ".k" for one of several."""
         if len(self.edits) == 1:
             return ""
         return f".{next(k for k, edit in enumerate(self.edits) if edit.soft_map is soft_map)}"

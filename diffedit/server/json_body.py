@@ -1,8 +1,8 @@
 """JSON with large base64 texts, encoded piece by piece in threads while it is sent.
 
-The images of a response may take hundreds of megabytes. Encoding them at once would block the event
-loop, even from a thread, because the encoders hold Python's global lock; and it would need memory
-for the text and for the JSON around it.
+The images of a response may have hundreds of megabytes. Encoding them in one call would block the
+event loop, even from a thread, because the encoders hold the GIL, and would need memory for the
+whole text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Base64:
 
 
 def parts_of(body: dict[str, Any]) -> list[bytes | Base64]:
-    """The JSON of a body, in which every `Base64` is still a part of its own."""
+    """Split the JSON of a body into text and its `Base64` values."""
     found: list[Base64] = []
     mark = secrets.token_hex(16)  # no text of the body can contain it
 

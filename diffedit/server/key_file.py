@@ -15,7 +15,7 @@ from engine.errors import DiffEditError
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.25
-"""Interval between two looks at the file."""
+"""Interval between two checks of the file."""
 
 Stamp = tuple[int, int, int] | None
 """Time of the last change, inode and size of a file; None if there is no file."""
@@ -41,8 +41,8 @@ class KeyFile:
         return self._keys.owner(key)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed and is no longer being written. Cheap: it looks at
-        most every `CHECK_SECONDS`."""
+        """Read the file again if it has changed and is no longer being written. It checks at most
+        every `CHECK_SECONDS`."""
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
             return

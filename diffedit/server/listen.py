@@ -11,16 +11,16 @@ from typing import Any
 from engine.errors import DiffEditError
 
 REASONS = {
-    errno.EADDRINUSE: "another program listens there; stop it, or give another --port (0 picks a "
+    errno.EADDRINUSE: "another program listens there; stop it, or pass another --port (0 picks a "
     "free one)",
-    errno.EACCES: "this user may not use that port; give a --port from 1024 up",
-    errno.EADDRNOTAVAIL: "it is not an address of this machine; give another --host",
-    errno.EAFNOSUPPORT: "this machine does not have this kind of address; give another --host",
+    errno.EACCES: "this user may not use that port; pass a --port of 1024 or more",
+    errno.EADDRNOTAVAIL: "it is not an address of this machine; pass another --host",
+    errno.EAFNOSUPPORT: "this machine does not support this kind of address; pass another --host",
 }
 
 
 class AddressError(DiffEditError, OSError):
-    """The server cannot listen where it should."""
+    """The server cannot listen on its address or port."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except UnicodeError as error:  # a name that no DNS can have
+    except UnicodeError as error:  # not a valid DNS name
         raise OSError(f"{host!r} is not a host name ({error})") from None
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 

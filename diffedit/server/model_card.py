@@ -1,7 +1,4 @@
-"""What GET /v1/models says about the served model: family, size, defaults, and what made it.
-
-It knows the pipeline's description, not HTTP.
-"""
+"""The response of GET /v1/models: family, size, defaults and provenance of the served model."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from diffedit.presets import DEFAULT_PRESET, PRESET_NAMES, PresetName
 from diffedit.request import METHODS, RANGES, EditRequest
 
 WEIGHTS = ("weights", "precision", "kernels", "loras", "embeddings")
-"""The fields of `Provenance` that a card has. `backend` is the description for people."""
+"""The fields of `Provenance` in a model card. `backend` is the readable description."""
 
 
 def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
     """The facts of an open pipeline, as JSON.
 
-    `native_size` is the side in pixels that the model was trained for, and `defaults` the options
-    of an edit that gives none; `presets` has them for each preset. `few_steps` is true for
-    distilled models, which the preset "instant" is made for.
+    `native_size` is the side in pixels that the model was trained for. `defaults` has the options
+    of an edit that sets none, and `presets` the same for each preset. `few_steps` is true for
+    distilled models, for which the preset "instant" is made.
     """
     family = pipeline.checkpoint.family
     used, guidance = asdict(pipeline.provenance), family.defaults.guidance
@@ -44,7 +41,7 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
 def default_options(
     pipeline: DiffEditPipeline, preset: PresetName = DEFAULT_PRESET
 ) -> dict[str, float]:
-    """The numeric options of an edit that gives none, without those that other methods use."""
+    """The default numeric options of an edit, without those of other methods."""
     request = pipeline.resolve(EditRequest(b"", "any", preset=preset))
     values = {name: getattr(request, name) for name in RANGES}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Host names, addresses and model names in the settings: their one spelling, or ValueError."""
+"""Normalize the host names, addresses and model names in the settings, or raise ValueError."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ WINDOW_SECONDS = 60.0
 
 
 class Quotas:
-    """How much each API key has used. Without keys there are no quotas.
+    """The use of each API key. Without keys there are no quotas.
 
-    Keys that have sent nothing for a minute are forgotten.
+    Keys without a request in the last minute are dropped.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -22,7 +22,7 @@ class Quotas:
         self._admitted: dict[str, deque[float]] = {}
 
     def check(self, owner: str | None, held: int, count: int = 1) -> None:
-        """Raise ApiError if a key may not have `count` more edits now: 429, or 400 if it never may.
+        """Raise ApiError if `count` more edits exceed a quota: 429, or 400 if they always would.
 
         Args:
             owner: name of the key, or None.
@@ -37,7 +37,7 @@ class Quotas:
                 raise ApiError(400, "quota_exceeded", message, "n")
         if self._at_a_time is not None and held + count > self._at_a_time:
             raise _exceeded(
-                f"This API key has {held} edits that run or wait, and its quota is "
+                f"This API key has {held} running and queued edits, but its quota is "
                 f"{self._at_a_time}; wait until one of them has finished.",
                 retry_after=5,
             )

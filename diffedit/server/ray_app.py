@@ -55,13 +55,13 @@ log = logging.getLogger(__name__)
 
 APP_NAME = "diffedit"
 UPSCALE_SECONDS = 5.0
-"""How long the replicas must be overloaded before one is added; loading it takes longer."""
+"""Seconds of overload before a replica is added; loading it takes longer."""
 HEALTH_SECONDS = 2.0
 """Interval of Ray's health checks."""
 STATUS_REQUESTS = 1000
 """Concurrent requests a replica accepts in addition to its edits: probes, states, event streams."""
 INGRESS_REQUESTS = 100_000
-"""Concurrent requests of the gateway, slow uploads among them. It limits their memory itself."""
+"""Concurrent requests of the gateway, including slow uploads. It limits their memory itself."""
 CONTROL_SECONDS = 5.0
 """Timeout of calls to all replicas."""
 
@@ -193,7 +193,7 @@ def application(options: Options | Mapping[str, Any]) -> serve.Application:
 
 
 def at_proxy_address(settings: Settings) -> Settings:
-    """The settings with the address that Ray's proxies really listen on, if they are running."""
+    """The settings with the address that Ray's proxies listen on, if they are running."""
     if not ray.is_initialized():  # the next line would start it
         return settings
     try:
@@ -235,7 +235,7 @@ def deploy(application: serve.Application) -> None:
         serve.run(application, name=APP_NAME, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
         raise DiffEditError(
-            "The replicas did not start; see Ray's messages above for the reason."
+            "The replicas did not start; Ray's messages above have the reason."
         ) from error
 
 

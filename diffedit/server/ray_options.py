@@ -113,6 +113,6 @@ def _sentence(error: ValidationError, values: object) -> str:
 
 
 def _check_device(device: object) -> None:
-    """Check the name alone: the replicas' machines may have another GPU than this one."""
+    """Check the name only: the replicas' machines may have other GPUs than this one."""
     if device is not None and not (isinstance(device, str) and DEVICE.fullmatch(device)):
         raise InvalidRequest(f"There is no device {short_repr(device)}; use cpu, cuda or cuda:N.")

@@ -15,7 +15,7 @@ from diffedit.server.settings import Settings
 
 
 class Replica:
-    """One server. Ray creates it on the machine of its choice, and ends it with `__del__`."""
+    """One server. Ray chooses the machine, creates it there, and ends it with `__del__`."""
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self,

@@ -1,4 +1,4 @@
-"""POST /v1/masks/{id}: the fields of a refinement, and the mask it gives (`diffedit.soft_map`).
+"""POST /v1/masks/{id}: parse the fields of a refinement and make the mask (`diffedit.soft_map`).
 
 An edit with such a mask is blended like an edit that finds the mask itself (`with_border`).
 """
@@ -28,7 +28,7 @@ BORDER_PIXELS = 2**20
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """What a mask was made from.
+    """The heatmap behind a mask, with less memory than a `SoftMap`.
 
     Attributes:
         soft: heatmap, placement and options; its photograph is reduced to `BORDER_PIXELS`.
@@ -48,12 +48,12 @@ class StoredMap:
 
     @property
     def size(self) -> int:
-        """Bytes that it holds."""
+        """Bytes of memory."""
         photo = self.soft.photo
         return self.soft.heatmap.nbytes + (0 if photo is None else 3 * photo.width * photo.height)
 
     def blend_mask(self, mask: Image.Image) -> Image.Image:
-        """How much of the edit each pixel takes, L. The border that follows the picture is that of
+        """The opacity of the edit at each pixel, L. A border that follows the picture is drawn on
         the reduced photograph; an edit draws it at full size."""
         soft, photo = self.soft, self.soft.photo
         blend = borders.faded(mask, soft.feather)
@@ -67,7 +67,7 @@ class StoredMap:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The options, as responses name them."""
+        """The options, with their names in responses."""
         options = self.soft.options
         return {
             "threshold": options.threshold,
@@ -85,10 +85,10 @@ class RefinedMask:
 
     Attributes:
         mask: PNG, 255 = edited.
-        blend_mask: PNG, how much of the edit each pixel takes.
+        blend_mask: PNG, the opacity of the edit at each pixel.
         mask_share: fraction of the image inside the mask.
-        stored: what it was made from, with its own options.
-        first: the mask that it was refined from.
+        stored: the heatmap behind it, with its own options.
+        first: the heatmap of the mask that it was refined from.
     """
 
     mask: bytes
@@ -109,7 +109,7 @@ class RefinedMask:
 
 
 def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
-    """Make another mask. Fields that are left out are as for the first mask.
+    """Make another mask. Fields that are left out keep the value of the first mask.
 
     Raises ApiError for an unknown or invalid field. Run it in the image pool.
     """
@@ -121,7 +121,7 @@ def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
 
 
 def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> EditMask:
-    """The mask of an edit, with the border that its heatmap gives it."""
+    """Return the mask of an edit with the border that is drawn from its heatmap."""
     if stored is None or stored.soft.options.cleaning != "edges":
         return mask
     return replace(mask, border=stored.soft.border(photo.rgb))

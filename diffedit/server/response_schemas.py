@@ -1,4 +1,4 @@
-"""The OpenAPI schemas of responses: JSON objects, errors, and what every route may answer."""
+"""The OpenAPI schemas of responses: JSON objects, errors, and the responses of every route."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ STATUS_DESCRIPTIONS = {
     404: "The path, job, image, mask, edit or model does not exist or has expired.",
     405: "The path does not support this method.",
     408: "The form did not arrive in time.",
-    409: "The job, or that of an id, has not finished; try again.",
+    409: "The job, or the job of an id in the form, has not finished; try again.",
     410: "The job was cancelled.",
     413: "The body has too many bytes or the image too many pixels, or the edit needs more memory "
     "than the server allows.",
@@ -164,7 +164,7 @@ STATUS_DESCRIPTIONS = {
 
 
 def error_responses(*statuses: int) -> Responses:
-    """The error responses of a route: the given ones, and those that every route has."""
+    """The error responses of a route: the given ones and those of every route."""
     result: Responses = {}
     for status in (*statuses, 401, 403, 405, 500):
         content = {"application/json": {"schema": ERROR}}

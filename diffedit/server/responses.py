@@ -59,7 +59,7 @@ def edit_body(job: Job) -> dict[str, Any]:
 
 
 def output_facts(job: Job) -> dict[str, str]:
-    """OpenAI's fields about the images of a response: what was done, not what was asked for."""
+    """OpenAI's fields about the images of a response, with the actual values."""
     size = "x".join(map(str, job.image_size)) if job.image_size else "auto"
     return {
         "output_format": job.form.output_format,

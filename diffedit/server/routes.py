@@ -105,7 +105,7 @@ class Routes:
         return await self._client_jobs.response(request, job, responses.edit_body)
 
     async def mask(self, request: Request) -> Response:
-        """Find the mask for an edit, and return it with the heatmap it is thresholded from."""
+        """Find the mask for an edit, and return it with its heatmap."""
         job = await self._job_of(request, mask_only=True)
         return await self._client_jobs.response(request, job, responses.mask_body)
 
@@ -115,8 +115,8 @@ class Routes:
         job, mask = find_mask(self._scheduler.store, mask_id, request.state.owner)
         first = mask.first if isinstance(mask, RefinedMask) else mask.soft_map
         if first is None:
-            message = "mask_id is a mask that was uploaded, so there is no heatmap to refine it "
-            message += "from; change the file itself, or find a mask at POST /v1/masks."
+            message = "mask_id is an uploaded mask, which has no heatmap to refine; change the "
+            message += "file itself, or find a mask with POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
         refined = await self._scheduler.runner.in_pool(refine, first, fields)
         refined_id = job.keep_refined(refined)
@@ -157,7 +157,7 @@ class Routes:
         """Return the edited image; `index` selects one of the n edits."""
         edit, job = self._find_edit(request, job_id, index)
         if job.mask_only:
-            message = "This job has found a mask and made no image; ask for its mask."
+            message = "This job has found a mask and made no image; request its mask instead."
             raise ApiError(404, "no_such_image", message, "job_id")
         return Response(edit.image, media_type=f"image/{job.form.output_format}")
 
@@ -167,7 +167,7 @@ class Routes:
         return Response(edit.mask, media_type="image/png")
 
     async def job_blend_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
-        """Return how much of an edit each pixel has taken, 255 = all of it."""
+        """Return the blend mask: the opacity of an edit at each pixel, 0 to 255."""
         edit, _ = self._find_edit(request, job_id, index)
         return Response(edit.blend_mask, media_type="image/png")
 
@@ -238,7 +238,7 @@ class Routes:
     async def _read_form(
         self, request: Request, *, mask_only: bool = False, accept_always: bool = False
     ) -> EditForm:
-        """Read and check the form. A busy server refuses before it reads the body."""
+        """Read and check the form. A busy server refuses it before it reads the body."""
         try:
             if not accept_always:
                 self._scheduler.check_accepting(request.state.owner)

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn: signals, draining, exit code, log format.
+"""Run the application with uvicorn: signals, draining, exit code, log format.
 
 The first SIGTERM or SIGINT makes the server not ready; running and queued jobs finish, then the
 process exits with 0. A second signal ends every job with 503 and exits. A failed engine exits
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70
 CLOSE_SECONDS = 5
-"""Time that open connections get after draining."""
+"""Seconds for open connections to finish after draining."""
 FAILURE_SECONDS = 5.0
-"""Time for jobs to end after the engine has failed."""
+"""Seconds for jobs to end after the engine has failed."""
 
 
 class Server(uvicorn.Server):
@@ -112,7 +112,7 @@ class Server(uvicorn.Server):
         log.info("draining %d jobs", len(scheduler.active) + len(scheduler.waiting))
         try:
             in_time = await scheduler.drain(self._settings.drain_seconds)
-            # Clients fetch their results, and load balancers notice that it is not ready.
+            # Time for clients to fetch results, and for load balancers to see that it is not ready.
             await asyncio.sleep(self._settings.linger_seconds)
             ended = "drained" if in_time else "out of time to drain, edits were answered with 503"
             log.info("%s after %.1f s", ended, time.monotonic() - began)
@@ -149,12 +149,12 @@ def check_binding(settings: Settings) -> None:
     if not settings.loopback and settings.api_keys is None and not settings.insecure:
         raise DiffEditError(
             f"The address {settings.host} is reachable from other machines, but there is no API "
-            "key file; give --api-keys FILE, or --insecure if a proxy checks the keys."
+            "key file; pass --api-keys FILE, or --insecure if a proxy checks the keys."
         )
     if not settings.loopback and settings.api_keys is None and not settings.allowed_hosts:
         raise DiffEditError(
-            "Without API keys, other sites could reach this server by DNS rebinding; give the host "
-            "names it is served under: --allowed-host edits.example.org"
+            "Without API keys, other sites could reach this server by DNS rebinding; pass its host "
+            "names, such as --allowed-host edits.example.org"
         )
 
 

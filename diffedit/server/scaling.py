@@ -1,4 +1,4 @@
-"""The number of replicas and the resources of each. It does not know Ray."""
+"""The number of replicas and the resources of each."""
 
 from __future__ import annotations
 

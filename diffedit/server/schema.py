@@ -72,12 +72,12 @@ DESCRIPTIONS = {
     "mask_format": "Which pixels of the mask are edited: transparent (alpha), white or black ones. "
     "auto: alpha if the mask has transparent pixels, else white.",
     "n": "Number of edits, with consecutive seeds.",
-    "size": "Ignored: the result has the image's size. Another WIDTHxHEIGHT gives a warning.",
+    "size": "Ignored: the result has the image's size. A different WIDTHxHEIGHT gives a warning.",
     "quality": "Ignored with a warning, unless auto.",
     "complexity": "Ignored with a warning.",
     "input_fidelity": "Ignored with a warning; the image outside the mask is always kept.",
     "moderation": "Ignored with a warning, unless auto; nothing is filtered.",
-    "background": "auto: transparent parts of the image stay so. opaque: they become white.",
+    "background": "auto: transparent parts stay transparent. opaque: they become white.",
     "response_format": "Images are returned inside the JSON response.",
     "output_format": "File format of the edited image.",
     "output_compression": "Quality of JPEG and WebP.",
@@ -185,8 +185,8 @@ REFINE_DESCRIPTIONS = {
     "grow": "Enlarge the mask by this many latent cells.",
     "blur": "Blur the heatmap by this many cells; with cleaning.",
     "feather": "Width of the fade at the mask's outline, as a share of the longer side.",
-    "cleaning": "clean: without holes and specks. edges: the border follows the picture, too. "
-    "none: as in the paper.",
+    "cleaning": "none: as in the paper. clean: without holes and specks. edges: also with a border "
+    "that follows the picture.",
     "invert": "Edit the rest of the image.",
 }
 REQUEST_TIMEOUT = header(

@@ -1,4 +1,4 @@
-"""The jobs whose results are being sent: their memory is in use until the client has read them."""
+"""Count the jobs whose results are being sent: they use memory until the client has read them."""
 
 from __future__ import annotations
 

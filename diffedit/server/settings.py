@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     allowed_hosts: HostNames = ()
     """Accepted values of the Host header, in addition to the loopback names."""
     served_model_names: ModelNames = ()
-    """Further names that requests may give as their model."""
+    """More names that requests may use as their model."""
 
     max_body_bytes: PositiveCount = 20_000_000
     """Maximum size of a request body, in bytes."""
@@ -84,8 +84,8 @@ class Settings(BaseSettings):
     max_prompt_bytes: PositiveCount = 4096
     """Maximum size of each prompt, in bytes of UTF-8."""
     max_uploads: PositiveCount = 16
-    """Maximum number of request bodies of full size in memory at the same time. Over it, the upload
-    that has held most bytes for longest is refused with 408."""
+    """Memory for request bodies, in bodies of the maximum size. If it is full, the upload with the
+    most byte-seconds is refused with 408."""
     upload_seconds: PositiveSeconds = 30.0
     """Timeout for the request headers, and again for the body, in seconds."""
 
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     """Maximum number of queued jobs."""
     max_queue_seconds: Seconds = 120.0
     """Maximum backlog, in predicted seconds of work. An idle server ignores it. With API keys, it
-    holds for what a key waits for, since the keys take turns."""
+    applies to the predicted wait of a key, since the keys take turns."""
     key_max_edits: PositiveCount | None = None
     """Maximum number of running and queued edits of one API key. None: no quota."""
     key_edits_per_minute: PositiveCount | None = None

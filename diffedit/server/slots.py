@@ -1,4 +1,4 @@
-"""The places of running jobs, and who gets the next one."""
+"""The slots of running jobs, and the choice of the next job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from diffedit.server.settings import Settings
 class Slots:
     """At most `max_active` running jobs, and the queue of the others.
 
-    One of several API keys leaves a slot for the others, so that they never wait for all of its
-    running edits.
+    If there are several API keys, each leaves a slot free for the others, so that no key waits for
+    all running edits of another.
 
     Attributes:
         active, waiting: the running and the queued jobs.
@@ -39,7 +39,7 @@ class Slots:
         return free and (owner is None or limit is None or held < limit)
 
     def grant(self) -> None:
-        """Give free slots to the next jobs, and tell the others their new positions."""
+        """Assign free slots to the next jobs, and update the positions of the others."""
         granted = False
         while len(self.active) < self._max_active:
             job = self.waiting.pop(self.active, self._limit)
@@ -63,5 +63,5 @@ class Slots:
 
     @property
     def _limit(self) -> int | None:
-        """The most jobs that one API key may run."""
+        """Maximum number of jobs that one API key may run."""
         return self._max_active - 1 if self._max_active > 1 and self.several_owners() else None

@@ -1,7 +1,7 @@
-"""Work in other threads for the event loop: results that come too late are disposed of.
+"""Run work in other threads for the event loop, and release results that arrive too late.
 
-A thread cannot be interrupted. If the coroutine that waits for it is cancelled, the thread goes on,
-and its result (a loaded model, a submitted edit) would stay without an owner.
+A thread cannot be interrupted. If the coroutine that waits for it is cancelled, the thread
+continues, and nobody would release its result, such as a loaded model or a submitted edit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Traces of requests by OpenTelemetry, if its API is installed; the standard environment variables
-configure where they go.
+"""Record traces of requests with OpenTelemetry, if its API is installed.
 
-The stages are known when a job has finished, so its spans are recorded then, with their own times.
-A client's `traceparent` header makes them part of its trace.
+The standard environment variables configure the exporter. The spans of a job are recorded when it
+has finished, with the times of its stages. A client's `traceparent` header makes them part of its
+trace.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Tracer:
 
 
 def facts(job: Job) -> dict[str, str | int]:
-    """The attributes of a job's span: no prompts and no pictures."""
+    """The attributes of a job's span, without prompts and pictures."""
     found: dict[str, str | int] = {
         "diffedit.request_id": job.request_id,
         "diffedit.job_id": job.id,

@@ -1,7 +1,7 @@
-"""Bodies of requests that are being read: their time limit, and the memory of all together.
+"""Limit the time of each request body that is being read, and the memory of all of them.
 
-A slow upload holds only the bytes that have arrived, so it does not delay others. If the memory is
-used up, the upload that has held most of it for longest is refused.
+A slow upload uses memory only for the bytes that have arrived, so it does not delay others. If the
+memory is full, the upload with the most byte-seconds is refused.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Uploads:
     async def reading(self, receive: Receive) -> AsyncIterator[Receive]:
         """Count the bytes that are received in the block, which has `upload_seconds`.
 
-        Raises TimeoutError if the body does not arrive in time, or holds most bytes for longest
-        while the memory is used up.
+        Raises TimeoutError if the body does not arrive in time, or has the most byte-seconds when
+        the memory is full.
         """
         async with asyncio.timeout(self._seconds) as timeout:
             upload = _Upload(timeout)
@@ -77,5 +77,5 @@ class _Upload:
         self._began = time.monotonic()
 
     def byte_seconds(self) -> float:
-        """How much memory it has held, and for how long."""
+        """Bytes received, times the seconds since the upload began."""
         return self.received * (time.monotonic() - self._began + 1e-3)
