@@ -281,7 +281,7 @@ def test_a_mask_on_its_side_is_refused_with_the_reason() -> None:
 
 
 def test_the_size_of_openais_masks_is_exact() -> None:
-    with pytest.raises(InvalidRequest, match="80x60 pixels"):
+    with pytest.raises(InvalidRequest, match="80 x 60 pixels"):
         read(Image.new("L", (80, 60), 255), OPENAI)
 
 
