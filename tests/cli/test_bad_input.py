@@ -109,7 +109,7 @@ def test_unusual_pictures_are_read(name: str, work: Path, cli: Cli, photo: Image
         (["--out", "in.png"], "already exists"),
         (["--out", "."], "extension of a supported picture format"),
         (["--out", "a.png", "--mask-out", "a.png"], "is the file of two outputs"),
-        (["--out", "-", "--json"], "both write to standard output"),
+        (["--out", "-", "--json"], "both be written to standard output"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -106,7 +106,7 @@ def test_engines_that_are_a_file(tmp_path: Path) -> None:
     file = tmp_path / "manifest.json"
     file.write_text("{}")
     refused(
-        lambda: DiffEditPipeline.from_pretrained(tmp_path, engines=file), "is a file; name the fold"
+        lambda: DiffEditPipeline.from_pretrained(tmp_path, engines=file), "is a file; pass its folder"
     )
 
 

@@ -151,7 +151,7 @@ def test_unrelated_pictures_are_refused_with_the_share_that_differs() -> None:
 
 
 def test_other_sizes_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="256x128 pixels and the original 256x256"):
+    with pytest.raises(InvalidRequest, match="256 x 128 pixels and the original 256 x 256"):
         diffedit.restore(scene(0), scene(0).resize((256, 128)))
 
 

@@ -24,7 +24,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_taken_port(taken: int) -> None:
-    with pytest.raises(AddressError, match="another program listens there; stop it, or give"):
+    with pytest.raises(AddressError, match="another program listens there; stop it, or pass"):
         listening("127.0.0.1", taken).__enter__()
 
 

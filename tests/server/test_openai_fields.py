@@ -96,7 +96,7 @@ def test_streams_say_what_was_done(api: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"image": [("a.png", image_bytes())] * 2}, "image[]", "one image"),
+        ({"image": [("a.png", image_bytes())] * 2}, "image[]", "a second image"),
         ({"background": "transparent"}, "background", "makes nothing transparent"),
         ({"response_format": "url"}, "response_format", "b64_json"),
         ({"output_format": "gif"}, "output_format", "png or jpeg or webp"),
