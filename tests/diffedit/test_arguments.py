@@ -105,9 +105,7 @@ def test_opening_a_model(name: str, value: object, words: str, tmp_path: Path) -
 def test_engines_that_are_a_file(tmp_path: Path) -> None:
     file = tmp_path / "manifest.json"
     file.write_text("{}")
-    refused(
-        lambda: DiffEditPipeline.from_pretrained(tmp_path, engines=file), "is a file; pass its folder"
-    )
+    refused(lambda: DiffEditPipeline.from_pretrained(tmp_path, engines=file), "is a file; pass its")
 
 
 def test_a_model_is_needed() -> None:
