@@ -177,6 +177,7 @@ def _edits(
                 still_life(side, side),
                 PROMPT,
                 SOURCE,
+                preset="paper",
                 num_inference_steps=steps,
                 num_maps_per_mask=maps,
                 mask_thresholding_ratio=1.0,  # random weights differ evenly: keep a mask

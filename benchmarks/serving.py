@@ -30,6 +30,7 @@ from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
 
 FORM = {
+    "preset": "paper",
     "prompt": "a red cube and a yellow cone on a checked cloth",
     "source_prompt": "a black cube and a yellow cone on a checked cloth",
 }

@@ -20,7 +20,7 @@ from engine.errors import DiffEditError
 
 KEYS = {name: f"the-key-of-{name}-of-some-length" for name in ("quiet", "flood", "new")}
 PROMPTS = {"prompt": "a red cube", "source_prompt": "a black cube"}
-EDIT = {**PROMPTS, "num_inference_steps": "10", "num_maps_per_mask": "2"}
+EDIT = {**PROMPTS, "preset": "paper", "num_inference_steps": "10", "num_maps_per_mask": "2"}
 EDITS, REFINEMENTS, WARM_UPS, FLOODERS = 40, 200, 20, 32
 FLOODED = "edit while another key floods, p95, of the p95 alone"
 RELOAD, REFINE = "new key known after the file changed", "refined mask, p95"

@@ -1,9 +1,10 @@
-"""Draw every stage of one edit by the demo's model, for docs/how-it-works.md.
+"""Draw every stage of one edit with the paper's settings, for docs/how-it-works.md.
 
     python -m demo.algorithm_pictures [FOLDER] [--model demo/model] [--seed 970004]
 
-Runs the edit's own flow and records the rows that it yields, so the pictures show the tensors that
-the algorithm works on. Writes one WebP file per stage into FOLDER (default docs/images).
+Runs the edit's own flow with the demo's model and records the rows that it yields, so the pictures
+show the tensors that the algorithm works on. Writes one WebP file per stage into FOLDER (default
+docs/images).
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=970_004, help="of the scene")
     args = parser.parse_args(arguments)
     ((scene, change),) = picks([args.seed])
-    options: dict[str, Any] = {"guidance_scale": GUIDANCE, "seed": args.seed}
+    options: dict[str, Any] = {"preset": "paper", "guidance_scale": GUIDANCE, "seed": args.seed}
     request = EditRequest(scene.image, change.target, change.source, **options)
     with DiffEditPipeline.from_pretrained(args.model, backend="torch") as pipe:
         drawn = pictures(run(pipe, request))

@@ -27,12 +27,12 @@ SHOWN = {
     "first-edit": {
         "5.png": "the picture",
         "red.png": "a red cube",
-        "balanced.png": "preset balanced",
+        "paper.png": "preset paper",
     },
     "mask-first": {
         "heat.png": "the heatmap",
         "mask.png": "the mask",
-        "smooth.png": "threshold 0.4, edges",
+        "smooth.png": "threshold 0.4, grown",
         "with-mask.png": "edited with it",
     },
     "several-edits": {

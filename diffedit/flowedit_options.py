@@ -14,13 +14,12 @@ FLOWEDIT_OPTIONS = ("n_max", "n_min", "n_avg", "source_guidance_scale")
 """The options that no other method has."""
 
 
-def flowedit_defaults(request: EditRequest, family: Defaults, share: float) -> dict[str, Any]:
+def flowedit_defaults(request: EditRequest, family: Defaults) -> dict[str, Any]:
     """The defaults of the options that method "flowedit" decides. n_max replaces the strength.
 
     Args:
         request: with method "flowedit".
         family: the defaults of the model family.
-        share: the number of steps, as a share of the published one.
 
     Raises InvalidRequest for a model that was not trained by flow matching, and for levels that
     are not in the schedule.
@@ -33,7 +32,7 @@ def flowedit_defaults(request: EditRequest, family: Defaults, share: float) -> d
             "method='diffedit'.",
             field="method",
         )
-    steps = request.num_inference_steps or max(1, round(share * published.steps))
+    steps = request.num_inference_steps or published.steps
     n_max, n_min = _levels(request, published, steps)
     return {
         "num_inference_steps": steps,

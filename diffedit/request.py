@@ -140,8 +140,9 @@ class EditRequest:
             and "flowedit", with `composite`. By default the preset's, False.
         context_factor: sides of that window, relative to the mask's box. 1 to 8; default 1.5.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
-        preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of the
-            rows), "draft" (an eighth) or "instant" (ChordEdit's step in 5 rows). Default "paper".
+        preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of their
+            rows, with cleaned masks), "draft" (an eighth) or "instant" (ChordEdit's step in 5
+            rows). Default "balanced".
         n_max: FlowEdit's first level, 1 to N; by default the published share of the schedule, or
             N * strength where strength is given.
         n_min: FlowEdit's last level; below it come ordinary steps. 0 to n_max; default 0.

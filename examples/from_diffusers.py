@@ -43,9 +43,13 @@ def by_diffusers(image: Image.Image, source: str, prompt: str) -> Image.Image:
 
 
 def by_this_project(image: Image.Image, source: str, prompt: str) -> Image.Image:
-    """One call. The mask, the encoding and the decoding are parts of it."""
+    """One call. The mask, the encoding and the decoding are parts of it.
+
+    The preset has the numbers of diffusers' pipeline; the default one takes a quarter of the work.
+    """
     with DiffEditPipeline.from_pretrained(MODEL, backend="torch") as pipe:
-        return pipe(image, prompt, source_prompt=source, guidance_scale=GUIDANCE).image
+        result = pipe(image, prompt, source_prompt=source, guidance_scale=GUIDANCE, preset="paper")
+        return result.image
 
 
 def main(file: str, out: str, source: str, prompt: str) -> None:

@@ -1,8 +1,8 @@
 """The run on edits of your own, with any checkpoint: the protocols of the paper.
 
 The edits are a file of `diffedit-trt batch`. A line's `mask_image` is the true mask, which results
-are compared with; `out` is not used. The table has one row for each strength. A picture that
-cannot be read fails its own edit only.
+are compared with; `out` is not used. A line without a preset has the paper's. The table has one row
+for each strength. A picture that cannot be read fails its own edit only.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def read_set(path: Path) -> list[Entry]:
             image, mask = line.path("image"), line.path("mask_image")
             if image is None:
                 raise InvalidRequest("it has no image; add the path of a file.")
-            entries.append(Entry(line.number, line.request(), image, mask))
+            chosen = replace(line, fields={"preset": "paper", **line.fields})
+            entries.append(Entry(line.number, chosen.request(), image, mask))
         except InvalidRequest as error:
             raise InvalidRequest(f"Line {line.number} of {path}: {error}") from None
     return entries
@@ -138,7 +139,9 @@ class SetRun:
     def _options(self, strength: float) -> dict[str, Any]:
         """Options of `EditRequest`, in place of those of a line; n and dilation are the paper's."""
         masks = {"num_maps_per_mask": 10, "mask_dilation": 0}
-        return replace(self.fixed, strength=strength).options(self.method, **masks)
+        options = replace(self.fixed, strength=strength).options(self.method, **masks)
+        del options["preset"]  # each line has its own
+        return options
 
     def _measure(
         self,

@@ -30,6 +30,7 @@ from diffedit.request import MASKED_METHODS
 from engine.rows import Flow, Row
 
 MASK_STAGE = (
+    "preset",
     "num_inference_steps",
     "num_maps_per_mask",
     "mask_encode_strength",

@@ -99,7 +99,7 @@ class SceneRun:
     def result(self) -> Result:
         """The result so far."""
         chosen = self.fixed.options()
-        del chosen["method"], chosen["num_inference_steps"]
+        del chosen["preset"], chosen["method"], chosen["num_inference_steps"]
         first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in self.parts}
         return Result(
             "quality",

@@ -52,8 +52,9 @@ class Fixed:
         return replace(defaults, **{name: one for name, one in given.items() if one is not None})
 
     def options(self, method: str = "diffedit", **more: Any) -> dict[str, Any]:
-        """Options of `EditRequest`, with `more` on top."""
+        """Options of `EditRequest`, with `more` on top. Those of no field here are the paper's."""
         chosen = {
+            "preset": "paper",
             "method": method,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,
@@ -136,7 +137,6 @@ def table(fixed: Fixed) -> list[Setting]:
     """All editors at one setting."""
     ours, bare = fixed.options(), fixed.options(composite=False)
     balanced = preset(fixed, "balanced")
-    default = {"num_inference_steps": fixed.steps}
     steps = {"steps": fixed.steps}
     same = {**steps, "guidance": fixed.guidance, "strength": fixed.strength}
     plain = {"invert_prompt": "", "invert_guidance": 1.0}
@@ -154,7 +154,7 @@ def table(fixed: Fixed) -> list[Setting]:
         Setting("DiffEdit, cleaned mask", options={**ours, "mask_cleaning": "clean"}),
         Setting("DiffEdit, border of the picture", options={**ours, "mask_cleaning": "edges"}),
         Setting("DiffEdit, no source text", options=ours, source=False),
-        Setting("DiffEdit, the program's defaults", options=default),
+        Setting("DiffEdit, the program's defaults", options={}),
         Setting("encode-decode", options=fixed.options("encode-decode", composite=False)),
         Setting("masked SDEdit", options=fixed.options("masked-sdedit", composite=False)),
         Setting("SDEdit", options=fixed.options("sdedit", composite=False)),

@@ -55,7 +55,9 @@ def mask(
     if refine is not None:
         unused = {"prompt": prompt, "source_prompt": source_prompt, "steps": num_inference_steps}
         refine_mask.check_unused(unused, mask_options)
-        _refine(image, refine, mask_options, model_options, paths, output_options)
+        options_of_mask = {"prompt": "-", "preset": preset, **asdict(mask_options)}
+        request = EditRequest.from_parameters(b"", options_of_mask)
+        _refine(image, refine, request, model_options, paths, output_options)
         return
     if prompt is None:
         raise UsageError("No prompt is given; add --prompt, or --refine with a heatmap.")
@@ -96,15 +98,14 @@ def mask(
 def _refine(
     image: str,
     heatmap: Path,
-    mask_options: options.MaskOptions,
+    request: EditRequest,
     model_options: ModelOptions,
     paths: OutputPaths,
     output_options: OutputOptions,
 ) -> None:
-    request = EditRequest.from_parameters(b"", {"prompt": "-", **asdict(mask_options)})  # checks
     if paths.heatmap is not None:
         raise UsageError("--heatmap-out would write the heatmap of --refine again; leave it out.")
-    soft = refine_mask.soft_map(heatmap, read_photo(image), mask_options, model_options)
+    soft = refine_mask.soft_map(heatmap, read_photo(image), request, model_options)
     picture = soft.mask()
     with OutputFiles(force=output_options.force) as files:
         for path in paths.files:

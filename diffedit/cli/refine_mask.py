@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from diffedit.cli.errors import UsageError
 from diffedit.cli.model_options import ModelOptions
 from diffedit.cli.options import MaskOptions
+from diffedit.presets import PRESETS
+from diffedit.request import EditRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +41,15 @@ def check_unused(given: dict[str, Any], mask_options: MaskOptions) -> None:
 
 
 def soft_map(
-    heatmap: Path, photo: Photograph, mask_options: MaskOptions, model_options: ModelOptions
+    heatmap: Path, photo: Photograph, request: EditRequest, model_options: ModelOptions
 ) -> SoftMap:
     """Place the heatmap of a file on a photograph. Reads the model's configs, not its weights.
+
+    Args:
+        heatmap: the .npy file.
+        photo: the photograph that it was found on.
+        request: the options of the mask; its preset decides the cleaning if it is None.
+        model_options: name the model.
 
     Raises UsageError if the file has no heatmap.
     """
@@ -53,8 +61,8 @@ def soft_map(
     factor = model_options.source.open(model_options.model).family.factor
     height, width = values.shape
     placement = geometry.place(photo.size[::-1], (height * factor, width * factor))
-    cleaning: Any = mask_options.mask_cleaning or "none"
-    options = ShapeOptions(mask_options.mask_threshold, mask_options.mask_dilation, cleaning)
+    cleaning = request.mask_cleaning or PRESETS[request.preset].options["mask_cleaning"]
+    options = ShapeOptions(request.mask_threshold, request.mask_dilation, cleaning)
     return SoftMap(values, placement, factor, options)
 
 

@@ -56,7 +56,8 @@ def new_caches(size: int = 2**28) -> Caches:
 def new_inputs(
     latent: int = 8, factor: int = 8, *, image_seed: int = 0, **options: Any
 ) -> EditInputs:
-    """Inputs with a random picture. `options` are fields of EditRequest or of EditInputs."""
+    """Inputs with a random picture, with the paper's settings where `options` do not say another
+    preset. `options` are fields of EditRequest or of EditInputs."""
     own: dict[str, Any] = {
         name: options.pop(name)
         for name in (*TEXTS, "more", "user_mask", "region", "on_stage")
@@ -66,7 +67,7 @@ def new_inputs(
     side = latent * factor
     generator = torch.Generator().manual_seed(image_seed)
     fields: dict[str, Any] = {
-        "request": resolved(EditRequest("picture", prompt, **options)),
+        "request": resolved(EditRequest("picture", prompt, **{"preset": "paper", **options})),
         "networks": NAMES,
         "image": torch.rand((3, side, side), generator=generator) * 2 - 1,
         "region": torch.ones(latent, latent, dtype=torch.bool),

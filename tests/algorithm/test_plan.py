@@ -25,16 +25,15 @@ from tests.algorithm.flow_tools import (
 )
 
 FIFTY = Schedule.from_config(SD_CONFIG, 50)
+PAPER = resolved(EditRequest(b"", "a cup", preset="paper"))
 
 
 def test_the_papers_edit() -> None:
-    plan = EditPlan.for_edit(resolved(EditRequest(b"", "a cup")), FIFTY)
+    plan = EditPlan.for_edit(PAPER, FIFTY)
     assert plan.stages == (Stage("mask", 1, 20), Stage("encode", 40, 1), Stage("decode", 40, 2))
     assert (plan.rows, plan.mask_level, plan.depth) == (140, 25, 40)
     assert plan.texts == ("target", "negative", "source", "empty")
-    assert (
-        EditPlan.for_edit(resolved(EditRequest(b"", "a cup")), FIFTY, known_levels=40).rows == 100
-    )
+    assert EditPlan.for_edit(PAPER, FIFTY, known_levels=40).rows == 100
 
 
 @pytest.mark.parametrize(
@@ -96,5 +95,4 @@ def test_a_mask_alone_and_a_trajectory_alone() -> None:
 def test_equal_texts_are_one_row() -> None:
     request = resolved(EditRequest(b"", "a cup", negative_prompt="a jug"))
     assert EditPlan.for_edit(request, FIFTY).distinct_texts(request) == 3
-    plain = resolved(EditRequest(b"", "a cup"))
-    assert EditPlan.for_edit(plain, FIFTY).distinct_texts(plain) == 2
+    assert EditPlan.for_edit(PAPER, FIFTY).distinct_texts(PAPER) == 2

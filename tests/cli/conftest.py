@@ -16,8 +16,9 @@ from PIL import Image
 
 from diffedit.cli import main
 
-FAST = ("--steps", 2, "--mask-thresholding-ratio", 1, "--dtype", "fp32")
-"""Few steps, and a ratio at which the random model's mask is neither empty nor full."""
+FAST = ("--preset", "paper", "--steps", 2, "--mask-thresholding-ratio", 1, "--dtype", "fp32")
+"""Few steps, a ratio at which the random model's mask is neither empty nor full, and the preset
+that does not clean this mask away."""
 PROMPTS = ("--prompt", "a blue ball", "--source", "a red ball")
 
 TERMINAL_VARIABLES = (

@@ -16,6 +16,7 @@ EDIT: dict[str, Any] = {
     "image": "in.png",
     "prompt": "a blue ball",
     "source_prompt": "a red ball",
+    "preset": "paper",
     "num_inference_steps": 2,
     "mask_thresholding_ratio": 1.0,
 }

@@ -32,6 +32,7 @@ EDIT: dict[str, Any] = {
     "out": "a.png",
     "prompt": "a blue ball",
     "source_prompt": "a red ball",
+    "preset": "paper",
     "num_inference_steps": 2,
     "mask_thresholding_ratio": 1.0,
 }

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffedit.presets import DEFAULT_PRESET, PRESETS
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
 from tests.cli.test_edit import pixels
 
 HEAT = ("--heatmap-out", "h.npy")
+NONE = ("--mask-cleaning", "none")
 OTHER = ("--mask-threshold", "0.3", "--mask-dilation", "1", "--mask-cleaning", "clean")
 
 
@@ -20,7 +22,7 @@ def test_a_refined_mask_is_the_one_that_a_search_finds(
     assert cli("mask", "in.png", *PROMPTS, *FAST, *HEAT, "-o", "m.png").code == 0
     assert cli("mask", "in.png", *PROMPTS, *FAST, *OTHER, "-o", "m2.png").code == 0
     monkeypatch.setattr("diffedit.cli.mask.open_pipeline", None)  # no network is loaded
-    same = cli("mask", "in.png", "--refine", "h.npy", "-o", "r.png", "--json")
+    same = cli("mask", "in.png", "--refine", "h.npy", *NONE, "-o", "r.png", "--json")
     assert same.code == 0, same.err
     assert (pixels("r.png") == pixels("m.png")).all()
     assert same.line["mask_share"] == pytest.approx((pixels("m.png") > 0).mean(), abs=1e-5)
@@ -28,6 +30,17 @@ def test_a_refined_mask_is_the_one_that_a_search_finds(
     assert other.code == 0, other.err
     assert (pixels("r2.png") == pixels("m2.png")).all()
     assert not (pixels("r2.png") == pixels("r.png")).all()
+
+
+@pytest.mark.parametrize("preset", ["paper", "balanced"])
+def test_the_preset_decides_the_cleaning(preset: str, work: Path, cli: Cli) -> None:
+    found = cli("mask", "in.png", *PROMPTS, *FAST, "--preset", preset, *HEAT, "-o", "m.png")
+    assert found.code == 0, found.err
+    chosen = () if preset == DEFAULT_PRESET else ("--preset", preset)
+    again = cli("mask", "in.png", "--refine", "h.npy", *chosen, "-o", "r.png", "--json")
+    assert again.code == 0, again.err
+    assert again.line["parameters"]["mask_cleaning"] == PRESETS[preset].options["mask_cleaning"]
+    assert (pixels("r.png") == pixels("m.png")).all()
 
 
 @pytest.mark.parametrize(

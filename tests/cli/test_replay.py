@@ -17,7 +17,7 @@ from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.metadata import EditRecord, pack_mask, read_record, record_chunks
 from diffedit.method_options import has_option
 from diffedit.provenance import Fused
-from diffedit.request import PARAMETERS
+from diffedit.request import PARAMETERS, EditRequest
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused
 
 EDITED = "in.edited.png"
@@ -53,6 +53,23 @@ def test_a_record_states_every_option(edited: Path) -> None:
     used = {name for name in PARAMETERS if has_option("diffedit", name)} - {"edits"}
     assert set(stored) == used and None not in stored.values()
     assert (stored["strength"], stored["num_maps_per_mask"]) == (0.8, 10)
+
+
+def test_a_record_of_a_version_with_another_default_preset_is_replayed(
+    edited: Path, cli: Cli
+) -> None:
+    """Records from before there were presets, too: they state the paper's options only."""
+    newer = ("preset", "guidance_interval", "inversion_stride", "mask_tolerance", "mask_cleaning")
+    before = read_record(edited).parameters
+    assert before["preset"] == "paper" != EditRequest.preset
+
+    def without_presets(record: EditRecord) -> EditRecord:
+        kept = {n: v for n, v in record.parameters.items() if n not in (*newer, "focus")}
+        return replace(record, parameters=kept)
+
+    rewritten(edited, without_presets)
+    done = cli("replay", EDITED, "in.png", "--dtype", "fp32", "--json")
+    assert "identical to" in done.err and done.line["parameters"] == before
 
 
 def test_what_is_different_is_named(edited: Path, cli: Cli, work: Path) -> None:

@@ -18,7 +18,7 @@ from engine.checkpoint import Checkpoint
 from tests.imaging.pictures import composite
 
 TEXTS: dict[str, Any] = {"prompt": "a blue ball", "source_prompt": "a red ball"}
-FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
+FAST: dict[str, Any] = {"preset": "paper", "num_inference_steps": 5, "num_maps_per_mask": 2}
 RECTANGLE = (24, 16, 70, 60)
 
 

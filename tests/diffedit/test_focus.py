@@ -16,7 +16,12 @@ from diffedit.imaging.window import window_around
 from tests.shared import Folders
 
 TEXTS: dict[str, Any] = {"prompt": "a blue ball", "source_prompt": "a red ball"}
-FAST: dict[str, Any] = {"num_inference_steps": 4, "num_maps_per_mask": 2, "strength": 0.5}
+FAST: dict[str, Any] = {
+    "preset": "paper",
+    "num_inference_steps": 4,
+    "num_maps_per_mask": 2,
+    "strength": 0.5,
+}
 SIZE = (64, 64)
 
 

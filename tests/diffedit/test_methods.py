@@ -13,7 +13,7 @@ from diffedit.request import MASKED_METHODS, METHODS, InvalidRequest
 from tests.shared import Folders
 
 TEXTS = ("a blue ball", "a red ball")
-FAST = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
+FAST = {"preset": "paper", "num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-sd3-no-t5"])

@@ -92,7 +92,7 @@ Progress = list[tuple[str, int, int]]
             ),
             *("mask", 4),
         ),
-        (lambda pipe, photo, report: pipe.invert(photo, 10, 0.5, callback=report), "encode", 5),
+        (lambda pipe, photo, report: pipe.invert(photo, 10, 0.5, callback=report), "encode", 2),
     ],
     ids=["edit", "generate_mask", "invert"],
 )

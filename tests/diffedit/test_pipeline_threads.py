@@ -26,7 +26,7 @@ from engine.errors import EngineUnavailable
 from tests.forking import in_child
 from tests.waiting import eventually
 
-FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
+FAST: dict[str, Any] = {"preset": "paper", "num_inference_steps": 5, "num_maps_per_mask": 2}
 
 
 def fake_pipeline(tiny: Path, **options: Any) -> DiffEditPipeline:

@@ -22,6 +22,7 @@ from engine.checkpoint import Checkpoint
 OPTIONS: dict[str, Any] = {
     "prompt": "a blue ball",
     "source_prompt": "a red ball",
+    "preset": "paper",
     "num_inference_steps": 5,
     "num_maps_per_mask": 2,
 }

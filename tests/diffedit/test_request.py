@@ -66,7 +66,7 @@ def test_defaults_and_order_match_the_documented_api() -> None:
         "focus": None,
         "context_factor": 1.5,
         "seed": 0,
-        "preset": "paper",
+        "preset": "balanced",
         "guidance_interval": None,
         "inversion_stride": None,
         "mask_tolerance": None,

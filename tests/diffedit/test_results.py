@@ -21,7 +21,7 @@ from diffedit import DiffEditPipeline, EditRequest, EditResult
 from engine.backends.fake import FakeNetworks
 from engine.checkpoint import Checkpoint
 
-FAST: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 2}
+FAST: dict[str, Any] = {"preset": "paper", "num_inference_steps": 5, "num_maps_per_mask": 2}
 TEXTS: dict[str, Any] = {"prompt": "a blue ball", "source_prompt": "a red ball"}
 
 

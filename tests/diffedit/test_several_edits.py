@@ -13,6 +13,7 @@ from diffedit import DiffEditPipeline, Edit, EditRequest, EditResult
 from diffedit.request import InvalidRequest, parameters
 
 FAST: dict[str, Any] = {
+    "preset": "paper",
     "num_inference_steps": 5,
     "num_maps_per_mask": 2,
     "mask_thresholding_ratio": 2.5,

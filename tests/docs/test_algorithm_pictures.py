@@ -19,7 +19,9 @@ NAMES = ("noising", "differences", "encoding", "decoding")
 @pytest.mark.slow
 def test_the_recorded_edit_is_the_pipelines(tmp_path: Path) -> None:
     ((scene, change),) = picks([970_004])
-    request = EditRequest(scene.image, change.target, change.source, num_inference_steps=5)
+    request = EditRequest(
+        scene.image, change.target, change.source, preset="paper", num_inference_steps=5
+    )
     with DiffEditPipeline.from_pretrained(ROOT / "demo/model", backend="torch") as pipe:
         stages = algorithm_pictures.run(pipe, request)
         result = pipe.submit(request).result()

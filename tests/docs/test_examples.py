@@ -125,4 +125,4 @@ def test_notebook(inputs: Path) -> None:
     for cell in cells:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), scope)
-    assert scope["unchanged"] and scope["again"].stats.rows["unet"] == 100
+    assert scope["unchanged"] and scope["again"].stats.rows["unet"] == 28

@@ -24,7 +24,11 @@ from tests.engine.conftest import without_engines
 from tests.engine.lora_files import draw, saved
 from tests.micro import make_micro
 
-OPTIONS: dict[str, Any] = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
+OPTIONS: dict[str, Any] = {
+    "preset": "paper",
+    "num_inference_steps": 2,
+    "mask_thresholding_ratio": 1.0,
+}
 LORA = FusedFile("/somewhere/style.safetensors", "0" * 64, 0.8)
 Changed = Callable[..., Path]
 

@@ -22,7 +22,12 @@ from engine.checkpoint import Checkpoint
 from tests.algorithm.flow_tools import resolved
 
 SIZE = (64, 96)
-OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "num_maps_per_mask": 3, "seed": 2}
+OPTIONS: dict[str, Any] = {
+    "preset": "paper",
+    "num_inference_steps": 5,
+    "num_maps_per_mask": 3,
+    "seed": 2,
+}
 TEXTS = {"source": "a red ball", "target": "a blue ball", "negative": "grass", "empty": ""}
 
 

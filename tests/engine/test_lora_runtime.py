@@ -22,7 +22,7 @@ from tests.engine.conftest import without_engines
 from tests.engine.lora_files import saved
 from tests.shared import Folders
 
-FAST: dict[str, Any] = {"num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
+FAST: dict[str, Any] = {"preset": "paper", "num_inference_steps": 2, "mask_thresholding_ratio": 1.0}
 DENOISERS = {
     "tiny": "unet",
     "tiny-sdxl": "unet",

@@ -23,6 +23,7 @@ from tests.shared import Folders
 
 TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OPTIONS: dict[str, Any] = {
+    "preset": "paper",
     "num_inference_steps": 3,
     "num_maps_per_mask": 2,
     "mask_thresholding_ratio": 1.0,

@@ -51,7 +51,11 @@ def test_files_that_changed_are_not_read(
     change: Callable[[Path], None], tiny: Path, tmp_path: Path, photo: Image.Image
 ) -> None:
     shutil.copytree(tiny, tmp_path / "model")
-    options: dict[str, Any] = {"num_inference_steps": 1, "source_prompt": "a red ball"}
+    options: dict[str, Any] = {
+        "preset": "paper",
+        "num_inference_steps": 1,
+        "source_prompt": "a red ball",
+    }
     with DiffEditPipeline.from_pretrained(
         tmp_path / "model",
         device="cpu",

@@ -28,7 +28,8 @@ torch.cpu._is_avx512_bf16_supported = lambda: avx512_bf16
 from demo.picture import still_life
 from diffedit import DiffEditPipeline, EditRequest
 
-request = EditRequest(still_life(64, 64), "a blue ball", "a red ball", num_inference_steps=4)
+texts = ("a blue ball", "a red ball")
+request = EditRequest(still_life(64, 64), *texts, preset="paper", num_inference_steps=4)
 with DiffEditPipeline.from_pretrained(
     sys.argv[1], backend="torch", device="cpu", size=(64, 64)
 ) as pipe:

@@ -73,7 +73,9 @@ def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, tiny: Pa
 
 @pytest.mark.slow
 def test_an_edit_uses_only_the_compiled_batch_sizes(networks: TorchNetworks, tiny: Path) -> None:
-    request = EditRequest(still_life(64, 64), "a blue ball", "a red ball", num_inference_steps=4)
+    request = EditRequest(
+        still_life(64, 64), "a blue ball", "a red ball", preset="paper", num_inference_steps=4
+    )
     with (
         DiffEditPipeline(Checkpoint.open(tiny), networks, size=(64, 64)) as pipe,
         DiffEditPipeline.from_pretrained(

@@ -19,6 +19,7 @@ from tests.families.references import SIZE, TEXTS, by_reference
 from tests.shared import Folders
 
 OPTIONS: dict[str, Any] = {
+    "preset": "paper",
     "num_inference_steps": 5,
     "num_maps_per_mask": 3,
     "mask_thresholding_ratio": 2.0,
@@ -28,12 +29,13 @@ OPTIONS: dict[str, Any] = {
 
 
 CUTS: dict[str, Any] = OPTIONS | {
+    "preset": "balanced",
     "inversion_stride": 3,
     "guidance_interval": (0.3, 0.7),
     "mask_tolerance": 0.3,
 }
 """Three of five levels are encoded by one row, two of four steps are guided, and the mask stops
-after two or three noises."""
+after two or three noises and is cleaned."""
 
 
 def expected(family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]) -> Reference:

@@ -27,6 +27,7 @@ from tests.shared import Folders
 KINDS = ("tiny-sd3", "tiny-flux", "tiny-schnell")
 OPTIONS: dict[str, Any] = {
     "method": "flowedit",
+    "preset": "paper",
     "num_inference_steps": 5,
     "num_maps_per_mask": 2,
     "mask_thresholding_ratio": 2.0,
@@ -37,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "averaged": {"n_max": 4, "n_avg": 2, "guidance_scale": 2.5, "source_guidance_scale": 1.5},
     "last levels": {"n_max": 4, "n_min": 2, "guidance_scale": 2.0},
     "only the target is guided": {"strength": 0.5, "source_guidance_scale": 1.0},
+    "the default's mask": {"preset": "balanced", "n_max": 4},
     "only ordinary steps": {"n_max": 3, "n_min": 3},
 }
 

@@ -18,7 +18,7 @@ from diffedit.server.scheduler import Scheduler
 from tests.server.helpers import FAST, PROMPTS, image_bytes
 
 SECONDS = 30.0
-OPTIONS = {**PROMPTS, "num_inference_steps": 5, "num_maps_per_mask": 2}
+OPTIONS = {**PROMPTS, "preset": "paper", "num_inference_steps": 5, "num_maps_per_mask": 2}
 FORM = EditForm(image_bytes(), None, OPTIONS)
 assert int(FAST["num_inference_steps"]) == OPTIONS["num_inference_steps"]
 

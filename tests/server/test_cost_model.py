@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def cost_model() -> CostModel:
 
 
 def request(**options: object) -> EditRequest:
-    return EditRequest(b"", "a", num_inference_steps=10, **options)  # type: ignore[arg-type]
+    """With the paper's settings, but for the steps."""
+    chosen: dict[str, Any] = {"preset": "paper", "num_inference_steps": 10, **options}
+    return EditRequest(b"", "a", **chosen)
 
 
 def test_latency_is_the_sum_of_the_calls(cost_model: CostModel) -> None:
@@ -76,7 +79,7 @@ def test_focus_encodes_the_window_too(cost_model: CostModel, focus: object) -> N
 def test_several_edits_share_the_inversion_and_the_negative_row(cost_model: CostModel) -> None:
     one = cost_model.work_seconds(request())
     edits = [("b", "a"), ("b", "c"), ("b", "d")]
-    three = EditRequest(b"", edits=edits, num_inference_steps=10)
+    three = EditRequest(b"", edits=edits, preset="paper", num_inference_steps=10)
     added = 2 * (10 + 8) * 0.4 + (5 - 2) * 0.05  # masks and decoding; b, c and d
     assert cost_model.work_seconds(three) == pytest.approx(one + added)
 
@@ -123,7 +126,7 @@ def test_guidance_as_an_input_needs_one_row_a_step() -> None:
     two = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
     dev = Defaults(guidance="embedded")
     one = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER, defaults=dev)
-    request = EditRequest(b"", "a cup", "a mug")
+    request = EditRequest(b"", "a cup", "a mug", preset="paper")
     less = two.work_seconds(request) - one.work_seconds(request)
     texts = one.row_seconds(NAMES.text_encoders[0])  # the negative text equals the empty one here
     assert less == pytest.approx(40 * one.row_seconds(NAMES.denoiser), abs=texts / 2)

@@ -54,7 +54,7 @@ def test_result_equals_the_python_api(client: TestClient, tiny: Any) -> None:
     with open_fake(tiny) as pipe:
         alone = pipe(
             still_life(96, 72), FAST["prompt"], FAST["source_prompt"], seed=7, strength=0.6,
-            num_inference_steps=5, num_maps_per_mask=2,
+            preset="paper", num_inference_steps=5, num_maps_per_mask=2,
         )  # fmt: skip
     assert decoded(data["b64_json"]).tobytes() == alone.image.tobytes()
     assert decoded(data["mask"]).tobytes() == alone.mask.tobytes()

@@ -146,7 +146,8 @@ def test_defaults_of_the_card_are_those_of_the_edit(served: Served) -> None:
     """An edit that gives the card's defaults is the edit that gives none."""
     card = served.client.get("/v1/models/served").json()
     fields = {**FORM, "num_inference_steps": "2"}
-    given = {name: f"{value:g}" for name, value in card["defaults"].items() if name not in fields}
+    own = (*fields, "inversion_stride")  # which is smaller with so few steps
+    given = {name: f"{value:g}" for name, value in card["defaults"].items() if name not in own}
     pictures = [
         base64.b64decode(served.post("/v1/images/edits", **more).json()["data"][0]["b64_json"])
         for more in (fields, {**given, **fields})

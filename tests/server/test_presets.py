@@ -53,8 +53,27 @@ def predicted(**options: Any) -> float:
 
 
 def test_predictions_follow_the_preset_and_the_model() -> None:
-    assert predicted() == 140 and predicted(preset="balanced") == 34
+    assert predicted() == predicted(preset="balanced") == 34
+    assert predicted(preset="paper") == 140
     assert predicted(preset="draft") == 18
     assert predicted(preset="draft", inversion_stride=1) == 23
     few = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER, defaults=FEW_STEPS)
-    assert few.work_seconds(EditRequest(b"", "a")) == 20 + 3 + 3
+    assert few.work_seconds(EditRequest(b"", "a")) == 6 + 3 + 3
+    assert few.work_seconds(EditRequest(b"", "a", preset="paper")) == 20 + 3 + 3
+
+
+def test_a_known_image_saves_the_inversion_of_the_default_preset() -> None:
+    model = CostModel(NAMES, CALLS, np.zeros((5, 3), np.float32), SD_SCHEDULER)
+    assert model.encoding_seconds() == 6  # 16 levels, three of them a row
+
+
+def test_a_form_without_a_preset_is_balanced(client: TestClient) -> None:
+    files = {"image": ("a.png", image_bytes(56, 40), "image/png")}
+    edit = client.post("/v1/images/edits", data=PROMPTS, files=files).json()["data"][0]
+    used = edit["parameters"]
+    assert (used["preset"], used["num_inference_steps"], used["mask_cleaning"]) == (
+        *("balanced", 20),
+        "edges",
+    )
+    assert edit["rows"]["unet"] <= 34
+    assert field_schema("preset")["default"] == "balanced"

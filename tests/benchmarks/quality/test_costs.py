@@ -67,9 +67,10 @@ def test_the_first_edit_of_a_part_has_rows_and_the_others_take_no_part(
 
 def test_a_part_of_another_preset_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting("a", options={"preset": "balanced"})
-    before, paper = setting.key, Setting("b").key
+    other = Setting("b", options={"preset": "paper"})
+    before, paper = setting.key, other.key
     monkeypatch.setitem(PRESETS, "balanced", PRESETS["draft"])
-    assert setting.key != before and Setting("b").key == paper
+    assert setting.key != before and other.key == paper
 
 
 @pytest.mark.slow
