@@ -61,7 +61,8 @@ def soft_map(
     factor = model_options.source.open(model_options.model).family.factor
     height, width = values.shape
     placement = geometry.place(photo.size[::-1], (height * factor, width * factor))
-    cleaning = request.mask_cleaning or PRESETS[request.preset].options["mask_cleaning"]
+    given: Any = request.mask_cleaning
+    cleaning = given or PRESETS[request.preset].options["mask_cleaning"]
     options = ShapeOptions(request.mask_threshold, request.mask_dilation, cleaning)
     return SoftMap(values, placement, factor, options)
 

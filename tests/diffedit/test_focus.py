@@ -195,6 +195,6 @@ def test_bad_options(photo: Image.Image, options: dict[str, Any], words: str) ->
 def test_auto_gives_way(
     pipe: DiffEditPipeline, photo: Image.Image, options: dict[str, Any]
 ) -> None:
-    auto = pipe(photo, **FOUND, seed=6, focus="auto", **options)
-    plain = pipe(photo, **FOUND, seed=6, **options)
+    auto = pipe(photo, **{**FOUND, "seed": 6, "focus": "auto", **options})
+    plain = pipe(photo, **{**FOUND, "seed": 6, **options})
     assert (array(auto.image) == array(plain.image)).all()

@@ -91,8 +91,8 @@ def test_progress_ends_at_all_rows_though_the_mask_needs_fewer(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     options = OPTIONS | {"num_maps_per_mask": 6, "mask_tolerance": tolerance}
-    options |= {"inversion_stride": 3}
-    request = EditRequest(photo, preset="draft", **options)
+    options |= {"inversion_stride": 3, "preset": "draft"}
+    request = EditRequest(photo, **options)
     result = pipe.submit(request, callback=lambda *report: seen.append(report)).result()
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["mask", "encode", "decode"]
