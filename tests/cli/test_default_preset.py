@@ -39,9 +39,8 @@ def test_a_line_of_batch(work: Path, cli: Cli) -> None:
 
 def test_a_file_of_the_earlier_default_is_not_taken_for_this_edit(work: Path, cli: Cli) -> None:
     """`batch` goes on only with files that were made with the same options."""
-    Path("edits.jsonl").write_text(
-        json.dumps({"image": "in.png", "out": "a.png", "prompt": "a ball", "seed": 1})
-    )
+    line = {"image": "in.png", "out": "a.png", "prompt": "a ball", "num_inference_steps": 3}
+    Path("edits.jsonl").write_text(json.dumps(line))
     made = cli("edit", "in.png", "-p", "a ball", "--preset", "paper", *RUN, "-o", "a.png")
     assert made.code == 0, made.err
     done = cli("batch", "edits.jsonl", "--dtype", "fp32")
