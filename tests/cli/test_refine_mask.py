@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffedit.presets import DEFAULT_PRESET, PRESETS
+from diffedit.presets import DEFAULT_PRESET, PRESETS, PresetName
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused, snapshot
 from tests.cli.test_edit import pixels
 
@@ -33,7 +33,7 @@ def test_a_refined_mask_is_the_one_that_a_search_finds(
 
 
 @pytest.mark.parametrize("preset", ["paper", "balanced"])
-def test_the_preset_decides_the_cleaning(preset: str, work: Path, cli: Cli) -> None:
+def test_the_preset_decides_the_cleaning(preset: PresetName, work: Path, cli: Cli) -> None:
     found = cli("mask", "in.png", *PROMPTS, *FAST, "--preset", preset, *HEAT, "-o", "m.png")
     assert found.code == 0, found.err
     chosen = () if preset == DEFAULT_PRESET else ("--preset", preset)
