@@ -91,7 +91,7 @@ train-judge: $(READY)  ## Train the judge of the demo model's edits (minutes): [
 	$(PY) -m demo.train_judge --out "$${OUT:-build/train/judge}" $(ARGS)
 
 quality: $(READY)  ## Measure masks and edits against the truth, draw curves and sheets: [ARGS="--resume"]
-	$(PY) -m benchmarks quality --parts table,curves,sweeps --out "$${OUT:-build/quality}" \
+	$(PY) -m benchmarks quality --parts presets,table,curves,sweeps,instant,focus --out "$${OUT:-build/quality}" \
 	    --json "$${OUT:-build/quality}/quality.json" $(ARGS)
 
 need-model:

@@ -1,7 +1,8 @@
 """The same edit with one optimisation after another, each on top of the last, in one process.
 
 The first rungs are diffusers' pipeline, the comparison. Every rung of ours is compared with our own
-in fp32; diffusers draws other noise, so its mask is compared but need not agree.
+in fp32; diffusers draws other noise, so its mask is compared but need not agree. All of them run
+the paper's edit. The last rungs are the edit of the default preset, whose mask is compared, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from engine.dtypes import TORCH_DTYPES
 from engine.errors import DiffEditError
 
 FP32 = "ours, fp32"
+BALANCED = "preset balanced"
 
 Rungs = Annotated[Any, options.values(options.WORK, "Only these, e.g. 1,2,5.")]
 Together = Annotated[int, options.option(options.WORK, "Edits that share calls.", min=1)]
@@ -79,9 +81,10 @@ def ladder(
     """Time the same edit with one optimisation after another, from diffusers' pipeline up.
 
     Rungs that cannot run on this machine are listed with the reason. An engine folder adds the
-    compiled backends.
+    compiled backends. The last rungs are the preset balanced. A model with random weights needs a
+    lower --threshold for them. With 50 steps the first one is diffusers' default edit.
 
-    Example: python -m benchmarks ladder --model sd15 --size 512 --steps 10 --engines sd15-engines
+    Example: python -m benchmarks ladder --model sd15 --threshold 0.3 --rungs 1,9,11,16,17,18
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cache = NetworkCache(load.checkpoint)
@@ -155,6 +158,18 @@ def all_rungs(
     for backend, reason in (("onnxruntime", no_engines), ("tensorrt", no_gpu or no_engines)):
         chosen = Configuration(backend, engines)
         yield Rung(f"{backend}, one edit", partial(ours, chosen), reason, warm_up_maps=maps)
+    yield from _default_preset(ours, full, compiled)
+
+
+def _default_preset(
+    ours: Callable[..., Opened], full: Configuration, compiled: Configuration
+) -> Iterator[Rung]:
+    """The edit that a user gets who chooses nothing, as it is, compiled, and once more."""
+    balanced = partial(ours, balanced=True)
+    yield Rung(BALANCED, partial(balanced, full), warm_up_maps=None)
+    yield Rung(f"{BALANCED}, compiled", partial(balanced, compiled), warm_up_maps=None)
+    again = partial(balanced, compiled, remember=True)
+    yield Rung(f"{BALANCED}, the next edit of the same picture", again, warm_up_maps=None)
 
 
 def _baselines(load: Workload, device: torch.device) -> Iterator[Rung]:
@@ -196,14 +211,22 @@ def _ours(
     *,
     edits: int = 1,
     remember: bool = False,
+    balanced: bool = False,
 ) -> Iterator[Edit]:
-    """Our pipeline: several edits at once, or the next edit of a picture that it remembers."""
+    """Our pipeline: several edits at once, or the next edit of a picture that it remembers; of the
+    preset "balanced" instead of the paper."""
     pipe = DiffEditPipeline(cache.checkpoint, cache.get(configuration), size=load.size)
 
     def edit(what: Workload) -> Edited:
         if not remember:
             pipe.cache_clear()
-        results = list(pipe.edit_many([what.request(seed=seed) for seed in range(edits)]))
+        request = what.balanced if balanced else what.request
+        results = list(pipe.edit_many([request(seed=seed) for seed in range(edits)]))
+        if not all(result.latent_mask.any() for result in results):
+            raise DiffEditError(
+                "the model finds nothing to edit, so the edit ended after its mask; choose a lower "
+                "--threshold"
+            )
         rows = sum(result.stats.rows[DENOISER] for result in results) // edits
         return Edited(rows, results[0].latent_mask, results[0].latents)
 

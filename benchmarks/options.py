@@ -78,6 +78,9 @@ Steps = Annotated[int, option(WORK, "N, the steps of the schedule.", min=1)]
 Strength = Annotated[float, option(WORK, "Encoding ratio.")]
 Guidance = Annotated[float, option(WORK, "Guidance scale.")]
 Maps = Annotated[int, option(WORK, "Noises that the mask is averaged over.", min=1)]
+Threshold = Annotated[
+    float, option(WORK, "Mask threshold; with random weights 0.3, or a cleaned mask is empty.")
+]
 Repeats = Annotated[
     int, option(WORK, "Timings of each figure; the median is reported.", min=MINIMUM_REPEATS)
 ]

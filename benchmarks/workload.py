@@ -12,7 +12,9 @@ from benchmarks import options
 from benchmarks.schema import Model
 from demo.picture import still_life
 from diffedit import EditRequest
+from diffedit.presets import resolve
 from engine.checkpoint import Checkpoint
+from engine.models import Defaults
 
 SOURCE = "a red ball and a green cube on a wooden table"
 PROMPT = "a blue ball and a green cube on a wooden table"
@@ -26,6 +28,8 @@ class Workload:
         model: the checkpoint's folder.
         size: (height, width) of the picture, which the networks run at; the model's by default.
         steps, strength, guidance, maps: as in `EditRequest`; the defaults are the paper's.
+        threshold: value of the heatmap above which a cell is edited. The differences of a random
+            model are noise, of which a cleaned mask keeps nothing at 0.5.
     """
 
     model: options.Model = options.DEMO
@@ -34,6 +38,7 @@ class Workload:
     strength: options.Strength = 0.8
     guidance: options.Guidance = 7.5
     maps: options.Maps = 10
+    threshold: options.Threshold = 0.5
 
     def __post_init__(self) -> None:
         native = Checkpoint.open(self.model).family.native_size
@@ -55,10 +60,25 @@ class Workload:
             "strength": self.strength,
             "guidance_scale": self.guidance,
             "num_maps_per_mask": self.maps,
+            "mask_threshold": self.threshold,
             "seed": seed,
             "preset": "paper",
         }
         return EditRequest(self.image, prompt, SOURCE, **{**chosen, **more})
+
+    def balanced(self, *, seed: int = 0) -> EditRequest:
+        """The same edit with the preset "balanced", for a model whose steps are `self.steps`."""
+        request = EditRequest(
+            self.image,
+            PROMPT,
+            SOURCE,
+            strength=self.strength,
+            guidance_scale=self.guidance,
+            seed=seed,
+            preset="balanced",
+            mask_threshold=self.threshold,
+        )
+        return resolve(request, Defaults(self.steps))
 
     def settings(self) -> dict[str, Any]:
         """The settings of a result: everything but the model."""

@@ -2,8 +2,8 @@
 
     python -m demo.tutorial_pictures [FOLDER] [--only methods]
 
-Writes one WebP file for each tutorial that shows pictures, and one for the example
-compare_methods.py, into FOLDER (default docs/images).
+Writes one WebP file for each tutorial that shows pictures, one for the example compare_methods.py,
+and one that compares presets, into FOLDER (default docs/images).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 from PIL import Image
 
 from demo.algorithm_pictures import strip
-from demo.gallery import picks
+from demo.gallery import GUIDANCE, picks
+from diffedit import DiffEditPipeline, EditRequest
+from diffedit.presets import PresetName
 from docs.generate.console import commands
 from docs.generate.links import ROOT
 
@@ -49,6 +51,7 @@ SHOWN = {
 """Tutorial -> file that its commands write -> title."""
 DETAIL = {"large-photographs": (256, 256, 768, 768)}
 """The part that is shown, as left, top, right, bottom in pixels."""
+COMPARED: tuple[PresetName, ...] = ("paper", "balanced")
 METHODS = ("diffedit", "encode-decode", "masked-sdedit", "sdedit")
 
 
@@ -85,9 +88,41 @@ def methods() -> Image.Image:
     return strip([*zip(METHODS, tiles, strict=True)])
 
 
+def presets() -> Image.Image:
+    """The edits of the gallery under two presets, two edits a line."""
+    chosen = picks()
+    with DiffEditPipeline.from_pretrained(ROOT / "demo/model") as pipe:
+        results = {
+            name: [
+                result.image
+                for result in pipe.edit_many(
+                    EditRequest(
+                        scene.image,
+                        change.target,
+                        change.source,
+                        guidance_scale=GUIDANCE,
+                        seed=scene.seed,
+                        preset=name,
+                    )
+                    for scene, change in chosen
+                )
+            ]
+            for name in COMPARED
+        }
+    strips = [
+        strip([("the picture", Image.fromarray(scene.image)), *zip(COMPARED, edited, strict=True)])
+        for (scene, _), *edited in zip(chosen, *results.values(), strict=True)
+    ]
+    width, height = strips[0].size
+    page = Image.new("RGB", (2 * width, len(strips) // 2 * height))
+    for n, one in enumerate(strips):
+        page.paste(one, (n % 2 * width, n // 2 * height))
+    return page
+
+
 PICTURES: dict[str, Callable[[], Image.Image]] = {
     f"tutorial-{name}": partial(tutorial, name) for name in SHOWN
-} | {"methods": methods}
+} | {"methods": methods, "presets": presets}
 """File name -> what draws it."""
 
 

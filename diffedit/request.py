@@ -136,8 +136,10 @@ class EditRequest:
         focus: edit a window around the mask at the networks' full resolution and put it back, so
             that edits of large photographs are sharp. The mask is still found on the whole
             photograph. "auto" does it where the photograph is larger than the networks' canvas and
-            the mask's box has less than 40 % of both sides. Methods "diffedit", "masked-sdedit"
-            and "flowedit", with `composite`. By default the preset's, False.
+            the mask's box has less than 40 % of both sides. A prompt that names things outside
+            the window may draw them into it: edit with the found mask and a prompt for the window
+            then. Methods "diffedit", "masked-sdedit" and "flowedit", with `composite`. By default
+            the preset's, False.
         context_factor: sides of that window, relative to the mask's box. 1 to 8; default 1.5.
         seed: seed of all random noise. 0 to 2**63 - 1; default 0.
         preset: the set of defaults: "paper" (the paper's settings), "balanced" (a quarter of their

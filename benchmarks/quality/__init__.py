@@ -44,6 +44,9 @@ Resume = Annotated[
 ]
 Parts = Annotated[Any, options.choices(SCENES, "Parts to run", PARTS)]
 Count = Annotated[int, option(SCENES, "Number of edits.")]
+Sample = Annotated[
+    int, option(SCENES, "Edits of curves, sweeps and diffusers' pipeline, at most --count.", min=2)
+]
 CurveSteps = Annotated[int, option(SCENES, "N of curves and sweeps.", min=1)]
 Show = Annotated[Any, options.values(SCENES, "Seeds of edits to draw into shown.png.")]
 Workers = Annotated[
@@ -73,8 +76,9 @@ def quality(
     out: Out = Path("build/quality"),
     resume: Resume = False,
     parts: Parts = ("table", "curves"),
-    count: Count = 240,
-    curve_steps: CurveSteps = 25,
+    count: Count = 200,
+    sample: Sample = 40,
+    curve_steps: CurveSteps = 20,
     strength: Strength = None,
     show: Show = (),
     workers: Workers = None,
@@ -107,7 +111,17 @@ def quality(
     if workers is None:
         workers = workers_for(Checkpoint.open(model), device)
     return SceneRun(
-        model, chosen, parts, count, curve_steps, fixed, show, workers, out, resume
+        model,
+        chosen,
+        parts,
+        count,
+        min(sample, count),
+        curve_steps,
+        fixed,
+        show,
+        workers,
+        out,
+        resume,
     ).run()
 
 

@@ -50,10 +50,11 @@ def figures(
     found["mse_ideal"] = squared_error(case.ideal.image, after, case.region)
     if perceptual is not None:
         found["perceptual"] = perceptual(after, case.ideal.image)
-    return found | _judged(case, outcome, judge)
+    return found | judged(case, outcome, judge)
 
 
-def _judged(case: Case, outcome: Outcome, judge: Judge) -> Figures:
+def judged(case: Case, outcome: Outcome, judge: Judge) -> Figures:
+    """What the judge finds in the result, which has the case's size; see `figures`."""
     objects, index = case.scene.objects, case.edit.index
     seen = judge.look(np.stack([outcome.after] * len(objects)), boxes(case))
     kind, colour = seen.kinds[index] == case.edit.kind, seen.colours[index] == case.edit.colour

@@ -75,12 +75,12 @@ def seam_figures(after: Pixels, ideal: Pixels, blend: Pixels) -> Figures:
     if not border.any():
         return {"seam": float("nan"), "seam_ideal": float("nan")}
     return {
-        "seam": float(_gradient(after)[border].mean()),
-        "seam_ideal": float(_gradient(ideal)[border].mean()),
+        "seam": float(gradient(after)[border].mean()),
+        "seam_ideal": float(gradient(ideal)[border].mean()),
     }
 
 
-def _gradient(picture: Pixels) -> NDArray[np.float64]:
+def gradient(picture: Pixels) -> NDArray[np.float64]:
     """The length of the gradient of each pixel, [H, W]: forward differences, mean of the colors."""
     values = picture.astype(np.float64)
     across = np.abs(np.diff(values, axis=1, append=values[:, -1:])).mean(-1)

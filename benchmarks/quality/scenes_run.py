@@ -8,20 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.configuration import Configuration
+from benchmarks.configuration import Configuration, open_pipeline
 from benchmarks.machine import machine
-from benchmarks.quality import plots, settings, sheets
+from benchmarks.quality import focus, plots, settings, sheets
 from benchmarks.quality.cases import DEV, case
-from benchmarks.quality.settings import PAPER_ROW, Fixed, Setting
+from benchmarks.quality.settings import DIFFUSERS_ROW, PAPER_ROW, Fixed, Setting
 from benchmarks.quality.summary import (
     Measured,
+    ahead,
     difference,
     estimate,
+    head,
     measurements,
     summarise,
     table,
 )
-from benchmarks.quality.targets import DIFFUSERS, above, preset_targets, targets
+from benchmarks.quality.targets import above, focus_targets, preset_targets, targets
 from benchmarks.quality.work import CHUNK, Columns, measure
 from benchmarks.schema import Check, Measurement, Result, save
 from benchmarks.workload import model_facts
@@ -29,7 +31,7 @@ from demo import scenes
 from demo.judge import Judge, JudgeError
 from engine.errors import DiffEditError
 
-PARTS = ("presets", "table", "curves", "sweeps", "instant", "speed")
+PARTS = ("presets", "table", "curves", "sweeps", "instant", "focus", "speed")
 EDITS = dict.fromkeys(("success", "kind_right", "colour_right", "others_right"), ".2f")
 BACKGROUNDS = {
     "background_db": ".1f",
@@ -44,6 +46,10 @@ BUSY = (
 )
 SPEED_EDITS = 5
 """Edits whose seconds are measured, one after the other."""
+PHOTOGRAPHS = 20
+"""Large photographs that are edited, at most."""
+DEFAULT_ROW = "balanced"
+"""The setting of the default preset, which sheets and groups show."""
 MASKS = dict.fromkeys(("iou", "iou_old", "iou_dilated", "recall", "precision", "area_ratio"), ".2f")
 
 
@@ -54,6 +60,7 @@ class SceneRun:
     Attributes:
         parts: of `PARTS`.
         count: the number of edits.
+        sample: the number of edits of curves, sweeps and diffusers' pipeline, at most `count`.
         curve_steps: N of curves and sweeps.
         fixed: the options of the edits.
         show: seeds of edits to draw.
@@ -65,6 +72,7 @@ class SceneRun:
     configuration: Configuration
     parts: Sequence[str]
     count: int
+    sample: int
     curve_steps: int
     fixed: Fixed
     show: Sequence[int]
@@ -100,12 +108,12 @@ class SceneRun:
         """The result so far."""
         chosen = self.fixed.options()
         del chosen["preset"], chosen["method"], chosen["num_inference_steps"]
-        first = {part: DEV if part == "sweeps" else scenes.EVALUATION for part in self.parts}
         return Result(
             "quality",
             machine(),
             {
-                "seeds": {part: [seed, self.count] for part, seed in first.items()},
+                "seeds": {part: self._seeds(part) for part in self.parts},
+                "sample": self.sample,
                 "steps": self.fixed.steps,
                 "curve_steps": self.curve_steps,
                 **chosen,
@@ -116,53 +124,66 @@ class SceneRun:
             tuple(self.checks),
         )
 
+    def _seeds(self, part: str) -> list[int]:
+        """The first seed and the number of edits of a part."""
+        counts = {
+            "curves": self.sample,
+            "sweeps": self.sample,
+            "focus": min(self.sample, PHOTOGRAPHS),
+            "speed": min(self.count, SPEED_EDITS),
+        }
+        return [DEV if part == "sweeps" else scenes.EVALUATION, counts.get(part, self.count)]
+
+    def _range(self, part: str) -> range:
+        first, count = self._seeds(part)
+        return range(first, first + count)
+
     def presets(self) -> None:
         """The settings that decide the default preset, each compared with the paper's."""
         chosen = settings.presets(self.fixed)
-        columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        columns, measured = self._measure(chosen, self._range("presets"))
         self._say(f"{self.count} edits under each preset; {self.fixed}", BUSY)
         self._show(measured, {**COSTS, "success": ".2f", "iou": ".2f", "recall": ".2f"})
         self._show(measured, {**COSTS, "ideal_db": ".1f", **BORDERS})
         self._keep("presets", measured)
         plots.rows(measured, self.out / "presets.png")
-        paper = columns[PAPER_ROW]
-        ahead = {
-            name: {f: difference(found, paper, f) for f in ("success", "iou")}
-            for name, found in columns.items()
+        paper = columns.pop(PAPER_ROW)
+        found = {
+            name: {f: difference(one, paper, f) for f in ("success", "iou")}
+            for name, one in columns.items()
         }
-        del ahead[PAPER_ROW]
         self._say("Difference from the paper's setting, edit by edit")
-        self._show(ahead, {"success": "+.3f", "iou": "+.3f"})
-        self._keep("ahead of the paper", ahead)
-        self._check(preset_targets(measured, ahead))
+        self._show(found, {"success": "+.3f", "iou": "+.3f"})
+        self._keep("ahead of the paper", found)
+        self._check(preset_targets(measured, found))
 
     def speed(self) -> None:
         """Rows and seconds of every editor: a few edits in one process, one after the other."""
-        chosen = [s for s in settings.table(self.fixed) if s.editor in ("ours", "diffusers")]
-        seeds = scenes.evaluation_seeds(min(self.count, SPEED_EDITS))
-        _, measured = self._measure(chosen, seeds, chunk=1, workers=1)
+        every = (*settings.table(self.fixed), *settings.diffusers(self.fixed))
+        chosen = [s for s in every if s.editor in ("ours", "diffusers")]
+        _, measured = self._measure(chosen, self._range("speed"), chunk=1, workers=1)
         self._say(f"Rows and seconds of an edit alone, with nothing cached; {self.fixed}")
         self._show(measured, COSTS)
-        self._keep("speed", {n: {f: m[f] for f in COSTS} for n, m in measured.items()})
+        costs = {n: {f: m[f] for f in COSTS} for n, m in measured.items()}
+        self._keep("speed", costs, self._seeds("speed")[1])
 
     def table(self) -> None:
-        """All editors at one setting."""
-        chosen = settings.table(self.fixed)
-        columns, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
-        self._say(f"{self.count} edits of scenes for measuring; {self.fixed}", BUSY)
+        """All editors at one setting; diffusers' pipeline on the first edits only."""
+        columns, ours = self._measure(settings.table(self.fixed), self._range("table"))
+        some = self._range("table")[: self.sample]
+        few, theirs = self._measure(settings.diffusers(self.fixed), some)
+        measured = {**ours, **theirs}
+        self._say(f"{self.count} edits, {self.sample} by diffusers; {self.fixed}", BUSY)
         for figures in (EDITS, BACKGROUNDS, {**MASKS, "false_area": ".3f"}, BORDERS):
             shown = {n: m for n, m in measured.items() if set(figures) & set(m)}
             self._show(shown, {**COSTS, **figures})
-        self._keep("table", measured)
-        self._groups(columns[PAPER_ROW])
-        ahead = {
-            name: {"success": difference(columns[PAPER_ROW], found, "success")}
-            for name, found in columns.items()
-            if "diffusers" in name
-        }
-        self._keep("ahead of", ahead)
+        self._keep("table", ours)
+        self._keep("table", theirs, self.sample)
+        self._groups(columns[DEFAULT_ROW])
+        first = {name: head(columns[name], self.sample) for name in (DEFAULT_ROW, PAPER_ROW)}
+        self._keep("ahead of", ahead(first, few, "success"), self.sample)
         self._check(targets(measured, columns))
-        self._sheets(columns)
+        self._sheets(columns, {**first, DIFFUSERS_ROW: few[DIFFUSERS_ROW]})
         plots.rows(measured, self.out / "rows.png")
 
     def _groups(self, columns: Columns) -> None:
@@ -180,42 +201,54 @@ class SceneRun:
         self._show(found, dict.fromkeys(("success", "iou", "recall"), ""))
         self._keep("groups", found)
 
-    def _sheets(self, columns: Mapping[str, Columns]) -> None:
-        sheets.best_and_worst(columns[PAPER_ROW], self.out / "best-and-worst.png")
-        both = {name: columns[name] for name in (PAPER_ROW, DIFFUSERS)}
-        first = range(min(16, self.count))
-        sheets.side_by_side(both, first, self.out / "side-by-side.png")
+    def _sheets(self, columns: Mapping[str, Columns], first: Mapping[str, Columns]) -> None:
+        sheets.best_and_worst(columns[DEFAULT_ROW], self.out / "best-and-worst.png")
+        sheets.side_by_side(first, range(min(16, self.sample)), self.out / "side-by-side.png")
         if self.show:
-            sheets.chosen(columns[PAPER_ROW], self.show, self.out / "shown.png")
+            sheets.chosen(columns[DEFAULT_ROW], self.show, self.out / "shown.png")
 
     def curves(self) -> None:
         """Every method at every strength: figures 4 and 6 of the paper."""
         chosen = settings.curves(self.quick)
-        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        _, measured = self._measure(chosen, self._range("curves"))
         plots.trade_off(measured, self.quick, self.out / "trade-off.png")
         edits = {n: m for n, m in measured.items() if not n.startswith("reconstruct")}
-        self._say(f"At other strengths, without compositing; {self.quick}")
+        self._say(f"{self.sample} edits at other strengths, without compositing; {self.quick}")
         figures = {"success": ".2f", "background_db": ".1f", "ideal_db": ".1f"}
         self._show(edits, {**COSTS, **figures})
         again = {n: m for n, m in measured.items() if n not in edits}
         self._say("Encode-decode with the source text and no guidance: the loss of a round trip")
         self._show(again, {"picture_db": ".1f"})
-        self._keep("curves", measured)
+        self._keep("curves", measured, self.sample)
         self._check(above(measured, self.quick))
 
     def sweeps(self) -> None:
         """One option at a time, on the scenes for choosing settings."""
-        _, measured = self._measure(settings.sweeps(self.quick), range(DEV, DEV + self.count))
+        _, measured = self._measure(settings.sweeps(self.quick), self._range("sweeps"))
         plots.sweeps(measured, self.out / "sweeps.png")
-        self._say(f"One option at a time, on {self.count} other scenes, around {self.quick}")
+        self._say(f"One option at a time, on {self.sample} other scenes, around {self.quick}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "background_db": ".1f"}
         self._show(measured, {**COSTS, **figures})
-        self._keep("sweeps", measured)
+        self._keep("sweeps", measured, self.sample)
+
+    def focus(self) -> None:
+        """Photographs of 12 megapixels, without and with a window around the mask."""
+        chosen = settings.preset(self.fixed, "balanced")
+        with open_pipeline(self.model, self.configuration) as pipe:
+            sheet = self.out / "focus.png"
+            found = focus.measure(pipe, chosen, self._range("focus"), sheet)
+        measured = {n: {f: estimate(v) for f, v in one.items()} for n, one in found.items()}
+        height, width = focus.SIZE
+        count = self._seeds("focus")[1]
+        self._say(f"{count} edits of photographs of {width} x {height}; {self.fixed}", BUSY)
+        self._show(measured, focus.FIGURES)
+        self._keep("focus", measured, count)
+        self._check(focus_targets(measured))
 
     def instant(self) -> None:
         """The instant tier: at most 8 rows an edit."""
         chosen = settings.instant(self.fixed)
-        _, measured = self._measure(chosen, scenes.evaluation_seeds(self.count))
+        _, measured = self._measure(chosen, self._range("instant"))
         self._say(f"The instant tier on {self.count} edits; clip ratio {self.fixed.ratio:g}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"}
         self._show(measured, {**COSTS, **figures})
@@ -234,8 +267,8 @@ class SceneRun:
         self.page.append(table(rows, figures))
         print("\n" + self.page[-1])
 
-    def _keep(self, part: str, measured: Measured) -> None:
-        self.rows += measurements(part, measured, self.count)
+    def _keep(self, part: str, measured: Measured, count: int | None = None) -> None:
+        self.rows += measurements(part, measured, self.count if count is None else count)
 
     def _check(self, checks: Sequence[Check]) -> None:
         self._say(*map(str, checks))

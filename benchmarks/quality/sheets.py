@@ -123,4 +123,5 @@ def _tiles(image: NDArray[np.uint8], columns: Columns, i: int) -> list[Image.Ima
         heat = columns["heatmap"][i].astype(np.float32)
         placement = Placement(size, size, size, 0, 0)
         tiles.append(compose.heatmap_overlay(photo, heat, placement, size[0] // len(heat)))
-    return [*tiles, Image.fromarray(columns["mask"][i]), Image.fromarray(columns["after"][i])]
+    shown = columns.get("blend", columns["mask"])
+    return [*tiles, Image.fromarray(shown[i]), Image.fromarray(columns["after"][i])]

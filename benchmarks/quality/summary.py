@@ -107,6 +107,22 @@ def difference(first: Columns, second: Columns, figure: str) -> Estimate:
     return estimate(first[figure].astype(np.float64) - second[figure])
 
 
+def head(columns: Columns, count: int) -> dict[str, NDArray[Any]]:
+    """The first cases."""
+    return {figure: values[:count] for figure, values in columns.items()}
+
+
+def ahead(
+    ours: Mapping[str, Columns], theirs: Mapping[str, Columns], figure: str
+) -> dict[str, dict[str, Estimate]]:
+    """The paired difference of a figure between every two settings of the same cases."""
+    return {
+        f"{name}, ahead of {other}": {figure: difference(found, theirs[other], figure)}
+        for name, found in ours.items()
+        for other in theirs
+    }
+
+
 Measured = Mapping[str, Mapping[str, Estimate]]
 """Setting -> figure -> estimate; the rows of a table."""
 

@@ -23,7 +23,12 @@ from benchmarks.quality.summary import summarise
 from diffedit.presets import PRESETS
 
 CPU = Configuration(dtype="fp32")
-SIX = {"num_inference_steps": 6, "num_maps_per_mask": 3, "mask_thresholding_ratio": 1.5}
+SIX = {
+    "preset": "paper",
+    "num_inference_steps": 6,
+    "num_maps_per_mask": 3,
+    "mask_thresholding_ratio": 1.5,
+}
 
 
 def test_an_edit_alone_runs_its_rows_in_the_modules_and_finds_nothing_cached(tiny: Path) -> None:

@@ -15,7 +15,13 @@ from demo.training.data import HELD_OUT
 
 def every() -> list[settings.Setting]:
     fixed = settings.Fixed(10, 5.0, 0.7, 2.5)
-    parts = (settings.table, settings.curves, settings.sweeps, settings.instant)
+    parts = (
+        settings.table,
+        settings.diffusers,
+        settings.curves,
+        settings.sweeps,
+        settings.instant,
+    )
     return [setting for part in parts for setting in part(fixed)]
 
 
