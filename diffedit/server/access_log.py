@@ -1,6 +1,6 @@
 """The outermost middleware: request id, access log, response headers, error responses, metrics.
 
-It also answers HEAD like GET, without the body.
+It also answers HEAD like GET, without the body, and closes connections when the server shuts down.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class AccessLog:
         app: the wrapped application.
         observe_response: called after each response.
         observe_error: called with each exception that no route handled.
+        is_leaving: whether responses close their connections, since the server shuts down.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class AccessLog:
         app: ASGIApp,
         observe_response: ObserveResponse,
         observe_error: Callable[[Exception], None] = lambda error: None,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app, self._observe_response = app, observe_response
-        self._observe_error = observe_error
+        self._observe_error, self._is_leaving = observe_error, is_leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,6 +79,8 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _add_headers(message, request_id)
+                if self._is_leaving():
+                    MutableHeaders(scope=message)["Connection"] = "close"
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)

@@ -108,6 +108,7 @@ def create_app(
         AccessLog,
         observe_response=metrics.observe_response,
         observe_error=metrics.observe_error,
+        is_leaving=lambda: scheduler.leaving and replica_name is None,
     )
     return app
 

@@ -106,7 +106,7 @@ class _StateCollector(Collector):
 
     def _gauges(self) -> Iterator[Metric]:
         engine_host, scheduler = self._engine_host, self._scheduler
-        ready = engine_host.warm and not scheduler.draining
+        ready = engine_host.warm and not scheduler.leaving
         loaded = engine_host.pipeline is not None
         for name, description, value in (
             ("diffedit_jobs_active", "Running jobs.", len(scheduler.active)),
@@ -127,7 +127,7 @@ class _StateCollector(Collector):
                 "Bytes of the request bodies that are being read.",
                 self._uploads.received_bytes,
             ),
-            ("diffedit_ready", "1 if the server accepts requests.", int(ready)),
+            ("diffedit_ready", "1 if the readiness probe succeeds.", int(ready)),
             (
                 "diffedit_load_seconds",
                 "Duration of the last model load and warm-up in seconds.",

@@ -194,10 +194,10 @@ class Routes:
         return {"status": "live"}
 
     async def ready(self) -> dict[str, Any]:
-        """Succeeds if the model was loaded, the engine works and the server is not draining."""
+        """Succeeds if the model was loaded, the engine works and no shutdown has begun."""
         if self._engine_host.failure_reason:
             raise engine_lost(self._engine_host.failure_reason)
-        if self._scheduler.draining:
+        if self._scheduler.leaving:
             raise draining()
         if not self._engine_host.warm:
             raise not_ready(retry_after=2)

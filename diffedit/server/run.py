@@ -1,13 +1,15 @@
 """Run the application with uvicorn: signals, draining, exit code, log format.
 
-The first SIGTERM or SIGINT makes the server not ready; running and queued jobs finish, then the
-process exits with 0. A second signal ends every job with 503 and exits. A failed engine exits
+The first SIGTERM or SIGINT makes the server not ready, and responses close their connections. After
+`drain_delay_seconds` (SIGTERM only) new jobs are refused; the others finish, and the process exits
+with 0. A second signal ends every job with 503 and exits. A failed engine exits
 with 70, so that a supervisor restarts the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -75,10 +77,13 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         scheduler = self._app.state.scheduler
-        scheduler.draining = True
+        delay = self._settings.drain_delay_seconds if sig == signal.SIGTERM else 0.0
+        scheduler.leaving = True
+        scheduler.draining = scheduler.draining or not delay
         if self._drain_task is None:
-            self._loop.call_soon_threadsafe(self._start, self._drain)
+            self._loop.call_soon_threadsafe(self._start, functools.partial(self._drain, delay))
         else:
+            scheduler.draining = True
             self._loop.call_soon_threadsafe(scheduler.end_all, draining())
             super().handle_exit(sig, frame)
 
@@ -89,7 +94,8 @@ class Server(uvicorn.Server):
 
     def on_engine_failure(self) -> None:
         """Exit after the running and queued jobs have been answered."""
-        self._app.state.scheduler.draining = True
+        scheduler = self._app.state.scheduler
+        scheduler.leaving = scheduler.draining = True
         self._start(self._end_failed)
 
     def _start(self, shutdown: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -107,7 +113,10 @@ class Server(uvicorn.Server):
         finally:
             self.should_exit = True
 
-    async def _drain(self) -> None:
+    async def _drain(self, delay: float) -> None:
+        if delay:
+            log.info("not ready any more; new edits are refused in %g s", delay)
+            await asyncio.sleep(delay)
         scheduler, began = self._app.state.scheduler, time.monotonic()
         log.info("draining %d jobs", len(scheduler.active) + len(scheduler.waiting))
         try:

@@ -49,7 +49,8 @@ class Scheduler:
     """Admits jobs and runs at most `max_active` of them at a time, in order.
 
     Attributes:
-        draining: whether new jobs are refused because the server shuts down.
+        leaving: whether the server shuts down, and is not ready any more.
+        draining: whether new jobs are refused for this reason.
         event_counts: event -> count, for the metrics.
         slots: the places of running jobs and the queue.
         active, waiting: the running and the queued jobs.
@@ -67,7 +68,7 @@ class Scheduler:
     ) -> None:
         self._engine_host, self._settings = engine_host, settings
         self._replica_name = replica_name
-        self.draining = False
+        self.leaving = self.draining = False
         self.event_counts: Counter[str] = Counter()
         self.slots = Slots(settings)
         self.active, self.waiting = self.slots.active, self.slots.waiting
@@ -278,7 +279,7 @@ class Scheduler:
     async def drain(self, seconds: float) -> bool:
         """Refuse new jobs and wait for the others. Returns False if some did not finish in time;
         those end with 503 and `draining`."""
-        self.draining = True
+        self.leaving = self.draining = True
         jobs = self.slots.unfinished
         if tasks := [job.task for job in jobs if job.task is not None]:
             await asyncio.wait(tasks, timeout=seconds)

@@ -110,8 +110,11 @@ class Settings(BaseSettings):
     result_bytes: Count = 256_000_000
     """Maximum size of all stored results and previews, in bytes; the oldest are dropped first."""
 
+    drain_delay_seconds: Seconds = 0.0
+    """Time after SIGTERM in which the server is not ready but still accepts edits, in seconds. Load
+    balancers notice meanwhile, so that no request is refused."""
     drain_seconds: Seconds = 60.0
-    """Time for running and queued jobs to finish after SIGTERM, in seconds."""
+    """Time for running and queued jobs to finish after that, in seconds."""
     linger_seconds: Seconds = 1.0
     """Time between the last finished job and the shutdown, in seconds; clients fetch results."""
     stall_seconds: PositiveSeconds = 60.0

@@ -9,15 +9,18 @@ import pytest
 
 from tests.deploy.deployment import DEPLOY, ROOT, serve_options
 
+OTHERS = {"--from-file", "--cert", "--key", "--revision", "--local-dir", "--include"}
+"""Options of kubectl and of Hugging Face's downloader."""
+
 
 @pytest.mark.parametrize(
     "name",
     "kubernetes.yaml ray-serve.yaml diffedit-trt.env diffedit-trt.service alerts.yml grafana.json"
-    " prometheus.yml".split(),
+    " prometheus.yml haproxy.cfg".split(),
 )
 def test_options_settings_and_files_in_comments_exist(name: str, settings: Any) -> None:
     text = (DEPLOY / name).read_text()
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--from-file"}  # kubectl's
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OTHERS
     assert options <= serve_options() | {"--now"}, options - serve_options()
     for setting in re.findall(r"DIFFEDIT_SERVE_([A-Z_]+[A-Z])", text):
         assert hasattr(settings, setting.lower()) or setting == "PORT", setting

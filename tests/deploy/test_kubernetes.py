@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.deployment import check_options, shutdown_seconds, yaml_documents
+from tests.deploy.deployment import DEPLOY, check_options, shutdown_seconds, yaml_documents
 
 
 @pytest.fixture
 def documents() -> dict[str, Any]:
     documents = {document["kind"]: document for document in yaml_documents("kubernetes.yaml")}
-    kinds = "Deployment Service NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler"
-    assert set(documents) == set(kinds.split())
+    kinds = (
+        "Deployment Service NetworkPolicy PodDisruptionBudget HorizontalPodAutoscaler Job Ingress"
+    )
+    assert set(documents) == {*kinds.split(), "PersistentVolumeClaim"}
     return documents
 
 
@@ -21,7 +23,7 @@ def test_manifests_conform_to_the_kubernetes_schemas(documents: dict[str, Any]) 
     validate = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate, with the schemas, is not installed"
     )
-    for document in documents.values():
+    for document in yaml_documents("kubernetes.yaml"):
         validate.validate(document, "1.34", strict=True)
 
 
@@ -31,11 +33,15 @@ def test_pod_is_restricted(documents: dict[str, Any]) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not pod["automountServiceAccountToken"] and not pod["enableServiceLinks"]
     (container,) = pod["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    fetch = documents["Job"]["spec"]["template"]["spec"]
+    for one in (container, *pod["initContainers"], *fetch["containers"]):
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    assert fetch["securityContext"] == pod["securityContext"]
+    assert not fetch["automountServiceAccountToken"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     mounts = {m["name"]: m.get("readOnly", False) for m in container["volumeMounts"]}
     assert mounts == {"model": True, "engines": True, "keys": True, "tmp": False}
@@ -52,7 +58,47 @@ def test_pod_probes_and_grace_period(documents: dict[str, Any], settings: Any) -
     for probe in (*probes.values(), container["readinessProbe"]["httpGet"]):
         assert probe["port"] == container["ports"][0]["name"]
         assert probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
-    assert pod["terminationGracePeriodSeconds"] >= shutdown_seconds(settings) + 10
+    stop = container["lifecycle"]["preStop"]["sleep"]["seconds"] + shutdown_seconds(settings)
+    assert pod["terminationGracePeriodSeconds"] >= stop + 10
+    noticed = container["readinessProbe"]["periodSeconds"]
+    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > noticed
+
+
+def test_pods_run_on_tainted_gpu_nodes(documents: dict[str, Any]) -> None:
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    (resource,) = set(pod["containers"][0]["resources"]["limits"]) - {"memory"}
+    assert [toleration["key"] for toleration in pod["tolerations"]] == [resource]
+
+
+def test_pods_wait_for_the_model_that_the_job_downloads(documents: dict[str, Any]) -> None:
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    job = documents["Job"]["spec"]["template"]
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    volume = next(v for v in job["spec"]["volumes"] if v["name"] == "model")
+    assert volume["persistentVolumeClaim"] == {"claimName": claims["model"]}, "it may write there"
+    found = [d for d in yaml_documents("kubernetes.yaml") if d["kind"] == "PersistentVolumeClaim"]
+    assert {claim["metadata"]["name"] for claim in found} == set(claims.values())
+    assert all(claim["spec"]["accessModes"] == ["ReadWriteMany"] for claim in found)
+    (wait,), (fetch,) = pod["initContainers"], job["spec"]["containers"]
+    marker = "/model/.complete"
+    assert marker in wait["command"][-1] and f"touch {marker}" in fetch["command"][-1]
+    policy = documents["NetworkPolicy"]["spec"]
+    assert policy["egress"] == [] and documents["Deployment"]["kind"], "servers reach nothing"
+    assert job["metadata"]["labels"] != policy["podSelector"]["matchLabels"]
+
+
+def test_tls_is_for_the_host_of_the_ingress(documents: dict[str, Any]) -> None:
+    ingress = documents["Ingress"]["spec"]
+    (tls,), (rule,) = ingress["tls"], ingress["rules"]
+    assert tls["hosts"] == [rule["host"]]
+    service = rule["http"]["paths"][0]["backend"]["service"]
+    assert service["name"] == documents["Service"]["metadata"]["name"]
+    assert service["port"]["name"] in [p["name"] for p in documents["Service"]["spec"]["ports"]]
+    assert f"secret tls {tls['secretName']}" in (DEPLOY / "kubernetes.yaml").read_text()
 
 
 def test_manifests_select_the_same_pods(documents: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def make_server(tiny: Path) -> Iterator[MakeServer]:
     running: list[tuple[Server, threading.Thread]] = []
 
     def make(*, call_seconds: float = 0.0, fault: str | None = None, **limits: Any) -> LiveServer:
-        settings = Settings(port=free_port(), linger_seconds=0.0, **limits)
+        settings = Settings(**{"port": free_port(), "linger_seconds": 0.0, **limits})
         app = create_app(
             lambda: open_fake(tiny, call_seconds=call_seconds, fault=fault), "tiny", settings
         )
