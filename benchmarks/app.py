@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from benchmarks import options, schema
+from benchmarks.batch import batch
 from benchmarks.compare import compare
 from benchmarks.families import families
 from benchmarks.gpu_check import gpu_check
@@ -44,6 +45,7 @@ SPEED = (
     profile,
     overhead,
     serving,
+    batch,
     gpu_check,
 )
 BENCHMARKS: tuple[Callable[..., Any], ...] = (quality, *SPEED)

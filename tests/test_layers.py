@@ -31,7 +31,7 @@ HEAVY = {
     "onnxscript": ("export.",),
     "peft": (),
     "polygraphy": ("export.to_tensorrt",),
-    "ray": ("diffedit.server.router", "diffedit.server.ray_app"),
+    "ray": ("diffedit.cli.ray_batch", "diffedit.server.router", "diffedit.server.ray_app"),
     "rich": ("diffedit.cli.", "export.__main__", "export.console"),
     "tensorrt": ("engine.backends.tensorrt.", "export.to_tensorrt"),
     "tensorrt_rtx": ("engine.backends.tensorrt.", "export.to_tensorrt"),

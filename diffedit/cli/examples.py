@@ -53,6 +53,10 @@ Run all edits of a file:
 The same from standard input, with more edits at a time:
   cat edits.jsonl | diffedit-trt batch - --in-flight 16
 
+In two worker processes of this machine, or on the GPUs of a Ray cluster:
+  diffedit-trt batch edits.jsonl --ray --ray-actors 2
+  diffedit-trt batch edits.jsonl --ray --ray-address 10.0.0.1:6379
+
 One line of edits.jsonl:
   {"image": "cup.jpg", "out": "green.png", "prompt": "a green cup", "seed": 1}
 

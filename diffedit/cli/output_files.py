@@ -28,9 +28,9 @@ class OutputFiles:
     Leaving the context without `commit` removes all temporary files.
     """
 
-    def __init__(self, *, force: bool) -> None:
-        """`force` allows existing files to be overwritten."""
-        self._force = force
+    def __init__(self, *, force: bool, prefix: str = "") -> None:
+        """`force` allows existing files to be overwritten; temporary names begin with `prefix`."""
+        self._force, self._prefix = force, prefix
         self._temporary: dict[Path, Path] = {}
 
     def __enter__(self) -> OutputFiles:
@@ -56,7 +56,9 @@ class OutputFiles:
             raise UsageError(f"{path} already exists; add --force to overwrite it.")
         if _is_device_or_pipe(target):
             return
-        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short: names have a limit
+        temporary = target.with_name(
+            f".{self._prefix}{secrets.token_hex(8)}.tmp"
+        )  # names have a limit
         try:
             temporary.open("xb").close()
         except OSError as error:
@@ -91,6 +93,13 @@ class OutputFiles:
                 )
             os.replace(temporary, target)
             del self._temporary[target]
+
+
+def remove_temporary(folder: Path, prefix: str) -> None:
+    """Remove the files that processes of one run left in a folder when they were killed."""
+    for temporary in folder.glob(f".{prefix}*.tmp"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_target(path: Path) -> None:

@@ -6,8 +6,6 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffedit.cli.errors import UsageError, say
+from diffedit.cli.extras import extra
 from diffedit.cli.model_options import ModelOptions
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def serve(
     settings are environment variables only: see docs/server.md.
     """
     given = dict(locals())
-    with _extra("server"):
+    with extra("server"):
         from diffedit.server import create_app
         from diffedit.server.auth import ApiKeys as KeyFile
         from diffedit.server.listen import listening
@@ -115,7 +114,7 @@ def serve(
             say(f"Loading {model_options.model}. The page is at {page}")
         if not ray:
             sys.exit(run(create_app(open_pipeline, name, settings), settings, sockets))
-    with _extra("ray"):
+    with extra("ray"):
         from diffedit.server import ray_app
         from diffedit.server.scaling import Scaling
     scaling = Scaling.for_this_machine(replicas, model_options.device)
@@ -123,18 +122,6 @@ def serve(
     model_options.source.open(model_options.model)
     application = ray_app.build(open_pipeline, name, settings, scaling, json_log=json_log)
     sys.exit(ray_app.run(application, settings))
-
-
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Raise UsageError if an import in the block fails because an extra is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"This command needs the package {error.name}; install the extra: "
-            f"pip install -e '.[{name}]' -c constraints.txt, in a clone of this project."
-        ) from None
 
 
 def make_settings(values: dict[str, Any]) -> Settings:

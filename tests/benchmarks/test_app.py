@@ -32,7 +32,7 @@ def test_the_help_lists_every_benchmark_with_examples(capsys: pytest.CaptureFixt
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name in (
-        "quality latency ladder throughput roofline kernels serving overhead profile compare"
+        "quality latency ladder throughput roofline kernels serving batch overhead profile compare"
     ).split():
         assert f" {name} " in text
     assert "python -m benchmarks overhead" in text
