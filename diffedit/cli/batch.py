@@ -62,7 +62,7 @@ def batch(
     ray_options.check(model_options)
     if ray_options.ray:
         with extra("ray"):
-            import ray.data  # noqa: F401
+            import diffedit.cli.ray_batch  # noqa: F401
     lines = read_lines(edits)
     failures: dict[int, int] = {}
     outcomes = run_batch(

@@ -34,6 +34,7 @@ def test_contradictions_are_refused(options: list[str], words: str, work: Path, 
 def test_a_missing_package_is_named(
     package: str, work: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(sys.modules, "diffedit.cli.ray_batch", raising=False)
     if package == "pandas":  # ray.data imports it first
         pytest.importorskip("ray", reason="needs the ray extra")
         for name in [n for n in sys.modules if n.startswith("ray.data")]:
