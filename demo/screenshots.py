@@ -34,13 +34,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """Run the server on a free port in the block; yield its URL."""
+def served(*command: str) -> Iterator[str]:
+    """Run the server on a free port in the block; yield its URL.
+
+    `command`: the arguments of Python, by default those of `diffedit-trt serve`.
+    """
+    command = command or ("-m", "diffedit.cli", "serve")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "diffedit.cli", "serve", "--port", str(port)])
+    server = subprocess.Popen([sys.executable, *command, "--port", str(port)])
     try:
         while True:
             try:
@@ -54,6 +58,18 @@ def served() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+def browser_path(given: str | None) -> str | None:
+    """The path of a browser; without one, None and a message."""
+    path = given or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        print(
+            f"no browser: none of {', '.join(BROWSERS)} is installed; install one, or name it "
+            "with --chromium",
+            file=sys.stderr,
+        )
+    return path
 
 
 def save_screenshot(page: Page, path: Path) -> None:
@@ -128,13 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--chromium", help="path of the browser (default: the first found)")
     args = parser.parse_args(arguments)
-    path = args.chromium or next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = browser_path(args.chromium)
     if path is None:
-        print(
-            f"no browser: none of {', '.join(BROWSERS)} is installed; install one, or name it "
-            "with --chromium",
-            file=sys.stderr,
-        )
         return 1
     args.out.mkdir(parents=True, exist_ok=True)
     with served() as url, sync_playwright() as playwright:

@@ -21,7 +21,10 @@ from diffedit.server.failed_keys import FailedKeys
 from diffedit.server.settings import LOOPBACK, Settings
 from engine.errors import DiffEditError
 
-PAGE_MODULES = ("page", "api", "mask", "snippets", "storage")
+PAGE_MODULES = (
+    *("page", "state", "render", "tasks", "api", "form", "options", "snippets", "storage"),
+    *("mask", "overlay", "brush", "pictures", "view"),
+)
 PAGE_PATHS = ("/", *(f"/{name}.js" for name in PAGE_MODULES), "/page.css", "/icon.svg")
 PUBLIC_PATHS = ("/livez", "/readyz", "/openapi.json", *PAGE_PATHS)
 """Paths that need no key: the probes, the API description and the page."""

@@ -100,6 +100,11 @@ def _choice(*choices: str, note: str = "") -> Parser:
     return parse
 
 
+PREVIEW_SIDE = "preview_side"
+"""The field that limits the size of the masks in a response."""
+PREVIEW_SIDES = 64, 8192
+"""Its lowest and highest value."""
+parse_preview_side = _integer(*PREVIEW_SIDES)
 IGNORED_FIELDS = {
     "quality": ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"),
     "complexity": ("low", "medium", "high"),
@@ -130,13 +135,16 @@ TEXT_FIELDS: dict[str, Parser] = {
 }
 """The text fields of an edit, with their parsers."""
 MASK_TEXT_FIELDS = {
-    name: TEXT_FIELDS[name]
-    for name in (
-        *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
-        *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
-        *("mask_threshold", "mask_cleaning", "mask_feather", "mask_tolerance"),
-        *("preset", "method", "seed", "model", "user", "previous_edit_id"),
-    )
+    PREVIEW_SIDE: parse_preview_side,
+    **{
+        name: TEXT_FIELDS[name]
+        for name in (
+            *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
+            *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
+            *("mask_threshold", "mask_cleaning", "mask_feather", "mask_tolerance"),
+            *("preset", "method", "seed", "model", "user", "previous_edit_id"),
+        )
+    },
 }
 """The text fields that affect the mask alone."""
 

@@ -61,6 +61,7 @@ class EditForm:
         stream: respond with server-sent events.
         model: the requested model name, or None.
         notes: warnings about fields that were ignored.
+        preview_side: limit of the longer side of the masks in the response, or None.
     """
 
     image: bytes | Photograph
@@ -81,6 +82,7 @@ class EditForm:
     mask_id: str | None = None
     previous_edit_id: str | None = None
     root: str = ""
+    preview_side: int | None = None
     soft_map: StoredMap | None = None
 
     @property

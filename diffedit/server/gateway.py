@@ -245,7 +245,7 @@ def _in_pieces(body: bytes) -> Receive:
 
 def _route_template(path: str) -> str:
     """Return a path without job ids, for log and metrics; "other" if it is unknown."""
-    fixed = r"/v1/(images/edits|masks|models|jobs)|/(livez|readyz|metrics|openapi\.json)?"
+    fixed = r"/v1/(images/edits|masks(?:/read)?|models|jobs)|/(livez|readyz|metrics|openapi\.json)?"
     if re.fullmatch(fixed, path):
         return path
     if re.fullmatch(r"/v1/masks/[^/]+", path):

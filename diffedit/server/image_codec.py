@@ -23,7 +23,7 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
-from diffedit.server.refinement import StoredMap, with_border
+from diffedit.server.refinement import MaskFiles, StoredMap, share_of, with_border
 from diffedit.server.settings import Settings
 
 OUTPUT_FORMATS: dict[str, encode.FileFormat] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -130,6 +130,7 @@ class EncodedEdit:
         image: in the requested format; empty if only a mask was asked for.
         mask: PNG, 255 = edited.
         blend_mask: PNG, the opacity of the edit at each pixel.
+        shown: the masks of the response, if they are smaller than the image.
         heatmap: PNG, one grey level per latent cell.
         cells: (width, height) of the heatmap.
         canvas: (width, height) of the networks' input, in pixels.
@@ -149,6 +150,7 @@ class EncodedEdit:
     image: bytes
     mask: bytes
     blend_mask: bytes
+    shown: MaskFiles | None
     heatmap: bytes
     cells: tuple[int, int]
     canvas: tuple[int, int]
@@ -172,7 +174,8 @@ class EncodedEdit:
         files = (self.image, self.mask, self.blend_mask, self.heatmap)
         lossless = self.lossless.nbytes if self.lossless is not None else 0
         soft_map = self.soft_map.size if self.soft_map is not None else 0
-        return sum(map(len, files)) + lossless + soft_map
+        shown = self.shown.size if self.shown is not None else 0
+        return sum(map(len, files)) + lossless + soft_map + shown
 
 
 def encode_edit(
@@ -193,10 +196,12 @@ def encode_edit(
     shown = photograph.opaque(result.photo) if form.background == "opaque" else result.photo
     levels = (np.nan_to_num(result.heatmap).clip(0, 1) * 255).round().astype(np.uint8)
     height, width = (int(n) for n in levels.shape)
+    soft_map = _stored_map(result, form)
     return EncodedEdit(
         image=b"" if mask_only else _encoded(shown, form),
         mask=png.encode(result.mask),
         blend_mask=png.encode(result.blend_mask),
+        shown=soft_map.files(form.preview_side) if soft_map and form.preview_side else None,
         heatmap=png.encode(Image.fromarray(levels)),
         cells=(width, height),
         canvas=(width * factor, height * factor),
@@ -205,14 +210,14 @@ def encode_edit(
         timings={name: round(seconds, 4) for name, seconds in result.stats.seconds.items()},
         rows=result.stats.rows,
         denoiser=result.stats.denoiser,
-        mask_share=round(result.mask.histogram()[255] / (outside.width * outside.height), 6),
+        mask_share=share_of(result.mask),
         max_abs_diff_outside_mask=compare.largest_difference(photo, result.photo, outside),
         has_alpha=shown.has_alpha and file_format != "JPEG",
         provenance=result.provenance,
         parameters=result.parameters,
         window=result.window,
         lossless=None if mask_only or file_format == "PNG" else replace(shown),  # without caches
-        soft_map=_stored_map(result, form),
+        soft_map=soft_map,
     )
 
 

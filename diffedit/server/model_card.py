@@ -8,6 +8,7 @@ from typing import Any
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.presets import DEFAULT_PRESET, PRESET_NAMES, PresetName
 from diffedit.request import METHODS, RANGES, EditRequest
+from diffedit.server.examples import read_examples
 
 WEIGHTS = ("weights", "precision", "kernels", "loras", "embeddings")
 """The fields of `Provenance` in a model card. `backend` is the readable description."""
@@ -19,6 +20,7 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
     `native_size` is the side in pixels that the model was trained for. `defaults` has the options
     of an edit that sets none, and `presets` the same for each preset. `few_steps` is true for
     distilled models, for which the preset "instant" is made.
+    `about` and `examples` are those of `diffedit.server.examples`.
     """
     family = pipeline.checkpoint.family
     used, guidance = asdict(pipeline.provenance), family.defaults.guidance
@@ -33,6 +35,7 @@ def model_card(pipeline: DiffEditPipeline) -> dict[str, Any]:
         "methods": [m for m in METHODS if m != "flowedit" or family.defaults.flowedit],
         "defaults": default_options(pipeline),
         "presets": {name: default_options(pipeline, preset=name) for name in PRESET_NAMES},
+        **read_examples(pipeline.checkpoint.folder),
         "backend": pipeline.describe(),
         **{name: used[name] for name in WEIGHTS},
     }

@@ -10,20 +10,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from diffedit.imaging import borders, png
+from diffedit.imaging import borders, geometry, png
 from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import CLEANINGS
 from diffedit.server.errors import ApiError
-from diffedit.server.form_fields import finite_number, invalid, parse_bool
+from diffedit.server.form_fields import (
+    PREVIEW_SIDE,
+    finite_number,
+    invalid,
+    parse_bool,
+    parse_preview_side,
+)
 from diffedit.soft_map import REFINE_RANGES, SoftMap
 
 NUMBERS = ("threshold", "grow", "blur", "feather")
-FIELDS = (*NUMBERS, "cleaning", "invert")
+FIELDS = (*NUMBERS, "cleaning", "invert", PREVIEW_SIDE)
 BORDER_PIXELS = 2**20
 """Pixels of the reduced photograph that the border of a refined mask follows."""
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """A mask as it is sent to a client.
+
+    Attributes:
+        mask: PNG, 255 = edited.
+        blend_mask: PNG of the same size, the opacity of the edit at each pixel.
+    """
+
+    mask: bytes
+    blend_mask: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.mask) + len(self.blend_mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +90,17 @@ class StoredMap:
             border = border.resize(mask.size, Image.Resampling.BILINEAR)
         return borders.limited(blend, border)
 
+    def files(self, preview_side: int | None) -> MaskFiles:
+        """The mask as PNG files; with `preview_side`, their longer side is at most that."""
+        soft = self.soft
+        height, width = soft.placement.source
+        scale = 1.0 if preview_side is None else min(1.0, preview_side / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        mask = geometry.mask_to_photo(
+            soft.cells(), replace(soft.placement, source=size), soft.factor
+        )
+        return MaskFiles(png.encode(mask), png.encode(self.blend_mask(mask)))
+
     @property
     def facts(self) -> dict[str, Any]:
         """The options, with their names in responses."""
@@ -84,15 +120,15 @@ class RefinedMask:
     """A mask made from the heatmap of another one.
 
     Attributes:
-        mask: PNG, 255 = edited.
-        blend_mask: PNG, the opacity of the edit at each pixel.
+        mask: PNG of the image's size, 255 = edited.
+        shown: what the client sees, possibly smaller.
         mask_share: fraction of the image inside the mask.
         stored: the heatmap behind it, with its own options.
         first: the heatmap of the mask that it was refined from.
     """
 
     mask: bytes
-    blend_mask: bytes
+    shown: MaskFiles
     mask_share: float
     stored: StoredMap
     first: StoredMap
@@ -100,7 +136,7 @@ class RefinedMask:
     @property
     def size(self) -> int:
         """Bytes of the images."""
-        return len(self.mask) + len(self.blend_mask)
+        return len(self.mask) + self.shown.size
 
     @property
     def key(self) -> str:
@@ -113,11 +149,17 @@ def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
 
     Raises ApiError for an unknown or invalid field. Run it in the image pool.
     """
-    stored = StoredMap(first.soft.refined(parse_options(fields)))
+    options = parse_options(fields)
+    preview_side = options.pop(PREVIEW_SIDE, None)
+    stored = StoredMap(first.soft.refined(options))
     picture = stored.soft.mask()
-    blend = stored.blend_mask(picture)
-    share = picture.histogram()[255] / (picture.width * picture.height)
-    return RefinedMask(png.encode(picture), png.encode(blend), round(share, 6), stored, first)
+    shown = stored.files(preview_side)
+    return RefinedMask(png.encode(picture), shown, share_of(picture), stored, first)
+
+
+def share_of(mask: Image.Image) -> float:
+    """The fraction of a mask, L, 0 or 255, that is edited."""
+    return round(np.count_nonzero(np.asarray(mask)) / (mask.width * mask.height), 6)
 
 
 def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> EditMask:
@@ -128,13 +170,15 @@ def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> 
 
 
 def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Parse the fields to the options of `SoftMap.refined`. Raises ApiError."""
+    """Parse the fields to the options of `SoftMap.refined`, and `PREVIEW_SIDE`. Raises ApiError."""
     options: dict[str, Any] = {}
     for name, text in fields.items():
         if name in NUMBERS:
             options[name] = _number(name, text)
         elif name == "invert":
             options[name] = parse_bool(name, text)
+        elif name == PREVIEW_SIDE:
+            options[name] = parse_preview_side(name, text)
         elif name == "cleaning":
             if text not in CLEANINGS:
                 raise invalid(name, text, " or ".join(CLEANINGS))

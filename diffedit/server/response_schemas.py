@@ -86,6 +86,10 @@ MODEL_CARD: dict[str, Schema] = {
     "methods": array_schema(TEXT),
     "defaults": map_schema({"type": "number"}),
     "presets": map_schema(map_schema({"type": "number"})),
+    "about": TEXT,
+    "examples": array_schema(
+        object_schema(image=TEXT, type=TEXT, name=TEXT, source_prompt=TEXT, prompt=TEXT)
+    ),
     "backend": TEXT,
     "weights": TEXT,
     "precision": TEXT,
@@ -123,6 +127,12 @@ MASK = object_schema(
     canvas=WIDTH_HEIGHT,
     **SHAPE_FIELDS,
     **RESULT_FIELDS,
+)
+READ_MASK = object_schema(
+    mask=TEXT,
+    mask_share=FRACTION,
+    mask_read_as={"enum": ["alpha", "white", "black"]},
+    warnings=array_schema(TEXT),
 )
 REFINED = object_schema(
     mask_id=TEXT,

@@ -73,11 +73,12 @@ def mask_body(job: Job) -> dict[str, Any]:
     """The response of a mask request. The heatmap is a PNG with one grey level per latent cell."""
     (edit,) = job.edits
     assert edit.soft_map is not None
+    shown = edit.shown or edit
     return {
         "mask_id": result_id(job, edit),
         "previous_edit_id": job.form.previous_edit_id,
-        "mask": Base64(edit.mask),
-        "blend_mask": Base64(edit.blend_mask),
+        "mask": Base64(shown.mask),
+        "blend_mask": Base64(shown.blend_mask),
         "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
@@ -98,8 +99,8 @@ def refined_body(job: Job, refined_id: str, refined: RefinedMask) -> dict[str, A
     return {
         "mask_id": refined_id,
         "refined_from": f"{job.id}{job.suffix(refined.first)}",
-        "mask": Base64(refined.mask),
-        "blend_mask": Base64(refined.blend_mask),
+        "mask": Base64(refined.shown.mask),
+        "blend_mask": Base64(refined.shown.blend_mask),
         "mask_share": refined.mask_share,
         **refined.stored.facts,
     }

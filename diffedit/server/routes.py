@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 
-from diffedit.server import form_body, forms, idempotency, responses, schema
+from diffedit.server import form_body, forms, idempotency, mask_schemas, responses, schema
 from diffedit.server.auth import PAGE_PATHS
 from diffedit.server.client_jobs import PING_SECONDS, ClientJobs
 from diffedit.server.earlier_results import find_mask
@@ -21,6 +21,7 @@ from diffedit.server.idempotency import IdempotencyKeys
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
 from diffedit.server.json_body import StreamedJson
+from diffedit.server.mask_files import read_mask_file, receive_mask_file
 from diffedit.server.metrics import Metrics
 from diffedit.server.refinement import RefinedMask, refine
 from diffedit.server.scheduler import Scheduler
@@ -65,8 +66,9 @@ class Routes:
         raw: dict[str, Any] = {"response_class": Response}
         add("POST", "/v1/images/edits", self.edit, "Edit an image", **schema.EDIT_ROUTE)
         add("POST", "/v1/masks", self.mask, "Find a mask", **schema.MASK_ROUTE)
+        add("POST", "/v1/masks/read", self.read_mask, "Read a mask file", **mask_schemas.READ_ROUTE)
         mask_path = "/v1/masks/{mask_id}"
-        add("POST", mask_path, self.refine, "Refine a mask", **schema.REFINE_ROUTE)
+        add("POST", mask_path, self.refine, "Refine a mask", **mask_schemas.REFINE_ROUTE)
         add("POST", "/v1/jobs", self.submit, "Create a job", status_code=202, **schema.SUBMIT_ROUTE)
         job_path = "/v1/jobs/{job_id}"
         add("GET", job_path, self.job, "Get a job", **schema.JOB_ROUTE)
@@ -108,6 +110,12 @@ class Routes:
         """Find the mask for an edit, and return it with its heatmap."""
         job = await self._job_of(request, mask_only=True)
         return await self._client_jobs.response(request, job, responses.mask_body)
+
+    async def read_mask(self, request: Request) -> Response:
+        """Read a mask file as an edit would read it: grey PNG, 255 = edited. No network runs."""
+        form = await receive_mask_file(request, self._settings, self._uploads)
+        body = await self._scheduler.runner.in_pool(read_mask_file, form, self._settings)
+        return StreamedJson(body, {}, send_seconds=self._settings.upload_seconds)
 
     async def refine(self, request: Request, mask_id: str) -> Response:
         """Make another mask from the heatmap of an earlier one. No network runs."""

@@ -12,13 +12,14 @@ from fastapi.openapi.utils import get_openapi
 
 from diffedit.presets import DECIDED, DEFAULT_PRESET, PRESET_NAMES, default_text, preset_help
 from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
-from diffedit.server.form_body import MULTIPART, URLENCODED
 from diffedit.server.form_fields import (
     ID_PATTERN,
     IGNORED_FIELDS,
     INTERVAL_PATTERN,
     MASK_TEXT_FIELDS,
     OUTPUT_FORMATS,
+    PREVIEW_SIDE,
+    PREVIEW_SIDES,
     SIZE_PATTERN,
     TEXT_FIELDS,
 )
@@ -28,16 +29,16 @@ from diffedit.server.response_schemas import (
     MASK,
     MODEL,
     MODELS,
-    REFINED,
     TEXT,
     Responses,
     Schema,
     error_responses,
     success,
 )
-from diffedit.soft_map import REFINE_RANGES
 
 DESCRIPTIONS = {
+    PREVIEW_SIDE: "Longest side, in pixels, of the masks in the response, for display. The "
+    "mask itself keeps the image's size. Default: the image's.",
     "prompt": "What the edited image should show.",
     "source_prompt": "What the image shows now; helps to find the mask.",
     "negative_prompt": "What the edit should avoid.",
@@ -93,6 +94,11 @@ DEFAULTS = {f.name: f.default for f in fields(EditRequest) if f.default is not M
 FIELD_SCHEMAS: dict[str, Schema] = {
     **{name: {"type": "string", "enum": list(values)} for name, values in IGNORED_FIELDS.items()},
     "background": {"type": "string", "enum": ["auto", "opaque"]},
+    PREVIEW_SIDE: {
+        "type": "integer",
+        "minimum": PREVIEW_SIDES[0],
+        "maximum": PREVIEW_SIDES[1],
+    },
     "prompt": {"type": "string", "pattern": r"\S"},
     "size": {"type": "string", "pattern": f"^({SIZE_PATTERN})$"},
     "guidance_interval": {"type": "string", "pattern": f"^{INTERVAL_PATTERN}$"},
@@ -165,30 +171,6 @@ def multipart_form(names: Mapping[str, Any], *headers: Schema, mask: bool) -> Sc
     return {"requestBody": body, "parameters": [REQUEST_TIMEOUT, *headers]}
 
 
-def refine_form() -> Schema:
-    """The fields of POST /v1/masks/{id}."""
-    properties: Schema = {
-        name: {"type": "integer" if r.whole else "number", "minimum": 0, "maximum": r.high}
-        for name, r in REFINE_RANGES.items()
-    }
-    properties["cleaning"] = {"type": "string", "enum": list(CLEANINGS)}
-    properties["invert"] = {"type": "boolean"}
-    for name, text in REFINE_DESCRIPTIONS.items():
-        properties[name]["description"] = text
-    form = {"type": "object", "properties": properties, "additionalProperties": False}
-    types = (MULTIPART, URLENCODED)
-    return {"requestBody": {"content": {name: {"schema": form} for name in types}}}
-
-
-REFINE_DESCRIPTIONS = {
-    "threshold": "Value of the heatmap above which a cell is edited.",
-    "grow": "Enlarge the mask by this many latent cells.",
-    "blur": "Blur the heatmap by this many cells; with cleaning.",
-    "feather": "Width of the fade at the mask's outline, as a share of the longer side.",
-    "cleaning": "none: as in the paper. clean: without holes and specks. edges: also with a border "
-    "that follows the picture.",
-    "invert": "Edit the rest of the image.",
-}
 REQUEST_TIMEOUT = header(
     "X-Request-Timeout",
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e6},
@@ -224,10 +206,6 @@ EDIT_ROUTE = {
 MASK_ROUTE = {
     "openapi_extra": multipart_form(MASK_TEXT_FIELDS, IDEMPOTENCY_KEY, mask=False),
     "responses": success(schema=MASK) | EDIT_ERRORS,
-}
-REFINE_ROUTE = {
-    "openapi_extra": refine_form(),
-    "responses": success(schema=REFINED) | error_responses(400, 404, 408, 409, 413, 415),
 }
 SUBMIT_ROUTE = {
     "openapi_extra": multipart_form(TEXT_FIELDS, IDEMPOTENCY_KEY, mask=True),

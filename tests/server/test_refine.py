@@ -158,6 +158,34 @@ def test_edit_uses_the_refined_mask(client: TestClient, found: dict[str, Any]) -
     assert further["refined_from"] == found["mask_id"]
 
 
+@pytest.mark.parametrize("preset", ["paper", "balanced"])
+def test_previews_are_small_and_the_mask_is_not(client: TestClient, preset: str) -> None:
+    """An edit with a mask that was shown small is the edit with the whole mask."""
+    image = image_bytes(300, 200)
+    whole = post(client, MASKS, image, preset=preset).json()
+    small = post(client, MASKS, image, preset=preset, preview_side="150").json()
+    names = ("threshold", "grow", "blur", "cleaning", "feather", "mask_share", "heatmap")
+    assert [small[name] for name in names] == [whole[name] for name in names]
+    options = {"threshold": "0.4", "feather": "0.05"}
+    exact = refined(client, whole["mask_id"], **options)
+    shown = refined(client, small["mask_id"], **options, preview_side="150")
+    assert shown["mask_share"] == exact["mask_share"]
+    for large, reduced in ((whole, small), (exact, shown)):
+        for name in ("mask", "blend_mask"):
+            full, preview = (pixels(one[name]).astype(int) for one in (large, reduced))
+            assert (full.shape, preview.shape) == ((200, 300), (100, 150))
+            assert abs(full.reshape(100, 2, 150, 2).mean((1, 3)) - preview).mean() < 8
+        assert set(np.unique(pixels(reduced["mask"]))) == {0, 255}
+    edits = [edited(client, image, mask_id=one["mask_id"]) for one in (exact, shown)]
+    for name in ("mask", "blend_mask", "b64_json"):
+        assert edits[0][name] == edits[1][name]
+
+
+def test_preview_is_never_larger_than_the_image(client: TestClient, found: dict[str, Any]) -> None:
+    same = refined(client, found["mask_id"], preview_side="8192")
+    assert (same["mask"], same["blend_mask"]) == (found["mask"], found["blend_mask"])
+
+
 def test_both_encodings_of_the_form(client: TestClient, found: dict[str, Any]) -> None:
     parts: Any = {"threshold": (None, "0.2")}
     multipart = client.post(f"{MASKS}/{found['mask_id']}", files=parts)
@@ -190,6 +218,9 @@ def test_number_of_refined_masks_is_bounded(
         ({"feather": "0.3"}, (400, "invalid_value", "feather")),
         ({"cleaning": "much"}, (400, "invalid_value", "cleaning")),
         ({"invert": "maybe"}, (400, "invalid_value", "invert")),
+        ({"preview_side": "63"}, (400, "invalid_value", "preview_side")),
+        ({"preview_side": "8193"}, (400, "invalid_value", "preview_side")),
+        ({"preview_side": "1.5"}, (400, "invalid_value", "preview_side")),
         ({"treshold": "0.5"}, (400, "unknown_field", "treshold")),
         ({"prompt": "a ball"}, (400, "unknown_field", "prompt")),
     ],

@@ -1,9 +1,10 @@
 /**
- * The client of the server's API: requests, API keys, errors, jobs, and the form's fields.
+ * The client of the server's API: requests, API keys, errors, masks, edits and jobs.
  *
- * This module knows the form's inputs and the key dialog. It does not know how images, masks and
- * results are shown.
+ * This module knows the key dialog. It does not know how images, masks and results are shown.
  */
+
+import { blobOf } from "/pictures.js";
 
 const RETRY_STATUSES = [429, 503];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
@@ -11,19 +12,14 @@ const STAGE_TEXTS = {
   queued: "Waiting", running: "Starting", mask: "Finding the mask",
   encode: "Encoding the image", decode: "Editing the image", writing: "Saving the result",
 };
-const MASK_OPTIONS = ["num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio"];
 const MASK_FIELDS = [
-  "prompt", "source_prompt", "preset", "method", "num_inference_steps", "seed", ...MASK_OPTIONS,
+  "prompt", "source_prompt", "preset", "method", "num_inference_steps", "seed",
+  "num_maps_per_mask", "mask_encode_strength", "mask_thresholding_ratio",
 ];
-const OWNERS = { // options that only one method has
-  n_max: "flowedit", n_min: "flowedit", n_avg: "flowedit", source_guidance_scale: "flowedit",
-  step_scale: "chordedit", refining_rows: "chordedit",
-};
-const MASKLESS_METHODS = ["sdedit", "encode-decode"];
+const PREVIEW_SIDE = 1280; // of the masks that the page displays, in pixels
 
-const [editForm, options, keyDialog, keyInput, keyError] = [
-  "editForm", "options", "keyDialog", "key", "keyError",
-].map((id) => document.getElementById(id));
+const [keyDialog, keyInput, keyError] = ["keyDialog", "key", "keyError"].map((id) =>
+  document.getElementById(id));
 
 /** An error with a message for the user; `param` is the name of the invalid field, or null. */
 export class Problem extends Error {
@@ -67,7 +63,7 @@ async function problemOf(response) {
   });
 }
 
-const getJson = async (path) => (await request(path)).json();
+export const getJson = async (path) => (await request(path)).json();
 
 /**
  * Send a form and return the JSON response. If the server is busy, retry after `Retry-After` until
@@ -121,13 +117,14 @@ function askForKey(refused) {
 export async function findMask(fields, start, work) {
   const names = MASK_FIELDS.filter((name) => name in fields);
   const sent = Object.fromEntries(names.map((name) => [name, fields[name]]));
-  const response = await postEdit("/v1/masks", sent, start, null, work);
+  const shown = { preview_side: PREVIEW_SIDE };
+  const response = await postEdit("/v1/masks", { ...sent, ...shown }, start, null, work);
   return { response, prompts: [sent.source_prompt, sent.prompt] };
 }
 
 /** Make another mask of the same heatmap; no network runs. */
 export async function refineMask(maskId, shape) {
-  const body = new URLSearchParams(shape);
+  const body = new URLSearchParams({ ...shape, preview_side: PREVIEW_SIDE });
   try {
     return await (await request(`/v1/masks/${maskId}`, { method: "POST", body })).json();
   } catch (error) {
@@ -135,6 +132,12 @@ export async function refineMask(maskId, shape) {
     const message = "The server no longer has this mask; find it again to use these controls.";
     throw new Problem(message, { status: 404, param: "mask_id" });
   }
+}
+
+/** Let the server read a mask file for a picture; returns { mask, warnings }, the mask as a Blob. */
+export async function readMask(file, { width, height }, work) {
+  const { mask, warnings } = await postForm("/v1/masks/read", { width, height }, { mask: file }, work);
+  return { mask: blobOf(mask), warnings };
 }
 
 /**
@@ -232,7 +235,7 @@ async function* readEvents(body) {
   }
 }
 
-// -- the server's model, limits and fields --------------------------------------------------------
+// -- the server's model and limits ----------------------------------------------------------------
 
 let limits = {}; // from /v1/models; until they are loaded, only the server checks them
 
@@ -261,82 +264,4 @@ export async function readPhoto(file) {
   checkLimit((width * height) / 1e6, limits.max_pixels / 1e6, "megapixels");
   checkLimit(Math.max(width, height), limits.max_side, "pixels per side");
   return { blob: file, name, width, height };
-}
-
-/** Set hints, defaults and ranges of the option inputs from the server's OpenAPI document. */
-export async function loadOptions() {
-  const { paths } = await getJson("/openapi.json");
-  const { content } = paths["/v1/images/edits"].post.requestBody;
-  const fields = content["multipart/form-data"].schema.properties;
-  for (const input of options.querySelectorAll("input, select")) {
-    const field = fields[input.name];
-    document.getElementById(`hint-${input.name}`).textContent = field.description;
-    if (input.type === "checkbox") input.defaultChecked = field.default;
-    if (input.type === "number") Object.assign(input, numberAttributes(field));
-  }
-}
-
-/** Attributes of a number input; the title describes the range. */
-function numberAttributes({ type, minimum, exclusiveMinimum, maximum, default: placeholder }) {
-  const [noun, step] = type === "integer" ? ["a whole number", 1] : ["a number", "any"];
-  const min = minimum ?? exclusiveMinimum;
-  const max = Math.min(maximum, Number.MAX_SAFE_INTEGER);
-  const range = minimum === undefined ? `above ${min} and at most ${max}` : `from ${min} to ${max}`;
-  return { min, max, step, placeholder, title: `${noun} ${range}` };
-}
-
-/** The chosen method: the form's own, or the preset's. */
-export function chosenMethod() {
-  const { method, preset } = editForm.elements;
-  return method.value || (preset.value === "instant" ? "chordedit" : "diffedit");
-}
-
-/** Whether the chosen method has a mask. */
-export const usesMask = () => !MASKLESS_METHODS.includes(chosenMethod());
-
-/** Show the defaults of the preset, and hide the options that model and method do not use. */
-export function showModelOptions({ presets = {}, methods, ...model }) {
-  const method = chosenMethod();
-  for (const [name, value] of Object.entries(presets[editForm.elements.preset.value] ?? {})) {
-    const input = editForm.elements[name];
-    if (input) input.placeholder = value;
-  }
-  const used = { guidance_scale: model.uses_guidance, negative_prompt: model.uses_negative_prompt };
-  for (const [name, owner] of Object.entries(OWNERS)) used[name] = owner === method;
-  if (method === "flowedit") used.strength = false; // n_max takes its place
-  for (const name of [...Object.keys(OWNERS), "guidance_scale", "negative_prompt", "strength"]) {
-    editForm.elements[name].closest(".field").hidden = used[name] === false;
-  }
-  for (const option of editForm.elements.method.options) {
-    option.hidden = Boolean(option.value && methods && !methods.includes(option.value));
-  }
-}
-
-/** Return the form's filled fields. With a mask, the options for finding one are left out. */
-export function formFields(hasMask) {
-  const fields = {};
-  for (const input of editForm.elements) {
-    const { name, type, value, checked, defaultChecked } = input;
-    if (!name || (hasMask && MASK_OPTIONS.includes(name)) || !isUsed(input)) continue;
-    if (type === "checkbox" && checked !== defaultChecked) fields[name] = checked;
-    if (type === "number" && value) fields[name] = Number(value);
-    if (type === "select-one" && value) fields[name] = value;
-    if (name === "preset" && checked) fields.preset = value;
-    if (type.startsWith("text") && value.trim()) fields[name] = value.trim();
-  }
-  return fields;
-}
-
-/** Whether the served model uses an option. */
-const isUsed = (input) => !input.closest(".option[hidden]");
-
-/** Return the form's fields. Throws a Problem if one is missing or invalid. */
-export function validFormFields(hasMask) {
-  const fields = formFields(hasMask);
-  if (!fields.prompt) throw new Problem("Describe what should be there.", { param: "prompt" });
-  const invalid = options.querySelector("input:invalid");
-  if (!invalid) return fields;
-  const [label] = invalid.labels;
-  const message = `${label.textContent} must be ${invalid.title || "a number"}.`;
-  throw new Problem(message, { param: invalid.name });
 }

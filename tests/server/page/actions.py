@@ -128,8 +128,9 @@ def set_shape(page: Page, selector: str, value: float | str) -> dict[str, object
         else:
             field.fill(str(value))
     body: dict[str, object] = response.value.json()
-    share = f"{100 * float(str(body['mask_share'])):.1f} % of the image"
-    expect(page.locator("#maskShare")).to_have_text(share)
+    if body["cleaning"] != "edges":  # its border follows the picture, inside of the server's mask
+        share = f"{100 * float(str(body['mask_share'])):.1f} % of the image"
+        expect(page.locator("#maskShare")).to_have_text(share)
     return body
 
 

@@ -58,7 +58,7 @@ def test_errors_are_shown_next_to_their_fields(visit: OpenPage, fast: str) -> No
     visited.expect_failed_request(400)
     fill_prompts(page)
     page.get_by_text("Options", exact=True).click()
-    strength = page.get_by_label("Strength", exact=True)
+    strength = page.get_by_label("How far from the original")
     expect(strength).to_have_attribute("placeholder", "0.8")
     strength.fill("1.5")
     click(page, "Edit directly")

@@ -67,7 +67,7 @@ def test_hidden_option_is_not_sent(visit: OpenPage, flux: str) -> None:
     page.evaluate("document.querySelector('[name=negative_prompt]').value = 'blurry'")
     page.evaluate("document.querySelector('[name=num_inference_steps]').value = '2'")
     expect(page.locator("[name=negative_prompt]")).to_be_hidden()
-    fields = page.evaluate("import('/api.js').then((api) => api.formFields(false))")
+    fields = page.evaluate("import('/form.js').then((form) => form.formFields(false))")
     assert fields["num_inference_steps"] == 2
     assert "negative_prompt" not in fields
     click(page, "Edit directly")
