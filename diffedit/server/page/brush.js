@@ -101,7 +101,7 @@ function showBrush() {
 /** Update the brush and the tools from `maskState`. */
 export function render() {
   showBrush();
-  for (const name of SHAPE) if (maskState.found) ui[name].value = maskState.shape[name];
+  for (const name of SHAPE) if (name in maskState.shape) ui[name].value = maskState.shape[name];
   ui.softness.value = maskState.softness;
   ui.brushSize.value = 1000 * maskState.brush;
   ui.undo.disabled = !maskState.strokes.length;

@@ -29,6 +29,7 @@ const OPERATIONS = {
   paint: "source-over", erase: "destination-out", clear: "destination-out",
   invert: "source-out", reset: "destination-out", file: "destination-out",
 };
+const FEATHER = 1 / 256; // of a mask that was not found, as a share of the longer side
 export const SHAPE = ["threshold", "grow", "feather", "cleaning"]; // sliders, as the server says
 const canvas = document.getElementById("maskCanvas");
 const files = new WeakMap(); // mask files that strokes hold -> canvases
@@ -45,7 +46,8 @@ export async function start(size, source = null, restored = {}) {
   const cursor = size.map((n) => n / 2);
   await Promise.all((restored.strokes ?? []).map(openFile));
   const found = source && { source, small: await decoded(source.response.heatmap) };
-  Object.assign(maskState, { size, found: null, strokes: [], undone: [], cursor }, restored);
+  const shape = { feather: FEATHER };
+  Object.assign(maskState, { size, found: null, shape, strokes: [], undone: [], cursor }, restored);
   if (found) {
     await decodeMasks(found, source.refined ?? source.response);
     Object.assign(maskState, { found, shape: shapeOf(source.refined ?? source.response) });

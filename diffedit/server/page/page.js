@@ -113,7 +113,7 @@ function registerFormHandlers() {
   };
   ui.maskCanvas.addEventListener("shape", () => {
     render();
-    refineMask();
+    if (maskState.found) refineMask();
   });
   ui.maskCanvas.oninput = render;
   ui.maskCanvas.onchange = () => {

@@ -105,7 +105,7 @@ function renderMaskPanel() {
   setText({
     thresholdValue: found ? shape.threshold.toFixed(2) : "",
     growValue: found ? `${shape.grow} ${shape.grow === 1 ? "block" : "blocks"}` : "",
-    featherValue: found ? `${(100 * shape.feather).toFixed(1)} %` : "",
+    featherValue: `${(100 * shape.feather).toFixed(1)} %`,
     maskShare: hasMask() ? `${percent(mask.shareOf())} of the image` : "",
     maskHint: maskHint(),
     submitButton: hasMask() || !usesMask ? "Edit" : "Find the mask",

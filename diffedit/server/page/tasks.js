@@ -179,7 +179,7 @@ export function edit(withMask) {
       }
       recipe.shape = maskState.found && { ...maskState.shape };
       recipe.isPainted = mask.foundId() === null;
-      if (recipe.shape) fields.mask_feather = recipe.shape.feather;
+      fields.mask_feather = maskState.shape.feather;
     }
     const work = beginWork("Sending");
     const sent = withMask ? { id: mask.foundId(), encode: mask.encodeMask } : null;
@@ -250,7 +250,9 @@ export async function startFrom(base) {
 export async function restoreStart() {
   const { base, kept, recipe } = state.edits[state.shown];
   Object.assign(state, { base, shown: null, painting: kept.strokes.length > 0, problem: null });
-  await mask.start(maskState.size, kept.found, { strokes: [...kept.strokes] });
+  const { mask_feather: feather } = recipe.fields;
+  const shape = feather !== undefined && { shape: { feather } };
+  await mask.start(maskState.size, kept.found, { strokes: [...kept.strokes], ...shape });
   ui.source.value = recipe.fields.source_prompt ?? "";
   ui.prompt.value = recipe.fields.prompt;
   save("foundMask", "editor");

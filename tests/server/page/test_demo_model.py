@@ -84,13 +84,10 @@ def test_ten_first_steps_with_the_demos_model(visit: OpenPage, demo: str) -> Non
     click(page, "Fit")
     # 4. Change the outline and move every slider; no network runs.
     calls = network_calls(page, demo)
-    for name, value in [
-        ("cleaning", "none"),
-        ("threshold", 0.4),
-        ("grow", 1),
-        ("cleaning", "edges"),
-    ]:
-        set_shape(page, f"#{name}", value)
+    set_shape(page, "#cleaning", "none")
+    set_shape(page, "#threshold", 0.4)
+    set_shape(page, "#grow", 1)
+    set_shape(page, "#cleaning", "edges")
     assert network_calls(page, demo) == calls
     # 5. Edit: the cube is red, and no other pixel has changed.
     click(page, "Edit")
