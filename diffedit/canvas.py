@@ -51,8 +51,10 @@ def make_canvas(
         factor: pixels per latent cell.
         soft: L, of the same size: how much each pixel may change; None for a black and white mask.
     """
-    image, placement = geometry.fit(picture, size)
+    pixels, placement = geometry.fit_pixels(picture, size)
     cells = None if mask is None else geometry.latent_mask(mask, placement, factor)
     levels = None if soft is None else geometry.latent_levels(soft, placement, factor)
-    key = hashlib.sha256(image.tobytes() + repr(placement).encode()).hexdigest()
-    return Canvas(image, placement, geometry.region(placement, factor), cells, levels, key)
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
+    digest.update(repr(placement).encode())
+    image, region = geometry.to_values(pixels), geometry.region(placement, factor)
+    return Canvas(image, placement, region, cells, levels, digest.hexdigest())

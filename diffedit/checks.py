@@ -104,8 +104,11 @@ class Range:
         return number
 
     def _plain_number(self, value: object) -> int | float | None:
-        if isinstance(value, bool):
+        cls = type(value)
+        if cls is bool:
             return None
+        if cls is (int if self.whole else float):
+            return value  # type: ignore[return-value]
         try:
             if self.whole:
                 return int(value) if isinstance(value, numbers.Integral) else None
@@ -234,10 +237,13 @@ def named_fields(cls: type[T]) -> type[T]:
     @functools.wraps(init)
     def checked(*args: Any, **kwargs: Any) -> None:
         try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise call_error(init, kwargs, error) from None
-        init(*args, **kwargs)
+            init(*args, **kwargs)
+        except TypeError:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise call_error(init, kwargs, error) from None
+            raise
 
     setattr(cls, "__init__", checked)  # noqa: B010
     return cls

@@ -70,10 +70,19 @@ class Focus:
         )
         return self.canvas
 
-    def put_back(self, image: NDArray[np.float32]) -> Image:
-        """Return the photograph, RGB in sRGB, with the decoded window, float32 [3, H, W]."""
+    def put_back(self, image: NDArray[np.float32], box: Box | None = None) -> Image:
+        """Return the photograph, RGB in sRGB, with the decoded window, float32 [3, H, W].
+
+        `box` is the part of the photograph to return; None is all of it.
+        """
         assert self.canvas is not None
         assert self.window is not None
-        whole = self._photo.rgb.copy()
-        whole.paste(geometry.to_photo(image, self.canvas.placement), self.window[:2])
-        return whole
+        left, top, right, bottom = box or (0, 0, *self._photo.size)
+        x, y = self.window[:2]
+        shown = max(left, x), max(top, y), min(right, self.window[2]), min(bottom, self.window[3])
+        part = self._photo.rgb.crop((left, top, right, bottom))
+        if shown[0] < shown[2] and shown[1] < shown[3]:
+            in_window = shown[0] - x, shown[1] - y, shown[2] - x, shown[3] - y
+            decoded = geometry.to_photo(image, self.canvas.placement, in_window)
+            part.paste(decoded, (shown[0] - left, shown[1] - top))
+        return part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from diffedit.algorithm import mask as masks
 from diffedit.algorithm.inputs import EditOutputs
 from diffedit.empty_masks import empty_mask_warnings
-from diffedit.imaging import borders, compare, geometry, photograph
+from diffedit.imaging import borders, compare, compose, geometry, photograph
 from diffedit.imaging.photograph import Photograph
 from diffedit.prepared_edit import PreparedEdit
 from diffedit.provenance import Provenance
@@ -56,9 +57,10 @@ class Postprocessor:
         maps = [one for one in (soft_map, *(edit.soft_map for edit in edits)) if one]
         blend = self._blend_mask(prepared, maps, mask)
         if outputs.image is not None:
-            edited = self._edited_photo(prepared, outputs.image.float().numpy())
+            decoded = outputs.image.float().numpy()
             warnings += _loss_warnings(photo, mask, is_users=is_users)
             area = blend if request.composite else None
+            edited = partial(self._edited_part, prepared, decoded)
             photo = photograph.edited(photo, edited, area, fill=is_users)
         return EditResult(
             image=photo.image,
@@ -120,11 +122,13 @@ class Postprocessor:
         cells = geometry.latent_mask(prepared.user_mask.area, prepared.placement, factor)
         return cells, cells.astype(np.float32)
 
-    def _edited_photo(self, prepared: PreparedEdit, image: NDArray[np.float32]) -> Image:
-        """The photograph as the networks decoded it, RGB in sRGB."""
+    def _edited_part(
+        self, prepared: PreparedEdit, image: NDArray[np.float32], box: compose.Box
+    ) -> Image:
+        """A part of the photograph as the networks decoded it, RGB in sRGB."""
         if prepared.focus.window is not None:
-            return prepared.focus.put_back(image)
-        return geometry.to_photo(image, prepared.placement)
+            return prepared.focus.put_back(image, box)
+        return geometry.to_photo(image, prepared.placement, box)
 
     def _blend_mask(self, prepared: PreparedEdit, maps: Sequence[SoftMap], mask: Image) -> Image:
         """How much of the edit each pixel takes: L, of the photograph's size, inside the mask."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from diffedit.chordedit_options import chordedit_defaults
@@ -100,33 +101,41 @@ def resolve(request: EditRequest, family: Defaults) -> EditRequest:
         **preset.options,
         "num_inference_steps": steps,
         "guidance_scale": family.guidance_scale,
-        "inversion_stride": None,
+        "inversion_stride": None,  # depends on other options, as guidance_interval
     }
     if request.method == "flowedit":
         defaults |= flowedit_defaults(request, family)
         request = replace(request, strength=FROM_PRESET)  # n_max has taken its place
     if request.method == "chordedit":
         defaults |= chordedit_defaults(request, family)
-    chosen = _with_defaults(request, defaults)
     if family.guidance == "distilled" and request.guidance_scale == 0:
-        chosen = replace(chosen, guidance_scale=1.0)  # so guidance is off in their examples
-    if not has_option(request.method, "inversion_stride"):
-        return chosen
-    # These depend on other options. One row a step has nothing to save outside an interval.
+        defaults["guidance_scale"], request = 1.0, replace(request, guidance_scale=FROM_PRESET)
+    if has_option(request.method, "inversion_stride"):
+        defaults |= _dependent(request, defaults, preset, family)
+    missing = {
+        name: value
+        for name, value in defaults.items()
+        if value is not None and getattr(request, name) is None
+    }
+    return replace(request, **missing) if missing else request
+
+
+def _dependent(
+    request: EditRequest, defaults: Mapping[str, Any], preset: Preset, family: Defaults
+) -> dict[str, Any]:
+    """The defaults that depend on other options."""
+
+    def chosen(name: str) -> Any:
+        value = getattr(request, name)
+        return defaults[name] if value is None else value
+
+    # One row a step has nothing to save outside an interval.
     guided = 1.0 if family.guidance == "embedded" else preset.guided
-    longest = max(1, chosen.num_inference_steps // 3)
-    return _with_defaults(
-        chosen,
-        {
-            "inversion_stride": min(preset.options["inversion_stride"], longest),
-            "guidance_interval": (round(chosen.strength * (1 - guided), 6), 1.0),
-        },
-    )
-
-
-def _with_defaults(request: EditRequest, defaults: Mapping[str, Any]) -> EditRequest:
-    missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
-    return replace(request, **missing)
+    longest = max(1, chosen("num_inference_steps") // 3)
+    return {
+        "inversion_stride": min(preset.options["inversion_stride"], longest),
+        "guidance_interval": (round(chosen("strength") * (1 - guided), 6), 1.0),
+    }
 
 
 _SWITCH = {True: "on", False: "off", "auto": "auto"}
@@ -137,6 +146,7 @@ def preset_help() -> str:
     return "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items()) + "."
 
 
+@cache
 def default_text(name: str) -> str:
     """Where the default of an option comes from, such as "the preset's: 10"."""
     if name == "num_inference_steps":

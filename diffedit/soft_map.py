@@ -21,6 +21,7 @@ from diffedit.algorithm.mask import Shape, ShapeOptions
 from diffedit.checks import Range
 from diffedit.imaging import borders, geometry
 from diffedit.imaging.geometry import Placement
+from diffedit.imaging.window import Box
 from diffedit.request import CLEANINGS, RANGES, EditRequest, InvalidRequest
 from diffedit.result import EditResult, FoundMask
 
@@ -72,10 +73,10 @@ class SoftMap:
         """The edit mask: L, 0 or 255, of the photograph's size."""
         return geometry.mask_to_photo(self.cells(), self.placement, self.factor)
 
-    def border(self, photo: Image) -> Image:
-        """The border that follows the picture: L, of the photograph's size."""
+    def border(self, photo: Image, box: Box | None = None) -> Image:
+        """The border that follows the picture: L, of the photograph's size, 0 outside of `box`."""
         soft, cells = self.shape.soft.numpy(), self.shape.found.numpy()
-        return borders.picture_border(photo, soft, cells, self.placement, self.factor)
+        return borders.picture_border(photo, soft, cells, self.placement, self.factor, box)
 
     def refined(self, options: Mapping[str, Any]) -> SoftMap:
         """Return the same heatmap with other options; missing ones keep their value.
@@ -96,10 +97,10 @@ def blend_mask(mask: Image, maps: Sequence[SoftMap]) -> Image:
         maps: one for each edit, with the same feather and cleaning.
     """
     blend = borders.faded(mask, maps[0].feather)
-    photo = maps[0].photo
-    if maps[0].options.cleaning != "edges" or photo is None or blend.getbbox() is None:
+    photo, box = maps[0].photo, blend.getbbox()
+    if maps[0].options.cleaning != "edges" or photo is None or box is None:
         return blend
-    return borders.inside(blend, (soft.border(photo) for soft in maps))
+    return borders.inside(blend, (soft.border(photo, box) for soft in maps))
 
 
 def refine_options(options: Mapping[str, object]) -> dict[str, Any]:

@@ -25,18 +25,26 @@ MAX_NAMED = 3
 
 def forbidden(text: str) -> str | None:
     """Return the first character that is refused, or None."""
+    if text.isascii() and text.isprintable():  # the usual text, without a look at each character
+        return None
     return next((c for c in text if unicodedata.category(c) == "Cs" or _is_control(c)), None)
 
 
 def without_blanks(text: str) -> str:
     """The text itself, or "" if it has no visible character."""
+    if text.isascii():
+        return text if text.strip() else ""
     return text if any(not c.isspace() and not _is_invisible(c) for c in text) else ""
 
 
 def invisible_warnings(prompts: Mapping[str, str]) -> tuple[str, ...]:
     """One warning about the invisible characters in all prompts of a request, or none."""
     found = dict.fromkeys(
-        c for text in prompts.values() for c in text if _is_invisible(c) and not _is_needed(c)
+        c
+        for text in prompts.values()
+        if not text.isascii()
+        for c in text
+        if _is_invisible(c) and not _is_needed(c)
     )
     if not found:
         return ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from engine.utf8_path import utf8_path
 
 TokenIds = tuple[int, ...]
 
+RECENT = 64
+"""Texts whose tokens a tokenizer keeps."""
 PROMPT_NAMES = {"source": "source prompt", "negative": "negative prompt"}
 """Key of a prompt -> its name in warnings, if they differ."""
 
@@ -97,6 +100,7 @@ class Tokenizer:
         self._tokenizer = _load(Path(folder), KINDS[kind])
         self._expansions = _expansions(self._tokenizer.added_tokens_encoder)
         self._lock = threading.Lock()  # the library raises when two threads use one tokenizer
+        self._encode_all = lru_cache(RECENT)(self._encode_new)  # texts come back, at least twice
 
     def encode(self, text: str) -> TokenIds:
         """Return exactly `length` token ids: padded, or truncated before the end token."""
@@ -119,12 +123,12 @@ class Tokenizer:
             start -= 1
         return text[start:].strip()
 
-    def _encode_all(self, text: str) -> tuple[TokenIds, list[int]]:
+    def _encode_new(self, text: str) -> tuple[TokenIds, Sequence[int]]:
         """Return all token ids, begin and end included, and the first character of each token."""
         with self._lock:
             expanded, origins = self._expand(text)
             encoding = self._tokenizer(expanded, return_offsets_mapping=True, verbose=False)
-        starts = [origins[start] for start, _ in encoding["offset_mapping"]]
+        starts = tuple(origins[start] for start, _ in encoding["offset_mapping"])
         return tuple(encoding["input_ids"]), starts
 
     def _expand(self, text: str) -> tuple[str, Sequence[int]]:

@@ -9,6 +9,7 @@ is computed on a small picture and applied to the full one (He and Sun, "Fast Gu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import Any, TypeAlias
@@ -32,6 +33,8 @@ SOFTNESS = 0.25
 """The range of the fitted mask, around one half, over which the border fades."""
 SURE = (0.6, 0.8)
 """Values of the soft map between which the opacity rises from 0 to 1."""
+PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""The entries of a symmetric matrix of the colors."""
 STRIP = 2**20
 """Number of pixels per strip, to limit memory."""
 
@@ -69,6 +72,7 @@ def picture_border(
     cells: NDArray[np.bool_],
     placement: Placement,
     factor: int,
+    box: compose.Box | None = None,
 ) -> Image.Image:
     """Draw a soft mask of the photograph's size whose border follows the picture.
 
@@ -78,35 +82,68 @@ def picture_border(
         cells: bool [h, w], the cells of the mask.
         placement: position of the photograph on the canvas.
         factor: pixels of the canvas per latent cell.
+        box: (left, top, right, bottom) in the photograph: what is computed; None is all of it.
 
-    Returns: L; 255 for pixels of the edit, 0 for pixels of the photograph.
+    Returns: L; 255 for pixels of the edit, 0 for pixels of the photograph and outside `box`.
     """
     height, width = placement.source
-    fit = _fitted(photo, cells, placement, factor)
+    left, top, right, bottom = box or (0, 0, width, height)
+    small = tuple(max(1, round(side * SAMPLES / factor)) for side in placement.fitted)
+    y, x = _centers(height, small[0])[top:bottom], _centers(width, small[1])[left:right]
+    fit, first = _fitted(photo, cells, placement, factor, (y, x))
     rows, columns = _cell_coordinates(placement, factor, (height, width))
-    y = _centers(height, fit.shape[1])
-    x = _centers(width, fit.shape[2])
-    border = np.empty((height, width), np.uint8)
-    for strip in _strips(height, width):
-        colors = np.asarray(photo.crop((0, strip.start, width, strip.stop)), np.float32) / 255
-        slopes = interpolated(fit, y[strip], x)
-        fitted = np.einsum("yxc,cyx->yx", colors, slopes[:3]) + slopes[3]
+    rows, columns = rows[top:bottom], columns[left:right]
+    border = np.zeros((height, width), np.uint8)
+    for strip in _strips(bottom - top, right - left):
+        area = left, top + strip.start, right, top + strip.stop
+        colors = np.asarray(photo.crop(area), np.float32) / 255
+        slopes = interpolated(fit, y[strip] - first[0], x - first[1])
+        fitted = (
+            colors[..., 0] * slopes[0] + colors[..., 1] * slopes[1] + colors[..., 2] * slopes[2]
+        )
         sure = interpolated(soft[None], rows[strip], columns)[0]
-        alpha = np.maximum((fitted - 0.5) / SOFTNESS + 0.5, (sure - SURE[0]) / (SURE[1] - SURE[0]))
-        border[strip] = (alpha.clip(0, 1) * 255).round()
+        alpha = np.maximum(
+            (fitted + slopes[3] - 0.5) / SOFTNESS + 0.5, (sure - SURE[0]) / (SURE[1] - SURE[0])
+        )
+        border[area[1] : area[3], left:right] = (alpha.clip(0, 1) * 255).round()
     return Image.fromarray(border)
 
 
 def _fitted(
-    photo: Image.Image, cells: NDArray[np.bool_], placement: Placement, factor: int
-) -> Floats:
-    """The linear function of the colors near each pixel of a small picture: [4, H, W]."""
+    photo: Image.Image,
+    cells: NDArray[np.bool_],
+    placement: Placement,
+    factor: int,
+    wanted: tuple[Floats, Floats],
+) -> tuple[Floats, tuple[int, int]]:
+    """The linear function of the colors near some pixels of a small picture.
+
+    Args:
+        wanted: the rows and columns of the small picture where it is needed.
+
+    Returns: float32 [4, H, W] of a part of the small picture, and that part's first row and column.
+    """
     height, width = (max(1, round(side * SAMPLES / factor)) for side in placement.fitted)
     small = photo.resize((width, height), Image.Resampling.BOX, reducing_gap=3.0)
     colors = np.asarray(small, np.float32).transpose(2, 0, 1) / np.float32(255)
     rows, columns = _cell_coordinates(placement, factor, (height, width))
     mask = interpolated(cells.astype(np.float32)[None], rows, columns)[0]
-    return guided_fit(colors, mask, RADIUS, SMOOTHNESS)
+    (y, y_read), (x, x_read) = (
+        _needed(at, side) for at, side in zip(wanted, (height, width), strict=True)
+    )
+    fit = guided_fit(colors[:, y_read, x_read], mask[y_read, x_read], RADIUS, SMOOTHNESS)
+    part = fit[
+        :,
+        y.start - y_read.start : y.stop - y_read.start,
+        x.start - x_read.start : x.stop - x_read.start,
+    ]
+    return part, (y.start, x.start)
+
+
+def _needed(at: Floats, side: int) -> tuple[slice, slice]:
+    """The pixels of a side that coordinates lie between, and all that their fits depend on."""
+    needed = slice(max(0, math.floor(at.min())), min(side, math.floor(at.max()) + 2))
+    return needed, slice(max(0, needed.start - 2 * RADIUS), min(side, needed.stop + 2 * RADIUS))
 
 
 def guided_fit(colors: Floats, mask: Floats, radius: int, smoothness: float) -> Floats:
@@ -121,15 +158,39 @@ def guided_fit(colors: Floats, mask: Floats, radius: int, smoothness: float) -> 
     Returns: float32 [4, H, W]: a slope for each color, and the constant.
     """
     mean, mean_mask = _window_mean(colors, radius), _window_mean(mask[None], radius)
-    products = np.stack([colors[i] * colors[j] for i in range(3) for j in range(3)])
-    outer = np.stack([mean[i] * mean[j] for i in range(3) for j in range(3)])
-    variance = _window_mean(products, radius) - outer
+    products = np.stack([colors[i] * colors[j] for i, j in PAIRS])
+    variance = _window_mean(products, radius) - np.stack([mean[i] * mean[j] for i, j in PAIRS])
+    variance[[PAIRS.index((i, i)) for i in range(3)]] += smoothness
     covariance = _window_mean(colors * mask, radius) - mean * mean_mask
-    matrices = np.moveaxis(variance, 0, -1).reshape(*mask.shape, 3, 3) + smoothness * np.eye(3)
-    solved = np.linalg.solve(matrices, np.moveaxis(covariance, 0, -1)[..., None])[..., 0]
-    slopes = np.moveaxis(solved, -1, 0)
+    slopes = _solved(variance, covariance)
     constant = mean_mask - (slopes * mean).sum(0, keepdims=True)
     return _window_mean(np.concatenate([slopes, constant]), radius).astype(np.float32)
+
+
+def _solved(matrices: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve symmetric systems of three equations by Cramer's rule.
+
+    LAPACK takes ten times as long for so many small systems. `smoothness` keeps them far from
+    singular.
+
+    Args:
+        matrices: [6, ...], the entries of `PAIRS`.
+        right: [3, ...].
+    """
+    a, b, c, d, e, f = matrices
+    adjugate = {
+        (0, 0): d * f - e * e,
+        (0, 1): c * e - b * f,
+        (0, 2): b * e - c * d,
+        (1, 1): a * f - c * c,
+        (1, 2): b * c - a * e,
+        (2, 2): a * d - b * b,
+    }
+    determinant = a * adjugate[0, 0] + b * adjugate[0, 1] + c * adjugate[0, 2]
+    rows = [[adjugate[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]
+    solved = np.stack([row[0] * right[0] + row[1] * right[1] + row[2] * right[2] for row in rows])
+    solved /= determinant
+    return solved
 
 
 def _window_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
@@ -137,7 +198,9 @@ def _window_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
     result = values.astype(np.float64)
     for axis in (1, 2):
         length = result.shape[axis]
-        sums = np.insert(result.cumsum(axis), 0, 0.0, axis)
+        shape = [side + (number == axis) for number, side in enumerate(result.shape)]
+        sums = np.zeros(shape)
+        np.cumsum(result, axis, out=sums[:, 1:] if axis == 1 else sums[:, :, 1:])
         start = (np.arange(length) - radius).clip(0)
         stop = (np.arange(length) + radius + 1).clip(max=length)
         counts = (stop - start).reshape((-1, 1) if axis == 1 else (-1,))

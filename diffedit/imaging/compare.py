@@ -10,8 +10,7 @@ from diffedit.imaging.photograph import Photograph
 
 def hidden_share(photo: Photograph, mask: Image.Image) -> float:
     """Return the share of a mask's area, in [0, 1], that is transparent in the photograph."""
-    count = mask.histogram()[255]
-    if not photo.has_alpha or not count:
+    if not photo.has_alpha or not (count := mask.histogram()[255]):
         return 0.0
     alpha = photo.eight_bit.getchannel("A").histogram(mask)
     return sum(alpha[:128]) / count
@@ -36,5 +35,13 @@ def largest_difference(
         difference = ImageChops.difference(first.rgb, second.rgb)
     else:
         difference = ImageChops.difference(first.eight_bit, second.eight_bit)
-    levels = difference.histogram(area)
+    box = difference.getbbox(alpha_only=False)  # the rest is equal, usually most of it
+    if box is None:
+        return 0
+    levels = difference.crop(box).histogram(None if area is None else area.crop(box))
     return max((index % 256 for index, count in enumerate(levels) if count), default=0)
+
+
+def share(mask: Image.Image) -> float:
+    """Return the share, in [0, 1], of a mask that is 255."""
+    return int(np.count_nonzero(np.asarray(mask) == 255)) / (mask.width * mask.height)

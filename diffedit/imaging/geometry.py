@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffedit.imaging.resample import Span
+from diffedit.imaging.window import Box
 from engine.netspec import Size
 
 CANVAS_STEP = 8
@@ -117,9 +119,18 @@ def place(photo: Size, canvas: Size) -> Placement:
 
 
 def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placement]:
-    """Resize the photograph (Lanczos), center it on the canvas and fill the rest by reflection.
+    """The photograph as the networks see it, see `fit_pixels`.
 
     Returns: float32 [3, H, W] in [-1, 1], and the photograph's position.
+    """
+    pixels, placement = fit_pixels(photo, canvas)
+    return to_values(pixels), placement
+
+
+def fit_pixels(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.uint8], Placement]:
+    """Resize the photograph (Lanczos), center it on the canvas and fill the rest by reflection.
+
+    Returns: uint8 [H, W, 3], and the photograph's position.
     """
     placement = place(photo.size[::-1], canvas)
     (height, width), top, left = placement.fitted, placement.top, placement.left
@@ -127,10 +138,19 @@ def fit(photo: Image.Image, canvas: Size) -> tuple[NDArray[np.float32], Placemen
         # reducing_gap: shrink by a whole factor first, which is faster for large photographs
         photo = photo.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     below, right = canvas[0] - height - top, canvas[1] - width - left
-    # "symmetric" repeats the reflection, so even a photograph of one pixel fills the canvas
-    pixels = np.pad(np.asarray(photo), ((top, below), (left, right), (0, 0)), mode="symmetric")
-    values = pixels.transpose(2, 0, 1).astype(np.float32, order="C") / np.float32(127.5) - 1
-    return values, placement
+    pixels = np.asarray(photo)
+    if placement.fitted != canvas:
+        # "symmetric" repeats the reflection, so even a photograph of one pixel fills the canvas
+        pixels = np.pad(pixels, ((top, below), (left, right), (0, 0)), mode="symmetric")
+    return pixels, placement
+
+
+def to_values(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels, uint8 [H, W, 3], as the networks take them: float32 [3, H, W] in [-1, 1]."""
+    values = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+    values /= np.float32(127.5)
+    values -= 1
+    return values
 
 
 def region(placement: Placement, factor: int) -> NDArray[np.bool_]:
@@ -218,19 +238,41 @@ def _cells_of_pixels(
     return rows, cells(placement.source[1], placement.fitted[1], placement.left)
 
 
-def to_photo(image: NDArray[np.float32], placement: Placement) -> Image.Image:
-    """Cut the photograph out of a canvas and return it as RGB of the photograph's size.
+def to_photo(
+    image: NDArray[np.float32], placement: Placement, box: Box | None = None
+) -> Image.Image:
+    """Cut the photograph out of a canvas and return it, or a part of it, as RGB.
 
     Args:
         image: float32 [3, H, W]; values outside [-1, 1] are clipped.
         placement: position of the photograph.
+        box: (left, top, right, bottom) in the photograph, not empty; None returns all of it.
+
+    Returns: RGB of the photograph's size, or of the box's.
     """
     assert image.shape == (3, *placement.canvas)
-    inside = image[:, placement.rows, placement.columns]
+    left, top, right, bottom = box or (0, 0, *placement.source[::-1])
+    columns, rows = (
+        Span.of(start, stop, fitted, source)
+        for start, stop, fitted, source in zip(
+            (left, top),
+            (right, bottom),
+            placement.fitted[::-1],
+            placement.source[::-1],
+            strict=True,
+        )
+    )
+    inside = image[:, placement.rows, placement.columns][:, rows.read, columns.read]
     pixels = ((inside + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if placement.fitted == placement.source:
         return picture
     enlarge = placement.source[0] * placement.source[1] > placement.fitted[0] * placement.fitted[1]
     resampling = Image.Resampling.BICUBIC if enlarge else Image.Resampling.LANCZOS
-    return picture.resize(placement.source[::-1], resampling)
+    # Two calls, because Pillow chooses which direction comes first by the sizes.
+    across = columns.sampled[0], 0, columns.sampled[1], picture.height
+    picture = picture.resize((columns.made, picture.height), resampling, box=across)
+    down = 0, rows.sampled[0], columns.made, rows.sampled[1]
+    picture = picture.resize((columns.made, rows.made), resampling, box=down)
+    x, y = columns.skipped, rows.skipped
+    return picture.crop((x, y, x + right - left, y + bottom - top))

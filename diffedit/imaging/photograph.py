@@ -8,6 +8,7 @@ color space, transparency and 16 bits are kept. `diffedit.imaging.decode` opens 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -220,13 +221,18 @@ def _target_mode(image: Image.Image) -> str:
 
 
 def edited(
-    photo: Photograph, result: Image.Image, blend: Image.Image | None, *, fill: bool = False
+    photo: Photograph,
+    result: Image.Image | Callable[[compose.Box], Image.Image],
+    blend: Image.Image | None,
+    *,
+    fill: bool = False,
 ) -> Photograph:
     """Insert an edit into a photograph. All other pixels keep their exact values.
 
     Args:
         photo: the photograph.
-        result: RGB in sRGB of its size: `photo.rgb` with the edit.
+        result: RGB in sRGB of its size: `photo.rgb` with the edit; or a function that returns the
+            part of it in a box.
         blend: L, the opacity of the edit at each pixel. None replaces every pixel.
         fill: make the area opaque. Otherwise transparent pixels stay transparent.
     """
@@ -234,7 +240,8 @@ def edited(
     if box is None:
         return photo
     alpha = None if blend is None else blend.crop(box)
-    pixels = _in_colors_of(photo, result.crop(box), box, fill=fill)
+    part = result.crop(box) if isinstance(result, Image.Image) else result(box)
+    pixels = _in_colors_of(photo, part, box, fill=fill)
     if isinstance(photo.values, Image.Image):
         values: Image.Image | Deep = compose.paste(photo.values, pixels, box, alpha)
     else:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest, Range
-from diffedit.imaging import borders, changes, encode, photograph
+from diffedit.imaging import borders, changes, compare, encode, photograph
 from diffedit.imaging.compare import hidden_share, largest_difference
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.photograph import Photograph
@@ -119,7 +119,7 @@ def restore(
         image=photo.image,
         photo=photo,
         mask=mask,
-        share=mask.histogram()[255] / (mask.width * mask.height),
+        share=compare.share(mask),
         noise=found.noise if found else None,
         differing=found.differing if found else None,
         max_abs_diff_outside_mask=largest_difference(before, photo, outside),

@@ -5,8 +5,9 @@ Pure functions of the settings and the current load; `scheduler` calls them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from diffedit.presets import resolve
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel
 from diffedit.server.errors import ApiError
@@ -76,7 +77,8 @@ def predicted_bytes(form: EditForm) -> int:
 
 def check_time(
     cost_model: CostModel,
-    requests: Sequence[EditRequest],
+    request: EditRequest,
+    count: int,
     image_size: tuple[int, int] | None,
     *,
     mask_only: bool,
@@ -88,15 +90,17 @@ def check_time(
 
     Args:
         cost_model: predicts the seconds.
-        requests: the n edits of the job.
+        request: the first of the job's edits.
+        count: how many there are; they differ in their seeds.
         image_size: (width, height) of the image, or None.
         mask_only: find the mask and stop.
         limit: the time limit of the job in seconds.
         backlog: seconds of work -> predicted seconds until a job of that length begins.
         settings: `max_queue_seconds` is used.
     """
-    work = sum(cost_model.work_seconds(r, image_size, mask_only=mask_only) for r in requests)
-    latency = cost_model.latency_seconds(requests[0], image_size, mask_only=mask_only)
+    request = resolve(request, cost_model.defaults)
+    work = count * cost_model.work_seconds(request, image_size, mask_only=mask_only)
+    latency = cost_model.latency_seconds(request, image_size, mask_only=mask_only)
     latency = max(latency, work)
     if latency > DEADLINE_MARGIN * limit:
         raise ApiError(

@@ -90,14 +90,25 @@ class EditForm:
         """Whether it has a mask, as a file or by id."""
         return self.mask is not None or self.mask_id is not None
 
+    def request(self, image: Any, mask: Any, number: int = 0) -> EditRequest:
+        """Return one of the n validated edits of a decoded image. Raises InvalidRequest."""
+        parameters = self.parameters
+        if number:
+            seed = parameters.get("seed", EditRequest.seed) + number
+            parameters = {**parameters, "seed": seed}
+        return EditRequest.from_parameters(image, parameters, mask_image=mask)
+
+    def checked_request(self) -> EditRequest:
+        """The first of the edits, without pictures. Raises InvalidRequest if one is not valid."""
+        mask = b"" if self.mask is not None else None
+        first = self.request(b"", mask)
+        if self.n > 1:
+            self.request(b"", mask, self.n - 1)  # has the largest seed
+        return first
+
     def requests(self, image: Any, mask: Any) -> list[EditRequest]:
-        """Return the n validated edits of a decoded image. Raises InvalidRequest."""
-        first = EditRequest.from_parameters(image, self.parameters, mask_image=mask)
-        more = [
-            EditRequest.from_parameters(image, {**self.parameters, "seed": first.seed + k}, mask)
-            for k in range(1, self.n)
-        ]
-        return [first, *more]
+        """Return all of them."""
+        return [self.request(image, mask, number) for number in range(self.n)]
 
 
 # -- reading the request ---------------------------------------------------------------------------

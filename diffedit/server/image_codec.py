@@ -131,7 +131,7 @@ class EncodedEdit:
         mask: PNG, 255 = edited.
         blend_mask: PNG, the opacity of the edit at each pixel.
         shown: the masks of the response, if they are smaller than the image.
-        heatmap: PNG, one grey level per latent cell.
+        heatmap: PNG, one grey level per latent cell; empty unless only a mask was asked for.
         cells: (width, height) of the heatmap.
         canvas: (width, height) of the networks' input, in pixels.
         timings: stage -> seconds.
@@ -202,7 +202,7 @@ def encode_edit(
         mask=png.encode(result.mask),
         blend_mask=png.encode(result.blend_mask),
         shown=soft_map.files(form.preview_side) if soft_map and form.preview_side else None,
-        heatmap=png.encode(Image.fromarray(levels)),
+        heatmap=png.encode(Image.fromarray(levels)) if mask_only else b"",
         cells=(width, height),
         canvas=(width * factor, height * factor),
         seed=result.seed,

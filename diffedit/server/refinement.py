@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from diffedit.imaging import borders, geometry, png
+from diffedit.imaging import borders, compare, geometry, png
 from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import CLEANINGS
@@ -159,7 +158,7 @@ def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
 
 def share_of(mask: Image.Image) -> float:
     """The fraction of a mask, L, 0 or 255, that is edited."""
-    return round(np.count_nonzero(np.asarray(mask)) / (mask.width * mask.height), 6)
+    return round(compare.share(mask), 6)
 
 
 def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> EditMask:

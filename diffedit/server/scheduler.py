@@ -163,7 +163,8 @@ class Scheduler:
             assert self._engine_host.cost_model is not None  # check_accepting
             work_seconds = admission.check_time(
                 self._engine_host.cost_model,
-                form.requests(b"", b"" if form.mask is not None else None),
+                form.checked_request(),
+                form.n,
                 form.image_size,
                 mask_only=mask_only,
                 limit=limit,

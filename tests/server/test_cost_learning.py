@@ -69,7 +69,7 @@ def test_deadline_is_refused_only_far_beyond_the_prediction(cost_model: CostMode
 
     def check(limit: float) -> float:
         return check_time(
-            cost_model, [DEFAULT], None,
+            cost_model, DEFAULT, 1, None,
             mask_only=False, limit=limit, backlog=lambda work: 0.0, settings=Settings(),
         )  # fmt: skip
 
