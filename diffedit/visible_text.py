@@ -20,6 +20,8 @@ BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Characters of other classes that are invisible: fillers and the Braille blank."""
 NEEDED = frozenset("\u200c\u200d\u200e\u200f\u061c")
 """Invisible characters that writing needs: joiners and direction marks."""
+SELECTORS = (("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef"), ("\u180b", "\u180d"))
+"""The first and the last of the variation selectors, in each of their blocks."""
 MAX_NAMED = 3
 
 
@@ -72,5 +74,4 @@ def _is_needed(c: str) -> bool:
 
 
 def _is_selector(c: str) -> bool:
-    ranges = ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef"), ("\u180b", "\u180d")
-    return any(first <= c <= last for first, last in ranges)
+    return any(first <= c <= last for first, last in SELECTORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -19,6 +20,9 @@ ID_PATTERN = r"[A-Za-z0-9_-]{1,128}(\.[0-9])?"
 """A result: the id of its job, and its number if the job has several."""
 INTERVAL_PATTERN = r"(0|0?\.[0-9]{1,9}),(1|1\.0|0?\.[0-9]{1,9})"
 SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
+
+
+EDITS_EXAMPLE = '[{"source_prompt": "a red cup", "prompt": "a green cup"}]'
 
 
 def invalid(name: str, text: str, expected: str) -> ApiError:
@@ -82,6 +86,17 @@ def _parse_interval(name: str, text: str) -> tuple[float, float]:
     raise invalid(name, text, "two numbers from 0 to 1 such as 0.6,1, the lower one first")
 
 
+def _parse_edits(name: str, text: str) -> list[dict[str, Any]]:
+    """Parse the JSON list of several edits; `diffedit.several_edits` checks each."""
+    try:
+        edits = json.loads(text)
+    except (ValueError, RecursionError):
+        edits = None
+    if isinstance(edits, list) and edits and all(isinstance(edit, dict) for edit in edits):
+        return edits
+    raise invalid(name, text, f"a JSON list with an object for each edit, such as {EDITS_EXAMPLE}")
+
+
 def _integer(low: int, high: int) -> Parser:
     def parse(name: str, text: str) -> int:
         if re.fullmatch(r"[0-9]{1,6}", text) and low <= int(text) <= high:
@@ -116,6 +131,7 @@ PROMPTS = ("prompt", "source_prompt", "negative_prompt")
 TEXT_FIELDS: dict[str, Parser] = {
     **dict.fromkeys((*PROMPTS, "method", "preset", "mask_cleaning"), _parse_text),
     **dict.fromkeys(RANGES, _parse_number),
+    "edits": _parse_edits,
     "guidance_interval": _parse_interval,
     "composite": parse_bool,
     "focus": _parse_focus,
@@ -139,7 +155,7 @@ MASK_TEXT_FIELDS = {
     **{
         name: TEXT_FIELDS[name]
         for name in (
-            *("prompt", "source_prompt", "num_inference_steps", "num_maps_per_mask"),
+            *("prompt", "source_prompt", "edits", "num_inference_steps", "num_maps_per_mask"),
             *("mask_encode_strength", "mask_thresholding_ratio", "mask_dilation"),
             *("mask_threshold", "mask_cleaning", "mask_feather", "mask_tolerance"),
             *("preset", "method", "seed", "model", "user", "previous_edit_id"),
@@ -161,6 +177,9 @@ UNSUPPORTED_FIELDS = {
 
 def unsupported_field(name: str) -> ApiError | None:
     """The error of a field of `UNSUPPORTED_FIELDS`, such as "svg[model]"; None for others."""
+    if name.startswith("edits["):  # as clients flatten a list, which mixes up texts left out
+        message = f"edits is spread over several fields; send one text: {EDITS_EXAMPLE}."
+        return ApiError(400, "invalid_value", message, "edits")
     reason = UNSUPPORTED_FIELDS.get(name.partition("[")[0])
     if reason is None:
         return None

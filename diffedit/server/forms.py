@@ -173,8 +173,8 @@ async def _parse_form(
     if mask_only and "mask" in files:
         message = "This endpoint finds the mask and does not accept one; leave the field out."
         raise ApiError(400, "unknown_field", message, "mask")
-    _check_prompt_sizes(texts, settings)
     values = {name: parsers[name](name, text) for name, text in texts.items()}
+    _check_prompt_sizes(values, settings)
     parameters = {name: values.pop(name) for name in PARAMETERS if name in values}
     ignored = {name: values.pop(name) for name in IGNORED_FIELDS if name in values}
     notes = tuple(note for item in ignored.items() if (note := ignored_note(*item)))
@@ -182,7 +182,7 @@ async def _parse_form(
         notes += (NO_MASK_NOTE,)
     for name in ("user", "safety_identifier", "response_format"):
         values.pop(name, None)
-    if "prompt" not in parameters:
+    if not {"prompt", "edits"} & {*parameters}:
         message = "The field prompt is missing; describe what the edited image should show."
         raise ApiError(400, "missing_field", message, "prompt")
     values |= {"notes": notes, "image_field": image_field}
@@ -201,6 +201,9 @@ def _check_sources(files: Mapping[str, bytes], texts: Mapping[str, str], image_f
         if file in files and field in texts:
             message = f"Both {shown} and {field} are given, but only one {file} is used; "
             raise ApiError(400, "conflicting_fields", message + "leave out one.", field)
+    if "edits" in texts and (given := {"mask", "mask_id"} & {*files, *texts}):
+        message = f"edits and {min(given)} are given, but each of the edits finds its own mask; "
+        raise ApiError(400, "conflicting_fields", message + "leave out one of them.", "edits")
     if "mask_id" in texts and "mask_format" in texts:
         message = "mask_format applies to a mask file, but mask_id is given; leave out mask_format."
         raise ApiError(400, "conflicting_fields", message, "mask_format")
@@ -238,15 +241,21 @@ async def _split_items(
     return texts, files, image_field
 
 
-def _check_prompt_sizes(texts: Mapping[str, str], settings: Settings) -> None:
-    for name in PROMPTS:
-        if len(texts.get(name, "").encode("utf-8", "surrogatepass")) > settings.max_prompt_bytes:
+def _check_prompt_sizes(values: Mapping[str, Any], settings: Settings) -> None:
+    """Check the bytes of every text of a parsed form. Raises ApiError."""
+    texts = [(name, name, values.get(name)) for name in PROMPTS]
+    for number, edit in enumerate(values.get("edits", ()), 1):
+        texts += [("edits", f"{name[:60]} of edit {number}", edit[name]) for name in edit]
+    for field, name, text in texts:
+        if not isinstance(text, str):
+            continue
+        if len(text.encode("utf-8", "surrogatepass")) > settings.max_prompt_bytes:
             raise ApiError(
                 400,
                 "too_long",
                 f"{name} has more than {settings.max_prompt_bytes} bytes, but the model reads only "
                 "about 75 words; shorten it.",
-                name,
+                field,
             )
 
 

@@ -23,7 +23,7 @@ from diffedit.request import EditRequest
 from diffedit.result import EditResult
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
-from diffedit.server.refinement import MaskFiles, StoredMap, share_of, with_border
+from diffedit.server.refinement import MaskFiles, StoredMap, facts_of, share_of, with_border
 from diffedit.server.settings import Settings
 
 OUTPUT_FORMATS: dict[str, encode.FileFormat] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -123,6 +123,21 @@ def _damaged(field: str) -> ApiError:
 
 
 @dataclass(frozen=True)
+class EncodedPart:
+    """The texts and the mask of one of several edits that were made in one pass.
+
+    Attributes:
+        mask: PNG, 255 = edited.
+        mask_share: fraction of the image inside the mask.
+    """
+
+    prompt: str
+    source_prompt: str
+    mask: bytes
+    mask_share: float
+
+
+@dataclass(frozen=True)
 class EncodedEdit:
     """One finished edit, encoded.
 
@@ -144,7 +159,9 @@ class EncodedEdit:
         parameters: every option that was used.
         window: the part of the image that was edited, see `EditResult.window`.
         lossless: the result, for edits that continue from it; None if `image` holds all of it.
-        soft_map: the heatmap behind the mask, or None for an uploaded mask.
+        soft_map: the heatmap behind the mask, or None for an uploaded mask and for several edits.
+        shape: how the mask was made from the heatmap, see `refinement.facts_of`.
+        parts: each of several edits in one pass; otherwise empty.
     """
 
     image: bytes
@@ -167,11 +184,14 @@ class EncodedEdit:
     window: tuple[int, int, int, int] | None
     lossless: Photograph | None
     soft_map: StoredMap | None
+    shape: Mapping[str, Any]
+    parts: tuple[EncodedPart, ...]
 
     @property
     def size(self) -> int:
         """Bytes of the images."""
-        files = (self.image, self.mask, self.blend_mask, self.heatmap)
+        parts = (part.mask for part in self.parts)
+        files = (self.image, self.mask, self.blend_mask, self.heatmap, *parts)
         lossless = self.lossless.nbytes if self.lossless is not None else 0
         soft_map = self.soft_map.size if self.soft_map is not None else 0
         shown = self.shown.size if self.shown is not None else 0
@@ -218,7 +238,23 @@ def encode_edit(
         window=result.window,
         lossless=None if mask_only or file_format == "PNG" else replace(shown),  # without caches
         soft_map=soft_map,
+        shape=_shape(result),
+        parts=tuple(
+            EncodedPart(
+                texts["prompt"],
+                texts["source_prompt"],
+                png.encode(part.mask),
+                share_of(part.mask),
+            )
+            for texts, part in zip(result.parameters.get("edits", ()), result.edits, strict=True)
+        ),
     )
+
+
+def _shape(result: EditResult) -> dict[str, Any]:
+    """How the computed masks of a result were made; several edits have the same options."""
+    maps = (result.soft_map, *(part.soft_map for part in result.edits))
+    return next((facts_of(soft) for soft in maps if soft is not None), {})
 
 
 def _stored_map(result: EditResult, form: EditForm) -> StoredMap | None:

@@ -81,13 +81,14 @@ class StoredMap:
         the reduced photograph; an edit draws it at full size."""
         soft, photo = self.soft, self.soft.photo
         blend = borders.faded(mask, soft.feather)
-        if soft.options.cleaning != "edges" or photo is None or blend.getbbox() is None:
+        box = blend.getbbox()
+        if soft.options.cleaning != "edges" or photo is None or box is None:
             return blend
+        if photo.size == mask.size:
+            return borders.limited(blend, soft.border(photo, box))
         placement = replace(soft.placement, source=photo.size[::-1])
         border = replace(soft, placement=placement).border(photo)
-        if border.size != mask.size:
-            border = border.resize(mask.size, Image.Resampling.BILINEAR)
-        return borders.limited(blend, border)
+        return borders.limited(blend, border.resize(mask.size, Image.Resampling.BILINEAR))
 
     def files(self, preview_side: int | None) -> MaskFiles:
         """The mask as PNG files; with `preview_side`, their longer side is at most that."""
@@ -102,16 +103,21 @@ class StoredMap:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The options, with their names in responses."""
-        options = self.soft.options
-        return {
-            "threshold": options.threshold,
-            "grow": options.dilation,
-            "blur": options.blur,
-            "cleaning": options.cleaning,
-            "invert": options.invert,
-            "feather": self.soft.feather,
-        }
+        """See `facts_of`."""
+        return facts_of(self.soft)
+
+
+def facts_of(soft: SoftMap) -> dict[str, Any]:
+    """The options of a mask, with their names in responses."""
+    options = soft.options
+    return {
+        "threshold": options.threshold,
+        "grow": options.dilation,
+        "blur": options.blur,
+        "cleaning": options.cleaning,
+        "invert": options.invert,
+        "feather": soft.feather,
+    }
 
 
 @dataclass(frozen=True, eq=False)

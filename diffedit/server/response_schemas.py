@@ -75,6 +75,10 @@ EDIT_FIELDS = {
     "mask_read_as": {"enum": ["alpha", "white", "black", None]},
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
+PARTS = array_schema(
+    object_schema(prompt=TEXT, source_prompt=TEXT, mask=TEXT, mask_share=FRACTION), minItems=1
+)
+"""Each of several edits in one pass; absent for one."""
 MODEL_CARD: dict[str, Schema] = {
     "family": TEXT,
     "native_size": COUNT,
@@ -112,12 +116,16 @@ EDIT = object_schema(
     quality=TEXT,
     size=TEXT,
     data=array_schema(
-        object_schema(b64_json=TEXT, mask=TEXT, blend_mask=TEXT, **EDIT_FIELDS),
+        object_schema(
+            ("edits",), b64_json=TEXT, mask=TEXT, blend_mask=TEXT, edits=PARTS, **EDIT_FIELDS
+        ),
         minItems=1,
         maxItems=10,
     ),
 )
 MASK = object_schema(
+    ("edits",),
+    edits=PARTS,
     mask_id=TEXT,
     previous_edit_id=TEXT_OR_NULL,
     mask=TEXT,

@@ -26,7 +26,14 @@ def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
         "mask": Base64(edit.mask),
         "blend_mask": Base64(edit.blend_mask),
         **edit_facts(edit, job),
+        **_parts(edit),
     }
+
+
+def _parts(edit: EncodedEdit) -> dict[str, Any]:
+    """Each of several edits in one pass: its texts and its mask."""
+    parts = [asdict(part) | {"mask": Base64(part.mask)} for part in edit.parts]
+    return {"edits": parts} if parts else {}
 
 
 def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
@@ -72,7 +79,6 @@ def output_facts(job: Job) -> dict[str, str]:
 def mask_body(job: Job) -> dict[str, Any]:
     """The response of a mask request. The heatmap is a PNG with one grey level per latent cell."""
     (edit,) = job.edits
-    assert edit.soft_map is not None
     shown = edit.shown or edit
     return {
         "mask_id": result_id(job, edit),
@@ -82,7 +88,8 @@ def mask_body(job: Job) -> dict[str, Any]:
         "heatmap": Base64(edit.heatmap),
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
-        **edit.soft_map.facts,
+        **edit.shape,
+        **_parts(edit),
         "mask_share": edit.mask_share,
         "parameters": dict(edit.parameters),
         "seed": edit.seed,

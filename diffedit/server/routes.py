@@ -123,8 +123,8 @@ class Routes:
         job, mask = find_mask(self._scheduler.store, mask_id, request.state.owner)
         first = mask.first if isinstance(mask, RefinedMask) else mask.soft_map
         if first is None:
-            message = "mask_id is an uploaded mask, which has no heatmap to refine; change the "
-            message += "file itself, or find a mask with POST /v1/masks."
+            message = "mask_id is a mask without a heatmap to refine, because it was uploaded or "
+            message += "several edits share it; find a mask of one edit with POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
         refined = await self._scheduler.runner.in_pool(refine, first, fields)
         refined_id = job.keep_refined(refined)

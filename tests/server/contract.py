@@ -43,6 +43,7 @@ PHOTO = still_life(48, 36)
 FADED = PHOTO.convert("RGBA")
 FADED.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
 MASK = encoded(Image.new("L", PHOTO.size, 255))
+EDITS = '[{"prompt": "a red ball", "source_prompt": "a ball"}, {"prompt": "a vase"}]'
 VALID_FILES = [encoded(image) for image in (PHOTO, PHOTO.convert("L"), FADED)]
 
 
@@ -76,11 +77,7 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
             fields.setdefault("image", image)
         for name in ("mask_id", "previous_edit_id"):  # nothing has these ids
             fields.pop(name, None)
-        for name in PROMPTS:  # control characters are refused
-            text = fields.get(name)
-            plain = "".join(filter(str.isprintable, text)) if isinstance(text, str) else ""
-            if plain.strip():
-                fields[name] = plain
+        choose_edits(fields, choice)
         fields.setdefault("num_inference_steps", 5)
         fields.setdefault("num_maps_per_mask", 2)
         for name, high, count in (
@@ -112,11 +109,25 @@ def make_cheap(context: HookContext, body: Any) -> st.SearchStrategy[Any]:
     return st.builds(reduce, st.integers(0, 7), st.sampled_from(VALID_FILES), methods)
 
 
+def choose_edits(fields: dict[str, Any], choice: int) -> None:
+    """Make half of the forms with generated `edits` forms of two edits, and others of one."""
+    if not isinstance(fields.pop("edits", None), str):
+        return
+    if choice % 2 and "method" not in fields:
+        for name in (*PROMPTS, "mask", "mask_format", "focus", "preset"):
+            fields.pop(name, None)
+        fields["edits"] = EDITS
+    else:
+        fields.update(dict.fromkeys(("prompt", "source_prompt"), "a ball"))
+
+
 def fit_to_method(fields: dict[str, Any], method: str) -> None:
     """Make a form one of this method: leave out valid options that only other methods have.
 
     Invalid values are kept.
     """
+    if "edits" in fields:
+        method = "diffedit"
     if fields.get("method", method) not in METHODS:
         return
     fields["method"] = method
