@@ -12,7 +12,7 @@ from demo.random_checkpoint import SD_SCHEDULER
 from diffedit.presets import DECIDED
 from diffedit.request import EditRequest
 from diffedit.server.cost_model import CostModel
-from diffedit.server.schema import field_schema
+from diffedit.server.field_schemas import field_schema
 from engine.models import FEW_STEPS, NetworkNames
 from tests.server.helpers import PROMPTS, image_bytes
 

@@ -53,8 +53,15 @@ def test_a_form_of_several_edits_is_the_librarys(
     assert conforms(answer.json(), EDIT)
     (found,) = answer.json()["data"]
     with open_fake(tiny) as pipe:
-        options = {"num_inference_steps": 5, "num_maps_per_mask": 2, "mask_thresholding_ratio": 1.0}
-        request = EditRequest(image_bytes(), edits=EDITS, seed=3, preset="paper", **options)
+        request = EditRequest(
+            image_bytes(),
+            edits=EDITS,
+            seed=3,
+            preset="paper",
+            num_inference_steps=5,
+            num_maps_per_mask=2,
+            mask_thresholding_ratio=1.0,
+        )
         expected = pipe.submit(request).result()
     assert (picture(found["b64_json"]) == np.asarray(expected.image)).all()
     assert (picture(found["mask"]) == np.asarray(expected.mask)).all()
