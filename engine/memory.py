@@ -15,13 +15,15 @@ RECLAIMABLE = ("inactive_file", "active_file")
 
 
 def available(root: Path = Path("/")) -> int:
-    """Free memory in bytes, including swap; 0 if it is unknown.
+    """Free memory in bytes; 0 if it is unknown.
+
+    Swap does not count: weights are read by every call, and from a disk that takes minutes.
 
     Args:
         root: the folder with `proc` and `sys`.
     """
     info = _numbers(root / "proc/meminfo")
-    free = (info.get("MemAvailable:", 0) + info.get("SwapFree:", 0)) * 1024
+    free = info.get("MemAvailable:", 0) * 1024
     rooms = [*_cgroup_rooms(root), *([free] if free else [])]
     return max(0, min(rooms)) if rooms else 0
 
