@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the server extra")
 
 from diffedit.server import schema
+from diffedit.server.form_fields import TEXT_FIELDS
 from diffedit.server.text_pattern import any_text, blank_text, visible_text
 from diffedit.visible_text import forbidden, without_blanks
 
@@ -42,8 +43,9 @@ def test_the_schema_refuses_a_prompt_as_the_request_does(text: str) -> None:
     jsonschema_rs = pytest.importorskip("jsonschema_rs")
     from diffedit.request import EditRequest, InvalidRequest
 
-    content = schema.EDIT_ROUTE["openapi_extra"]["requestBody"]["content"]
-    form = json.loads(json.dumps(content["multipart/form-data"]["schema"]))
+    route = schema.multipart_form(TEXT_FIELDS, mask=True)
+    content = json.loads(json.dumps(route["requestBody"]["content"]))
+    form = content["multipart/form-data"]["schema"]
     for name in ("prompt", "source_prompt", "negative_prompt"):
         fields = {"prompt": "a", name: text}
         try:
