@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from diffedit.request import CLEANINGS
+from diffedit.server.field_schemas import field_schema
 from diffedit.server.form_body import MULTIPART, URLENCODED
 from diffedit.server.form_fields import PREVIEW_SIDE
 from diffedit.server.response_schemas import READ_MASK, REFINED, Schema, error_responses, success
-from diffedit.server.schema import field_schema
 from diffedit.soft_map import REFINE_RANGES
 
 
