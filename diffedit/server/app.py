@@ -42,8 +42,8 @@ DESCRIPTION: dict[str, Any] = {
 """Of the API, in its OpenAPI document."""
 
 HTTP_ERRORS = {
-    404: ("not_found", "This path does not exist; see /openapi.json for the API."),
-    405: ("method_not_allowed", "This path does not support the method; see /openapi.json."),
+    404: ("not_found", "This path does not exist; see /docs for the API."),
+    405: ("method_not_allowed", "This path does not support the method; see /docs."),
     413: ("too_large", "The request body is too large; send a smaller image."),
 }
 """Code and message of errors that the framework raises."""

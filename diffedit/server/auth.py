@@ -25,8 +25,9 @@ PAGE_MODULES = (
     *("page", "state", "render", "tasks", "api", "form", "options", "snippets", "storage"),
     *("mask", "overlay", "brush", "pictures", "view"),
 )
-PAGE_PATHS = ("/", *(f"/{name}.js" for name in PAGE_MODULES), "/page.css", "/icon.svg")
-PUBLIC_PATHS = ("/livez", "/readyz", "/openapi.json", *PAGE_PATHS)
+STYLES = ("/page.css", "/docs.css")
+PAGE_PATHS = ("/", *(f"/{name}.js" for name in PAGE_MODULES), *STYLES, "/icon.svg")
+PUBLIC_PATHS = ("/livez", "/readyz", "/openapi.json", "/docs", *PAGE_PATHS)
 """Paths that need no key: the probes, the API description and the page."""
 
 MIN_KEY_LENGTH = 16

@@ -23,7 +23,7 @@ from diffedit.several_edits import MAX_EDITS, MAX_TEXT
 DESCRIPTIONS = {
     PREVIEW_SIDE: "Longest side, in pixels, of the masks in the response, for display. The "
     "mask itself keeps the image's size. Default: the image's.",
-    "prompt": "What the edited image should show. Left out or empty with edits.",
+    "prompt": "What the edited image should show. Required unless edits is given.",
     "source_prompt": "What the image shows now; helps to find the mask.",
     "negative_prompt": "What the edit should avoid.",
     "edits": "Several edits in one pass instead of prompt and source_prompt, as JSON: a list with "
@@ -78,6 +78,12 @@ DESCRIPTIONS = {
     "safety_identifier": "Ignored.",
 }
 ANY_TEXT, BLANK_TEXT, VISIBLE_TEXT = any_text(), blank_text(), visible_text()
+PATTERN_MEANINGS = {
+    ANY_TEXT: "without control characters",
+    VISIBLE_TEXT: "not blank, without control characters",
+    BLANK_TEXT: "blank",
+}
+"""Patterns of texts in words, for people."""
 DEFAULTS = {f.name: f.default for f in fields(EditRequest) if f.default is not MISSING}
 FIELD_SCHEMAS: dict[str, Schema] = {
     **{name: {"type": "string", "enum": list(values)} for name, values in IGNORED_FIELDS.items()},

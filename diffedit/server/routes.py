@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 
-from diffedit.server import form_body, forms, idempotency, mask_schemas, responses, schema
-from diffedit.server.auth import PAGE_PATHS
+from diffedit.server import form_body, forms, idempotency, mask_schemas, pages, responses, schema
 from diffedit.server.client_jobs import PING_SECONDS, ClientJobs
 from diffedit.server.earlier_results import find_mask
 from diffedit.server.engine_host import EngineHost
@@ -28,12 +26,6 @@ from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
 
-MEDIA_TYPES = {
-    "html": "text/html",
-    "js": "text/javascript",
-    "css": "text/css",
-    "svg": "image/svg+xml",
-}
 PUBLIC_LIMITS = ("max_body_bytes", "max_pixels", "max_side", "max_prompt_bytes")
 """Settings that GET /v1/models returns."""
 
@@ -89,8 +81,7 @@ class Routes:
         add("GET", "/metrics", self.metrics, "Prometheus metrics", **raw, **schema.METRICS_ROUTE)
         add("GET", "/livez", self.live, "Liveness probe", **schema.PLAIN_ROUTE)
         add("GET", "/readyz", self.ready, "Readiness probe", **schema.READY_ROUTE)
-        for path in PAGE_PATHS:
-            add("GET", path, self.page, "The page", include_in_schema=False)
+        pages.add_routes(router)
         return router
 
     # -- edits -------------------------------------------------------------------------------------
@@ -210,12 +201,6 @@ class Routes:
         if not self._engine_host.warm:
             raise not_ready(retry_after=2)
         return {"status": "ready", "loaded": self._engine_host.pipeline is not None}
-
-    async def page(self, request: Request) -> Response:
-        """Return a file of the page."""
-        name = request.url.path.lstrip("/") or "index.html"
-        data = resources.files("diffedit.server").joinpath("page", name).read_bytes()
-        return Response(data, media_type=f"{MEDIA_TYPES[name.split('.')[-1]]}; charset=utf-8")
 
     # -- helpers -----------------------------------------------------------------------------------
 

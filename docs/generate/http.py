@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 from diffedit.server import create_app
+from diffedit.server.field_schemas import PATTERN_MEANINGS
+from diffedit.server.reference import type_in_words
 from docs.generate.tables import table
 
 Schema = dict[str, Any]
-NOT_BLANK = r"\S"
-"""A pattern that every text matches but a blank one."""
 
 
 @cache
@@ -79,14 +79,9 @@ def _response(item: tuple[str, Schema]) -> tuple[str, str, str]:
 
 
 def _type(schema: Schema) -> str:
-    """A schema in words: the type, the allowed values, the range."""
+    """A schema in words: the type, the allowed values, the range, the pattern."""
     if "enum" in schema:
         return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
-    kind = schema.get("type", "")
-    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
-    if schema.get("format") == "binary":
-        words = "file"
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to"}
-    ranges = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema]
-    pattern = f", as `{schema['pattern']}`" if schema.get("pattern", NOT_BLANK) != NOT_BLANK else ""
-    return " ".join([words, *ranges]) + pattern
+    pattern = schema.get("pattern", "")
+    words = PATTERN_MEANINGS.get(pattern, f"as `{pattern}`" if pattern else "")
+    return ", ".join(filter(None, (type_in_words(schema), words)))
