@@ -236,10 +236,10 @@ class SceneRun:
         chosen = settings.preset(self.fixed, "balanced")
         with open_pipeline(self.model, self.configuration) as pipe:
             sheet = self.out / "focus.png"
-            found = focus.measure(pipe, chosen, self._range("focus"), sheet)
-        measured = {n: {f: estimate(v) for f, v in one.items()} for n, one in found.items()}
+            count = self._seeds("focus")[1]
+            found = focus.measure(pipe, chosen, focus.seeds(count), sheet)
+        measured = {name: focus.summarise(columns) for name, columns in found.items()}
         height, width = focus.SIZE
-        count = self._seeds("focus")[1]
         self._say(f"{count} edits of photographs of {width} x {height}; {self.fixed}", BUSY)
         self._show(measured, focus.FIGURES)
         self._keep("focus", measured, count)
