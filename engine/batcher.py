@@ -2,8 +2,8 @@
 
 `Batcher.submit` may be called from any thread and returns a `FlowHandle`. `step` runs on one
 thread, which owns every flow, every backend and the device. On a GPU it launches calls before
-earlier ones are finished, two at a time; counts, progress and results follow the device. The
-batcher does not know what a flow computes.
+earlier ones are finished, at most two at a time; counts, progress and results are reported when the
+device has finished.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ T = TypeVar("T")
 class Batcher:
     """Continuous batching of single network evaluations.
 
-    Rows of one kind (network and shape) share calls, first come first served, across requests and
-    steps. Waiting rows with equal keys are deduplicated. If a call fails, it is split in halves
-    until the failing rows are alone: only their requests fail, and a batch that does not fit into
+    Rows of one kind (network and shape) share calls across requests and steps, first come first
+    served. Waiting rows with equal keys are deduplicated. If a call fails, it is split in halves
+    until the failing rows are found: only their requests fail, and a batch that does not fit into
     memory runs in parts.
 
     Attributes:
-        networks: what runs the calls.
+        networks: runs the calls.
         network_calls: runs and counts the calls.
         calls, rows: network -> calls and rows since the start, without padding.
     """
@@ -66,7 +66,7 @@ class Batcher:
     ) -> FlowHandle[T]:
         """Queue a flow. `on_progress` is called on the engine thread after each finished call.
 
-        An exception of the flow or of `on_progress` ends this flow alone. Raises EngineUnavailable
+        An exception of the flow or of `on_progress` ends only this flow. Raises EngineUnavailable
         if the batcher is closed, its thread has failed, or the process was forked.
         """
         self._thread.check()
@@ -109,7 +109,7 @@ class Batcher:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the current step has taken so far; 0 between steps. For a watchdog."""
+        """Seconds since the current step began; 0 between steps. For a watchdog."""
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
@@ -123,8 +123,8 @@ class Batcher:
     def step(self) -> bool:
         """Start new flows, launch one network call, and advance the flows that it answers.
 
-        Waits first, if as many calls are in flight as the device should have. Returns False if
-        nothing is left to run or to wait for.
+        Waits first if the maximum number of calls is in flight. Returns False if there is no more
+        work.
         """
         self._settle(wait=self._in_flight.full)
         with torch.inference_mode():
@@ -136,7 +136,7 @@ class Batcher:
         return bool(batch or self._in_flight or self._submitted)
 
     def _settle(self, *, wait: bool) -> None:
-        """Count what the device has finished, report progress, and resolve the flows that ended."""
+        """Count the finished calls, report progress, and resolve the flows that ended."""
         for launched in self._in_flight.finished(wait=wait):
             self.network_calls.report(launched.timed)
             for flow, rows in launched.rows.items():
@@ -197,7 +197,7 @@ class Batcher:
     def _deliver(
         self, batch: Sequence[QueuedRow], answers: Sequence[Answer], rows: dict[Handle, int]
     ) -> None:
-        """Hand each answer to the flows that wait for it, and count the rows of each flow."""
+        """Pass each answer to the flows that wait for it, and count the rows of each flow."""
         for queued, answer in zip(batch, answers, strict=True):
             for flow, index in queued.waiters:
                 if flow.answers is not None:
@@ -206,8 +206,8 @@ class Batcher:
                     rows[flow] = rows.get(flow, 0) + 1
 
     def _advance(self, flow: Handle) -> None:
-        """Send a flow its answers and queue the rows that it yields. An empty list is answered with
-        an empty list at once. A flow that returns ends when the device has finished its work."""
+        """Send a flow its answers and queue the rows that it yields. An empty list is answered
+        immediately. A flow that returns ends when the device has finished its work."""
         answers: Any = flow.answers
         try:
             while not (rows := flow.flow.send(answers)):
@@ -259,7 +259,7 @@ class Batcher:
             self._finish(flow, error)
 
     def _serve(self) -> None:
-        """Run until no flow is left. If this fails, for whatever reason, every flow fails."""
+        """Run until no flow is left. If this raises any exception, every flow fails."""
         try:
             while self._thread.stopped is None and self._timed_step():
                 pass

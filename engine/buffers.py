@@ -1,7 +1,7 @@
-"""Rows to a fixed batch and back: gather, pad, run, split.
+"""Convert rows to a batch of fixed size and back: gather, pad, run, split.
 
-The input tensors of each profile are made once and reused, so that a backend may bind or capture
-their addresses. Padding repeats the first row; its outputs are dropped.
+The input tensors of each profile are allocated once and reused, so that a backend may bind or
+capture their addresses. Padding repeats the first row; its outputs are dropped.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Buffers:
         self._inputs: dict[int, dict[str, Tensor]] = {}
 
     def run(self, rows: Sequence[Row]) -> list[Answer]:
-        """Run up to `spec.max_batch` rows in one call. Returns one answer per row, owned by the
-        caller."""
+        """Run up to `spec.max_batch` rows in one call. Returns one answer per row, which the caller
+        may keep."""
         size = self.backend.spec.batch_for(len(rows))
         batch = self._batch(size)
         for position, tensor in enumerate(batch.values()):
@@ -61,10 +61,10 @@ def gather(examples: Sequence[Tensor], into: Tensor) -> None:
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """An ordinary CPU tensor with the values of `tensor`, in memory of its own.
+    """Copy a tensor to the CPU.
 
-    From a GPU the copy is queued behind the work launched so far, into pinned memory, and the host
-    does not wait: it is complete when that work is.
+    From a GPU, the copy into pinned memory is queued behind the work launched so far, and the host
+    does not wait: the copy is complete when that work is.
     """
     with torch.inference_mode(False), torch.no_grad():
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

@@ -1,8 +1,8 @@
-"""How much memory each step of a build needs, computed before anything starts.
+"""Predict how much memory each step of a build needs, before it starts.
 
-Weights are counted from the headers of their files; what a call needs beside them is counted on
-PyTorch's meta device. The factors come from builds of models of full size (docs/models.md): the
-smallest that were measured, so that what is refused does not fit.
+Weights are counted from the headers of their files, and the other memory of a call on PyTorch's
+meta device. The factors come from builds of full-size models (docs/models.md). They are the
+smallest measured ones, so that a refused build would not have fitted.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from engine.memory import amount, available
 from engine.netspec import NetSpec, Precision, format_size
 
 LOAD_BYTES = 4.6
-"""Bytes a parameter while PyTorch loads a part in fp32, computes the reference and casts it: 4.9
+"""Bytes per parameter while PyTorch loads a part in fp32, computes the reference and casts it: 4.9
 for an encoder of 0.7 B parameters and 4.6 for a transformer of 2.5 B, without the pages of the
 weight file, which the system can drop."""
 COMPILE_SHARE = 3.2
-"""Bytes of the compiler's process, a byte of the ONNX file: 3.2 for the transformer of Stable
+"""Bytes of the compiler's process per byte of the ONNX file: 3.2 for the transformer of Stable
 Diffusion 3.5 medium in fp16 (16.0 GB), 3.4 for an encoder of 0.7 B parameters, 4.3 for the U-Net of
 Stable Diffusion 1.5 (7.4 GB)."""
 COMPILER_BYTES = 300_000_000
-"""What the compiler's process takes without a network."""
+"""Bytes of the compiler's process without a network."""
 
 
 @dataclass(frozen=True)
 class BuildForecast:
-    """The memory of building one network by step, in bytes; 0 where a step is not done.
+    """The memory of building one network by step, in bytes; 0 if a step is not done.
 
     Attributes:
         label: the network and size.
@@ -49,7 +49,7 @@ class BuildForecast:
 
     @property
     def peak(self) -> int:
-        """The memory of the step that needs most."""
+        """The memory of the step that needs the most."""
         return max(self.export, self.verify, self.compile)
 
     def __str__(self) -> str:
@@ -61,11 +61,11 @@ class BuildForecast:
 def forecast_build(
     checkpoint: Checkpoint, specs: Sequence[NetSpec], *, verifies: bool, compiles: bool
 ) -> tuple[BuildForecast, ...]:
-    """The memory of building every network of `specs` in its precision.
+    """Predict the memory of building every network of `specs` in its precision.
 
     Args:
         verifies: whether ONNX Runtime runs the files on the CPU afterwards.
-        compiles: whether engines are built beside the ONNX files.
+        compiles: whether engines are built in addition to the ONNX files.
     """
     return tuple(_network(checkpoint, spec, verifies, compiles) for spec in specs)
 
@@ -73,18 +73,18 @@ def forecast_build(
 def require_fit(forecasts: Sequence[BuildForecast]) -> None:
     """Raise ResourceError if a step cannot fit into the memory that is free now.
 
-    A verification that does not fit is not done, so it is no reason.
+    A verification that does not fit is skipped and raises no error.
     """
     free = available()
     for one in forecasts:
         fix = "close other programs, or build on a machine with more memory"
         require_memory(f"Exporting the {one.label}", one.export, free, "this machine", fix)
-        fix = f"{fix}, or build ONNX files alone (--target onnx)"
+        fix = f"{fix}, or build ONNX files only (--target onnx)"
         require_memory(f"Compiling the {one.label}", one.compile, free, "this machine", fix)
 
 
 def session_bytes(spec: NetSpec, file_bytes: int) -> int:
-    """The memory of ONNX Runtime on a CPU with a call of one row; `file_bytes` is its file's."""
+    """The memory of ONNX Runtime on a CPU with a call of one row and a file of `file_bytes`."""
     return int(memory.SESSION_SHARE * file_bytes) + memory.working_bytes(spec, 1)
 
 

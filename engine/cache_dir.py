@@ -1,4 +1,4 @@
-"""The folder for files that can be made again, kept between processes."""
+"""The user's cache folder, for files that can be created again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAME = "diffedit-trt"
 
 
 def user_cache() -> Path:
-    """A folder that exists and that this user alone can write, because its files are run as code.
+    """Return an existing folder that only this user can write, because its files are run as code.
 
-    It is ~/.cache/diffedit-trt, or the same under XDG_CACHE_HOME. Without a home folder, or with a
-    read-only one, it is a folder of this user among the temporary files.
+    It is ~/.cache/diffedit-trt, or diffedit-trt under XDG_CACHE_HOME. If there is no writable home
+    folder, it is a folder of this user under the system's folder for temporary files.
 
     Raises:
-        OSError: there is no such place.
+        OSError: none of these folders can be written.
     """
     for folder in _candidates():
         try:
@@ -34,9 +34,8 @@ def user_cache() -> Path:
 
 
 def readable_caches() -> Iterator[Path]:
-    """The caches that may be read: those of this user, and read-only ones of the administrator.
-
-    The latter may be a part of a container's image. What `user_cache` gives is among them.
+    """Yield the caches that may be read: those of this user, including `user_cache()`, and
+    read-only ones of the administrator, such as in a container's image.
     """
     for folder in _candidates():
         with contextlib.suppress(OSError):
@@ -62,7 +61,7 @@ def _candidates() -> Iterator[Path]:
 def _is_private(folder: Path) -> bool:
     """Whether a folder belongs to this user, and this process can write it.
 
-    If other users could write it too, they no longer can after this call.
+    Removes the write permission of other users.
     """
     try:
         own = folder.lstat().st_uid == folder.stat().st_uid == os.getuid()

@@ -1,7 +1,7 @@
 """A checkpoint in diffusers' folder format, read without loading a weight.
 
-It validates the configs and finds the weight files. What the networks are, and how they are called,
-is stated by the checkpoint's family (`engine.models`). Standard library only.
+It validates the configs and finds the weight files. The checkpoint's family (`engine.models`)
+describes the networks and how they are called. Standard library only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Checkpoint:
         folder: the folder.
         variant: which weight files are used: None, or a name such as "fp16".
         family: its model family, bound to its configs.
-        clip_skip: CLIP layers that its text networks leave out, beside those that always are.
+        clip_skip: number of last CLIP layers that its text networks skip, in addition to those that
+            the model skips anyway.
     """
 
     folder: Path
@@ -58,17 +59,17 @@ class Checkpoint:
         return cls(folder, variant, read_family(folder))
 
     def with_clip_skip(self, skip: int) -> Checkpoint:
-        """The same checkpoint with CLIP layers left out. Raises CheckpointError if it cannot."""
+        """Return the checkpoint with CLIP layers skipped. Raises CheckpointError if it has none."""
         return replace(self, family=with_clip_skip(self.family, skip), clip_skip=skip)
 
     @cached_property
     def origin(self) -> Origin | None:
-        """What the folder was made from, if it is in the cache; see `engine.origin`."""
+        """The files that a folder in the cache was made from, or None; see `engine.origin`."""
         return Origin.read(self.folder)
 
     @property
     def source(self) -> str:
-        """The path of the model as a user names it: a single file's own path, or the folder."""
+        """The model as the user specified it: the path of a single file, or the folder."""
         return self.origin.model if self.origin else str(self.folder)
 
     @property
@@ -141,7 +142,7 @@ class Checkpoint:
         return sum(math.prod(tensor["shape"]) for tensor in self.header(part).values())
 
     def digest(self, part: str) -> str:
-        """sha256 of the config and the weights of one part, and of the layers that are left out."""
+        """sha256 of the config and the weights of one part, and of `clip_skip`."""
         config = json.dumps(self.family.configs[part], sort_keys=True)
         if skips(self.family, part):
             config += f" clip_skip {self.clip_skip}"

@@ -1,9 +1,8 @@
 """CUDA devices, streams, arithmetic and memory, for every backend that uses a GPU.
 
-Streams follow one rule: all networks of a pipeline run on its own `ExecutionStream`, and events
-order it with the caller's stream, so the host does not wait. Every call selects its GPU, and
-restores the caller's. This module does not know networks, files or runtimes; `cuda_graphs` captures
-the calls.
+All networks of a pipeline run on its own `ExecutionStream`. Events order it with the caller's
+stream, so the host does not wait. Every call selects its GPU and restores the caller's.
+`cuda_graphs` captures the calls.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ _PRECISION_LOCK = threading.Lock()
 def fp32_arithmetic(allow_tf32: bool) -> Iterator[None]:
     """Enqueue fp32 products and convolutions in fp32, or in TF32 if it is allowed.
 
-    PyTorch's default is TF32 for convolutions: 10 bits of precision instead of 23. Its switches are
-    those of the process, so they are restored, and a second thread waits.
+    PyTorch's default is TF32 for convolutions: 10 bits of precision instead of 23. Its switches
+    apply to the whole process, so they are restored afterwards, and a second thread waits.
     """
     wanted = "tf32" if allow_tf32 else "ieee"
     with _PRECISION_LOCK:
@@ -116,7 +115,7 @@ def _set_fp32_precision(values: Sequence[str]) -> None:
 def wait_for(device: torch.device) -> None:
     """Wait until the GPU is idle, before memory that it uses is freed.
 
-    An error of the device is logged only: the memory is freed all the same.
+    An error of the device is only logged, because the memory is freed in any case.
     """
     try:
         torch.cuda.synchronize(device)
@@ -125,13 +124,13 @@ def wait_for(device: torch.device) -> None:
 
 
 def give_back_memory(device: torch.device) -> None:
-    """Return the memory that PyTorch keeps of deleted tensors to the GPU, for other programs."""
+    """Release the memory of deleted tensors that PyTorch has cached, for other programs."""
     gc.collect()  # modules refer to themselves
     empty_cache(device)
 
 
 def empty_cache(device: torch.device) -> None:
-    """The same, without looking for tensors that only refer to themselves."""
+    """The same as `give_back_memory`, without running the garbage collector."""
     try:
         with torch.cuda.device(device):
             torch.cuda.empty_cache()

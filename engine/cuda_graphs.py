@@ -1,6 +1,6 @@
-"""CUDA graphs: one launch replays all kernels of a call. The only place that captures.
+"""CUDA graphs: one launch replays all kernels of a call.
 
-PyTorch and TensorRT calls are captured alike. This module does not know what a call computes.
+PyTorch and TensorRT calls are captured in the same way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_GRAPHS = 64
-"""Graphs of one pipeline. Four picture sizes with the default profiles fit; PyTorch accepts any
-number of sizes, and each graph keeps memory."""
+"""Maximum number of graphs of one pipeline, enough for four picture sizes with the default
+profiles. It is limited because each graph uses memory."""
 
 
 class Call(NamedTuple):
@@ -73,7 +73,7 @@ class CudaGraphs(Generic[T]):
 
         Args:
             call: what is run.
-            addresses: everything that a graph would keep: if it differs, the graph is stale.
+            addresses: the addresses that the graph records; if they change, it is captured again.
             enqueue: launches the work on the current stream; returns tensors that the next run
                 overwrites.
         """
@@ -99,7 +99,7 @@ class CudaGraphs(Generic[T]):
         return known is not None and known.graph is None
 
     def refuse(self, call: Call, reason: str) -> None:
-        """Never capture `call`; says so once."""
+        """Never capture `call`, and log a warning once."""
         if self._limit and call not in self._refused:
             self._refused.add(call)
             self._recorded.pop(call, None)
@@ -134,9 +134,9 @@ def capture(
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """Record the work that `enqueue` launches; return the graph and the result of `enqueue`.
 
-    Other threads may use the GPU meanwhile ("thread_local" mode). In contrast to
-    `torch.cuda.graph`, this keeps PyTorch's cache of memory and restores the current stream after
-    every error.
+    Other threads may use the GPU during the capture ("thread_local" mode). Unlike
+    `torch.cuda.graph`, this does not empty PyTorch's memory cache, and it restores the current
+    stream after every error.
 
     Args:
         stream: the stream to record; it becomes the current one.
@@ -165,10 +165,10 @@ def capture(
 
 
 def _leave_pool(device: torch.device, pool: Any) -> None:
-    """Make PyTorch's allocator forget a capture that failed.
+    """End a failed capture in PyTorch's allocator.
 
-    If the capture became invalid, `capture_end` raises before it does this, and from then on the
-    allocator would return no memory to the GPU. If it did, ending it again is an error.
+    If the capture is invalid, `capture_end` raises before it does this, and the allocator would
+    then never return memory to the GPU. If `capture_end` has done it, a second time is an error.
     """
     with contextlib.suppress(RuntimeError):
         torch._C._cuda_endAllocateToPool(device.index, pool)

@@ -11,9 +11,9 @@ _digests: dict[tuple[str, int, int, int, int], str] = {}
 def file_digest(path: Path, *, trust_cache: bool = True) -> str:
     """sha256 of a file.
 
-    A checkpoint's file is read once a process while its size, times and inode stay the same: a copy
-    that keeps the modification time (`cp -p`, `rsync`) is another file.
-    Compiled files are always read (`trust_cache=False`).
+    A checkpoint's file is read once per process while its size, times and inode stay the same. (A
+    copy with the same modification time, as by `cp -p` or `rsync`, has another inode.) Compiled
+    files are always read (`trust_cache=False`).
     """
     stat = path.stat()
     times = stat.st_mtime_ns, stat.st_ctime_ns

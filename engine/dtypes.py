@@ -1,4 +1,4 @@
-"""The torch dtype of every type name that a NetSpec uses."""
+"""The torch dtype of every type name in a NetSpec."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The engine thread: it runs a batcher's work, and ends when the batcher is closed or collected.
 
-It also knows where waiting for it would never end: on the thread itself, in a forked child, and
-after its end. It does not know flows or networks.
+It also detects where waiting for it would block forever: on the thread itself, in a forked process,
+and after its end.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from engine.errors import EngineUnavailable
 T = TypeVar("T")
 
 EXIT_SECONDS = 5.0
-"""How long the interpreter waits at its exit for a running network call."""
+"""Seconds that the interpreter waits at its exit for a running network call."""
 
-CLOSED = "The pipeline is closed, so it runs no further edits; open it again."
+CLOSED = "The pipeline is closed, so it runs no more edits; open it again."
 FORKED = (
     "The pipeline was used before this process was forked, and its engine thread runs in the "
     "parent only; start processes with multiprocessing's 'spawn' method, or open the pipeline in "
@@ -36,11 +36,11 @@ ON_THREAD = (
 class EngineThread:
     """A thread that runs jobs one after another.
 
-    While it is idle it refers to nothing but its inbox, so that the owner of the jobs, and the
-    networks with it, can be garbage-collected. That ends the thread.
+    While it is idle, it has a reference only to its inbox, so that the owner of the jobs and its
+    networks can be garbage-collected. The thread then ends.
 
     Attributes:
-        stopped: why no further job runs, as a sentence; None while jobs run.
+        stopped: a sentence with the reason why no more jobs run; None while jobs run.
     """
 
     def __init__(self) -> None:
@@ -64,12 +64,12 @@ class EngineThread:
                 self._inbox.put(job)
 
     def put(self, job: Callable[[], None]) -> None:
-        """Run a job, which must not raise, after those before it, if the thread runs."""
+        """Queue a job, which must not raise. It runs if the thread runs."""
         if self._thread is not None and self.stopped is None:
             self._inbox.put(job)
 
     def stop(self, why: str = CLOSED) -> None:
-        """Run no further job. The first reason is kept. Returns at once."""
+        """Run no more jobs. The first reason is kept. Returns immediately."""
         with self._lock:
             self.stopped = self.stopped or why
             if self._finalizer is not None:
@@ -83,7 +83,7 @@ class EngineThread:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs that are put now will run."""
+        """Whether jobs that are queued now will run."""
         return self._thread is not None and self._thread.is_alive() and self.stopped is None
 
     @property
@@ -92,14 +92,14 @@ class EngineThread:
         return self._pid is not None and self._pid != os.getpid()
 
     def check(self) -> None:
-        """Raise EngineUnavailable if jobs that are put now never run."""
+        """Raise EngineUnavailable if jobs that are queued now never run."""
         if self.forked:
             raise EngineUnavailable(FORKED)
         if self.stopped is not None:
             raise EngineUnavailable(self.stopped)
 
     def check_wait(self) -> None:
-        """Raise EngineUnavailable if waiting for a job would never end."""
+        """Raise EngineUnavailable if waiting for a job would block forever."""
         if self.forked:
             raise EngineUnavailable(FORKED)
         if threading.current_thread() is self._thread:
@@ -120,12 +120,12 @@ class EngineThread:
 
 
 class EngineFuture(Future[T]):
-    """A future of the engine thread. It raises instead of waiting forever."""
+    """A future of the engine thread. It raises an error instead of blocking forever."""
 
     def __init__(self, thread: EngineThread) -> None:
         super().__init__()
         self._engine_thread = thread
-        self.set_running_or_notify_cancel()  # `FlowHandle.cancel` is the only way: it frees rows
+        self.set_running_or_notify_cancel()  # only `FlowHandle.cancel` may cancel: it frees rows
 
     def result(self, timeout: float | None = None) -> T:
         """As Future.result, or raise EngineUnavailable."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class DiffEditError(Exception):
-    """The base of every error that this project raises for a user to read."""
+    """Base class of every error with a message for the user."""
 
 
 class CheckpointError(DiffEditError):
@@ -23,7 +23,7 @@ class EngineMismatch(DiffEditError):
 
 
 class BuildError(DiffEditError):
-    """An export or a compilation failed. No half-written file is left."""
+    """An export or a compilation failed. No incomplete file is left."""
 
 
 class NonFiniteError(DiffEditError):
@@ -44,7 +44,7 @@ class NonFiniteError(DiffEditError):
         self.stage = stage
 
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, str]]:
-        """Pickled by its arguments: another process makes the same message."""
+        """Pickle the arguments, from which the other process builds the message."""
         return NonFiniteError, (self.network, self.stage)
 
 
@@ -63,14 +63,14 @@ MEMORY_TEXTS = (
     "CUDA out of memory",
     "Cannot allocate memory",
 )
-"""How libraries say that memory ran out, in errors that have no type of their own."""
+"""Parts of library error messages that mean that memory ran out."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out.
 
-    PyTorch raises RuntimeErrors for this, which differ from others only by name and text. The
-    system's own error is an OSError, which libraries may convert to one of theirs.
+    PyTorch raises RuntimeErrors for this, which only their name and text distinguish from others.
+    The system's error is an OSError, which libraries may convert to their own type.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

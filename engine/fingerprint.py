@@ -1,8 +1,8 @@
-"""A short reading of a checkpoint that tells two models apart, for the record of a result.
+"""A digest of samples of a checkpoint's weights, to distinguish models in the record of a result.
 
-It reads a few megabytes where a digest of all weights reads gigabytes. Training changes every
-number of a tensor, so it cannot miss another training, a merge or a fused LoRA. It is no proof that
-a file is undamaged; `Checkpoint.digest` is. Standard library only.
+It reads a few megabytes, while a digest of all weights reads gigabytes. Training, merging or fusing
+a LoRA changes every number of a tensor, so the fingerprint detects them. It does not prove that a
+file is undamaged; `Checkpoint.digest` does. Standard library only.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ def fingerprint(checkpoint: Checkpoint, without: Collection[str] = ()) -> str:
 
 
 def model_name(folder: Path) -> str:
-    """A name for people, without the user's own folders: a hub id, "demo/model", or the name of a
-    single file.
+    """A readable name without local paths: a hub id, "demo/model", or the name of a single file.
 
-    The parent's name is left out where it is a home folder.
+    The parent's name is left out if it is a home folder.
     """
     folder = folder.resolve()
     if folder.is_file():

@@ -1,4 +1,4 @@
-"""`FlowHandle`: a submitted flow, as its submitter and the batcher see it."""
+"""`FlowHandle`: a submitted flow, its future and its progress."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class FlowHandle(Generic[T]):
         self.ended = False  # the same as `done`, without a lock, for the engine thread
 
     def cancel(self) -> None:
-        """Request cancellation: no further row of this flow runs, and its future raises Cancelled.
+        """Request cancellation: no more rows of this flow run, and its future raises Cancelled.
 
-        Calls in flight are not interrupted. Safe from any thread; a finished flow is not changed.
+        Calls in flight are not interrupted. Thread-safe. A finished flow is not changed.
         """
         self.cancelled = True
 
@@ -76,10 +76,10 @@ Handle = FlowHandle[Any]
 
 
 def without_frames(error: E) -> E:
-    """The error, without the frames that it and its causes passed through.
+    """Return the error without its tracebacks and those of its causes.
 
-    Frames refer to their variables and to their callers: whoever kept the error would keep tensors,
-    and the whole engine. The stack trace of an unexpected error is kept as a note, as text.
+    Tracebacks have references to local variables, so an error that is stored would keep tensors and
+    the whole engine alive. The stack trace of an unexpected error is added as a note.
     """
     if error.__traceback__ is not None and not isinstance(error, DiffEditError):
         error.add_note("".join(traceback.format_exception(error)).rstrip())

@@ -1,7 +1,6 @@
-"""How much memory a model needs in PyTorch, by part and call, before a weight is loaded.
+"""Predict how much memory a model needs in PyTorch, by part and call, before loading weights.
 
-Weights are counted from the headers of their files and calls from the configs; `limits` says
-whether both fit.
+Weights are counted from the headers of their files, and calls from the configs.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from engine.netspec import NetSpec, Precision, Size
 BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Bytes of one number."""
 PROGRAM_BYTES = 600_000_000
-"""What Python with PyTorch, diffusers and transformers takes: 0.5 to 0.6 GB were measured."""
+"""Bytes of Python with PyTorch, diffusers and transformers: 0.5 to 0.6 GB were measured."""
 HOW_TO_OVERRIDE = "pass --ignore-memory (ignore_memory=True in Python) to try it anyway"
 
 
 @dataclass(frozen=True)
 class PartMemory:
-    """The weights of one part in the precision in which they are loaded; bytes."""
+    """The bytes of one part's weights in the precision in which they are loaded."""
 
     part: str
     precision: Precision
@@ -34,7 +33,7 @@ class PartMemory:
 
 @dataclass(frozen=True)
 class CallMemory:
-    """What one call needs beside the weights, its inputs and outputs included; bytes."""
+    """The bytes of one call in addition to the weights, with its inputs and outputs."""
 
     network: str
     rows: int
@@ -66,12 +65,12 @@ class RunForecast:
 
     @property
     def needed(self) -> int:
-        """Bytes without which no edit runs: the weights, and calls of one row."""
+        """Minimum bytes for an edit: the weights, and calls of one row."""
         return self.weights + max(call.working for call in self.smallest)
 
     @property
     def peak(self) -> int:
-        """Bytes when every call is as large as it may be."""
+        """Bytes with calls of the maximum size."""
         return self.weights + max(call.working for call in self.largest)
 
 
@@ -82,7 +81,7 @@ def forecast_run(
     *,
     offload_text: bool = False,
 ) -> RunForecast:
-    """The memory of edits at one picture size.
+    """Predict the memory of edits at one picture size.
 
     Args:
         precisions: part -> precision.
@@ -147,7 +146,7 @@ def _calls(
 
 
 def require_memory(what: str, needed: int, free: int, where: str, fix: str) -> None:
-    """Raise ResourceError if `needed` bytes are more than `free`, unless that is unknown (0).
+    """Raise ResourceError if `needed` bytes are more than `free`. If `free` is 0, it is unknown.
 
     Args:
         what: such as "Loading sdxl in fp32".

@@ -1,4 +1,4 @@
-"""A model argument -> a checkpoint: a local folder, or a hub id that is downloaded once.
+"""Open a model argument as a checkpoint: a local folder or file, or a hub id, downloaded once.
 
 This is the only file that contacts a model hub.
 """
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """The form of a hub id: "name" or "owner/name"."""
 FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
-"""A name with such an ending is a file that is not there, not a hub id."""
+"""A name with one of these endings is a missing file, not a hub id."""
 SINGLE_FILE = ".safetensors"
 CONFIGS = ("model_index.json", "*/*.json", "*/*.txt")
 UNUSED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*")
@@ -46,14 +46,14 @@ def find_checkpoint(
     """Open a local folder or single file, or download a hub id (configs, tokenizer and safetensors
     only).
 
-    Checks every config, and the header of every weight file, so that an unsupported or truncated
-    model is found before it is loaded. Of a hub id, the configs are checked before the weights are
+    Checks every config and the header of every weight file, so that an unsupported or truncated
+    model is found before it is loaded. For a hub id, the configs are checked before the weights are
     downloaded.
 
     Args:
         model: a folder in diffusers' format, a single .safetensors file, which is converted once
             into the cache, or an id such as "owner/name".
-        additions: what the user adds to the model.
+        additions: additions to the model, such as another VAE.
         report: called while a model is converted.
         variant: which weight files: None, or a name such as "fp16". A part that has only plain
             weights uses these, as in diffusers.
@@ -78,7 +78,7 @@ def find_checkpoint(
 
 
 def _with_additions(checkpoint: Checkpoint, additions: Additions, report: Report) -> Checkpoint:
-    """The checkpoint with another VAE, textual inversions and layers left out, as asked for."""
+    """Return the checkpoint with the requested VAE, textual inversions and skipped layers."""
     if additions.vae is not None:
         from engine.derived.vae import with_vae
 
@@ -92,7 +92,7 @@ def _with_additions(checkpoint: Checkpoint, additions: Additions, report: Report
 
 @dataclass(frozen=True)
 class HubSource:
-    """Which files of a hub id; see `find_checkpoint`."""
+    """Which files of a hub id to use; see `find_checkpoint`."""
 
     revision: str | None
     variant: str | None
@@ -107,8 +107,8 @@ def _convert(path: Path, additions: Additions, source: HubSource, report: Report
     local = None if base is None else _local(base)
     if local is not None and local.is_file():
         raise CheckpointError(
-            f"The base {base} is a file, but must be a checkpoint folder or a hub id that has the "
-            f"parts that {path} lacks."
+            f"The base {base} is a file, but must have the parts that {path} lacks; pass a "
+            "checkpoint folder or a hub id."
         )
     open_base = None if base is None else partial(_open, base, source)
     return from_single_file(path, open_base, additions.prediction_type, report)
@@ -119,7 +119,7 @@ def _refuse_single_file_options(model: str | Path, additions: Additions) -> None
         if getattr(additions, name) is not None:
             raise CheckpointError(
                 f"{name} is for a model in a single .safetensors file, but {model} is a folder or "
-                "a hub id, which has everything; leave it out."
+                f"a hub id, which is complete; leave {name} out."
             )
 
 
@@ -164,7 +164,7 @@ def _local(model: str | Path) -> Path | None:
     text = str(model)
     if "://" in text:
         raise CheckpointError(
-            f"{text[:200]} is an address; name the model as owner/name, as the hub's page does."
+            f"{text[:200]} is an address, not a hub id; pass the id as owner/name."
         )
     try:
         folder = Path(model).expanduser()
@@ -177,7 +177,7 @@ def _local(model: str | Path) -> Path | None:
 
 
 def _not_a_model(model: str, names: list[str]) -> str:
-    """The sentence for a repository without `model_index.json`."""
+    """The error message for a repository without `model_index.json`."""
     singles = [name for name in names if name.endswith(FILE_ENDINGS) and "/" not in name]
     hint = f" (it has {', '.join(singles[:3])})" if singles else ""
     return (
@@ -207,7 +207,7 @@ def _download_weights(
     error = missing_weights(
         folder, parts[0], checkpoint.variant, names + [path.name for path in folder.glob("*")]
     )
-    if not names and "--variant" not in str(error):  # the hub does not tell what it has
+    if not names and "--variant" not in str(error):  # the hub did not list its files
         raise CheckpointError(
             f"{str(error).partition(';')[0]}; the hub may have them as a variant (try --variant "
             "fp16) or as pickles (.bin), which are not loaded."
@@ -253,7 +253,7 @@ def _download(
             raise known from error
         raise CheckpointError(
             f"{model} is not a folder here and could not be downloaded from the hub "
-            f"({first_line(error)}); give the path of a checkpoint, or check the id, the network "
+            f"({first_line(error)}); pass the path of a checkpoint, or check the id, the network "
             "and your access to it."
         ) from error
     return Path(folder)

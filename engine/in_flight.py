@@ -12,12 +12,12 @@ from engine.network_calls import TimedCall
 
 
 class Launched(NamedTuple):
-    """The work that one step launched, and what to do when the device has finished it.
+    """The work that one step launched.
 
     Attributes:
-        event: reached when the call, and the arithmetic of the flows that it answered, are done.
+        event: reached when the call and the following arithmetic of its flows are done.
         net: the network that was called.
-        rows, calls: how many of each flow were answered.
+        rows, calls: flow -> number of rows and calls.
         returned: flows that ended, and their results.
         timed: the calls, to be timed.
     """
@@ -31,7 +31,7 @@ class Launched(NamedTuple):
 
 
 class InFlight:
-    """At most as many launched calls as the device should have, so that new requests can join."""
+    """The launched calls, whose number is limited so that new requests can join soon."""
 
     def __init__(self, queue: DeviceQueue) -> None:
         self._queue = queue
@@ -42,7 +42,7 @@ class InFlight:
 
     @property
     def full(self) -> bool:
-        """Whether the device has enough to do."""
+        """Whether the maximum number of calls is in flight."""
         return len(self._launched) >= self._queue.in_flight
 
     def record(
@@ -57,9 +57,9 @@ class InFlight:
         self._launched.append(Launched(self._queue.record(), net, rows, calls, returned, timed))
 
     def finished(self, *, wait: bool) -> Iterator[Launched]:
-        """Remove and yield what the device has finished. With `wait`, wait for the oldest first.
+        """Remove and yield the finished work. With `wait`, wait for the oldest first.
 
-        Raises the device's error. It cannot be attributed to a flow.
+        Raises the device's error, which cannot be attributed to a flow.
         """
         if wait and self._launched:
             self._launched[0].event.synchronize()
@@ -67,5 +67,5 @@ class InFlight:
             yield self._launched.popleft()
 
     def clear(self) -> None:
-        """Forget everything; nobody waits for it any more."""
+        """Drop all launched work without waiting for it."""
         self._launched.clear()

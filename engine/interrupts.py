@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def forget_interrupt() -> None:
-    """Make CPython forget a KeyboardInterrupt that was caught.
+    """Clear CPython's mark of an unhandled KeyboardInterrupt after it was caught.
 
-    If one passes through `exec()` of a string, which libraries use to generate code, CPython marks
-    it as unhandled even when it is caught later. A program started by `python -m` then ends by
-    SIGINT instead of with its exit code. Running any other string clears the mark.
+    If a KeyboardInterrupt passes through `exec()` of a string, which libraries use to generate
+    code, CPython marks it as unhandled even if it is caught later. A program started by `python -m`
+    then ends by SIGINT instead of with its exit code. Executing any other string clears the mark.
     """
     exec("")

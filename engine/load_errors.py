@@ -1,7 +1,7 @@
-"""The true reason why a part of a checkpoint could not be loaded, as an error with one sentence.
+"""Convert the error of a library that loads weights to an error of this project with the reason.
 
-Three libraries load weights; their errors share no base and often hide the reason in their causes.
-Standard library only.
+Three libraries load weights; their errors have no common base class, and the reason is often in
+their causes. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from engine.errors import (
 )
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How Rust's libraries state the number of an error of the operating system."""
+"""The format in which Rust libraries state the number of an operating system error."""
 
 
 def load_error(error: BaseException, folder: Path | str) -> DiffEditError:
-    """What to raise for an error of a library that was loading `folder`.
+    """Return the exception to raise for a library's error while it loaded `folder`.
 
     ResourceError if memory or disk space ran out, CheckpointError for everything else.
     """
@@ -43,7 +43,7 @@ def load_error(error: BaseException, folder: Path | str) -> DiffEditError:
 
 
 def known_reason(error: BaseException, folder: Path | str) -> DiffEditError | None:
-    """The error to raise if memory, disk, permission or a package is the reason; else None."""
+    """Return the exception if the reason is memory, disk, permission or a package; else None."""
     chain = list(causes(error))
     if any(out_of_memory(e) for e in chain):
         return ResourceError(
@@ -61,7 +61,7 @@ def known_reason(error: BaseException, folder: Path | str) -> DiffEditError | No
 
 
 def _system_number(error: BaseException) -> int | None:
-    """The number of an error of the operating system, which safetensors states in its text."""
+    """The number of an operating system error, which safetensors states in its text."""
     if isinstance(error, OSError):
         return error.errno
     found = OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
@@ -83,12 +83,12 @@ def _system_error(error: BaseException, number: int, folder: Path | str) -> Diff
         return ResourceError(f"There is no space left for {path}; free some disk space.")
     if number == errno.EFBIG:
         return ResourceError(
-            f"What is made of {path} is too large for one file on this disk, or for the limit of "
+            f"The file that is made from {path} is too large for this disk, or for the limit of "
             "this process (ulimit -f); use another disk, or raise the limit."
         )
     if number in (errno.EACCES, errno.EPERM):
         return CheckpointError(
-            f"{path} cannot be read: there is no permission; change its permissions or the user."
+            f"{path} cannot be read (permission denied); change its permissions or the user."
         )
     if number == errno.ENOENT:
         return CheckpointError(f"{path} does not exist; copy or download the checkpoint again.")

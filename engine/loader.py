@@ -28,7 +28,7 @@ def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.
             a package is missing.
         ResourceError: there is not enough memory.
     """
-    files = checkpoint.weight_files(part)  # refuses pickles with a sentence of its own
+    files = checkpoint.weight_files(part)  # raises for pickles
     folder = checkpoint.folder / part
     try:
         with quiet(), utf8_path(folder) as path:
@@ -45,15 +45,15 @@ def load_module(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> torch.
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
-            f"The weights of {folder} lack {len(missing)} tensors ({missing[0]}, ...): they belong "
-            "to another model or are incomplete; download the checkpoint again."
+            f"The weights of {folder} lack {len(missing)} tensors ({missing[0]}, ...), so they are "
+            "incomplete or of another model; download the checkpoint again."
         )
     frozen: torch.nn.Module = module.eval().requires_grad_(False)
     return frozen
 
 
 def empty_module(checkpoint: Checkpoint, part: str) -> torch.nn.Module:
-    """A part as its config describes it, on the meta device: with shapes, without weights.
+    """Build a part from its config on the meta device: with shapes, without weights.
 
     Raises CheckpointError if the config does not describe such a module, or a package is missing.
     """

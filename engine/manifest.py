@@ -1,7 +1,7 @@
 """`manifest.json`: the contents of an engine folder, their origin, checks and digests.
 
-A compiled plan is executable code, so every file is compared with its sha256 here before a runtime
-reads it. Export writes the manifest; at run time it is all that is read of the export. Standard
+A compiled plan is executable code, so every file is compared with its sha256 before a runtime reads
+it. Export writes the manifest; it is the only interface between export and runtime. Standard
 library only.
 """
 
@@ -45,14 +45,14 @@ class File:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What an entry was built with, and for which device.
+    """The tools that built an entry, and its target device.
 
     Attributes:
         product: "torch.onnx", "tensorrt" or "tensorrt-rtx".
-        version: of the product.
-        weights: sha256 of the weights, with everything fused into them.
-        opset: of an ONNX file.
-        gpu: the GPU that a `tensorrt` engine belongs to.
+        version: version of the product.
+        weights: sha256 of the weights, including everything fused into them.
+        opset: ONNX opset of an ONNX file.
+        gpu: the GPU for which a `tensorrt` engine was built.
         compute_capabilities: such as ("8.9",); empty means the product's portable default.
         flags: builder flags.
         onnx: sha256 of the ONNX files that an engine was compiled from.
@@ -99,7 +99,7 @@ class Entry:
         key: sha256 of everything that the files were made from; an equal key needs no rebuild.
         files: the main file first (`.onnx` before `.onnx.data`).
         built_with: product, version, and for engines the GPU, compute capabilities and flags.
-        seconds, peak_bytes: what the build took.
+        seconds, peak_bytes: duration and peak memory of the build.
         checks: the verification, one for each backend and profile.
         notes: sentences for the user, such as a fall-back to fp32.
     """
@@ -121,11 +121,11 @@ class Entry:
 
     @property
     def own_checks(self) -> tuple[Check, ...]:
-        """The checks of the compiled file; the others are of PyTorch in its precision."""
+        """The checks of the compiled file; the others are checks of PyTorch in its precision."""
         return tuple(check for check in self.checks if check.backend != "torch")
 
     def verified(self, folder: Path) -> Path:
-        """Compare the size and sha256 of every file; returns the path of the main file.
+        """Compare the size and sha256 of every file. Returns the path of the main file.
 
         Raises EngineMismatch if a file is missing, truncated or changed.
         """
@@ -140,7 +140,7 @@ class Entry:
                 size = path.stat().st_size
             except OSError:
                 raise EngineMismatch(
-                    f"{path} is missing; run the build again, it makes only what is missing."
+                    f"{path} is missing; run the build again, which builds only missing files."
                 ) from None
             if size != file.bytes or file_digest(path, trust_cache=False) != file.sha256:
                 what = "is truncated" if size < file.bytes else "was changed"
@@ -158,8 +158,8 @@ class Manifest:
     Attributes:
         model: the model; None in a temporary folder that holds single networks.
         entries: every compiled network.
-        schema: the version of the file's form; other versions are refused.
-        extra: values for people, which nothing reads.
+        schema: version of the file format; other versions are refused.
+        extra: further information, which no code reads.
     """
 
     model: ModelIdentity | None
@@ -196,7 +196,7 @@ class Manifest:
 
     @property
     def source(self) -> str:
-        """The model's folder or hub id, for people."""
+        """The model's folder or hub id, for messages."""
         return self.model.source if self.model else "an unknown model"
 
     def save(self, folder: str | Path) -> None:
@@ -210,7 +210,7 @@ class Manifest:
             temporary.unlink(missing_ok=True)
 
     def with_entry(self, entry: Entry) -> Manifest:
-        """A copy with `entry`, which replaces the one of its network, size and format."""
+        """Return a copy in which `entry` replaces the one of its network, size and format."""
         kept = [
             e for e in self.entries if (e.format, e.spec.kind) != (entry.format, entry.spec.kind)
         ]
@@ -218,7 +218,7 @@ class Manifest:
 
 
 def _other_schema(path: Path, data: object) -> str:
-    """The sentence for a manifest of another version, with the command that builds it again."""
+    """The error message for a manifest of another version, with the command to rebuild it."""
     schema = data.get("schema") if isinstance(data, dict) else None
     model = data.get("model") if isinstance(data, dict) else None
     source = model.get("source", "MODEL") if isinstance(model, dict) else "MODEL"

@@ -1,4 +1,4 @@
-"""How much memory this process can still take: what the system and its cgroups allow.
+"""The memory that this process can still use, by the limits of the system and its cgroups.
 
 Containers limit memory by cgroups, which /proc/meminfo does not show. Standard library only.
 """
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NO_LIMIT = 1 << 60
-"""cgroups of version 1 state a number above this where there is no limit."""
+"""cgroups of version 1 state a larger number than this if there is no limit."""
 RECLAIMABLE = ("inactive_file", "active_file")
-"""Pages of files, which the system drops when memory is needed."""
+"""Counters of file pages, which the system drops when memory is needed."""
 
 
 def available(root: Path = Path("/")) -> int:
@@ -29,12 +29,12 @@ def available(root: Path = Path("/")) -> int:
 
 
 def amount(size: float) -> str:
-    """Bytes for people, such as "3.2 MB"."""
+    """Format bytes, such as "3.2 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _cgroup_rooms(root: Path) -> Iterator[int]:
-    """What each cgroup above this process still allows."""
+    """Yield the remaining bytes of each cgroup of this process."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":

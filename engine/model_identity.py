@@ -1,4 +1,4 @@
-"""The model that an engine folder was built from: its parts, and what was added to it.
+"""The model that an engine folder was built from: its parts and additions.
 
 Standard library only.
 """
@@ -18,7 +18,7 @@ class FusedFile:
     """A LoRA or a textual inversion that is part of the weights.
 
     Attributes:
-        path: where the file was when the engines were built.
+        path: path of the file when the engines were built.
         sha256: of the file.
         scale: the factor of a LoRA's change; 1 for a textual inversion.
     """
@@ -35,11 +35,11 @@ class ModelIdentity:
     Attributes:
         source: an absolute folder or single file, or a hub id.
         family: the name of its model family.
-        networks: the names of all its networks: a size is complete if it has every one of them.
+        networks: the names of all its networks; a size is complete if it has all of them.
         digests: part -> sha256 of its config and weights.
-        loras, embeddings: what was fused into the weights.
+        loras, embeddings: the files fused into the weights.
         made_from: the single file and others that the model was made from; empty for a folder.
-        clip_skip: CLIP layers that its text networks leave out.
+        clip_skip: number of last CLIP layers that its text networks skip.
     """
 
     source: str
@@ -53,14 +53,14 @@ class ModelIdentity:
 
     @property
     def added(self) -> tuple[tuple[str, str], ...]:
-        """Another VAE, embeddings and clip_skip, for comparison; empty without any."""
+        """Another VAE, embeddings and clip_skip, for comparison; empty if there are none."""
         files = [(f.role, f.sha256) for f in self.made_from if f.role in ("vae", "embedding")]
         skip = [("clip_skip", str(self.clip_skip))] if self.clip_skip else []
         return tuple(sorted([*files, *skip]))
 
     @property
     def additions(self) -> str:
-        """For people: " with the VAE v.safetensors and clip_skip 1", or "" without any."""
+        """Readable: " with the VAE v.safetensors and clip_skip 1", or "" if there are none."""
         files = [f for f in self.made_from if f.role in ("vae", "embedding")]
         titles = {"vae": "VAE", "embedding": "embedding"}
         named = [f"the {titles[f.role]} {f.name}" for f in files]
@@ -69,7 +69,7 @@ class ModelIdentity:
 
     @property
     def fused(self) -> str:
-        """For people: "the LoRA style.safetensors at 0.8", or "" without LoRAs and embeddings."""
+        """Readable: "the LoRA style.safetensors at 0.8", or "" without LoRAs and embeddings."""
         loras = [f"the LoRA {Path(file.path).name} at {file.scale:g}" for file in self.loras]
         return " and ".join(
             [*loras, *(f"the embedding {Path(f.path).name}" for f in self.embeddings)]
@@ -77,7 +77,7 @@ class ModelIdentity:
 
 
 def read_identity(data: Mapping[str, Any]) -> ModelIdentity:
-    """Read what `dataclasses.asdict` made of it. Raises KeyError, TypeError or ValueError."""
+    """Read the result of `dataclasses.asdict`. Raises KeyError, TypeError or ValueError."""
 
     def fused(name: str) -> tuple[FusedFile, ...]:
         return tuple(FusedFile(f["path"], f["sha256"], float(f["scale"])) for f in data[name])

@@ -1,6 +1,6 @@
-"""The command-line options that say what a model is, beside its name.
+"""The command-line options for a model's files and additions.
 
-Every command that names a model has this group, so a model that one command opens is opened by all.
+Every command that takes a model has these options.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ PredictionType = Annotated[
     _option(
         "For a single file: what its U-Net predicts, epsilon or v_prediction.",
         "--prediction-type",
-        show_default="what the file says, or is usual",
+        show_default="as the file states, or the usual one",
     ),
 ]
 Vae = Annotated[Path | None, _option("Another VAE: a folder or a .safetensors file.", "--vae")]
 Embeddings = Annotated[
     list[str] | None,
     _option(
-        "Textual inversion (.safetensors), with the token that stands for it in prompts; may be "
-        "repeated. The token is by default what the file says, or its name.",
+        "Textual inversion (.safetensors), with its token for prompts; repeatable. The default "
+        "token is the one in the file, or the file's name.",
         "--embedding",
         metavar="FILE[:TOKEN]",
         show_default=False,
@@ -53,15 +53,15 @@ Embeddings = Annotated[
 ]
 ClipSkip = Annotated[
     int,
-    _option("CLIP layers to leave out, beside those that always are.", "--clip-skip", min=0),
+    _option("Number of last CLIP layers to skip, beyond the model's own.", "--clip-skip", min=0),
 ]
 Variant = Annotated[str | None, _option("Variant of the weight files, such as fp16.", "--variant")]
 Revision = Annotated[str | None, _option("Branch, tag or commit of a Hub id.", "--revision")]
 Loras = Annotated[
     list[str] | None,
     _option(
-        "LoRA file to apply, with its scale; may be repeated. Engines have it in their weights, so "
-        "they must be built with the same.",
+        "LoRA file to apply, with its scale; repeatable. Engines contain their LoRAs, so they must "
+        "have been built with the same ones.",
         "--lora",
         metavar="PATH:SCALE",
         show_default=False,
@@ -71,7 +71,7 @@ Loras = Annotated[
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What is added to a model, and which of its files are meant. Methods raise ValueError."""
+    """A model's files and additions. Methods raise ValueError."""
 
     base: Base = None
     prediction_type: PredictionType = None
@@ -98,7 +98,7 @@ class ModelSource:
 
     @property
     def additions(self) -> Additions:
-        """What is added to the model before it is opened."""
+        """The additions with which the model is opened."""
         return Additions(
             self.base, self.prediction_type, self.vae, tuple(self.embeddings), self.clip_skip
         )
@@ -133,4 +133,4 @@ class ModelSource:
 
 
 MODEL_ITSELF = ModelSource()
-"""The model as it is: the default of the group."""
+"""A model without additions: the default of the group."""

@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 Precision = Literal["fp32", "fp16", "bf16"]
 DType = Literal["fp32", "int64"]
 Role = Literal["text_encoder", "image_encoder", "denoiser", "image_decoder"]
-"""What a network is for. The denoiser runs many times an edit; the others once or a few times."""
+"""The purpose of a network. The denoiser runs many times per edit; the others a few times."""
 Size = tuple[int, int]
-"""(height, width) in pixels of the picture that the networks see."""
+"""(height, width) in pixels of the networks' picture."""
 
 DENOISER_BATCH_SIZES = (1, 2, 4, 8, 16, 20)
 """The denoiser's default profiles: guidance pairs, shared calls, and the 2n = 20 rows of a mask."""
 MAX_BATCH = 256
-"""The largest profile. Inputs of a whole batch are allocated before a call."""
+"""Maximum batch size, because the inputs of a whole batch are allocated before a call."""
 OTHER_BATCH_SIZES = (1, 2, 4)
 
 
@@ -48,12 +48,12 @@ class NetSpec:
 
     Attributes:
         name: the network's name in its model family, such as "unet".
-        role: what the network is for.
+        role: the network's purpose.
         size: (height, width) of the picture in pixels; None for networks without one.
         inputs: in calling order; the names are those in the ONNX file.
         outputs: one or several.
         batch_sizes: the static profiles, ascending.
-        precision: of the weights and of the arithmetic inside.
+        precision: precision of the weights and of the arithmetic inside.
         attention_scores: scores in the largest attention layer, for one row: heads x queries x
             keys. Runtimes that store all scores need memory in proportion.
     """
@@ -85,15 +85,15 @@ class NetSpec:
         return self.batch_sizes[-1]
 
     def batch_for(self, rows: int) -> int:
-        """The smallest profile that holds `rows` rows."""
+        """The smallest profile with at least `rows` rows."""
         return next(b for b in self.batch_sizes if b >= rows)
 
     def pinned(self, size: int) -> NetSpec:
-        """This network with `size` as its only profile, for results that do not depend on other
-        requests in the batch.
+        """Return this network with `size` as its only profile, so that results do not depend on
+        other requests in the batch.
 
-        A network that is not the denoiser uses its largest profile if `size` is larger. Raises
-        ValueError if there is no such profile.
+        If `size` is larger than all profiles of a network that is not the denoiser, its largest
+        profile is used. Raises ValueError if there is no such profile.
         """
         if self.role != "denoiser":
             size = min(size, self.max_batch)
@@ -102,12 +102,12 @@ class NetSpec:
         return replace(self, batch_sizes=(size,))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> NetSpec:
-        """The NetSpec that `to_json` wrote. Raises KeyError, TypeError or ValueError."""
+        """Build it from the values of `to_json`. Raises KeyError, TypeError or ValueError."""
 
         def tensor(d: Mapping[str, Any]) -> TensorSpec:
             return TensorSpec(d["name"], tuple(d["shape"]), d["dtype"])

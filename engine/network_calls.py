@@ -1,6 +1,6 @@
-"""Calls of networks: rows that run together, in parts where one call fails.
+"""Call networks with batches of rows; a batch whose call fails is run in parts.
 
-It does not start, advance or end flows. Only the engine thread runs calls.
+Only the engine thread runs calls. `engine.batcher` starts, advances and ends flows.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class TimedCall(NamedTuple):
 
 
 class NetworkCalls:
-    """The backends in use with their buffers, and what they ran.
+    """The backends in use with their buffers, and counters of their calls.
 
     Attributes:
-        calls, rows: network -> calls and rows that were launched, padding left out.
+        calls, rows: network -> number of launched calls and rows, without padding.
         on_call: called on the engine thread when the device has finished a call, with the network,
             the shape of its first input, the batch size and the seconds on the device.
     """
@@ -51,16 +51,16 @@ class NetworkCalls:
         self._timed: list[TimedCall] = []
 
     def backend(self, kind: Kind) -> Backend:
-        """The backend for rows of a kind, loaded if it was not. Raises EngineMismatch."""
+        """Return the backend for rows of a kind. Loads it at first use. Raises EngineMismatch."""
         return self._of(kind).backend
 
     def run_call(self, rows: Sequence[Row]) -> list[Answer]:
-        """Run rows of one kind in one call; its error is raised."""
+        """Run rows of one kind in one call. Raises the error of the call."""
         return self._of(rows[0].kind).run(rows)
 
     def run(self, batch: Sequence[QueuedRow]) -> Iterator[Answered]:
-        """One call for all rows that a flow waits for. If it fails, one call for each half, until
-        the failing rows are alone."""
+        """Run all rows that a flow waits for in one call. If the call fails, run each half, until
+        the failing rows are found."""
         live = [queued for queued in batch if queued.flows]
         if not live:
             return
@@ -80,7 +80,7 @@ class NetworkCalls:
         yield live, answers
 
     def launched(self) -> list[TimedCall]:
-        """The calls since the last time that this was asked for."""
+        """Return the calls since the last call of this method."""
         timed, self._timed = self._timed, []
         return timed
 

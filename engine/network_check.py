@@ -20,8 +20,8 @@ Shapes = list[tuple[int, ...]]
 
 
 def check_networks(checkpoint: Checkpoint, part: str, module: torch.nn.Module) -> None:
-    """Raise CheckpointError unless every network of a part runs on the module that its config
-    describes, and returns what the model family expects.
+    """Raise CheckpointError unless every network of a part runs on the module of its config, and
+    returns the shapes that the model family expects.
 
     Args:
         checkpoint: the model.
@@ -37,19 +37,19 @@ def check_networks(checkpoint: Checkpoint, part: str, module: torch.nn.Module) -
             continue
         except Exception as error:  # a library may raise anything for a wrong number
             raise CheckpointError(
-                f"{file} describes a network that cannot run ({first_line(error)}): its numbers "
-                "do not fit each other; copy or download it again."
+                f"{file} describes a network that cannot run ({first_line(error)}), because its "
+                "numbers do not fit each other; copy or download it again."
             ) from error
         if found != wanted:
             raise CheckpointError(
-                f"{file} describes a network whose results have the shape {found[0][1:]} instead "
-                f"of {wanted[0][1:]}; it belongs to another model, or was changed: copy or "
+                f"{file} describes a network whose outputs have the shape {found[0][1:]} instead "
+                f"of {wanted[0][1:]}, so it belongs to another model or was changed; copy or "
                 "download it again."
             )
 
 
 def _output_shapes(checkpoint: Checkpoint, network: Network, module: torch.nn.Module) -> Shapes:
-    """The shapes of what a network returns for one row."""
+    """The shapes of a network's outputs for one row."""
     inputs = [
         torch.empty((1, *spec.shape), dtype=TORCH_DTYPES[spec.dtype], device="meta")
         for spec in _tensors(checkpoint, network.name)[0]

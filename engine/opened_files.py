@@ -1,4 +1,4 @@
-"""Files that are read again while a model is open: they must stay as they were.
+"""Detect changes of files that are read again while a model is open.
 
 Standard library only.
 """
@@ -27,7 +27,7 @@ class OpenedFiles:
 
     @classmethod
     def now(cls, paths: Iterable[Path]) -> OpenedFiles:
-        """The present state. Raises OSError if a file is not there."""
+        """Record the current state. Raises OSError if a file does not exist."""
         return cls({path: _state(path) for path in paths})
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 
 def expand_groups(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function whose signature lists the fields of every option group one by one.
+    """Return a function whose signature has the fields of every option group as parameters.
 
     Fields without an annotation for typer are not options and keep their defaults.
     """
@@ -37,7 +37,7 @@ def expand_groups(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_parameters(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
-    """Give a function a signature that typer reads."""
+    """Set the signature that typer reads."""
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
@@ -50,7 +50,7 @@ def keyword(name: str, default: object, annotation: object) -> inspect.Parameter
 
 
 def _collected(group: Any, values: dict[str, Any]) -> Any:
-    """Make a group of its values, which are taken out of `values`."""
+    """Build a group from its values, which are removed from `values`."""
     return group(
         **{
             field.name: _collected(hint, values)
@@ -62,7 +62,7 @@ def _collected(group: Any, values: dict[str, Any]) -> Any:
 
 
 def _options(group: Any) -> Iterator[inspect.Parameter]:
-    """The fields of a group as keyword parameters, those of groups in it included."""
+    """The fields of a group as keyword parameters, including those of nested groups."""
     for field, hint in _fields(group):
         if dataclasses.is_dataclass(hint):
             yield from _options(hint)

@@ -1,6 +1,6 @@
-"""What a checkpoint folder in the cache was made from: single files, another VAE, embeddings.
+"""The sources of a checkpoint folder in the cache: single files, another VAE, embeddings.
 
-The folder keeps it in `diffedit_origin.json`. Standard library only.
+They are stored in the folder's `diffedit_origin.json`. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class SourceFile:
     Attributes:
         role: "checkpoint" (the single file), "base" (has what that file lacks), "vae" or
             "embedding".
-        path: where it was.
-        sha256: of the file; of a folder, see `engine.fingerprint`.
+        path: path of the file or folder at that time.
+        sha256: digest of the file; for a folder, see `engine.fingerprint`.
     """
 
     role: Role
@@ -42,8 +42,8 @@ class Origin:
     """The sources of a checkpoint folder in the cache.
 
     Attributes:
-        model: the model as it was named: a path, or a hub id.
-        files: everything that was read, in the order of its use.
+        model: the model as the user specified it: a path, or a hub id.
+        files: every file that was read, in order of use.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Origin:
 
     @classmethod
     def read(cls, folder: Path) -> Origin | None:
-        """The origin of a folder; None if it was not made here. Raises CheckpointError."""
+        """Read the origin of a folder; None if it has none. Raises CheckpointError."""
         path = folder / ORIGIN_NAME
         try:
             data = json.loads(path.read_text())
@@ -61,8 +61,8 @@ class Origin:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
-                f"{path} is damaged ({type(error).__name__}); delete the folder {folder}, which is "
-                "made again from its sources."
+                f"{path} is damaged ({type(error).__name__}); delete the folder {folder}, which "
+                "will be made again."
             ) from None
 
     def write(self, folder: Path) -> None:

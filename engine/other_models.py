@@ -1,6 +1,6 @@
-"""Say what a path is that was named as a model but is not a checkpoint folder.
+"""Describe a path that was passed as a model but is not a checkpoint folder.
 
-Standard library only: nothing of the file is run, and of a safetensors file only the header is
+Standard library only: no code of the file is run, and only the header of a safetensors file is
 read.
 """
 
@@ -27,7 +27,7 @@ FORMAT = (
 
 
 def not_a_folder(path: Path) -> str:
-    """The sentence for a path that is not a folder: a file, or nothing."""
+    """The error message for a path that is not a folder: a file, or nothing."""
     try:
         if not path.exists():
             return f"There is no model folder at {path}; check the path."
@@ -42,14 +42,14 @@ def not_a_folder(path: Path) -> str:
 
 
 def not_a_checkpoint(folder: Path) -> str:
-    """The sentence for a folder without `model_index.json`."""
+    """The error message for a folder without `model_index.json`."""
     here = f"{folder / 'model_index.json'} does not exist: this is not a diffusers checkpoint"
     if (folder / "manifest.json").is_file():
         return f"{here} but an engine folder; pass it as --engines, and the model as --model."
     if (folder / "adapter_config.json").is_file():
         return f"{here} but a LoRA or another adapter; {FORMAT}."
     if (folder.parent / "model_index.json").is_file():
-        return f"{here} but one part of one; name the folder {folder.parent}."
+        return f"{here} but one part of one; pass the folder {folder.parent}."
     inside = sorted(folder.glob("snapshots/*/model_index.json")) or sorted(
         folder.glob("*/model_index.json")
     )
@@ -63,7 +63,7 @@ def not_a_checkpoint(folder: Path) -> str:
 
 def _file(path: Path) -> str:
     if path.name == "model_index.json":
-        return f"{path} is a file of a checkpoint; name its folder {path.parent}."
+        return f"{path} is a file of a checkpoint; pass its folder {path.parent}."
     if path.suffix.lower() in FORMATS:
         return f"{path} is {FORMATS[path.suffix.lower()]}; {FORMAT}."
     try:
@@ -87,7 +87,7 @@ def _safetensors(path: Path) -> str:
     except CheckpointError as error:
         text = str(error)
         return text if text.startswith(str(path)) else f"{path} {text}."
-    return f"{path} is {found.title} in a single file; name that file as the model."
+    return f"{path} is {found.title} in a single file; pass that file as the model."
 
 
 def _conversion(path: Path) -> str:

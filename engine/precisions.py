@@ -1,4 +1,4 @@
-"""One precision for a model, and another one for single parts. Standard library only."""
+"""Parse precisions: one for the model, and others for single parts. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from engine.models import ModelFamily
 from engine.netspec import Precision
 
 DEFAULT = "default"
-"""The key of the precision of all parts that have no other, as in diffusers."""
+"""Key of the precision of all other parts, as in diffusers."""
 
 
 def parse_precisions(text: str) -> dict[str, str]:
@@ -21,7 +21,7 @@ def parse_precisions(text: str) -> dict[str, str]:
         key = part.strip() if equals else DEFAULT
         if not key or key in found:
             raise ValueError(
-                "write one precision, and PART=PRECISION for parts that need another one, such as "
+                "pass one precision, and PART=PRECISION for parts that need another one, such as "
                 "fp16,text_encoder_3=bf16"
             )
         found[key] = precision.strip()
@@ -29,10 +29,11 @@ def parse_precisions(text: str) -> dict[str, str]:
 
 
 def build_precision(family: ModelFamily, part: str, precision: Precision) -> Precision:
-    """The precision in which a part is built when `precision` is asked for.
+    """The precision in which a part is built if `precision` is requested.
 
-    Where PyTorch runs a part in bf16, because fp16 overflows, the build takes bf16. VAEs, which
-    PyTorch runs in fp32, are built as asked for: a build compares them with fp32 and falls back.
+    Parts that PyTorch runs in bf16, because fp16 overflows, are built in bf16. VAEs, which PyTorch
+    runs in fp32, are built in the requested precision: the build compares them with fp32 and falls
+    back if necessary.
     """
     usual = family.part_precision(part, precision)
     return usual if usual == "bf16" else precision

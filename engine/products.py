@@ -1,7 +1,7 @@
 """The runtimes of compiled networks and the compute capabilities they are built for.
 
-One table gives the Python module, the name, the pip extra and the oldest supported version of each
-runtime. This module imports none of them; it uses the standard library only.
+One table has the Python module, the name, the pip extra and the oldest supported version of each
+runtime. Standard library only: this module imports no runtime.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The rows that wait for a call: one queue for each network and shape, duplicates merged.
+"""The rows that wait for a call: one queue per network and shape, without duplicates.
 
-It does not run rows. Only the engine thread changes it.
+Only the engine thread changes them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RowQueues:
         return sum(len(queue) for queue in [*self._queues.values()])  # another thread may ask
 
     def add(self, row: Row, flow: Handle, index: int) -> None:
-        """Let a flow wait for a row: in the entry with the same key, or in a new one."""
+        """Add a row for a flow: to the entry with the same key, or as a new entry."""
         kind = row.kind
         queued = None if row.key is None else self._by_key.get((kind, row.key))
         if queued is None:
@@ -66,7 +66,7 @@ class RowQueues:
         return batch
 
     def remove(self, flow: Handle) -> None:
-        """Remove a flow from every entry, and entries that no flow waits for any more."""
+        """Remove a flow from every entry, and entries for which no flow waits any more."""
         for kind, queue in self._queues.items():
             for queued in queue:
                 queued.waiters = [waiter for waiter in queued.waiters if waiter[0] is not flow]

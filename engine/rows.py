@@ -4,8 +4,8 @@ A row is one evaluation of one network for one request. A flow is a generator th
 it needs next, is sent one answer per row in the same order, and returns its result. An answer is
 the network's output tensor, or a tuple of tensors if the network has several outputs.
 
-A flow does not hold a context manager across a `yield`, reads device values only where it must, and
-owns its random generator. Any number of flows can therefore share network calls.
+A flow holds no context manager across a `yield`, rarely reads values from the device, and has its
+own random generator. Any number of flows can therefore share network calls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     """One example of one network, without a batch axis; inputs in the order of its NetSpec.
 
     Rows of one kind with equal keys are deduplicated: if they wait at the same time, they run once
-    and share one output. Treat it as read-only. `None` never matches.
+    and share one output. Treat it as read-only. Rows with the key None are never deduplicated.
     """
 
     net: str

@@ -1,6 +1,6 @@
-"""Read the header of a safetensors file, and say what is wrong with a file that is none.
+"""Read the header of a safetensors file, or explain why a file is not one.
 
-A header has the name, dtype, shape and place of every tensor; no weight is read. Standard library
+A header has the name, dtype, shape and offset of every tensor; no weight is read. Standard library
 only.
 """
 
@@ -35,12 +35,12 @@ FOREIGN = (
     (b"<!doctype", "is a web page, so its download failed; download it again"),
     (b"<html", "is a web page, so its download failed; download it again"),
 )
-"""First bytes (lower case for text) of files that are found under a weight file's name."""
+"""First bytes (text in lower case) of other files with a weight file's name -> what they are."""
 
 
 def read_header(file: Path) -> Header:
-    """The header of a safetensors file. Raises CheckpointError if the file is not readable, is
-    another kind of file, or its length differs from what its header says."""
+    """Read the header of a safetensors file. Raises CheckpointError if the file is not readable,
+    is not a safetensors file, or does not have the length that its header states."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -49,7 +49,9 @@ def read_header(file: Path) -> Header:
             stream.seek(8)
             data = stream.read(length) if 2 <= length <= min(size - 8, MAX_HEADER) else b""
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}).") from None
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror}); check its permissions and the disk."
+        ) from None
     if not data:
         raise CheckpointError(f"{file} {_foreign(begin)}.")
     try:
@@ -73,7 +75,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _foreign(begin: bytes) -> str:
-    """Say what kind of file it is, if it does not begin like a safetensors file."""
+    """Describe a file that does not begin like a safetensors file."""
     if not begin:
         return f"is empty (0 bytes); {AGAIN}"
     known = (what for first, what in FOREIGN if begin.lstrip().lower().startswith(first.lower()))
@@ -81,9 +83,9 @@ def _foreign(begin: bytes) -> str:
 
 
 def _layout_problem(header: Header, there: int) -> str | None:
-    """What is wrong with the places of the tensors in `there` bytes of data."""
+    """What is wrong with the offsets of the tensors in `there` bytes of data, or None."""
     if not header:
-        return f"is damaged: it holds no tensors; {AGAIN}"
+        return f"is damaged: it has no tensors; {AGAIN}"
     spans = sorted((t["data_offsets"] for t in header.values()), key=tuple)
     end = spans[-1][1]
     if end > there:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def utf8_path(folder: Path) -> Iterator[Path]:
-    """A path of `folder` that libraries in Rust can open: itself, or a temporary link to it if its
-    name is not UTF-8."""
+    """Yield a path of `folder` that Rust libraries can open: the folder itself, or a temporary link
+    if its name is not UTF-8."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What the checks of compiled networks say, for people. Standard library only."""
+"""Summarize the checks of compiled networks in readable text. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def verdict(entry: Entry) -> str:
 
 
 def unverified(entry: Entry) -> tuple[str, ...]:
-    """A phrase for every reason why profiles did not pass, with the profiles."""
+    """A phrase for each reason why profiles did not pass, with the profiles."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for check in entry.own_checks:
         if check.status != "passed":

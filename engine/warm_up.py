@@ -1,7 +1,7 @@
 """Warm-up: load every network, run every profile, and measure how long its calls take.
 
-The calls go through the batcher's own input tensors, because CUDA graphs and bindings belong to
-their addresses. This module knows rows and seconds. It does not know pictures or requests.
+The calls use the batcher's input tensors, because CUDA graphs and bindings depend on their
+addresses.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ RUNS_ON_GPU = 3
 RUNS_ON_CPU = 2
 """The first call warms up, the second is measured."""
 CPU_SECONDS = 10.0
-"""What the measured calls of one network may take together on a CPU. The smallest profile always
-runs; larger ones run while they are expected to fit. A call on a CPU takes time in proportion to
-its rows, so the other profiles need no measurement."""
+"""Maximum seconds for the measured calls of one network on a CPU. The smallest profile always runs;
+larger ones run if they are expected to fit. The time of a call on a CPU is proportional to its
+rows, so the other profiles need no measurement."""
 
 
 def run_warm_up(batcher: Batcher, kinds: Sequence[Kind]) -> Costs:
@@ -51,7 +51,7 @@ def run_warm_up(batcher: Batcher, kinds: Sequence[Kind]) -> Costs:
     except DiffEditError:
         raise
     except Exception as error:
-        if batcher.networks.sizes is None:  # no engines, hence nothing to build again
+        if batcher.networks.sizes is None:  # there are no engines to build again
             raise
         raise EngineMismatch(
             f"The engines do not run on this machine ({first_line(error)}); build them again here, "
@@ -64,18 +64,18 @@ def run_warm_up(batcher: Batcher, kinds: Sequence[Kind]) -> Costs:
 def warm_up(batcher: Batcher, kinds: Sequence[Kind], stopped: Callable[[], bool]) -> Flow[Costs]:
     """Load the networks of `kinds`, run their profiles and measure them. A flow, like an edit.
 
-    All networks are loaded before the first call, so that scratch memory that they share has its
-    final size when CUDA graphs are captured. A profile that does not fit into memory, and the
-    larger ones, are never used, with a warning; the smallest must fit.
+    All networks are loaded before the first call, so that their shared scratch memory has its final
+    size when CUDA graphs are captured. If a profile does not fit into memory, it and the larger
+    ones are disabled with a warning; the smallest must fit.
 
     Args:
         batcher: runs this flow.
         kinds: the networks, each with the shape of its first input.
-        stopped: asked between calls; raises Cancelled if it is true.
+        stopped: called between network calls; if it returns True, Cancelled is raised.
 
-    Raises whatever a network raises while it is loaded or run.
+    Raises any error of a network while it is loaded or run.
     """
-    yield []  # the flow starts on the engine thread, which owns the networks
+    yield []  # continue on the engine thread, which owns the networks
     backends = [batcher.network_calls.backend(kind) for kind in kinds]
     costs: dict[tuple[str, Size | None], Mapping[int, float]] = {}
     for backend in backends:
@@ -127,7 +127,7 @@ def _synchronize(answer: Answer) -> None:
 
 
 def _profiles(spec: NetSpec, device: torch.device) -> tuple[int, ...]:
-    """The profiles to run. PyTorch on a CPU has one for every number of rows: powers of two and the
+    """The profiles to run. PyTorch on a CPU has one for every number of rows; powers of two and the
     largest are enough there."""
     sizes = spec.batch_sizes
     every_number = sizes == tuple(range(1, spec.max_batch + 1))

@@ -1,6 +1,6 @@
-"""Which safetensors files a part's weights are in: one file or shards, of one variant.
+"""Find the safetensors files of a part's weights: one file or shards, of one variant.
 
-The names are those that diffusers and transformers write and look for. Standard library only.
+The names are those of diffusers and transformers. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.models.reading import read_json
 from engine.safetensors_header import Header, read_header
 
 BASES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-"""How each library begins the names of its weight files."""
+"""Library -> prefix of the names of its weight files."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -24,8 +24,8 @@ class WeightFiles:
     """The files of one part.
 
     Attributes:
-        variant: of these files, which is None where the part has none of the variant asked for.
-        files: in the order of their names.
+        variant: the variant of these files; None if the part does not have the requested one.
+        files: the files in the order of their names.
         index: the index of the shards; None for a single file.
     """
 
@@ -37,7 +37,7 @@ class WeightFiles:
     def find(cls, folder: Path, part: Part, variant: str | None) -> WeightFiles | None:
         """The files of exactly this variant in a part's folder, or None.
 
-        Where both are there, diffusers prefers shards and transformers the single file.
+        If a folder has both, diffusers prefers shards and transformers the single file.
 
         Raises CheckpointError if an index is damaged or a shard is missing.
         """
@@ -48,13 +48,11 @@ class WeightFiles:
             return cls(variant, _shards(folder, index), index)
         for path in (index, single):
             if path.is_symlink() and not path.exists():
-                raise CheckpointError(
-                    f"{path} is a link to a file that is gone; download the checkpoint again."
-                )
+                raise CheckpointError(f"{path} is a broken link; download the checkpoint again.")
         return cls(variant, (single,)) if single.is_file() else None
 
     def headers(self) -> Header:
-        """The headers of all files as one.
+        """The merged headers of all files.
 
         Raises CheckpointError if a file is damaged, or the index does not fit the shards.
         """
@@ -63,7 +61,7 @@ class WeightFiles:
             header = read_header(file)
             if twice := sorted(merged.keys() & header.keys()):
                 raise CheckpointError(
-                    f"{file} holds {twice[0]}, which another shard holds too; copy or download "
+                    f"{file} has {twice[0]}, which another shard has too; copy or download "
                     "the shards again."
                 )
             merged |= header
@@ -111,7 +109,7 @@ def variants(part: Part, names: Iterable[str]) -> tuple[str | None, ...]:
 def missing_weights(
     folder: Path | str, part: Part, variant: str | None, names: Iterable[str]
 ) -> CheckpointError:
-    """The error for a part that has weights neither of the variant nor plain ones.
+    """The error for a part without weights of the variant and without plain ones.
 
     Args:
         folder: the part's folder, for the message.

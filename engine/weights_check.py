@@ -1,8 +1,8 @@
 """Compare the headers of a checkpoint's weight files with its modules, before a weight is loaded.
 
 The modules are built on PyTorch's meta device, where they have shapes but no memory, so the check
-takes about a second for a model of any size. The libraries fill what is missing at random, and
-only log it.
+takes about a second for a model of any size. The libraries would fill missing weights with random
+numbers and only log it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 HARMLESS = re.compile(r"(.*\.)?position_ids|text_projection\.weight|logit_scale")
-"""Tensors that old versions of transformers saved and that no edit reads."""
+"""Tensors that old versions of transformers saved and that are not used."""
 OLD_ATTENTION = (
     ("query", "to_q"),
     ("key", "to_k"),
@@ -35,8 +35,7 @@ OLD_ATTENTION = (
 
 def check_weights(checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless every part's networks can run and its weight files fit exactly:
-    every tensor is there, has the module's shape and is a floating-point number, and no other is
-    there.
+    every tensor exists, has the module's shape and a floating-point type, and there are no others.
     """
     for part in checkpoint.family.parts:
         check_part(checkpoint, part)
@@ -50,7 +49,7 @@ def check_part(checkpoint: Checkpoint, part: Part) -> None:
     check_networks(checkpoint, part.name, module)
     wanted = {_plain(name): tuple(t.shape) for name, t in module.state_dict().items()}
     found = _renamed(files.headers(), wanted, sharded=files.index is not None)
-    for names in _shared(module):  # a file holds a shared tensor under one of its names
+    for names in _shared(module):  # a file has a shared tensor under one of its names
         held = next((found[name] for name in names if name in found), None)
         found |= dict.fromkeys(names, held) if held else {}
     layers = checkpoint.family.configs[part.name].get("num_hidden_layers")
@@ -78,20 +77,21 @@ def _difference(wanted: Shapes, found: Shapes, layers: int | None) -> str | None
     }
     other = {name for name in wanted.keys() & found.keys() if wanted[name] != found[name]}
     if missing:
-        also = f" and hold {_named(unexpected)} that it has not" if unexpected else ""
+        also = f" and have {_named(unexpected)} that it does not have" if unexpected else ""
         return (
-            f"lack {_named(missing)} of the model that its config describes{also}: they belong to "
-            "another model or are incomplete; download the checkpoint again."
+            f"lack {_named(missing)} of the model that its config describes{also}, so they are "
+            "incomplete or of another model; download the checkpoint again."
         )
     if other:
         name = min(other)
         return (
             f"do not fit its config: {name} has the shape {list(found[name])} instead of "
-            f"{list(wanted[name])} ({len(other)} such); weights and config are of different models."
+            f"{list(wanted[name])} ({len(other)} such), so weights and config are of different "
+            "models; download the checkpoint again."
         )
     if unexpected:
         return (
-            f"hold {_named(unexpected)} that the model of its config has not: they belong to "
+            f"have {_named(unexpected)} that the model of its config does not have, so they are of "
             "another model; use its own config."
         )
     return None
@@ -101,14 +101,14 @@ def _dtype_problem(wanted: Shapes, found: Header) -> str | None:
     other = {n: found[n]["dtype"] for n in sorted(wanted) if found[n]["dtype"] not in FLOATS}
     for name, dtype in other.items():
         return (
-            f"are stored as {dtype} ({name}, {len(other)} such): quantized weights are not "
+            f"are stored as {dtype} ({name}, {len(other)} such), but quantized weights are not "
             "supported; use the checkpoint that they were made from."
         )
     return None
 
 
 def _renamed(header: Header, wanted: Shapes, *, sharded: bool) -> Header:
-    """The header under the module's names, where the libraries rename too."""
+    """The header with the module's names, if the libraries rename tensors too."""
     renamed: Header = {}
     for name, tensor in header.items():
         name = _plain(name)
@@ -123,14 +123,14 @@ def _renamed(header: Header, wanted: Shapes, *, sharded: bool) -> Header:
 
 
 def _plain(name: str) -> str:
-    """CLIP's names with and without this level are the same to transformers."""
+    """Remove a level from CLIP's names that transformers treats as optional."""
     return name.removeprefix("text_model.")
 
 
 def _skipped_layer(name: str, layers: int | None) -> bool:
     """Whether a tensor belongs to a layer of the text encoder above those that the config uses.
 
-    A config with fewer layers is how a checkpoint asks for "clip skip"; the rest is not loaded.
+    A checkpoint may have a "clip skip" by stating fewer layers; the others are not loaded.
     """
     match = re.match(r"encoder\.layers\.(\d+)\.", name)
     return match is not None and isinstance(layers, int) and int(match[1]) >= layers

@@ -1,7 +1,7 @@
-"""The memory that one call of a network needs beside its weights, counted without running it.
+"""Count the memory that one call of a network needs in addition to its weights.
 
 The module runs on PyTorch's meta device, where tensors have shapes and no content, and every
-storage is counted while it is alive. What the kernels of a device need inside is not counted.
+storage is counted while it is alive. The scratch memory inside a device's kernels is not counted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention as the kernels of CPUs and GPUs compute it: the scores are never stored."""
+    """Attention as computed by the kernels of CPUs and GPUs, which do not store the scores."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -70,7 +70,7 @@ class FusedAttention(TorchFunctionMode):
 
 
 def working_bytes(network: Network, module: torch.nn.Module, spec: NetSpec, rows: int) -> int:
-    """Bytes that a call of `rows` rows needs in PyTorch, its inputs and outputs included.
+    """Bytes that a call of `rows` rows needs in PyTorch, including its inputs and outputs.
 
     Args:
         module: the network's part on the meta device, in the precision of `spec`.

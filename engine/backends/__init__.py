@@ -1,7 +1,7 @@
 """Backends: one protocol, four implementations. Each imports its runtime package when opened.
 
 A `Backend` runs one network at one size. A `Networks` finds the backend for a kind of row. Its
-`DeviceQueue` says when the device has finished what was launched.
+`DeviceQueue` records when the device has finished the launched work.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Backend(Protocol):
     `__call__(batch)`: `batch` maps every input name of `spec` to a contiguous tensor on `device`
     whose leading axis is one of `spec.batch_sizes`. The same tensors are passed in every call of
     that batch size, so their addresses may be captured. Returns one float32 tensor on `device` for
-    each of `spec.outputs`. The memory belongs to the backend and is valid until its next call; the
-    caller clones what it keeps.
+    each of `spec.outputs`. The outputs belong to the backend and are valid until its next call;
+    clone them to keep them.
     """
 
     spec: NetSpec
@@ -45,7 +45,7 @@ class Event(Protocol):
         ...
 
     def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds of device time from this event to a later one. Both were reached."""
+        """Milliseconds of device time from this event to a later one, both of which are reached."""
         ...
 
 
@@ -53,8 +53,8 @@ class DeviceQueue(Protocol):
     """The work that was launched on a device, in order.
 
     Attributes:
-        in_flight: how many calls may be launched and not finished: 2 on a GPU, one that runs and
-            one behind it. More would run ahead of requests that arrive later.
+        in_flight: maximum number of launched calls that are not finished: 2 on a GPU, one running
+            and one queued. With more, new requests would wait longer.
     """
 
     in_flight: int
@@ -76,7 +76,7 @@ class HostQueue:
 
 @dataclass(frozen=True)
 class HostEvent:
-    """A moment on the calling thread. It is reached at once.
+    """A point in time on the calling thread. It is reached immediately.
 
     Attributes:
         time: in seconds of `time.perf_counter`.
@@ -98,12 +98,12 @@ class HostEvent:
 
 @dataclass(frozen=True)
 class Details:
-    """What the networks of a backend compute with, for the record of a result.
+    """How the networks of a backend compute, for the record of a result.
 
     Attributes:
         precision: such as "bf16", or "fp16 with vae_decode in fp32".
         kernels: the names of this project's CPU kernels that are in use.
-        loras, embeddings: what is fused into the weights.
+        loras, embeddings: the files that are fused into the weights.
     """
 
     precision: str
@@ -132,11 +132,11 @@ class Networks(Protocol):
         ...
 
     def describe(self) -> str:
-        """One line for people: product, version, device, precision."""
+        """One readable line: product, version, device, precision."""
         ...
 
     def details(self) -> Details:
-        """What it computes with."""
+        """Precision, kernels and fused files."""
         ...
 
     def close(self) -> None:

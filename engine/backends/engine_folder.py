@@ -1,7 +1,7 @@
-"""An engine folder, opened to run: its entries, whether they fit the model, and what is missing.
+"""An opened engine folder: its entries, whether they fit the model, and what is missing.
 
-The ONNX Runtime and TensorRT backends share it. It reads the manifest; it imports no runtime and
-reads no network. Every mismatch becomes one EngineMismatch that names the command to run.
+The ONNX Runtime and TensorRT backends share it. It reads the manifest and imports no runtime. Every
+mismatch raises EngineMismatch with the command to run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class EngineFolder:
     Attributes:
         path: the folder.
         manifest: its manifest.
-        formats: the formats that the backend runs; `entries` has only these.
+        formats: the formats that the backend runs; `entries` has these only.
         pin: the only profile to run in, or None.
     """
 
@@ -52,7 +52,8 @@ class EngineFolder:
             pin_batch_size: the only profile to run in; see `NetSpec.pinned`.
 
         Raises:
-            EngineMismatch: no manifest, another model, no entry in these formats, no such profile.
+            EngineMismatch: the manifest is missing, the model is another one, or there is no entry
+                in these formats or no such profile.
         """
         path = Path(path)
         folder = cls(path, Manifest.load(path), tuple(formats), pin_batch_size)
@@ -92,7 +93,7 @@ class EngineFolder:
 
     @property
     def precisions(self) -> str:
-        """For people: "fp16", or "fp16 with vae_decode in fp32"."""
+        """Readable: "fp16", or "fp16 with vae_decode in fp32"."""
         main = next(
             (e.spec.precision for e in self.entries if e.spec.role == "denoiser"),
             self.entries[0].spec.precision,
@@ -103,7 +104,7 @@ class EngineFolder:
 
     @property
     def details(self) -> Details:
-        """What a backend that runs these entries computes with."""
+        """The details of a backend that runs these entries."""
         model = self.manifest.model
         loras, embeddings = (model.loras, model.embeddings) if model else ((), ())
         return Details(self.precisions, loras=loras, embeddings=embeddings)
@@ -125,7 +126,7 @@ class EngineFolder:
     def entry(self, net: str, shape: tuple[int, ...]) -> Entry:
         """Return the entry of `net` for first inputs of `shape`, with pinned batch sizes if set.
 
-        Raises EngineMismatch. Its message says what the folder has and how to build the rest.
+        Raises EngineMismatch with what the folder has and how to build the rest.
         """
         for entry in self.entries:
             if entry.spec.kind == (net, tuple(shape)):
@@ -180,12 +181,12 @@ class EngineFolder:
 
 
 def check_model(path: Path, manifest: Manifest, digests: Mapping[str, str]) -> None:
-    """Compare the model that engines were built from with the one in use.
+    """Compare the model that the engines were built from with the one in use.
 
     Args:
         path: the engine folder.
         manifest: its manifest.
-        digests: part -> sha256 of the checkpoint in use; empty compares nothing.
+        digests: part -> sha256 of the checkpoint in use; empty skips the comparison.
 
     Raises EngineMismatch if a part differs.
     """
@@ -211,9 +212,9 @@ def _size_for(spec: NetSpec, tensor: TensorSpec, shape: tuple[int, ...]) -> Size
 
 
 def read_verified(entry: Entry, folder: Path) -> bytes:
-    """The bytes of an entry's main file, compared with the sha256 in the manifest.
+    """Read an entry's main file and compare it with the sha256 in the manifest.
 
-    The returned bytes are those that were hashed, so the file cannot change in between.
+    The returned bytes are the ones that were hashed, so a later change of the file has no effect.
     Raises EngineMismatch if a file is missing, truncated or changed.
     """
     main = entry.files[0]
@@ -223,7 +224,7 @@ def read_verified(entry: Entry, folder: Path) -> bytes:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == main.sha256:
             return data
-    data = entry.verified(folder).read_bytes()  # raises the sentence for what is wrong
+    data = entry.verified(folder).read_bytes()
     if hashlib.sha256(data).hexdigest() != main.sha256:
         raise EngineMismatch(f"{path} was changed while it was read; run again.")
     return data

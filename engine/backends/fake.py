@@ -1,7 +1,7 @@
 """A backend without networks, to test batching, cancelling and serving in milliseconds.
 
-It ships with the package, because users test their own code with it too. Every output is a smooth,
-deterministic function of its own row. A fault function sees each call: it may sleep, raise
+It is part of the package, so that users can test their own code with it. Every output is a smooth,
+deterministic function of its row. A fault function is called for each call: it may sleep, raise
 `torch.OutOfMemoryError`, or return NaN. With a `FakeDevice`, calls finish after they return, as on
 a GPU.
 """
@@ -56,7 +56,7 @@ class FakeNetworks:
         denoiser_batch_sizes: the denoiser's profiles.
         pin_batch_size: the only profile of every network.
         fault: see `Fault`.
-        clock: the device that calls are launched on; by default a call that returns is finished.
+        clock: the device that calls are launched on; by default a call is finished when it returns.
     """
 
     name = "fake"

@@ -1,7 +1,7 @@
-"""A device with a clock of its own: calls return at once and finish later, in order, as on a GPU.
+"""A simulated device: calls return immediately and finish later, in order, as on a GPU.
 
-Its time is virtual. It passes while the host waits for an event, so a test of device time is exact
-and quick. The host takes no time.
+Its time is virtual and passes only while the host waits for an event, so tests of device time are
+exact and quick.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class FakeDevice:
         return FakeEvent(self, max(self.now, self._free_at))
 
     def at(self, time: float, action: Callable[[], object]) -> None:
-        """Do something when the clock reaches `time`, such as submitting an edit."""
+        """Call `action` when the clock reaches `time`, for example to submit an edit."""
         heapq.heappush(self._plan, (time, next(self._order), action))
 
     def fail(self, error: Exception) -> None:
-        """The device is lost: every event that is asked for from now on raises `error`."""
+        """Simulate a lost device: every later use of an event raises `error`."""
         self._error = error
         self._failed.set()
 
@@ -61,7 +61,7 @@ class FakeDevice:
             raise self._error
 
     def wait_until(self, time: float) -> None:
-        """Let time pass. An infinite wait ends when another thread calls `fail`."""
+        """Advance the clock. An infinite wait ends when another thread calls `fail`."""
         while self._plan and self._plan[0][0] <= time:
             due, _, action = heapq.heappop(self._plan)
             self.now = max(self.now, due)
@@ -73,7 +73,7 @@ class FakeDevice:
 
     @property
     def _free_at(self) -> float:
-        """When everything launched so far is finished."""
+        """The time at which all launched calls are finished."""
         return self.calls[-1][2] if self.calls else 0.0
 
 

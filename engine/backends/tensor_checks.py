@@ -1,4 +1,4 @@
-"""Tensors compared with their description: those of a compiled file, and those of a call.
+"""Compare tensors with their description: the tensors of a compiled file and those of a call.
 
 The ONNX Runtime and TensorRT backends share it. It imports no runtime.
 """
@@ -37,7 +37,7 @@ def check_tensors(
 ) -> None:
     """Compare the inputs and outputs of a compiled file with its manifest, by name.
 
-    Raises EngineMismatch, which names the first tensor that differs.
+    Raises EngineMismatch for the first tensor that differs.
     """
     for kind, wanted, found in (
         ("input", spec.inputs, inputs),
@@ -66,9 +66,9 @@ def _same(wanted: TensorSpec, found: TensorInfo) -> bool:
 
 
 def check_batch(spec: NetSpec, inputs: Sequence[Tensor], device: torch.device) -> int:
-    """Check everything that an address does not say, and return the batch size of `inputs`.
+    """Check the inputs of a call and return their batch size.
 
-    A runtime reads whatever memory it is given, so these checks are not assertions.
+    These checks are not assertions, because a runtime reads any memory at the address it is given.
     Raises ValueError for another count, type, shape, device, profile or memory layout.
     """
     size = inputs[0].shape[0] if inputs and inputs[0].dim() else 0

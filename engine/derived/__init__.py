@@ -1,6 +1,6 @@
-"""Checkpoint folders that are made once, in the cache, from other files.
+"""Checkpoint folders in the cache that are made once from other files.
 
-A single file is converted into a folder in diffusers' format. Another VAE and textual inversions
-make a second folder, which links to the parts that stay as they are. The rest of the program
-therefore knows folders only, and their digests differ wherever their weights do.
+A single file is converted to a folder in diffusers' format. With another VAE or textual inversions,
+a second folder is made, which links to the unchanged parts. The rest of the program therefore only
+handles folders, and their digests differ if their weights differ.
 """

@@ -1,4 +1,4 @@
-"""What a user adds to a model: the parts that a single file lacks, another VAE, embeddings.
+"""Additions to a model: the parts that a single file lacks, another VAE, embeddings.
 
 Standard library only.
 """
@@ -13,20 +13,21 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
-"""`report(text, done, total)`, while a model is converted."""
+"""`report(text, done, total)`: called while a model is converted."""
 
 
 @dataclass(frozen=True)
 class Additions:
-    """Options beside the model itself. Each is left out by default.
+    """Additions to a model. None of them is used by default.
 
     Attributes:
-        base: for a single file: a checkpoint folder or hub id with what the file lacks, such as
-            FLUX's text encoders.
+        base: for a single file: a checkpoint folder or hub id with the parts that the file lacks,
+            such as FLUX's text encoders.
         prediction_type: for a single file: what its denoiser predicts.
         vae: a folder or single file with another VAE.
         embeddings: textual inversions: (.safetensors file, token); None takes the file's own token.
-        clip_skip: CLIP layers that are left out, beside those that always are.
+        clip_skip: number of last CLIP layers to skip, in addition to those that the model skips
+            anyway.
     """
 
     base: str | Path | None = None
@@ -40,5 +41,5 @@ NOTHING = Additions()
 
 
 def logged(text: str, done: int, total: int) -> None:
-    """The usual `Report`: a line in the log."""
+    """The default `Report`: log a line."""
     log.info("%s (%d of %d)" if total else "%s", *((text, done, total) if total else (text,)))

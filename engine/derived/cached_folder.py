@@ -1,7 +1,4 @@
-"""Make a folder in the cache once: atomically, by one process at a time.
-
-It knows no models.
-"""
+"""Make a folder in the cache once: atomically, by one process at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from engine.errors import CheckpointError, ResourceError
 from engine.load_errors import load_error
 
 VERSION = 1
-"""Increase it with every change that makes folders differ."""
+"""Increase it with every change that affects the contents of folders."""
 MODELS, DIGESTS = "models", "digests"
 LIST_NAME = "diffedit_files.json"
 """The files of a folder with their sizes. It is written last."""
@@ -31,14 +28,14 @@ SPARE = 1.05
 
 
 def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path], None]) -> Path:
-    """The folder for `key`, made by `make` if it is not there yet, or not whole any more.
+    """Return the folder for `key`; call `make` if it does not exist or is incomplete.
 
     Two processes never make the same folder at the same time. If `make` raises, or the process is
-    killed, no folder appears. A folder in which a file is missing or has another size, or whose
-    links lead nowhere, is made again.
+    killed, no folder appears. A folder with a missing file, a file of another size or a broken link
+    is made again.
 
     Args:
-        name: for people: the beginning of the folder's name.
+        name: readable prefix of the folder's name.
         key: everything that the contents depend on; JSON.
         make: writes the contents into an empty folder, `diffedit_origin.json` included.
 
@@ -59,7 +56,7 @@ def cached_folder(name: str, key: Any, bytes_needed: int, make: Callable[[Path],
 
 
 def known_digest(path: Path) -> str:
-    """sha256 of a file, remembered between processes while its size and times stay the same."""
+    """sha256 of a file, cached between processes while its size and times stay the same."""
     path = path.resolve()
     stat = path.stat()
     state = [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
@@ -70,7 +67,7 @@ def known_digest(path: Path) -> str:
             if data["state"] == state:
                 return str(data["sha256"])
     digest = file_digest(path)
-    with contextlib.suppress(OSError, ResourceError):  # without a cache it only costs time
+    with contextlib.suppress(OSError, ResourceError):  # without a cache it is only slower
         memory = _models() / DIGESTS / f"{name}.json"
         memory.parent.mkdir(exist_ok=True)
         temporary = memory.with_suffix(f".{os.getpid()}.tmp")
@@ -80,11 +77,11 @@ def known_digest(path: Path) -> str:
 
 
 def require_unchanged(path: Path, digest: str) -> None:
-    """Raise CheckpointError unless a file still has the digest that was read before it was used,
-    such as after a conversion of minutes, in which a download may have gone on."""
+    """Raise CheckpointError if the digest of a file has changed since `digest` was computed: a
+    conversion takes minutes, and the file may still be downloading."""
     if known_digest(path) != digest:
         raise CheckpointError(
-            f"{path} was changed while it was read; wait until it is complete, and try again."
+            f"{path} was changed while it was read; wait until it is complete and try again."
         )
 
 
@@ -96,14 +93,14 @@ def _models() -> Path:
     except OSError as error:
         raise ResourceError(
             f"The model must be converted, but no cache can be written ({error}); set "
-            "XDG_CACHE_HOME to a folder of yours, or convert it elsewhere."
+            "XDG_CACHE_HOME to a writable folder."
         ) from None
     return folder
 
 
 def _make(folder: Path, make: Callable[[Path], None]) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
-    for unfinished in (temporary, folder):  # of a process that was killed, or spoilt by hand
+    for unfinished in (temporary, folder):  # left by a killed process, or changed by hand
         shutil.rmtree(unfinished, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -115,7 +112,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder has the files that it had when it was made."""
+    """Whether a folder has all of its original files."""
     try:
         return bool(json.loads((folder / LIST_NAME).read_text()) == _files(folder))
     except (OSError, ValueError):
@@ -123,9 +120,9 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> dict[str, int | None]:
-    """Size of every file in a folder by its relative path; None for a link, which leads somewhere.
+    """Size of every file in a folder by its relative path; None for a link.
 
-    Raises OSError for a link that leads nowhere.
+    Raises OSError for a broken link.
     """
     found: dict[str, int | None] = {}
     for root, folders, files in os.walk(folder):
@@ -140,7 +137,7 @@ def _files(folder: Path) -> dict[str, int | None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock; the end of the process releases it, too."""
+    """Hold an exclusive lock. It is also released when the process ends."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,4 @@
-"""Convert the parts of a single file with diffusers' loaders, one part at a time.
-
-It reads the weights of one part, writes them in diffusers' layout, and forgets them.
-"""
+"""Convert the parts of a single file with diffusers' loaders, one part at a time to save memory."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def convert_part(file: Path, prefix: str, part: str, names: tuple[str, str], fol
 
     Args:
         file: the single file.
-        prefix: how the names of the part's tensors begin.
+        prefix: prefix of the names of the part's tensors.
         names: package and class of the part.
 
     Raises:
@@ -49,14 +46,14 @@ def convert_part(file: Path, prefix: str, part: str, names: tuple[str, str], fol
             raise known from error
         raise CheckpointError(
             f"The {part} of {file} cannot be converted ({type(error).__name__}: "
-            f"{first_line(error)}): its layout or its sizes are not those of the model; name a "
-            "checkpoint of the same model as base, or download the file again."
+            f"{first_line(error)}), because its layout or its sizes are not those of the model; "
+            "pass a checkpoint of the same model as base, or download the file again."
         ) from error
 
 
 def _weights(file: Path, prefix: str) -> Weights:
-    """The tensors of a part, in one dtype that has all of their numbers: fp8 becomes that of the
-    other tensors, or bf16."""
+    """The tensors of a part in one dtype that can represent all of them: fp8 is converted to the
+    dtype of the other tensors, or to bf16."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
@@ -87,7 +84,7 @@ def _module(weights: Weights, part: str, names: tuple[str, str], folder: Path) -
 
 
 def _with_text_model(weights: Mapping[str, Tensor]) -> Weights:
-    """Some programs save CLIP without the level `text_model`; diffusers needs it."""
+    """Add the level `text_model` to CLIP's names, which some programs omit and diffusers needs."""
     bare = ".transformer.embeddings.", ".transformer.encoder.", ".transformer.final_layer_norm."
 
     def renamed(name: str) -> str:
@@ -99,11 +96,11 @@ def _with_text_model(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def _require_complete(module: Any) -> None:
-    """Raise CheckpointError if a weight was not in the file: it is still without memory."""
+    """Raise CheckpointError if a weight was not in the file, so that it is still a meta tensor."""
     missing = sorted(name for name, tensor in module.named_parameters() if tensor.is_meta)
     if missing:
         raise CheckpointError(
-            f"lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}): the file is "
-            "incomplete or of another model; name a checkpoint of the same model as base, or "
-            "download the file again."
+            f"lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}), because the "
+            "file is incomplete or of another model; pass a checkpoint of the same model as base, "
+            "or download the file again."
         )

@@ -24,7 +24,7 @@ TWO_ENCODERS = ("clip_l", "clip_g")
 """Names of the tensors for SDXL's two text encoders, in the order of its text networks."""
 FLOATS = ("F32", "F16", "BF16")
 MAX_VECTORS = 75
-"""A prompt has no room for more."""
+"""Maximum number of vectors: a prompt has no room for more."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Embedding:
 
     Attributes:
         path: a .safetensors file.
-        token: what stands for it in a prompt.
+        token: the word that refers to it in a prompt.
         tensors: the tensor for each text network, in their order.
         vectors: how many vectors it has.
     """
@@ -50,7 +50,7 @@ class Embedding:
 
 
 def parse_embedding(text: str) -> tuple[Path, str | None]:
-    """(file, token) from "FILE" or "FILE:TOKEN". A file whose own name has a colon is one."""
+    """(file, token) from "FILE" or "FILE:TOKEN". A colon may be part of an existing file's name."""
     if Path(text).expanduser().is_file() or ":" not in text:
         return Path(text).expanduser(), None
     path, _, token = text.rpartition(":")
@@ -60,13 +60,14 @@ def parse_embedding(text: str) -> tuple[Path, str | None]:
 def with_embeddings(
     checkpoint: Checkpoint, files: Sequence[tuple[Path, str | None]], report: Report
 ) -> Checkpoint:
-    """The checkpoint with textual inversions.
+    """Return the checkpoint with textual inversions.
 
     Args:
-        checkpoint: the model, of a family whose text encoders are all CLIP's.
-        files: (.safetensors file, token); the token is by default what the file says, or its name.
+        checkpoint: a model whose text encoders are all CLIP.
+        files: (.safetensors file, token). If the token is None, it is the one that the file states,
+            or the file's name.
 
-    Raises CheckpointError if a file does not fit the model, or a token is taken.
+    Raises CheckpointError if a file does not fit the model, or the model has the token already.
     """
     inputs = checkpoint.family.text_inputs
     if any(text.kind != "clip" for text in inputs) or len(inputs) > len(TWO_ENCODERS):
@@ -93,8 +94,8 @@ def with_embeddings(
 
 
 def _read(checkpoint: Checkpoint) -> list[Any]:
-    """Everything that is read of a checkpoint's tokenizers and text encoders, for the cache's key:
-    configs, the variant of the weights, and digests of files."""
+    """The cache key of a checkpoint's tokenizers and text encoders: their configs, the variant of
+    the weights, and digests of files."""
     found: list[Any] = []
     for text in checkpoint.family.text_inputs:
         part = checkpoint.network(text.network).part
@@ -116,7 +117,7 @@ def _width(checkpoint: Checkpoint, text: TextInput) -> int:
 
 def _open(path: Path, token: str | None, widths: Sequence[int]) -> Embedding:
     if not path.is_file():
-        raise CheckpointError(f"There is no embedding at {path}; name a .safetensors file.")
+        raise CheckpointError(f"There is no embedding at {path}; pass a .safetensors file.")
     if path.suffix.lower() != ".safetensors":
         raise CheckpointError(
             f"The embedding {path} is not a .safetensors file; other formats can run code when "
@@ -143,7 +144,7 @@ def _names(path: Path, header: Header, widths: Sequence[int]) -> tuple[str, ...]
         return TWO_ENCODERS
     wanted = "clip_l and clip_g" if len(widths) == 2 else "one tensor, such as emb_params"
     raise CheckpointError(
-        f"The embedding {path} holds {', '.join(sorted(header)[:3])}, but this model needs "
+        f"The embedding {path} has {', '.join(sorted(header)[:3])}, but this model needs "
         f"{wanted}; use an embedding that was trained for this kind of model."
     )
 
@@ -154,7 +155,7 @@ def _vectors(path: Path, header: Header, names: Sequence[str], widths: Sequence[
         shape = header[name]["shape"]
         if header[name]["dtype"] not in FLOATS or len(shape) not in (1, 2) or 0 in shape:
             raise CheckpointError(
-                f"The embedding {path} is not a list of vectors: {name} is "
+                f"The embedding {path} is not a list of vectors, because {name} is "
                 f"{header[name]['dtype']} {shape}; use another file."
             )
         if shape[-1] != width:
@@ -186,7 +187,7 @@ def _check_tokens(checkpoint: Checkpoint, embeddings: Sequence[Embedding]) -> No
             if token in taken:
                 raise CheckpointError(
                     f"The token {token!r} of the embedding {embedding.path} is already one of "
-                    f"{taken[token]}; give it another name with {embedding.path}:TOKEN."
+                    f"{taken[token]}; pass another name with {embedding.path}:TOKEN."
                 )
             taken[token] = str(embedding.path)
 

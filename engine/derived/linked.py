@@ -22,15 +22,15 @@ def linked_folder(
     bytes_needed: int,
     details: Sequence[Any] = (),
 ) -> Checkpoint:
-    """The checkpoint with some of its subfolders replaced.
+    """Return the checkpoint with some of its subfolders replaced.
 
     Args:
-        checkpoint: stays as it is.
-        replaced: subfolder -> writes it, given the new checkpoint folder.
-        name: for people.
-        sources: what the new subfolders are made from.
+        checkpoint: the original, which is not changed.
+        replaced: subfolder -> function that writes it, given the new checkpoint folder.
+        name: readable prefix of the folder's name.
+        sources: the files that the new subfolders are made from.
         bytes_needed: disk space for them.
-        details: everything else that the new subfolders depend on: what `replaced` reads of the
+        details: everything else that the new subfolders depend on: what `replaced` reads from the
             checkpoint, and options.
     """
     source = checkpoint.folder.resolve()
@@ -60,8 +60,8 @@ def linked_folder(
 
 
 def link_folders(source: Path, folder: Path, without: Collection[str]) -> None:
-    """Link to the subfolders of `source`, but for some. A subfolder that is itself a link is not
-    followed, so that it may lead elsewhere later."""
+    """Link to the subfolders of `source`, except some. The target of a subfolder that is itself a
+    link is not resolved, because it may change later."""
     for entry in source.iterdir():
         if entry.is_dir() and entry.name not in without:
             (folder / entry.name).symlink_to(source / entry.name, target_is_directory=True)

@@ -1,7 +1,7 @@
-"""A single-file checkpoint -> a folder in diffusers' format, made once in the cache.
+"""Convert a single-file checkpoint to a folder in diffusers' format, once, in the cache.
 
-The header alone decides what the file is. Its parts are converted; what it lacks comes from the
-published configs, or from a base checkpoint that the user names.
+The file's header identifies the model. Its parts are converted; everything that it lacks comes from
+the published configs, or from a base checkpoint.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def from_single_file(
     prediction_type: str | None,
     report: Report,
 ) -> Checkpoint:
-    """The checkpoint of a single file, converted if it was not converted before.
+    """Return the checkpoint of a single file. Converts the file unless it is in the cache.
 
     Args:
         file: a .safetensors file.
-        open_base: opens the base checkpoint, given the parts that it need not have.
-        prediction_type: what the denoiser predicts; by default what the file says, or what is
-            usual for its kind.
+        open_base: opens the base checkpoint, given the parts that are not needed.
+        prediction_type: what the denoiser predicts; by default what the file states, or the usual
+            value for its kind.
 
     Raises CheckpointError if the file is not a model, or something is missing.
     """
@@ -88,7 +88,7 @@ def from_single_file(
 
 
 def bytes_needed(header: Header) -> int:
-    """What the tensors of a file need on the disk; fp8 becomes a type of two bytes."""
+    """Disk space for the converted tensors of a file; fp8 is converted to a type of two bytes."""
     sizes = (t["data_offsets"][1] - t["data_offsets"][0] for t in header.values())
     return sum(
         n * (2 if t["dtype"].startswith("F8") else 1)
@@ -97,14 +97,14 @@ def bytes_needed(header: Header) -> int:
 
 
 def _used_of(base: Checkpoint | None) -> list[Any]:
-    """What a folder copies of its base; the rest is links."""
+    """The files that a folder copies from its base; the others are links."""
     if base is None:
         return [""]
     return [str(base.folder.resolve()), read_index(base.folder), base.family.configs]
 
 
 def _prediction(file: Path, single: SingleFile, asked: str | None) -> str | None:
-    """What to write as the scheduler's prediction type; None keeps that of the configs."""
+    """The prediction type for the scheduler's config; None keeps the one of the configs."""
     if asked is not None and not single.is_diffusion:
         raise CheckpointError(
             f"{file} is {single.title}, which is trained by flow matching; leave prediction_type "
@@ -112,14 +112,14 @@ def _prediction(file: Path, single: SingleFile, asked: str | None) -> str | None
         )
     if asked is None and single.prediction is None and single.kind == "stable-diffusion-2":
         log.warning(
-            "%s does not say what its U-Net predicts; v_prediction is used, as for 768 pixels. "
+            "%s does not state what its U-Net predicts; v_prediction is used, as for 768 pixels. "
             "If edits are noise, pass --prediction-type epsilon (models for 512 pixels).",
             file,
         )
     prediction = asked or single.prediction
     if prediction is not None and prediction not in PREDICTION_TYPES:
         raise CheckpointError(
-            f"{file} predicts {prediction!r}, which is unknown; pass --prediction-type with "
+            f"{file} has the unknown prediction type {prediction!r}; pass --prediction-type with "
             f"{', '.join(PREDICTION_TYPES)}."
         )
     return prediction
@@ -132,7 +132,7 @@ def _plan(source: _Source) -> dict[str, Part]:
         if base.family.name != single.family:
             raise CheckpointError(
                 f"{source.path} is {single.title}, but the base {base.folder} is of the family "
-                f"{base.family.name}; name a base of the same model."
+                f"{base.family.name}; pass a base of the same model."
             )
         parts = {part.name: (part.package, part.class_name) for part in base.family.parts}
         return {name: parts[name] for name in single.parts if name in parts}

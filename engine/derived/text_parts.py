@@ -81,7 +81,7 @@ def _vectors(path: Path, name: str) -> Tensor:
         tensor: Tensor = file.get_tensor(name).float()
     if not tensor.isfinite().all():
         raise CheckpointError(
-            f"The embedding {path} holds NaN or infinity in {name}: it is damaged; use another "
+            f"The embedding {path} has NaN or infinity in {name}, so it is damaged; use another "
             "file."
         )
     return tensor if tensor.dim() == 2 else tensor[None]

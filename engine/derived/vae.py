@@ -31,7 +31,7 @@ class _Vae:
 
     Attributes:
         path: the folder, or the single file.
-        config: its own config; for a single file that of the model's VAE.
+        config: its config; for a single file, the config of the model's VAE.
         digest: sha256 of its weights.
     """
 
@@ -41,7 +41,7 @@ class _Vae:
 
 
 def with_vae(checkpoint: Checkpoint, path: Path, report: Report) -> Checkpoint:
-    """The checkpoint with the VAE in `path` instead of its own.
+    """Return the checkpoint with the VAE in `path` instead of its own.
 
     Args:
         checkpoint: the model.
@@ -76,7 +76,7 @@ def _read(path: Path, part: Part, checkpoint: Checkpoint) -> _Vae:
         folder = inner if (inner / "config.json").is_file() else path
         return _folder(folder, part, checkpoint.variant)
     if not path.is_file():
-        raise CheckpointError(f"There is no VAE at {path}; name a folder or a .safetensors file.")
+        raise CheckpointError(f"There is no VAE at {path}; pass a folder or a .safetensors file.")
     if path.suffix.lower() != ".safetensors":
         raise CheckpointError(
             f"The VAE {path} is not a .safetensors file; other formats can run code when they are "
@@ -84,7 +84,7 @@ def _read(path: Path, part: Part, checkpoint: Checkpoint) -> _Vae:
         )
     if not any(name.endswith("decoder.conv_in.weight") for name in read_header(path)):
         raise CheckpointError(
-            f"{path} holds no VAE (it has no decoder.conv_in.weight); name a VAE's file."
+            f"{path} is not a VAE (it has no decoder.conv_in.weight); pass the file of a VAE."
         )
     config = path.with_name("config.json")
     own = read_json(config, "") if config.is_file() else {}
@@ -94,8 +94,8 @@ def _read(path: Path, part: Part, checkpoint: Checkpoint) -> _Vae:
 
 
 def _folder(folder: Path, part: Part, variant: str | None) -> _Vae:
-    """The VAE in a folder: its weights of the variant, or the plain ones, as of every part."""
-    config = read_json(folder / "config.json", "name the folder of a VAE, with its config.json")
+    """The VAE in a folder: its weights of the variant, or the plain ones."""
+    config = read_json(folder / "config.json", "pass the folder of a VAE, with its config.json")
     files = WeightFiles.find(folder, part, variant) or WeightFiles.find(folder, part, None)
     if files is None:
         raise missing_weights(folder, part, variant, [path.name for path in folder.glob("*")])
@@ -111,7 +111,8 @@ def _check(vae: _Vae, part: Part, checkpoint: Checkpoint) -> None:
     found = other.get("_class_name", part.class_name)
     if found != part.class_name:
         raise CheckpointError(
-            f"The VAE {vae.path} is a {found}, but this model needs a {part.class_name}."
+            f"The VAE {vae.path} is a {found}, but this model needs a {part.class_name}; use a VAE "
+            "of the same family."
         )
     try:
         channels = [whole(config, "latent_channels", 4) for config in (other, own)]
@@ -127,14 +128,14 @@ def _check(vae: _Vae, part: Part, checkpoint: Checkpoint) -> None:
         )
     if levels[0] != levels[1]:
         raise CheckpointError(
-            f"The VAE {vae.path} makes one latent cell of {2 ** (levels[0] - 1)} pixels a side, "
-            f"but this model's of {2 ** (levels[1] - 1)}; use a VAE of the same family."
+            f"The VAE {vae.path} has latent cells of {2 ** (levels[0] - 1)} pixels a side, but "
+            f"this model has {2 ** (levels[1] - 1)}; use a VAE of the same family."
         )
     for name in ("scaling_factor", "shift_factor"):
         if other.get(name) != own.get(name):
             log.warning(
-                "The VAE %s has the %s %s instead of %s: it may be of another family, whose "
-                "latents this model does not know.",
+                "The VAE %s has the %s %s instead of %s, so it may be of another family, for whose "
+                "latents this model was not trained.",
                 *(vae.path, name, other.get(name), own.get(name)),
             )
 

@@ -1,8 +1,8 @@
-"""The scaling that PEFT keeps outside the tensors: in the file's metadata or `adapter_config.json`.
+"""Read PEFT's scaling of a LoRA from the file's metadata or `adapter_config.json`.
 
 PEFT multiplies a change by lora_alpha / r, or by lora_alpha / sqrt(r) with `use_rslora`; patterns
-override both for some layers. Without this, a file would be fused at another strength than it was
-trained with. Standard library only.
+override both for some layers. Without it, a file would be fused with the wrong strength. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from engine.errors import CheckpointError
 from engine.safetensors_header import read_metadata
 
 METADATA_KEY = "lora_adapter_metadata"
-"""Where diffusers keeps the configs of all parts, as "unet.r", "text_encoder.lora_alpha", ..."""
+"""Where diffusers stores the configs of all parts, as "unet.r", "text_encoder.lora_alpha", ..."""
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 UNSUPPORTED = (
     *("fan_in_fan_out", "modules_to_save", "trainable_token_indices", "lora_bias"),
     *("layer_replication", "target_parameters", "alora_invocation_tokens"),
 )
-"""Settings that change more than what the tensors' names say."""
+"""Settings with an effect that the tensors' names do not show."""
 CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
-"""Initialisations that also change the model's own weights, which a file does not contain."""
+"""Initializations that also change the model's own weights, which a file does not contain."""
 _WRONG_TYPES = (TypeError, AttributeError, KeyError)
 
 

@@ -16,7 +16,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def weight_change(tensors: Tensors, weight: Tensor, factor: float | None = None) -> Tensor:
-    """What to add to a weight at scale 1.
+    """Return the change of a weight at scale 1.
 
     Args:
         tensors: the layer's tensors by kind, float32; see `engine.lora.names.TensorName`.
@@ -77,7 +77,7 @@ def _lokr(t: Tensors, weight: Tensor) -> Tensor:
 
 
 def _lokr_rank(t: Tensors) -> int:
-    """0 if both factors are whole: alpha has no effect then."""
+    """The rank; 0 if neither factor is decomposed, because alpha then has no effect."""
     return next((len(t[name]) for name in ("lokr_w1_b", "lokr_w2_b") if name in t), 0)
 
 
@@ -89,7 +89,7 @@ def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def _with_magnitude(t: Tensors, weight: Tensor, change: Tensor) -> Tensor:
     """DoRA: the change after which every column of the weight has the trained norm.
 
-    PEFT has one norm an output; LyCORIS one an output or, in [1, in, ...], one an input.
+    PEFT has one norm per output; LyCORIS one per output or, in [1, in, ...], one per input.
     """
     magnitude = t["magnitude"] if "magnitude" in t else t["dora_scale"]
     inputs = magnitude.dim() > 1 and len(magnitude) == 1 and magnitude.shape[1] == weight.shape[1]
@@ -101,7 +101,7 @@ def _with_magnitude(t: Tensors, weight: Tensor, change: Tensor) -> Tensor:
 
 
 def _fitted(change: Tensor, weight: Tensor) -> Tensor:
-    """The change in the weight's shape: a 1 x 1 kernel may be written as a matrix and back."""
+    """Reshape the change to the weight's shape: a 1 x 1 kernel may be stored as a matrix."""
     flat = change.dim() == 2 or weight.dim() == 2
     if change.shape != weight.shape and not (
         flat and change.flatten(1).shape == weight.flatten(1).shape

@@ -1,4 +1,4 @@
-"""Notice LoRAs that change no weight, such as one that was saved before its training began."""
+"""Detect LoRAs that change no weight, such as one that was saved before its training began."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ NORMS = ("magnitude", "dora_scale")
 
 
 def warn_without_effect(loras: Sequence[Lora], checkpoint: Checkpoint) -> None:
-    """Log a warning for each LoRA that leaves every weight as it is.
+    """Log a warning for each LoRA that changes no weight.
 
-    Of most files it reads two tensors. Raises CheckpointError if one does not fit the model.
+    It reads two tensors of most files. Raises CheckpointError if a file does not fit the model.
     """
     scales: dict[str, list[Lora]] = {}
     for lora in loras:

@@ -1,6 +1,6 @@
-"""One LoRA file at one scale, checked against a checkpoint without loading weights.
+"""Check a LoRA file against a checkpoint without loading weights.
 
-The file's header tells its layers and shapes, the headers of the checkpoint those of the model.
+The layers and shapes are read from the headers of the LoRA file and of the checkpoint's files.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def parse_lora(text: str) -> tuple[Path, float]:
 
 @dataclass(frozen=True)
 class Target:
-    """What a file has for one layer.
+    """The tensors of a file for one layer.
 
     Attributes:
         layer: the layer's path in the checkpoint or in the original code, without ".weight".
         pieces: the layers of the module that its rows belong to.
         tensors: kind -> tensor name in the file.
-        factor: alpha / rank where PEFT's settings state it; otherwise None.
+        factor: alpha / rank if PEFT's settings state it; otherwise None.
     """
 
     layer: str
@@ -79,7 +79,7 @@ class Lora:
 
     Attributes:
         path: a safetensors file.
-        scale: the factor of its change; 1 is what it was trained for, negative values reverse it.
+        scale: factor of its change; 1 is the trained strength, and negative values reverse it.
         sha256: of the file.
         shapes: tensor name -> shape.
     """
@@ -102,31 +102,31 @@ class Lora:
         path = Path(path)
         if path.suffix != ".safetensors" or not path.is_file():
             raise CheckpointError(
-                f"{path} is not a LoRA file; name a .safetensors file on this machine."
+                f"{path} is not a LoRA file; pass a .safetensors file on this machine."
             )
         header = read_header(path)
         for mark, method in OTHER_METHODS.items():
             name = next((name for name in header if mark in name), None)
             if name is not None:
                 raise CheckpointError(
-                    f"{path} holds {method} ({name}), which is not supported; LoRA, DoRA, LoHa, "
-                    "LoKr and full differences are. Merge it with the program that made it."
+                    f"{path} has {method} ({name}), which is not supported, unlike LoRA, DoRA, "
+                    "LoHa, LoKr and full differences; merge it with the program that made it."
                 )
         parsed = {name: parse(name, {}) for name in header}
         if not any(parsed.values()):
-            raise CheckpointError(f"{path} holds no LoRA weights; name a LoRA file.")
+            raise CheckpointError(f"{path} has no LoRA weights; pass a LoRA file.")
         for name, found in parsed.items():
             if found and found.kind != "alpha" and header[name]["dtype"] not in FLOATS:
                 raise CheckpointError(
-                    f"{path} holds {header[name]['dtype']} numbers in {name}; a LoRA has floating "
-                    "point numbers. Save it in fp16 or fp32."
+                    f"{path} has {header[name]['dtype']} numbers in {name}, but a LoRA has "
+                    "floating-point numbers; save it in fp16 or fp32."
                 )
         shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
         return cls(path, scale, file_digest(path), shapes)
 
     @property
     def identity(self) -> FusedFile:
-        """How the manifest names it."""
+        """Its entry in the manifest."""
         return FusedFile(str(self.path), self.sha256, self.scale)
 
     def changes(self, checkpoint: Checkpoint, part: str) -> bool:
@@ -199,7 +199,7 @@ Matched = dict[tuple[str, str], dict[str, str]]
 
 
 def _without_repeated(matched: Matched, layers: Mapping[str, Mapping[str, ModelLayer]]) -> Matched:
-    """Some files have the same layers under both names. Those of the original code are left out, as
+    """Remove layers that a file has under two names; the names of the original code are dropped, as
     in diffusers."""
     own = {
         (part, layers[part][name].path)

@@ -61,7 +61,7 @@ def fuse(module: torch.nn.Module, checkpoint: Checkpoint, part: str, loras: Sequ
                 if name not in layers:
                     raise CheckpointError(
                         f"The {part} in {checkpoint.folder} has weights for {name}, which its "
-                        "config does not use, so no LoRA can change them; download the checkpoint "
+                        "config does not use, so LoRAs cannot change them; download the checkpoint "
                         "again."
                     )
             _fuse_group({name: layers[name] for name in group.layers}, group.targets)
@@ -69,7 +69,7 @@ def fuse(module: torch.nn.Module, checkpoint: Checkpoint, part: str, loras: Sequ
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers of the module that are changed together, because an original layer has rows of all."""
+    """Layers of the module that are changed together, because one original layer contains them."""
 
     layers: tuple[str, ...]
     targets: tuple[tuple[_Source, Target], ...]
@@ -90,7 +90,7 @@ def _groups(sources: Sequence[_Source]) -> list[_Group]:
 
 
 def _warn_of_dora(source: _Source, part: str) -> None:
-    """A DoRA's scale has no agreed meaning, so say what is done with it."""
+    """Log how a DoRA's scale is applied, because programs interpret it differently."""
     dora = {"dora_scale", "magnitude"}
     count = sum(bool(dora & target.tensors.keys()) for target in source.targets.values())
     if count:
@@ -131,6 +131,6 @@ def _finite(source: _Source, target: Target, change: Tensor) -> Tensor:
     if not change.isfinite().all():
         raise CheckpointError(
             f"The LoRA {source.lora.path} gives NaN or infinite weights in the layer "
-            f"{target.layer}: it is damaged or was not trained to an end; use another file."
+            f"{target.layer}, so it is damaged or its training failed; use another file."
         )
     return change

@@ -1,6 +1,6 @@
-"""The names of tensors in LoRA files: which part, which layer, and what the tensor is.
+"""Parse the names of tensors in LoRA files: the part, the layer and the kind of the tensor.
 
-Trainers name the same tensor differently:
+Training programs use different names for the same tensor:
 
     kohya, LyCORIS   lora_unet_mid_block_attentions_0_proj_in.lora_down.weight
     diffusers        unet.mid_block.attentions.0.proj_in.lora.down.weight
@@ -53,8 +53,8 @@ class TensorName:
     """One tensor of a LoRA file.
 
     Attributes:
-        part: the part that the name states, such as "unet"; None if it states none.
-        layer: the layer's path as the file spells it, without the part.
+        part: the part in the name, such as "unet"; None if the name has none.
+        layer: the layer's path in the file, without the part.
         kind: "down", "up", "mid", "alpha", "dora_scale", "magnitude", "diff", "diff_b", or the
             name of a LoHa or LoKr tensor.
     """
@@ -69,7 +69,7 @@ def parse(name: str, prefixes: Mapping[str, str]) -> TensorName | None:
 
     Args:
         name: as in the file.
-        prefixes: how names of a part's layers may begin -> the part; see `part_prefixes`.
+        prefixes: prefix of layer names -> the part; see `part_prefixes`.
     """
     match = _TENSOR.fullmatch(name)
     if match is None:
@@ -83,16 +83,16 @@ def parse(name: str, prefixes: Mapping[str, str]) -> TensorName | None:
 
 
 def plain(layer: str) -> str:
-    """A layer's path in the one spelling by which layers are compared.
+    """Normalize a layer's path for comparison.
 
     Underscores replace dots, and the level `text_model`, which only some versions of transformers
-    have, is dropped.
+    have, is removed.
     """
     return layer.replace(".", "_").removeprefix("text_model_")
 
 
 def part_prefixes(parts: Iterable[Part]) -> dict[str, str]:
-    """How the names of the layers of a family's parts may begin -> the part's name."""
+    """Prefix of layer names -> the part's name, for the parts of a family."""
     return {
         prefix: part.name for part in parts for prefix in (*part.lora_prefixes, f"{part.name}.")
     }
@@ -108,9 +108,9 @@ def _part(layer: str, prefixes: Mapping[str, str]) -> tuple[str | None, str]:
 
 
 def _old_layer(layer: str, end: str) -> str:
-    """`attn1.processor.to_out` was the name of the layer `attn1.to_out.0` in older diffusers.
+    """Rename layers of older diffusers, such as `attn1.processor.to_out` to `attn1.to_out.0`.
 
-    XLabs' `processor.qkv` keeps its `end`, which says of which stream it is.
+    XLabs' `processor.qkv` keeps its `end`, which identifies the stream.
     """
     path, _, name = layer.rpartition(".")
     if name in ("qkv", "proj"):

@@ -1,8 +1,8 @@
-"""LoRA files of models that are not supported: which model, told from the names of the tensors.
+"""Recognize LoRA files of unsupported models by the names of their tensors.
 
 The names are those that diffusers' converters read (`diffusers.loaders.lora_conversion_utils`).
-FLUX.2 and HunyuanVideo share names with FLUX.1; their files fail at the first layer whose shape or
-number differs, and these marks name those that have layers of their own. Standard library only.
+FLUX.2 and HunyuanVideo share most names with FLUX.1: their files are recognized here by layers that
+FLUX.1 does not have, or fail later at the first layer with another shape. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,6 @@ MARKS: dict[str, str] = {
 
 
 def other_model(names: Iterable[str]) -> str | None:
-    """The model that a file with these names is for, or None if no name tells it."""
+    """Return the unsupported model of a file with these names, or None."""
     names = list(names)
     return next((m for mark, m in MARKS.items() if any(re.search(mark, n) for n in names)), None)

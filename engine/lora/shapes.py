@@ -13,7 +13,7 @@ from engine.lora.names import plain
 from engine.models.original_names import Piece, original_layers
 
 EVERY_METHOD = {"alpha", "dora_scale", "magnitude", "diff_b"}
-"""Tensors that may stand beside any method's own."""
+"""Tensors that are allowed in addition to those of any method."""
 LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
 LOKR = (
     ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"}),
@@ -28,7 +28,7 @@ METHODS = (
     *(first | second for first in LOKR[0] for second in LOKR[1]),
     {"diff"},
 )
-"""The tensors that one layer has, method by method."""
+"""The sets of tensors that one layer may have, by method."""
 
 Shape = tuple[int, ...]
 
@@ -54,8 +54,8 @@ class ModelLayer:
 def model_layers(checkpoint: Checkpoint) -> dict[str, dict[str, ModelLayer]]:
     """Part -> `names.plain` name -> layer, for every part that a LoRA can change.
 
-    The denoiser's layers are there under their original names, too. Token embeddings are not among
-    them. Reads the headers of the weight files.
+    The denoiser's layers are also included under their original names. Token embeddings are not
+    included. Reads the headers of the weight files.
     """
     roles = ("text_encoder", "denoiser")
     parts = dict.fromkeys(n.part for n in checkpoint.family.networks if n.role in roles)
@@ -102,7 +102,7 @@ def _originals(
 def check_layer(
     tensors: Mapping[str, str], shapes: Mapping[str, Shape], layer: ModelLayer
 ) -> str | None:
-    """Say what is wrong with the tensors for one layer; None if they fit.
+    """Return what is wrong with the tensors for one layer; None if they fit.
 
     Args:
         tensors: kind -> tensor name.

@@ -1,7 +1,7 @@
 """Model families: a checkpoint's parts, its networks and how each is called.
 
-To add a family, add one file with a class like `StableDiffusion` and list it in `FAMILIES`. Nothing
-else in the program names a network. Standard library only.
+To add a family, add one file with a class like `StableDiffusion` and list it in `FAMILIES`. Code
+outside this package does not refer to networks by name. Standard library only.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ PIPELINES: dict[Family, str] = {
     StableDiffusion3: "StableDiffusion3",
     Flux: "Flux",
 }
-"""How the names of a family's pipelines in diffusers begin."""
+"""Prefixes of the names of a family's pipelines in diffusers."""
 FAMILIES: tuple[Family, ...] = tuple(PIPELINES)
 
 
 def read_family(folder: Path) -> ModelFamily:
-    """The family of a checkpoint in diffusers' folder format, bound to its configs.
+    """Return the family of a checkpoint in diffusers' folder format, with its configs.
 
     Raises CheckpointError if the folder is not a checkpoint of a supported family, or its configs
-    are damaged, contradict each other or need what no edit provides.
+    are damaged, contradict each other or need inputs that an edit does not have.
     """
     index = read_index(folder)
     problems = [family.problem(index) for family in FAMILIES]

@@ -1,4 +1,4 @@
-"""What families share: autoencoders with a scaling and a shift, CLIP and T5 text encoders.
+"""Code that families share: autoencoders with a scaling and a shift, CLIP and T5 text encoders.
 
 Standard library only: the call functions are duck-typed.
 """
@@ -16,7 +16,7 @@ LORA_DENOISER = ("lora_unet_", "lora_transformer_", "model.diffusion_model.", "d
 LORA_CLIP_L = ("lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.")
 LORA_CLIP_G = ("lora_te2_", "text_encoders.clip_g.transformer.")
 LORA_T5 = ("lora_te3_", "text_encoders.t5xxl.transformer.")
-"""How LoRA files begin the names of a part's layers: kohya, OneTrainer, ai-toolkit, ComfyUI."""
+"""Prefixes of a part's layers in LoRA files of kohya, OneTrainer, ai-toolkit and ComfyUI."""
 
 
 def encode_image(module: Any, dtype: Any, image: Any) -> Any:
@@ -121,5 +121,5 @@ def picture_size(network: str, shape: tuple[int, ...], scale: int) -> Size:
 
 
 def first(value: Any) -> int:
-    """A config value that is one number, or one number a level: the first."""
+    """The first number of a config value that is one number or a number per level."""
     return int(value[0] if isinstance(value, list | tuple) else value)

@@ -1,8 +1,8 @@
-"""clip_skip: take CLIP's states some layers before those that a checkpoint takes.
+"""clip_skip: use CLIP's hidden states of an earlier layer than the checkpoint's default.
 
-The count is diffusers': 1 leaves out one more layer than usual. In diffusers' pipelines it changes
-the prompt alone; here it changes every text, because the mask compares two texts. Standard library
-only: the call functions are duck-typed.
+The count is that of diffusers: 1 skips one more layer than usual. In diffusers' pipelines it
+applies to the prompt only; here it applies to every text, because the mask compares two texts.
+Standard library only: the call functions are duck-typed.
 """
 
 from __future__ import annotations
@@ -40,28 +40,29 @@ SKIPPING: Mapping[Any, tuple[Callable[..., Any], int]] = {
     blocks.second_last_layer: (_second_last_layer, 2),
     blocks.second_last_and_pooled: (_second_last_and_pooled, 2),
 }
-"""How a network is called -> how it is called with layers left out, and the layers that it needs
-without any."""
+"""Call function -> call function with skipped layers, and the number of layers that it needs if
+none is skipped."""
 
 
 def with_clip_skip(family: ModelFamily, skip: int) -> ModelFamily:
-    """The family with its CLIP networks called `skip` layers earlier.
+    """Return the family with `skip` more CLIP layers skipped.
 
-    Raises CheckpointError if the family takes no layer of CLIP's, or there are not so many.
+    Raises CheckpointError if the family does not use CLIP's hidden states, or CLIP has too few
+    layers.
     """
     clip = {text.network for text in family.text_inputs if text.kind == "clip"}
     found = [n for n in family.networks if n.name in clip and n.call in SKIPPING]
     if not found:
         raise CheckpointError(
-            f"clip_skip is {skip}, but this model ({family.name}) takes no layer of its CLIP text "
-            "encoder; leave it out."
+            f"clip_skip is {skip}, but this model ({family.name}) does not use the hidden layers "
+            "of its CLIP text encoder; leave it out."
         )
     for network in found:
         most = int(family.configs[network.part]["num_hidden_layers"]) - SKIPPING[network.call][1]
         if skip > most:
             raise CheckpointError(
-                f"clip_skip is {skip}, but the {network.part} of this model has so few layers that "
-                f"at most {most} can be left out."
+                f"clip_skip is {skip}, but the {network.part} of this model can skip at most "
+                f"{most}; use a smaller number."
             )
     changed = {n.name: replace(n, call=partial(SKIPPING[n.call][0], skip)) for n in found}
     networks = tuple(changed.get(n.name, n) for n in family.networks)
@@ -71,5 +72,5 @@ def with_clip_skip(family: ModelFamily, skip: int) -> ModelFamily:
 
 
 def skips(family: ModelFamily, part: str) -> bool:
-    """Whether a part's networks leave out layers."""
+    """Whether a part's networks skip layers."""
     return any(n.part == part and isinstance(n.call, partial) for n in family.networks)

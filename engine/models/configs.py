@@ -1,7 +1,7 @@
-"""Which configs describe a Stable Diffusion 1.x or 2.x model, and which describe another one.
+"""Check whether configs describe a Stable Diffusion 1.x or 2.x model.
 
-Everything here is found in the JSON files, before a weight is read. Each function returns the
-first problem as a clause, or None. Standard library only.
+All checks use the JSON files, before weights are read. Each function returns the first problem as a
+clause, or None. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNET_INPUTS = {
     7: "an upscaler",
     5: "a depth model",
 }
-"""What a U-Net with more input than latent channels is, by the number of channels."""
+"""Number of input channels -> kind of U-Net, if it has more than the latent's channels."""
 TEXT_MODEL_TYPES = (None, "clip_text_model")
 
 
@@ -37,7 +37,7 @@ def config_problem(configs: Configs, parts: Sequence[Part]) -> tuple[str, str] |
 
 
 def part_problem(config: Mapping[str, Any], part: Part) -> str | None:
-    """A config of another class, or with numbers that no such class can have. As a clause."""
+    """The problem of a config of another class, or with impossible numbers, as a clause."""
     return _class_problem(config, part) or value_problem(config)
 
 
@@ -61,7 +61,7 @@ def _text_encoder(config: Mapping[str, Any], configs: Configs) -> str | None:
     wanted = list(numbers(configs["unet"].get("cross_attention_dim", 1280)))
     if any(dim != width for dim in wanted):
         return (
-            f"it gives {width} numbers a token, but the unet takes {wanted[0]} "
+            f"it returns {width} numbers per token, but the unet takes {wanted[0]} "
             "(cross_attention_dim): they are of different models"
         )
     return None
@@ -92,7 +92,7 @@ def _unet(config: Mapping[str, Any], configs: Configs) -> str | None:
 
 
 def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
-    """Name the further input of a U-Net that needs more than latent, timestep and text."""
+    """Describe the input of a U-Net that needs more than latent, timestep and text."""
     if (kind := config.get("addition_embed_type")) is not None:
         sdxl = ": this is SDXL" if kind == "text_time" else ""
         return f"it also takes {kind!r} embeddings (addition_embed_type){sdxl}"
@@ -100,7 +100,7 @@ def _unet_condition_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def unet_input_problem(config: Mapping[str, Any]) -> str | None:
-    """A U-Net that takes a class, a picture or boxes, as a clause."""
+    """The problem of a U-Net that takes a class, a picture or boxes, as a clause."""
     classes = [config.get(key) for key in ("class_embed_type", "num_class_embeds")]
     if any(value is not None for value in classes):
         kind = next(value for value in classes if value is not None)
@@ -119,7 +119,7 @@ def unet_input_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _guidance_problem(unet: Mapping[str, Any]) -> str | None:
-    """A U-Net with an embedding of the guidance scale whose size is none. Raises ValueError."""
+    """The problem of a U-Net with a guidance embedding of an impossible size."""
     if unet.get("time_cond_proj_dim") is None:
         return None
     size = whole(unet, "time_cond_proj_dim")

@@ -1,8 +1,8 @@
-"""What a model family states about itself: its parts, its networks, their shapes and calls.
+"""`ModelFamily`: the parts of a model family, its networks, their shapes and how to call them.
 
-A family is one file of this package. Checkpoints, backends, export, flows and the server ask it;
-they never name a network themselves. Standard library only: call functions are duck-typed, so the
-same function runs in PyTorch and is traced for ONNX.
+A family is one file of this package. Checkpoints, backends, export, flows and the server use it
+instead of naming networks themselves. Standard library only: call functions are duck-typed, so that
+the same function runs in PyTorch and is traced for ONNX.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Part:
     Attributes:
         name: the subfolder, such as "unet".
         package, class_name: the class that loads it, such as "diffusers", "UNet2DConditionModel".
-        convolutional: whether it is made of 2D convolutions, so that channels_last pays.
-        lora_prefixes: how the names of its layers begin in kohya's LoRA files.
+        convolutional: whether it consists of 2D convolutions, so that channels_last is faster.
+        lora_prefixes: prefixes of its layers' names in LoRA files.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Network:
     """One network, and how it is called on the module of its part.
 
     Attributes:
-        name: in rows, file names and statistics.
-        role: what it is for.
+        name: its name in rows, file names and statistics.
+        role: its purpose.
         part: the name of the part that holds its weights.
         call: `call(module, dtype, *inputs)` takes batched float32 or int64 tensors and returns one
             float32 tensor, or a tuple of them if the network has several outputs. `dtype` is the
             module's torch dtype.
         compiled: attribute paths of the submodules that `torch.compile` is applied to; "" is the
-            module itself. Empty if compiling does not pay.
+            module itself. Empty if compiling is not faster.
     """
 
     name: str
@@ -67,8 +67,8 @@ class FlowEditDefaults:
     """The published options of FlowEdit (Kulikov et al., arXiv 2412.08629) for a family.
 
     Attributes:
-        steps: of the schedule.
-        n_max: the level at which the edit begins; of `steps`.
+        steps: number of steps in the schedule.
+        n_max: the level, out of `steps`, at which the edit begins.
         source_guidance: scale of the guidance under the source text.
         target_guidance: scale of the guidance under the target text.
     """
@@ -81,11 +81,11 @@ class FlowEditDefaults:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a checkpoint is sampled where the user does not say it.
+    """The default sampling options of a checkpoint.
 
     Attributes:
         steps: number of steps, as in the examples of its publishers.
-        guidance_scale: 1 is no guidance.
+        guidance_scale: scale of the guidance; 1 is no guidance.
         guidance: "classifier-free" guidance takes two rows a step; "embedded" guidance is an input
             of the denoiser; a "distilled" denoiser has guidance in its weights and needs few steps.
         flowedit: the options of FlowEdit; None if the family was not trained by flow matching.
@@ -98,7 +98,7 @@ class Defaults:
 
     @property
     def few_steps(self) -> bool:
-        """Whether the checkpoint is distilled to sample in a few steps, as far as it says so."""
+        """Whether the checkpoint's configs say that it is distilled to sample in a few steps."""
         return self.steps <= 8
 
 
@@ -129,7 +129,7 @@ class TextInput:
 
 
 class ModelFamily(Protocol):
-    """One family, bound to the configs of one checkpoint."""
+    """A family with the configs of one checkpoint."""
 
     @property
     def name(self) -> str:
@@ -193,7 +193,7 @@ class ModelFamily(Protocol):
 
     @property
     def defaults(self) -> Defaults:
-        """Number of steps and guidance scale, as far as the configs tell them."""
+        """The default sampling options, as far as the configs determine them."""
         ...
 
     @property
@@ -206,7 +206,7 @@ class ModelFamily(Protocol):
         ...
 
     def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
-        """The denoiser's inputs after the texts' conditioning, which depend on the request alone.
+        """The denoiser's inputs after the conditioning; they depend on the request only.
 
         `guidance_scale` is 1 for the mask and for the inversion.
         """
@@ -230,7 +230,7 @@ class ModelFamily(Protocol):
         ...
 
     def part_precision(self, part: str, precision: Precision) -> Precision:
-        """The precision in which PyTorch runs a part when `precision` is asked for."""
+        """The precision in which PyTorch runs a part if `precision` is requested."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Checks that several families share: classes, widths, schedules and vocabularies of a checkpoint.
 
-Everything here is found in the JSON files, before a weight is read. Standard library only.
+All checks use the JSON files, before weights are read. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Problem = tuple[str, str]
 def wanted_classes(
     parts: Sequence[Part], tokenizers: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Part or tokenizer -> (package, class), for `index_problem`; the denoiser first. A tokenizer
-    is wanted if its text encoder is."""
+    """Part or tokenizer -> (package, class), for `index_problem`; the denoiser first. Each text
+    encoder needs its tokenizer."""
     wanted = {part.name: (part.package, part.class_name) for part in reversed(parts)}
     for name, class_name in tokenizers.items():
         if name.replace("tokenizer", "text_encoder") in wanted:
@@ -41,7 +41,7 @@ def checked_configs(
     problem: Callable[[Configs], Problem | None],
     title: str,
 ) -> Configs:
-    """The configs of a checkpoint, if its classes and `problem` find nothing wrong.
+    """Return the configs of a checkpoint after checking its classes and calling `problem`.
 
     Raises CheckpointError with the first problem.
     """
@@ -73,12 +73,12 @@ def _first_problem(
 
 
 def other_inputs(found: int, latent: int, kinds: Mapping[int, str]) -> str | None:
-    """A denoiser with inputs beside the latent, as a clause; None if it has none that is known.
+    """The problem of a denoiser with more inputs than the latent, as a clause, or None.
 
     Args:
         found: its input channels.
         latent: channels of the latent, as the denoiser takes them.
-        kinds: what such a model is, by its input channels.
+        kinds: number of input channels -> kind of model.
     """
     if found == latent or found not in kinds:
         return None
@@ -89,7 +89,7 @@ def other_inputs(found: int, latent: int, kinds: Mapping[int, str]) -> str | Non
 
 
 def mismatch(part: str, config: Mapping[str, Any], key: str, wanted: int) -> Problem | None:
-    """A number of a config that differs from what the other parts need."""
+    """The problem of a number in a config that differs from `wanted`."""
     found = whole(config, key)
     if found == wanted:
         return None
@@ -100,7 +100,7 @@ def mismatch(part: str, config: Mapping[str, Any], key: str, wanted: int) -> Pro
 
 
 def schedule_mismatch(configs: Configs, *, flow: bool) -> Problem | None:
-    """A scheduler that is not of rectified flow, or not of diffusion."""
+    """The problem of a scheduler that is not for rectified flow, or not for diffusion."""
     config = configs["scheduler"]
     name = config.get("_class_name")
     if not flow:

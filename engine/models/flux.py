@@ -94,7 +94,7 @@ INPUTS = {
     384: "FLUX.1 Fill, an inpainting model",
     128: "FLUX.1 Depth, Canny or another control model",
 }
-"""What a transformer with more inputs than FLUX.1's 64 is, by their number."""
+"""Number of input channels -> kind of transformer, if it has more than FLUX.1's 64."""
 
 
 def _problem(configs: Configs) -> tuple[str, str] | None:
@@ -157,8 +157,8 @@ class Flux:
     def defaults(self) -> Defaults:
         """dev: 28 steps, and guidance 3.5 as an input. schnell: 4 steps without guidance.
 
-        Models without that input whose schedule is shifted by the picture's size are made from dev
-        and take two rows a step.
+        Models without that input whose schedule depends on the picture's size are derived from dev
+        and take two rows per step.
         """
         if self.embeds_guidance:
             return Defaults(28, 3.5, "embedded", FLOWEDIT)
@@ -185,8 +185,8 @@ class Flux:
     def native_size(self) -> int:
         """The side in pixels of the pictures that FLUX was trained for: 1024.
 
-        Configs say 128 cells by the pipeline's default; small models made for tests state
-        `sample_size` in the VAE's config.
+        That is 128 cells, the pipeline's default; small models for tests state `sample_size` in the
+        VAE's config.
         """
         return min(1024, int(self.configs["vae"].get("sample_size") or 1024))
 

@@ -1,4 +1,4 @@
-"""Name safetensors files that are not a model, or not one of the supported families.
+"""Identify safetensors files that are not a model, or not of a supported family.
 
 Standard library only.
 """
@@ -12,7 +12,7 @@ from engine.safetensors_header import Header
 BASE = "use a checkpoint of Stable Diffusion 1, 2, XL, 3, 3.5 or FLUX.1"
 KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("lora_", ".lora.", "hada_w1", "lokr_w1"), "a LoRA, not a whole model; pass it as --lora, and "
-     "name its base model here"),
+     "pass its base model here"),
     (("emb_params", "string_to_param"), "a textual inversion, not a whole model; pass it as "
      "--embedding"),
     (("control_model.", "controlnet_cond_embedding", "input_hint_block", "controlnet_blocks"),
@@ -32,7 +32,7 @@ KINDS: tuple[tuple[tuple[str, ...], str], ...] = (
      "diffusers' layout; put it into the folder transformer of a diffusers checkpoint, and name "
      "that checkpoint's folder"),
 )  # fmt: skip
-"""Parts of tensor names -> what the file is, and what to do."""
+"""Parts of tensor names -> the kind of file, and what to do."""
 PARTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("decoder.conv_in.", "decoder.mid."), "a VAE, not a whole model; pass it as --vae, and name "
      "the model here"),
@@ -41,7 +41,7 @@ PARTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("encoder.layers.", "encoder.block.", "resblocks."), "a text encoder, not a whole model; name "
      "the folder of its checkpoint"),
 )  # fmt: skip
-"""The same for files that hold one part alone."""
+"""The same for files with a single part."""
 MODELS = ("model.diffusion_model.", "joint_blocks.0.", "double_blocks.0.")
 SCALED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant")
 BITSANDBYTES = (".absmax", ".quant_map", "quant_state", ".SCB", ".nested_absmax")
@@ -49,7 +49,7 @@ UNQUANTIZED = "use the fp16 or bf16 file of the same model"
 
 
 def foreign_kind(names: Collection[str]) -> str | None:
-    """What a file is that cannot be used as a model, and what to do; None if it may be one."""
+    """The kind of a file that is not a model, and what to do; None if it may be a model."""
 
     def some(parts: Collection[str]) -> bool:
         return any(part in name for name in names for part in parts)
@@ -67,15 +67,15 @@ def foreign_kind(names: Collection[str]) -> str | None:
 def quantization(header: Header) -> str | None:
     """Why quantized weights cannot be used, as the end of a sentence; None if they are not.
 
-    Plain fp8 without scales is not quantized in this sense: its numbers are the weights.
+    Plain fp8 without scales is supported, because its numbers are the weights.
     """
     for marks, what in ((SCALED, "fp8 with scales"), (BITSANDBYTES, "bitsandbytes")):
         if any(mark in name for name in header for mark in marks):
-            return f"holds quantized weights ({what}), which are not supported; {UNQUANTIZED}"
+            return f"has quantized weights ({what}), which are not supported; {UNQUANTIZED}"
     whole = [n for n, t in header.items() if t["dtype"] in ("U8", "I8") and len(t["shape"]) > 1]
     if whole:
         dtype = header[min(whole)]["dtype"]
-        return f"holds quantized weights ({dtype}), which are not supported; {UNQUANTIZED}"
+        return f"has quantized weights ({dtype}), which are not supported; {UNQUANTIZED}"
     return None
 
 

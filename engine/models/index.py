@@ -1,4 +1,4 @@
-"""Recognise a checkpoint by its `model_index.json`, or say what else the folder is.
+"""Recognize a checkpoint by its `model_index.json`, or describe what else the folder contains.
 
 Standard library only.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermark"})
-"""Entries that may be there and that no edit uses."""
+"""Optional entries that edits do not use."""
 SUPPORTED = "supported are Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, and FLUX.1"
 TITLES = {
     "StableDiffusionXL": "SDXL",
@@ -27,7 +27,7 @@ TITLES = {
     "Sana": "Sana",
     "AnimateDiff": "AnimateDiff",
 }
-"""Beginnings of pipeline classes, and what people call these models."""
+"""Prefix of a pipeline class -> common name of the model."""
 EXTRA = {
     "text_encoder_2": "SDXL, SD 3 and FLUX have one",
     "controlnet": "it belongs to a ControlNet pipeline",
@@ -36,21 +36,21 @@ EXTRA = {
     "low_res_scheduler": "it belongs to an upscaler",
     "image_normalizer": "it belongs to unCLIP",
 }
-"""Parts of other models, and what they mean."""
+"""Part of another model -> which model has it."""
 
 LOOKALIKES = {
     "FluxKontext": "it takes the photograph as a second input and an instruction as its text, and "
     "without them it is another model",
     "RectifiedFlow": "it was retrained for rectified flow, which its scheduler does not say",
 }
-"""Beginnings of pipelines whose parts have the classes and sizes of a supported model but need
-other inputs, and why they are refused."""
+"""Prefix of a pipeline class -> why it is refused, for pipelines whose parts have the classes and
+sizes of a supported model but need other inputs."""
 LOOKALIKE_NAMES = {"flux": ("kontext",)}
-"""Family -> what the names of such models contain. A single file has nothing else that says so."""
+"""Family -> pattern in the names of such models, which nothing else in a single file reveals."""
 
 
 def class_of(index: Mapping[str, Any], name: str) -> tuple[str | None, str | None]:
-    """(package, class) of an entry; (None, None) if it has none or it has another form."""
+    """(package, class) of an entry; (None, None) if there is none or it has another form."""
     entry = index.get(name)
     if isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry):
         return entry[0], entry[1]
@@ -65,23 +65,23 @@ def index_problem(
 
     Args:
         wanted: part -> (package, class); a tokenizer's class may end with "Fast".
-        title: what the models are called.
+        title: name of the models, for messages.
     """
     for begin, reason in LOOKALIKES.items():
         if pipeline_class(index).startswith(begin):
-            return f"holds {_pipeline(index)}: {reason}; {SUPPORTED}."
+            return f"has {_pipeline(index)}: {reason}; {SUPPORTED}."
     for name, (package, class_name) in wanted.items():
         found_package, found = class_of(index, name)
         if found is None:
             if "_class_name" not in index:
                 return f"has no {name}; {title} checkpoints have one."
             return (
-                f"holds {_pipeline(index)} without a {name}, which {title} checkpoints have; "
+                f"has {_pipeline(index)} without a {name}, which {title} checkpoints have; "
                 f"{SUPPORTED}."
             )
         if found.removesuffix("Fast") != class_name:
             return (
-                f"holds {_pipeline(index)} whose {name} is a {found}, not a {class_name} as in "
+                f"has {_pipeline(index)} whose {name} is a {found}, not a {class_name} as in "
                 f"{title}; {SUPPORTED}."
             )
         if found_package != package:
@@ -92,13 +92,14 @@ def index_problem(
     for name in _extra_parts(index, wanted):
         reason = f" ({EXTRA[name]})" if name in EXTRA else ""
         return (
-            f"holds {_pipeline(index)} with a {name}{reason}, which {title} has not; {SUPPORTED}."
+            f"has {_pipeline(index)} with a {name}{reason}, which {title} does not have; "
+            f"{SUPPORTED}."
         )
     return None
 
 
 def _extra_parts(index: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
-    """Parts that a pipeline of ours would leave out without a word."""
+    """Parts of the model that this project would silently ignore."""
     known = {*wanted, "scheduler"} | IGNORED
     names = [name for name in index if not name.startswith("_") and name not in known]
     return [name for name in names if class_of(index, name) != (None, None)]
@@ -111,7 +112,7 @@ def pipeline_class(index: Mapping[str, Any]) -> str:
 
 
 def lookalike_warning(name: str, family: str) -> str | None:
-    """A sentence about a model that only its name tells from one of the family, or None.
+    """A warning about a model that only its name distinguishes from the family, or None.
 
     Args:
         name: of the file or folder.
@@ -120,9 +121,9 @@ def lookalike_warning(name: str, family: str) -> str | None:
     if not any(word in name.lower() for word in LOOKALIKE_NAMES.get(family, ())):
         return None
     return (
-        f"By its name {name} is a Kontext model, which nothing else in it says. It is used like "
-        "FLUX.1 dev, but it was trained with other inputs, so its edits are likely to be spoilt; "
-        "use FLUX.1 dev, or rename it if it is one."
+        f"The name {name} is that of a Kontext model, which its tensors do not show. It is used "
+        "like FLUX.1 dev, but Kontext was trained with other inputs, so edits are likely to fail; "
+        "use FLUX.1 dev, or rename the file if it is FLUX.1 dev."
     )
 
 

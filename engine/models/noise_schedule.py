@@ -1,7 +1,7 @@
-"""Which `scheduler_config.json` describes a training schedule that an edit can follow.
+"""Check whether an edit can use the training schedule of a `scheduler_config.json`.
 
-An edit reads only the schedule that the denoiser was trained with: abar of every timestep and the
-type of its prediction. How a scheduler class samples does not matter. Standard library only.
+An edit only needs the schedule with which the denoiser was trained: abar of every timestep and the
+prediction type. The sampling method of the scheduler class does not matter. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OTHER_DEFAULTS = frozenset(
 )
 """Schedulers of diffusion models with other defaults: their configs must state the betas."""
 DISTILLED = ("LCMScheduler", "TCDScheduler")
-"""Schedulers of distilled models, which know only some training timesteps."""
+"""Schedulers of distilled models, which were trained at some timesteps only."""
 MAX_TIMESTEPS = 100_000
 MAX_SHIFT = 100
 FLOW_CLASS = "FlowMatchEulerDiscreteScheduler"
 FLOW_OPTIONS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
-"""Options of flow-matching schedulers that change the levels in ways that are not implemented."""
+"""Options of flow-matching schedulers that change the levels and are not implemented."""
 FLOW = "it is trained with flow matching, not with diffusion's noise schedule"
 EDM = "it is trained on EDM's continuous noise levels, not on timesteps"
 KINDS = {
@@ -47,7 +47,7 @@ KINDS = {
     "CogVideoX": "it shifts the noise schedule of a video model",
     "UnCLIP": "it is a part of unCLIP",
 }
-"""Beginnings of the names of other schedulers, and why they are refused."""
+"""Prefix of another scheduler's name -> why it is refused."""
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
@@ -59,9 +59,9 @@ EULER_CLASSES = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 def is_few_step(config: Mapping[str, Any]) -> bool:
     """Whether a scheduler's config is that of a distilled diffusion model.
 
-    SD-Turbo, SDXL-Turbo and Lightning come with Euler's scheduler and trailing timesteps,
-    consistency models with a class of their own. Models with zero terminal SNR have trailing
-    timesteps, too, but are not distilled.
+    SD-Turbo, SDXL-Turbo and Lightning have Euler's scheduler with trailing timesteps; consistency
+    models have their own scheduler classes. Models with zero terminal SNR also have trailing
+    timesteps, but are not distilled.
     """
     name = config.get("_class_name")
     turbo = name in EULER_CLASSES and config.get("timestep_spacing") == "trailing"
@@ -75,7 +75,7 @@ def schedule_problem(config: Mapping[str, Any], listed: str | None) -> str | Non
 
     Args:
         config: the contents of `scheduler_config.json`.
-        listed: the class that `model_index.json` names, if it names one.
+        listed: the class in `model_index.json`, or None.
     """
     for name in (config.get("_class_name"), listed):
         if name is not None and (problem := _class_problem(str(name))):
@@ -104,7 +104,7 @@ def flow_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _steps_problem(config: Mapping[str, Any]) -> str | None:
-    """The number of training timesteps, and those that a distilled model knows."""
+    """Check the number of training timesteps, and that of a distilled model."""
     steps = whole(config, "num_train_timesteps", 1000)
     if not 2 <= steps <= MAX_TIMESTEPS:
         return f"its num_train_timesteps is {steps}, but must be from 2 to {MAX_TIMESTEPS}"

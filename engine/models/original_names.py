@@ -1,8 +1,8 @@
-"""The layers of a denoiser under the names of the original code, as many LoRA files spell them.
+"""The layers of a denoiser under the names of the original code, which many LoRA files use.
 
-LDM and SGM number the blocks of a U-Net in another way. SD 3 and FLUX keep q, k and v in one layer,
-whose rows belong to several layers of diffusers. XLabs names FLUX's attention after the processors
-of its own code. Standard library only.
+LDM and SGM number the blocks of a U-Net differently. SD 3 and FLUX have q, k and v in one layer,
+whose rows belong to several layers in diffusers. XLabs uses the names of its own attention
+processors. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Place = tuple[str, int]
-"""An original layer, and the position of a layer of diffusers among those that it consists of."""
+"""An original layer, and the index of a diffusers layer among the layers that it consists of."""
 Rename = Callable[[str], Place | None]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of an original layer that are rows of a layer in diffusers.
+    """A range of rows of an original layer, and where it is in diffusers.
 
     Attributes:
-        layer: its path in diffusers.
+        layer: path of the layer in diffusers.
         start, stop: the rows of the original layer.
-        to: the first of these rows in the layer of diffusers.
+        to: index of the first of these rows in the layer of diffusers.
     """
 
     layer: str
@@ -77,7 +77,7 @@ def _pieces(name: str, paths: list[str], rows: Mapping[str, int]) -> tuple[Piece
 
 
 SWAPPED = ("final_layer.adaLN_modulation.1",)
-"""Layers whose halves, shift and scale, are in the other order in diffusers."""
+"""Layers whose two halves, shift and scale, are swapped in diffusers."""
 _UNET_OUTER = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",

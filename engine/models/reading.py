@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import CheckpointError
 
 REQUIRED = object()
-"""The default of a value that a config must have."""
+"""Marks a value that a config must have."""
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -39,7 +39,9 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: {otherwise}.") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); check its permissions and the disk."
+        ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({error}); copy or download it again."
@@ -57,7 +59,7 @@ def _constant(name: str) -> float:
 
 
 def whole(config: Mapping[str, Any], key: str, default: Any = REQUIRED) -> int:
-    """A positive whole number of a config. Raises ValueError, whose message names the key."""
+    """A positive whole number of a config. Raises ValueError with the key in its message."""
     value = _value(config, key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{key} is {value!r}, but must be a whole number above 0")
@@ -65,7 +67,7 @@ def whole(config: Mapping[str, Any], key: str, default: Any = REQUIRED) -> int:
 
 
 def number(config: Mapping[str, Any], key: str, default: Any = REQUIRED) -> float:
-    """A finite number of a config. Raises ValueError, whose message names the key."""
+    """A finite number of a config. Raises ValueError with the key in its message."""
     value = _value(config, key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{key} is {value!r}, but must be a finite number")

@@ -1,6 +1,6 @@
-"""Stable Diffusion XL: two CLIP text encoders, a U-Net that is told the picture's size.
+"""Stable Diffusion XL: two CLIP text encoders, and a U-Net with the picture's size as an input.
 
-Base, Turbo, Lightning and LCM checkpoints. The refiner has one text encoder and is another model.
+Base, Turbo, Lightning and LCM checkpoints. The refiner has one text encoder and is not supported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _predict(
     time_ids: Any,
     guidance: Any = None,
 ) -> Any:
-    # The module joins both in fp32 and casts the result. ONNX cannot join two types.
+    # The module concatenates both in fp32 and casts the result. ONNX cannot concatenate two types.
     added = {"text_embeds": pooled, "time_ids": time_ids}
     out = module(
         latent.to(dtype),
@@ -176,8 +176,8 @@ class StableDiffusionXL:
         )
 
     def request_inputs(self, size: Size, guidance_scale: float) -> tuple[RequestInput, ...]:
-        """The time ids: original size, crop and target size, as for an uncropped picture; and the
-        guidance scale, where the U-Net takes it."""
+        """The time ids (original size, crop and target size) of an uncropped picture, and the
+        guidance scale if the U-Net takes it."""
         return ((*size, 0, 0, *size), *((guidance_scale,) if self.embeds_guidance else ()))
 
     def image_tokens(self, size: Size) -> int:

@@ -1,7 +1,7 @@
 """The configs of a single file's parts.
 
-SD 3 and FLUX were published in several sizes, so one fixed config does not describe them: the sizes
-of a transformer are read from the shapes of its tensors. Standard library only.
+SD 3 and FLUX were published in several sizes, so the sizes of a transformer are read from the
+shapes of its tensors. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.safetensors_header import Header
 
 Shapes = Mapping[str, tuple[int, ...]]
 SMALL = 64
-"""Latent cells along a side of Stable Diffusion 2 that predicts noise: 512 pixels, not 768."""
+"""Latent cells per side of a Stable Diffusion 2 that predicts noise: 512 pixels, not 768."""
 
 
 def configs_without_base(single: SingleFile) -> dict[str, dict[str, Any]]:
@@ -75,7 +75,7 @@ def scheduler_config(single: SingleFile, configs: Configs) -> dict[str, Any]:
 
 
 def _blocks(shapes: Shapes, name: str) -> int:
-    """How many blocks of a name there are."""
+    """The number of blocks with a name."""
     return len({key.split(".")[1] for key in shapes if key.startswith(f"{name}.")})
 
 

@@ -1,7 +1,7 @@
-"""Recognise a single-file checkpoint by the names and shapes of its tensors.
+"""Recognize a single-file checkpoint by the names and shapes of its tensors.
 
-Model sites give one `.safetensors` file in the layout of the original code: CompVis' LDM, SGM, SD 3
-or FLUX. No weight is read. Standard library only.
+Model sites distribute one `.safetensors` file in the layout of the original code: CompVis' LDM,
+SGM, SD 3 or FLUX. No weight is read. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from engine.safetensors_header import Header
 UNET = "model.diffusion_model."
 VAES = ("first_stage_model.", "vae.")
 MARKS = {"joint_blocks.0.": "stable-diffusion-3", "double_blocks.0.": "flux"}
-"""Part of a tensor's name that only a transformer of that family has."""
+"""Part of a tensor's name -> the transformer family that has it."""
 CONTEXT = f"{UNET}input_blocks.{{}}.1.transformer_blocks.0.attn2.to_k.weight"
 WIDTHS = {768: "stable-diffusion-1", 1024: "stable-diffusion-2", 2048: "stable-diffusion-xl"}
-"""Numbers a token that a U-Net takes -> what it is, where the file has no text encoder."""
+"""Numbers per token that a U-Net takes -> kind, if the file has no text encoder."""
 TITLES = {
     "stable-diffusion-1": "Stable Diffusion 1",
     "stable-diffusion-2": "Stable Diffusion 2",
@@ -35,7 +35,7 @@ FAMILIES = {
     "flux-dev": "flux",
     "flux-schnell": "flux",
 }
-"""Kind -> name of its family, where they differ."""
+"""Kind -> name of its family, if they differ."""
 TEXT_ENCODERS: Mapping[str, Mapping[str, str]] = {
     "stable-diffusion-1": {"text_encoder": "cond_stage_model.transformer."},
     "stable-diffusion-2": {"text_encoder": "cond_stage_model.model."},
@@ -53,20 +53,20 @@ TEXT_ENCODERS: Mapping[str, Mapping[str, str]] = {
         "text_encoder_2": "text_encoders.t5xxl.transformer.",
     },
 }
-"""Kind -> text encoder -> how the names of its tensors begin."""
+"""Kind -> text encoder -> prefix of its tensors' names."""
 PREDICTIONS = {"v": "v_prediction", "epsilon": "epsilon", "eps": "epsilon", "x0": "sample"}
 """`modelspec.prediction_type` of a file's metadata -> diffusers' name."""
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """What a single file is.
+    """The model in a single file.
 
     Attributes:
         kind: key of `TITLES`, and the name of its published configs.
-        parts: part -> how the names of its tensors begin, for the parts that the file has.
-        prediction: what the denoiser predicts, where the file says so; None otherwise.
-        zero_terminal_snr: whether the file says that its schedule ends in pure noise.
+        parts: part -> prefix of its tensors' names, for the parts that the file has.
+        prediction: what the denoiser predicts, if the file states it; None otherwise.
+        zero_terminal_snr: whether the file states that its schedule ends in pure noise.
     """
 
     kind: str
@@ -91,15 +91,15 @@ class SingleFile:
 
     @property
     def is_diffusion(self) -> bool:
-        """Whether the model has diffusion's noise schedule, and not rectified flow."""
+        """Whether the model was trained by diffusion and not by rectified flow."""
         return self.denoiser == "unet"
 
 
 def identify(header: Header, metadata: Mapping[str, str]) -> SingleFile:
-    """What the file with this header is.
+    """Return the model of a file with this header.
 
-    Raises CheckpointError if it is not a model that can be used. Its message is the end of a
-    sentence that begins with the file's name.
+    Raises CheckpointError if it is not a supported model. The message is the end of a sentence that
+    begins with the file's name.
     """
     if kind := foreign_kind(header):
         raise CheckpointError(f"is {kind}")
@@ -111,12 +111,12 @@ def identify(header: Header, metadata: Mapping[str, str]) -> SingleFile:
     if not any(name.startswith(f"{UNET}input_blocks.") for name in header):
         if any(name.startswith(UNET) for name in header):
             raise CheckpointError(
-                "is a Stable Diffusion checkpoint in a single file that is not complete: it lacks "
-                "the U-Net's first layers; copy or download it again"
+                "is an incomplete Stable Diffusion checkpoint, because it lacks the U-Net's first "
+                "layers; copy or download it again"
             )
         raise CheckpointError(
-            "is a safetensors file of another kind, not a model that is known here"
-            f" (its first tensor is {min(header)})"
+            f"is a safetensors file of an unknown kind (its first tensor is {min(header)}); use a "
+            "model that docs/models.md lists"
         )
     return _diffusion(header, metadata)
 
@@ -134,20 +134,20 @@ def _diffusion(header: Header, metadata: Mapping[str, str]) -> SingleFile:
 
 
 def _unet_kind(header: Header) -> str:
-    """By the text encoder, or without one by the width of the texts."""
+    """The kind of a U-Net, by the text encoder, or else by the width of the texts."""
     encoders = {k: parts["text_encoder"] for k, parts in TEXT_ENCODERS.items()}
     for kind in ("stable-diffusion-xl", "stable-diffusion-1", "stable-diffusion-2"):
         if any(name.startswith(encoders[kind]) for name in header):
             return kind
     if any(name.startswith("conditioner.embedders.0.model.") for name in header):
-        raise CheckpointError("is the SDXL refiner, which does not edit alone; use the base model")
+        raise CheckpointError("is the SDXL refiner, which is not supported; use the base model")
     if f"{UNET}label_emb.0.0.weight" in header:
         return "stable-diffusion-xl"
     widths = [header[n]["shape"][-1] for i in range(12) if (n := CONTEXT.format(i)) in header]
     if widths and widths[0] in WIDTHS:
         return WIDTHS[widths[0]]
     raise CheckpointError(
-        f"is a U-Net that takes {widths[0] if widths else 'no'} numbers a token, which no known "
+        f"is a U-Net that takes {widths[0] if widths else 'no'} numbers per token, which no known "
         "model does"
     )
 
@@ -166,7 +166,7 @@ def _check_channels(header: Header) -> None:
 
 
 def _transformer(header: Header, mark: str) -> SingleFile:
-    """Stable Diffusion 3 or FLUX.1, alone or with its other parts."""
+    """Stable Diffusion 3 or FLUX.1, with or without its other parts."""
     name = next(name for name in header if mark in name)
     prefix = name[: name.index(mark)]
     kind = MARKS[mark]

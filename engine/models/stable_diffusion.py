@@ -177,6 +177,6 @@ class StableDiffusion:
         return int(heads[0] if isinstance(heads, list | tuple) else heads)
 
     def part_precision(self, part: str, precision: Precision) -> Precision:
-        """The VAE overflows in fp16 on several published checkpoints, so it stays in fp32 there. It
-        runs twice an edit. bf16 has the range of fp32."""
+        """fp32 for the VAE instead of fp16, in which it overflows on several published checkpoints.
+        It runs twice per edit. bf16 has the range of fp32."""
         return "fp32" if part == "vae" and precision == "fp16" else precision

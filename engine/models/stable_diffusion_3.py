@@ -134,7 +134,7 @@ class StableDiffusion3:
         """SD 3: 28 steps at guidance 7; 3.5 Large: 28 at 3.5; 3.5 Medium: 40 at 4.5.
 
         3.5 normalizes queries and keys, and Medium has second attention layers. 3.5 Large Turbo has
-        the configs of Large, so its 4 steps without guidance must be asked for.
+        the configs of Large, so the user must set its 4 steps without guidance.
         """
         transformer = self.configs["transformer"]
         if transformer.get("dual_attention_layers"):
@@ -158,13 +158,13 @@ class StableDiffusion3:
 
     @property
     def max_side(self) -> int:
-        """The table of positions has so many patches a side: 3072 pixels, 3.5 medium 6144."""
+        """The longest side in pixels in the table of positions: 3072, 3.5 Medium 6144."""
         patches = int(self.configs["transformer"].get("pos_embed_max_size") or 96)
         return patches * self.size_multiple
 
     @property
     def text_inputs(self) -> tuple[TextInput, ...]:
-        """CLIP-L and OpenCLIP-G with 77 tokens each, and T5 with 256 where it is there."""
+        """CLIP-L and OpenCLIP-G with 77 tokens each, and T5 with 256 if the checkpoint has it."""
         inputs = (
             blocks.clip_input("text", "tokenizer", self.configs["text_encoder"]),
             blocks.clip_input("text_2", "tokenizer_2", self.configs["text_encoder_2"]),

@@ -1,6 +1,6 @@
-"""Numbers that no config of a part may have, whichever class reads it.
+"""Find numbers that are invalid in the config of any part.
 
-The libraries accept most of them and fail when the network runs, or compute nonsense in silence.
+The libraries accept most of them and fail when the network runs, or silently compute wrong results.
 `engine.network_check` finds numbers that do not fit each other. Standard library only.
 """
 
@@ -30,10 +30,10 @@ COUNTS = frozenset(
         *("relative_attention_max_distance", "conv_in_kernel", "conv_out_kernel"),
     )
 )
-"""Whole numbers above 0, single or one for each level. None means the library's default."""
+"""Keys of whole numbers above 0, single or one per level. None means the library's default."""
 EPSILONS = ("norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 MAX_EPSILON = 0.1
-"""The published models have 1e-5 and 1e-6. With a large one a layer returns almost zeros."""
+"""The published models have 1e-5 and 1e-6. With a large value a layer returns almost zeros."""
 FACTORS = ("scaling_factor", "mid_block_scale_factor", "resnet_out_scale_factor")
 MAX_LEVELS = 7
 """Levels of an autoencoder; 7 have cells of 64 pixels. The published models have 4."""
@@ -62,7 +62,7 @@ def value_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def autoencoder_problem(config: Mapping[str, Any]) -> str | None:
-    """What no family can use of an autoencoder, as a clause, or None."""
+    """The problem of an autoencoder that no family supports, as a clause, or None."""
     levels = config.get("block_out_channels")
     if not isinstance(levels, list) or not levels:
         return "block_out_channels is missing"

@@ -1,4 +1,4 @@
-"""Whether a tokenizer and a text encoder belong together. Standard library only."""
+"""Check that a tokenizer fits a text encoder. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.models.reading import read_json, whole
 END = "<|endoftext|>"
 """CLIP's end token."""
 CLIP_END, OLD_END = 49407, 2
-"""Its id in the published models. Their old configs say 2 instead, which is no token's id."""
+"""Its id in the published models. Old configs have 2 instead, which is wrong."""
 BYTE_TOKENS = 514
-"""Tokens of CLIP that are not made by merging: 256 bytes, the same at the end of words, 2 marks."""
+"""CLIP's tokens without merges: 256 bytes, 256 bytes at the end of a word, 2 special tokens."""
 MERGED_SHARE = 0.9
-"""A vocabulary may have some tokens more, which were added by hand."""
+"""Maximum number of tokens that may have been added to a vocabulary."""
 OTHERWISE = "the tokenizer is missing"
 
 
@@ -35,14 +35,14 @@ def check_vocabulary(folder: Path, text_encoder: Mapping[str, Any]) -> None:
         end = CLIP_END if rows > CLIP_END else None
     there = ids.get(END)
     if tokens > rows:
-        problem = f"has {tokens} tokens, but the text encoder knows {rows}"
+        problem = f"has {tokens} tokens, but the text encoder has {rows}"
     elif isinstance(end, int) and there is not None and there != end:
         problem = f"ends a text with token {there}, but the text encoder with {end}"
     else:
         return
     raise CheckpointError(
-        f"The tokenizer in {folder} {problem}: they are of different models; copy the tokenizer of "
-        "this checkpoint."
+        f"The tokenizer in {folder} {problem}, so they are of different models; copy the "
+        "tokenizer of this checkpoint."
     )
 
 
@@ -73,9 +73,9 @@ def _ids(folder: Path) -> dict[str, int]:
 
 
 def _check_merges(path: Path, tokens: int) -> None:
-    """Raise CheckpointError if lines are missing: a merge makes each of the tokens but the bytes.
+    """Raise CheckpointError if lines are missing: every token except the bytes needs a merge.
 
-    With a shorter file the tokenizer would cut all words into other tokens without a word.
+    With a truncated file the tokenizer would silently split words into other tokens.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -84,8 +84,8 @@ def _check_merges(path: Path, tokens: int) -> None:
     merges = sum(bool(line.strip()) and not line.startswith("#version") for line in lines)
     if merges < MERGED_SHARE * (tokens - BYTE_TOKENS):
         raise CheckpointError(
-            f"{path} has {merges} merges, too few for the {tokens} tokens of vocab.json: it is not "
-            "complete; copy or download it again."
+            f"{path} has {merges} merges, but the {tokens} tokens of vocab.json need more, so it "
+            "is incomplete; copy or download it again."
         )
 
 

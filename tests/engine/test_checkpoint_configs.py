@@ -67,7 +67,7 @@ OTHER_FAMILIES: dict[str, tuple[Change, str]] = {
     "normalised latents": (config("vae", latents_mean=[0.0] * 4), "normalizes its latents"),
     "a wider text encoder": (
         config("unet", cross_attention_dim=768),
-        "text_encoder.*32 numbers a token, but the unet takes 768",
+        "text_encoder.*32 numbers per token, but the unet takes 768",
     ),
     "several widths": (config("unet", cross_attention_dim=[32, 64]), "of different models"),
     "a vision model": (config("text_encoder", model_type="clip_vision_model"), "clip_vision_model"),

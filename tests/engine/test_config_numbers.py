@@ -58,7 +58,7 @@ IMPOSSIBLE: dict[str, Case] = {
     "a cut merges.txt": (
         "tiny-sdxl",
         lambda folder: cut(folder / "tokenizer_2" / "merges.txt"),
-        "merges.txt has .* merges, too few for",
+        "merges.txt has .* merges, but the",
     ),
     "negative offset": ("tiny", config("scheduler", steps_offset=-1), "steps_offset is -1"),
     "offset at the end": ("tiny", config("scheduler", steps_offset=1000), "steps_offset is 1000"),

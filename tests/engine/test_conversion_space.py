@@ -45,7 +45,7 @@ def test_a_write_that_fails_is_not_blamed_on_the_file(
     folder, file = made
     additions = Additions(base=folder)
     with (
-        pytest.raises(ResourceError, match=r"too large for one file on this disk.*ulimit"),
+        pytest.raises(ResourceError, match=r"too large for this disk.*ulimit"),
         largest_file(100_000),
     ):
         find_checkpoint(file, additions=additions)

@@ -160,7 +160,7 @@ def test_files_that_are_no_loras(tiny: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="not a LoRA file"):
             Lora.open(path, 1)
     (model,) = (tiny / "unet").glob("*.safetensors")
-    with pytest.raises(CheckpointError, match="holds no LoRA weights"):
+    with pytest.raises(CheckpointError, match="has no LoRA weights"):
         Lora.open(model, 1)
     integers = {name: tensor.to(torch.int8) for name, tensor in pair(TO_Q).items()}
     with pytest.raises(CheckpointError, match="I8 numbers"):

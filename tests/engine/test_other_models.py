@@ -29,7 +29,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "single file": (
         "a model.safetensors",
         tensors("model.diffusion_model.out.0.weight", "first_stage_model.decoder.conv_in.weight"),
-        "is not complete: it lacks the U-Net's first layers",
+        "is an incomplete Stable Diffusion checkpoint",
     ),
     "single pickle": ("old.ckpt", content(b"PK\x03\x04"), "can run code.*from_single_file"),
     "pickle": ("old.pt", content(b"\x80\x02"), "pickle format"),
@@ -53,7 +53,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text encoder": ("t.safetensors", tensors("text_model.encoder.layers.0.x"), "a text encoder"),
     "ControlNet": ("c.safetensors", tensors("control_model.input_hint_block.0"), "a ControlNet"),
     "inversion": ("i.safetensors", tensors("emb_params"), "a textual inversion"),
-    "other tensors": ("o.safetensors", tensors("x"), "a safetensors file of another kind"),
+    "other tensors": ("o.safetensors", tensors("x"), "a safetensors file of an unknown kind"),
     "cut": ("cut.safetensors", content(b"\x40\0\0\0\0\0\0\0{"), "cut.safetensors is damaged"),
     "pointer": ("p.safetensors", content(b"version https://git-lfs.github.com"), "git lfs pull"),
     "pointer to a pickle": ("p.ckpt", content(b"version https://git-lfs.x"), "git lfs pull"),
@@ -106,14 +106,14 @@ def single_file_inside(tiny: Path, folder: Path) -> Path:
 
 FOLDERS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "the index": (the_index, "name its folder"),
-    "a part": (lambda tiny, folder: tiny / "unet", "one part of one; name the folder"),
+    "a part": (lambda tiny, folder: tiny / "unet", "one part of one; pass the folder"),
     "engines": (folder_with("manifest.json"), "an engine folder; pass it as --engines"),
     "an adapter": (folder_with("adapter_config.json"), "a LoRA or another adapter"),
     "a folder of models": (folder_with("a/model_index.json"), "the folder .*/a is one"),
     "a hub cache": (folder_with("snapshots/1/model_index.json"), "folder .*/snapshots/1 is one"),
     "a single file inside": (
         single_file_inside,
-        r"m\.safetensors is Stable Diffusion 1 in a single file; name that file as the model",
+        r"m\.safetensors is Stable Diffusion 1 in a single file; pass that file as the model",
     ),
     "nothing": (lambda tiny, f: f, r"model_index\.json does not exist: this is not a diffusers"),
 }
@@ -141,7 +141,7 @@ def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
         ("a\0b", "There is no model folder"),
         ("a b", "There is no model folder"),
         ("../nothing", "There is no model folder"),
-        ("https://huggingface.co/owner/name", "is an address; name the model as owner/name"),
+        ("https://huggingface.co/owner/name", "is an address, not a hub id; pass the id"),
         ("/dev/null", "neither a folder nor a file"),
     ],
 )

@@ -227,8 +227,8 @@ REFUSED: dict[str, tuple[Header, str]] = {
         sd() | {f"{UNET}x": {"dtype": "I8", "shape": [2, 2]}},
         "quantized weights .I8..*fp16 or bf16 file",
     ),
-    "a U-Net without its beginning": (header(f"{UNET}out.0.weight"), "single file.*not complete"),
-    "nothing known": (header("x"), "is a safetensors file of another kind"),
+    "a U-Net without its beginning": (header(f"{UNET}out.0.weight"), "is an incomplete Stable"),
+    "nothing known": (header("x"), "is a safetensors file of an unknown kind"),
 }  # fmt: skip
 
 

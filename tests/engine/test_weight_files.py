@@ -205,7 +205,7 @@ HINTS: dict[str, tuple[str | None, Change, str]] = {
         rename(UNET, SINGLE, "pytorch_model.safetensors"),
         r"has no diffusion_pytorch_model.safetensors \(it has pytorch_model.safetensors\)",
     ),
-    "a link to nothing": (None, dangling, "a link to a file that is gone"),
+    "a link to nothing": (None, dangling, "is a broken link"),
     "nothing": (None, lambda f: (f / UNET / SINGLE).unlink(), "copy or download the weights"),
 }
 

@@ -189,7 +189,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a web page": (b"<!DOCTYPE html><html>" + bytes(100), "is a web page"),
     "a long header": ((2**30).to_bytes(8, "little") + b"{}", "truncated or not a safetensors"),
     "noise": (b"\xff" * 100, "truncated or not a safetensors file"),
-    "no tensors": (raw_file({"__metadata__": {"format": "pt"}}, 0), "holds no tensors"),
+    "no tensors": (raw_file({"__metadata__": {"format": "pt"}}, 0), "has no tensors"),
     "cut": (raw_file({"a": TENSOR}, 7), r"truncated \(7 of 8 bytes of weights\)"),
     "bytes behind": (raw_file({"a": TENSOR}, 72), "64 bytes after its last tensor"),
     "overlapping": (raw_file({"a": TENSOR, "b": TENSOR}, 8), "overlap or leave gaps"),
@@ -241,5 +241,5 @@ def test_twice_the_same_tensor(tiny: Path, tmp_path: Path) -> None:
     listed = {"metadata": {}, "weight_map": dict.fromkeys(state, names[0])}
     listed["weight_map"]["conv_out.bias"] = names[1]
     data("unet/diffusion_pytorch_model.safetensors.index.json", json.dumps(listed))(folder)
-    with pytest.raises(CheckpointError, match=r"holds conv_out.bias, which another shard"):
+    with pytest.raises(CheckpointError, match=r"has conv_out.bias, which another shard"):
         find_checkpoint(folder)

@@ -121,7 +121,7 @@ def test_a_model_that_only_its_name_tells(
     folder = tmp_path / name
     folder.symlink_to(folders("tiny-flux"))
     find_checkpoint(folder)
-    assert ("is a Kontext model" in caplog.text) == warns
+    assert ("of a Kontext model" in caplog.text) == warns
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,5 @@ def test_another_pipeline_is_named_and_not_only_what_it_lacks(
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
     with pytest.raises(CheckpointError) as caught:
         Checkpoint.open(tmp_path)
-    assert f"holds a {pipeline} ({title}) without a {part}" in str(caught.value)
+    assert f"has a {pipeline} ({title}) without a {part}" in str(caught.value)
     assert "supported are" in str(caught.value)

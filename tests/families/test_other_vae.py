@@ -88,7 +88,7 @@ def test_a_vae_of_another_size(folders: Folders, tmp_path: Path) -> None:
         folder = random_checkpoint.make(tmp_path / "m", "small")
     finally:
         del kinds["small"]
-    with pytest.raises(CheckpointError, match=r"one latent cell of 2 pixels a side.* of 4"):
+    with pytest.raises(CheckpointError, match=r"latent cells of 2 pixels a side.* has 4"):
         find_checkpoint(folders("tiny"), additions=Additions(vae=folder))
 
 
@@ -99,7 +99,7 @@ def test_vaes_that_are_none(folders: Folders, tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "no", "There is no VAE"),
         (pickle, "can run code"),
-        (lora, "holds no VAE"),
+        (lora, "is not a VAE"),
         (folders("tiny") / "unet", "is a UNet2DConditionModel|no diffusion_pytorch_model"),
         (tmp_path, r"config\.json does not exist"),
     ):

@@ -86,7 +86,7 @@ BAD: dict[str, tuple[str, dict[str, Tensor], str | None, str]] = {
         "tiny",
         {"clip_l": torch.zeros(1, 32), "clip_g": torch.zeros(1, 32)},
         None,
-        "holds clip_g, clip_l, but this model needs one tensor",
+        "has clip_g, clip_l, but this model needs one tensor",
     ),
     "SD's on SDXL": (
         "tiny-sdxl",

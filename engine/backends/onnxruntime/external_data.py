@@ -1,6 +1,6 @@
-"""Which weight files an ONNX file may read.
+"""Check which weight files an ONNX file reads.
 
-An ONNX file can keep its weights in other files and refers to them by path. Such a path could name
+An ONNX file can store its weights in other files, to which it refers by path. Such a path could be
 any file that the user can read, so every reference is checked before ONNX Runtime opens the file.
 """
 
@@ -22,7 +22,7 @@ def check_external_data(path: Path, files: Sequence[str]) -> None:
         files: the names of the entry's files, whose digests were checked.
 
     Raises:
-        EngineMismatch: another file is referred to, or `path` is not an ONNX file.
+        EngineMismatch: `path` refers to another file, or is not an ONNX file.
     """
     try:
         import onnx
@@ -37,8 +37,8 @@ def check_external_data(path: Path, files: Sequence[str]) -> None:
     for location in _locations(model, onnx.TensorProto):
         if location not in files or Path(location).name != location:
             raise EngineMismatch(
-                f"{path} refers to weights in {location!r}, which its manifest does not list; "
-                "diffedit-trt did not write this file: delete it and build again."
+                f"{path} refers to weights in {location!r}, which its manifest does not list, so "
+                "diffedit-trt did not write this file; delete it and build again."
             )
 
 

@@ -1,8 +1,8 @@
-"""Which batch sizes fit into a CPU's memory.
+"""Compute which batch sizes fit into a CPU's memory.
 
 On a CPU, ONNX Runtime stores the attention scores of a whole call, and the system kills a process
-that uses more memory than there is, so large batch sizes are removed beforehand. This module
-computes from shapes and does not call ONNX Runtime.
+that runs out of memory, so large batch sizes are removed beforehand. This module computes from
+shapes and does not call ONNX Runtime.
 """
 
 from __future__ import annotations

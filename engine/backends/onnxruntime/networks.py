@@ -1,7 +1,6 @@
 """The ONNX Runtime backend: the networks of an engine folder on a CPU or a GPU.
 
-Both use the same code: inputs and outputs are bound to the addresses of PyTorch tensors, so no call
-copies them. This module does not know how the files were exported.
+Inputs and outputs are bound to the addresses of PyTorch tensors, so calls do not copy them.
 """
 
 from __future__ import annotations

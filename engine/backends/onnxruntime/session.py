@@ -1,6 +1,6 @@
 """ONNX Runtime sessions: device, execution providers, options and loading.
 
-This module does not know manifests; it loads files whose digests were checked.
+The caller has checked the digests of the files.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def choose_device(device: str | None, providers: Sequence[str], cuda: bool) -> t
         )
         raise EngineMismatch(f"onnxruntime cannot run on {chosen}: {why}; or pass device='cpu'.")
     if chosen.type not in ("cpu", "cuda"):
-        raise EngineMismatch(f"The onnxruntime backend runs on cpu or cuda, not on {chosen}.")
+        raise EngineMismatch(
+            f"The onnxruntime backend runs on cpu or cuda, not on {chosen}; pass one of them."
+        )
     return chosen
 
 
@@ -141,7 +143,7 @@ def _load_error(path: Path, spec: NetSpec, device: torch.device, error: Exceptio
 
 
 def package_error(package: str, error: Exception) -> EngineMismatch:
-    """Make the exception for a package that cannot be imported."""
+    """Return the exception for a package that cannot be imported."""
     return EngineMismatch(
         f"The onnxruntime backend needs the package {package} ({first_line(error)}); install it "
         f"with: {PRODUCTS['onnx'].pip_install}"

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 256
-"""Bytes. TensorRT requires it of scratch memory, inputs and outputs."""
+"""Alignment in bytes that TensorRT requires for scratch memory, inputs and outputs."""
 
 
 class Arena:
-    """A block of memory that only grows.
+    """A block of GPU memory that grows when needed.
 
     Attributes:
         device: where the memory is.

@@ -1,9 +1,9 @@
 """Execution contexts of an engine, all with the same settings and the same runtime cache.
 
-Both products allocate no scratch memory of their own (`arena` has it). TensorRT for RTX has three
-more settings: kernels are specialized eagerly, so that no graph records a fallback kernel; its own
-CUDA graphs are off, because `profile` captures the graphs of both products; and kernels compiled
-for this GPU are kept in a file (`runtime_cache`).
+The contexts of both products use the scratch memory of `arena`. TensorRT for RTX has three more
+settings: kernels are specialized eagerly, so that no graph records a fallback kernel; its own CUDA
+graphs are off, because `profile` captures the graphs of both products; and kernels compiled for
+this GPU are saved in a file (`runtime_cache`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ContextFactory:
             self._cache_file.save(bytes(self._cache.serialize()))
 
     def error(self, what: str) -> DiffEditError | torch.OutOfMemoryError:
-        """Make the exception for a failed call; see `runtime.runtime_error`."""
+        """Return the exception for a failed call; see `runtime.runtime_error`."""
         return runtime_error(self._trt, what, "build the engines again on this machine")
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
-"""The machine that runs engines, and whether an engine was built for it.
+"""Check whether an engine was built for this machine, by the facts in its manifest.
 
-This module knows the GPU, the product's version and what a manifest states about a build. It does
-not open engines.
+This module does not open engines.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Machine:
 
 
 def read_machine(product: Format, trt: Any, device: torch.device) -> Machine:
-    """Return the facts that engines are compared with."""
+    """Return the facts of this machine that engines are compared with."""
     return Machine(
         product=product,
         version=str(trt.__version__),
@@ -54,7 +53,7 @@ def read_machine(product: Format, trt: Any, device: torch.device) -> Machine:
 
 
 def mismatch(entry: Entry, machine: Machine) -> str | None:
-    """Describe how the machine differs from the one an engine was built for; None if it fits.
+    """Describe how the machine differs from the build machine of an engine; None if it fits.
 
     A `tensorrt` engine runs with one exact version on one GPU model. A `tensorrt-rtx` engine runs
     with one exact version on every compute capability it was built for. Facts missing from the

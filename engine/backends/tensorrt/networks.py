@@ -59,7 +59,7 @@ class TensorRTNetworks:
         self.sizes: tuple[Size, ...] | None = fitting(folder, machine).sizes
         self._trt = trt
         with torch.cuda.device(device):
-            get_runtime(trt)  # fails now, not at the first request
+            get_runtime(trt)  # fail now instead of at the first request
         graphs = CudaGraphs[None](ExecutionStream(device), MAX_GRAPHS if cuda_graphs else 0)
         self._resources = SharedResources(Arena(device), graphs)
         self._backends: dict[tuple[str, tuple[int, ...]], TensorRTBackend] = {}

@@ -1,7 +1,6 @@
-"""The facts of a deserialized engine ("plan"): tensors, profiles, memory; do they fit the manifest?
+"""Read the facts of a deserialized engine ("plan") and compare them with the manifest.
 
-`read_plan` is the only function that calls TensorRT. The others compute from the facts, without a
-GPU.
+`read_plan` is the only function that calls TensorRT. The others need no GPU.
 """
 
 from __future__ import annotations
@@ -95,6 +94,6 @@ def check_plan(plan: Plan, spec: NetSpec, file: Path) -> dict[int, int]:
 def arena_bytes(plan: Plan) -> int:
     """Return the scratch memory that is enough for each profile, one at a time; at least one block.
 
-    TensorRT wants an address even for a profile that needs no memory.
+    TensorRT needs an address even for a profile without scratch memory.
     """
     return aligned(max((plan.total_memory, *plan.memory, 1)))

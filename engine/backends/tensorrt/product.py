@@ -1,8 +1,7 @@
-"""The TensorRT package that runs an engine folder: import it, check its version, choose one of two.
+"""Choose, import and check the TensorRT package that runs an engine folder.
 
-The two products share one Python API, so every other module takes the imported package as `trt`
-and detects its features with `hasattr`; version numbers are never compared across products. This
-module does not read engines.
+The two products have the same Python API, so other modules take the imported package as `trt` and
+detect its features with `hasattr`; version numbers are never compared across products.
 """
 
 from __future__ import annotations

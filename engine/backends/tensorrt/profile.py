@@ -1,7 +1,6 @@
 """One profile of one engine, that is, one batch size: bind the addresses, and run.
 
-This module knows execution contexts. It does not know files. Streams and graphs are those of
-`engine.cuda_graphs`.
+`engine.cuda_graphs` has the streams and graphs.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from engine.netspec import NetSpec, TensorSpec
 
 @dataclass(frozen=True)
 class SharedResources:
-    """What the profiles of all networks share.
+    """The resources that the profiles of all networks share.
 
     Attributes:
         arena: the scratch memory.
@@ -37,8 +36,8 @@ class SharedResources:
 class Profile:
     """An execution context for one batch size, and its outputs.
 
-    New input addresses, and an arena that moved, are bound again; their first call runs without a
-    CUDA graph, the second captures one.
+    If the input addresses or the arena's address change, they are bound again: the first call then
+    runs without a CUDA graph, and the second captures one.
 
     Attributes:
         outputs: one tensor per output of the network; every call overwrites them.
@@ -109,7 +108,7 @@ class Profile:
         if tensor.data_ptr() % ALIGNMENT:
             raise ValueError(
                 f"{self._spec.name}.{name} does not start at a multiple of {ALIGNMENT} bytes, as "
-                "TensorRT requires; pass a tensor of its own, not a part of another one"
+                "TensorRT requires; pass a separate tensor instead of a view of another one"
             )
         accepted = self._context.set_tensor_address(name, tensor.data_ptr())
         self._require(accepted, f"the address of {name} is refused")
@@ -119,7 +118,7 @@ class Profile:
         self._require(enqueued, "the call could not be enqueued")
 
     def _capturable(self) -> bool:
-        """Whether TensorRT allows a capture; only TensorRT for RTX says so."""
+        """Whether TensorRT allows a capture; only TensorRT for RTX reports it."""
         is_capturable = getattr(self._context, "is_stream_capturable", lambda _: True)
         return bool(is_capturable(self._stream))
 

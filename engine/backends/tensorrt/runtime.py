@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def get_logger(trt: Any) -> Any:
-    """Return the logger of a product. TensorRT wants the same one until the process ends."""
+    """Return the logger of a product. TensorRT needs the same one until the process ends."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         """Forwards messages to `logging` and keeps the last errors."""
@@ -36,7 +36,7 @@ def get_logger(trt: Any) -> Any:
             log.log(logging.INFO if is_error else logging.DEBUG, "%s", message)
 
         def pop_errors(self) -> str:
-            """Return the last errors in one line and forget them."""
+            """Return the last errors in one line and clear them."""
             errors = "; ".join(self._errors) or "it gave no reason"
             self._errors.clear()
             return errors
@@ -54,7 +54,7 @@ def get_runtime(trt: Any) -> Any:
 
 
 def runtime_error(trt: Any, what: str, remedy: str) -> DiffEditError | torch.OutOfMemoryError:
-    """Make the exception for a failed call from the runtime's last errors."""
+    """Return the exception for a failed call, with the runtime's last errors."""
     reason = get_logger(trt).pop_errors()
     if "out of memory" in reason.lower():
         return torch.OutOfMemoryError(f"TensorRT: {what} ({reason})")

@@ -1,9 +1,9 @@
-"""The file in which TensorRT for RTX keeps the kernels it compiled for this GPU.
+"""The file in which TensorRT for RTX saves the kernels it compiled for this GPU.
 
 The file is next to the engine, or in the user's cache folder if the engine folder is read-only. It
 starts with a digest of its content and of the engine, so a damaged file and the file of another
 engine are ignored. The digest does not protect against a malicious file; TensorRT checks version,
-GPU and driver before it uses one. This module treats the content as bytes.
+GPU and driver before it uses one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from engine.errors import DiffEditError
 log = logging.getLogger(__name__)
 
 CPU_BATCH_SIZES = (1, 2)
-"""One row keeps the cores of a CPU busy. Each further batch size would cost a compilation and
+"""One row is enough to use all cores of a CPU. Each further batch size would need a compilation and
 another copy of the packed weights."""
 MAX_VARIANTS = 64
 """Compiled variants of one module, over all picture sizes and batch sizes. PyTorch's default is 8,
@@ -54,15 +54,15 @@ def compile_modules(modules: Sequence[torch.nn.Module], device: torch.device) ->
 
 
 def _choose_cache_folder() -> None:
-    """Keep the generated code in the user's cache folder, unless the user chose another one."""
+    """Store the generated code in the user's cache folder, unless the user chose another one."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
     try:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(user_cache() / "torch")
     except OSError as error:
         raise DiffEditError(
-            f"Compiling needs a folder for the generated code, and {error}; name one in "
-            "TORCHINDUCTOR_CACHE_DIR, or leave out the option to compile."
+            f"Compiling needs a folder for the generated code, but {error}; set "
+            "TORCHINDUCTOR_CACHE_DIR to one, or leave compile out."
         ) from None
 
 
@@ -75,8 +75,8 @@ def need_compiler() -> None:
         get_cpp_compiler()
     except (InvalidCxxCompiler, OSError, RuntimeError):
         raise DiffEditError(
-            "Compiling for a CPU needs a C++ compiler, and none was found: install g++ (or name "
-            "one in CXX), or leave out the option to compile."
+            "Compiling for a CPU needs a C++ compiler, but none was found; install g++ (or set CXX "
+            "to another compiler), or leave compile out."
         ) from None
 
 

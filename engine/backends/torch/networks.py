@@ -1,7 +1,7 @@
 """The PyTorch backend: the reference in fp32, fast in bf16 or fp16 with channels_last.
 
-On CUDA, one graph per profile removes the launch overhead; `torch.compile` is optional. Both are
-applied from outside: the modules are the checkpoint's own.
+On CUDA, one graph per profile removes the launch overhead; `torch.compile` is optional. Neither
+changes the modules of the checkpoint.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class TorchNetworks:
         self.precision = precision
         self._graphs: CudaGraphs[tuple[Tensor, ...]] | None = None
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the weights arrived, whatever stream brought them
+            torch.cuda.synchronize(device)  # wait until the weights are copied, on any stream
             self._graphs = CudaGraphs(ExecutionStream(device), MAX_GRAPHS if cuda_graphs else 0)
         self._allow_tf32 = allow_tf32
         self._static = compile or (cuda_graphs and device.type == "cuda")
@@ -290,6 +290,6 @@ class TorchNetworks:
             raise EngineMismatch(
                 f"The {network.name} of this checkpoint takes {spec.inputs[0].shape}, not {shape}."
             )
-        if not self._static:  # eager calls need no profiles, hence no padding
+        if not self._static:  # eager calls need no profiles and no padding
             spec = replace(spec, batch_sizes=tuple(range(1, spec.max_batch + 1)))
         return spec.pinned(self._pin) if self._pin else spec

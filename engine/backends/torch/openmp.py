@@ -1,4 +1,4 @@
-"""Keeps one team of OpenMP worker threads in the process."""
+"""Keep one team of OpenMP worker threads in the process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def release_team() -> bool:
     """End the OpenMP workers of the calling thread; return whether that worked.
 
     Every thread that computes with PyTorch gets its own team of workers. If there are more workers
-    than processors, GNU's OpenMP lets idle workers sleep instead of spin, and waking them costs
-    some microseconds, hundreds of times per call. A thread that only loads weights therefore ends
-    its workers, and the thread that runs the networks has the processors to itself. PyTorch starts
-    workers again when it needs them.
+    than processors, GNU's OpenMP lets idle workers sleep instead of spin, and waking them takes
+    microseconds, hundreds of times per call. A thread that only loads weights therefore ends its
+    workers, so that only the engine thread has a team. PyTorch starts workers again when it needs
+    them.
     """
     for library in (*_bundled_libraries(), "libgomp.so.1"):
         try:

@@ -1,4 +1,4 @@
-"""The modules of a checkpoint's parts: loaded for good, or offloaded until a call needs them.
+"""The modules of a checkpoint's parts: always loaded, or offloaded until a call needs them.
 
 Only the engine thread calls networks, so nothing here is locked.
 """
@@ -19,7 +19,7 @@ class Parts:
     """Part name -> module.
 
     At most one offloaded part is loaded at a time, and none while another part runs. On a CPU it is
-    read from its files again; on a GPU it waits in the host's memory.
+    read from its files again; on a GPU it is copied from the host's memory.
 
     Args:
         modules: the parts that stay, on the device.
@@ -53,11 +53,11 @@ class Parts:
         return self.modules[part]
 
     def is_offloaded(self, part: str) -> bool:
-        """Whether a part's module is another one at every use."""
+        """Whether a part is loaded again for every use."""
         return part in self._offloaded
 
     def clear(self) -> None:
-        """Forget every module."""
+        """Drop every module."""
         self.modules = {}
         self._host.clear()
         self._in_use = None

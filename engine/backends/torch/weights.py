@@ -1,4 +1,4 @@
-"""Loads the parts of a checkpoint on a device, each in its own precision."""
+"""Load the parts of a checkpoint, each in its own precision."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Weights:
     """How the parts of a checkpoint are loaded.
 
     Attributes:
-        precision: the main one.
-        own: part -> its precision where the user chose another one.
+        precision: the precision of all parts that `own` does not list.
+        own: part -> precision, chosen by the user.
         loras: fused in fp32, before the weights are cast.
-        opened: the files that parts are read from later, as they were when the model was opened.
+        opened: the state of files that are read again later, to detect changes.
     """
 
     checkpoint: Checkpoint
@@ -37,7 +37,7 @@ class Weights:
     opened: OpenedFiles = field(default_factory=lambda: OpenedFiles({}))
 
     def reopening(self, parts: Iterable[str]) -> Weights:
-        """The same weights, which remember the present state of the files of some parts."""
+        """Return the same weights with the current state of the files of some parts recorded."""
         files = [file for part in parts for file in self.checkpoint.weights(part)]
         files += [lora.path for lora in self.loras] if files else []
         return replace(self, opened=OpenedFiles.now(files))

@@ -1,4 +1,4 @@
-"""The configs and the CLIP tokenizer of the published models, for single files, which have neither.
+"""The configs and the CLIP tokenizer of the published models, which single files do not contain.
 
 One JSON file per kind of `engine.models.single_files`, written from the published dimensions. The
 merges of CLIP's tokenizer are OpenAI's (MIT, `clip_merges.LICENSE`). Standard library only.

@@ -1,7 +1,7 @@
 """Attention on CPUs with AVX-512 BF16, by the kernel in `attention.cpp`.
 
-It reaches more than half of such a processor's rate of matrix products; PyTorch's reaches a
-quarter. Processors that also have AMX use PyTorch's, which is faster there.
+It reaches more than half of the processor's peak rate for matrix products; PyTorch's kernel reaches
+a quarter. Processors that also have AMX use PyTorch's kernel, which is faster there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         [B, L, H·D], bfloat16.
 
     Raises:
-        NativeError: the kernel cannot be used here, or memory is short.
+        NativeError: the kernel cannot be used on this machine, or memory ran out.
     """
     tensors = [t if t.stride(-1) == 1 else t.contiguous() for t in (query, key, value)]
     batch, queries, channels = query.shape
@@ -87,8 +87,8 @@ class KernelAttnProcessor:
 def install(network: torch.nn.Module) -> int:
     """Use the kernel in a bfloat16 network on a CPU; return the number of changed layers.
 
-    Changes nothing if the kernel is not `usable` here. Layers with a mask, norms of their own or an
-    odd number of channels per head keep PyTorch's attention.
+    Changes nothing if the kernel is not `usable` here. Layers with a mask, norms or an odd number
+    of channels per head keep PyTorch's attention.
     """
     layers: list[Any] = [module for module in network.modules() if _is_supported(module)]
     if not layers or not usable():
@@ -118,7 +118,7 @@ def _is_supported(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Return whether networks use the kernel here: it works, and suits the processor."""
+    """Return whether networks use the kernel here: it works, and is faster on this processor."""
     return is_preferred() and works()
 
 

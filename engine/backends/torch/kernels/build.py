@@ -1,4 +1,4 @@
-"""Builds and loads the CPU kernels with the machine's C++ compiler.
+"""Build and load the CPU kernels with the machine's C++ compiler.
 
 A kernel is compiled at its first use, into the user's cache folder. On machines without a compiler,
 such as containers, they can be compiled beforehand, next to their sources:
@@ -37,7 +37,7 @@ POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 
 
 class NativeError(RuntimeError):
-    """A kernel cannot be used on this machine; the message is a clause that says why."""
+    """A kernel cannot be used on this machine; the message is a clause with the reason."""
 
 
 def load(source: Path, name: str) -> Any:
@@ -56,10 +56,10 @@ def load(source: Path, name: str) -> Any:
 def is_preferred() -> bool:
     """Return whether the kernels are faster than PyTorch's on this kind of processor.
 
-    The features of the processor decide, not a trial: two processes on one machine must not differ,
-    because the kernels round differently. With AVX-512 BF16 and no AMX, they were 1.6 to 2.4 times
-    as fast as PyTorch's at the sizes of Stable Diffusion 1.5's UNet. With AMX, PyTorch's were 1.2
-    to 6.9 times as fast as these (benchmarks/LOG.md, attempts 5, 6 and 17).
+    This depends on the processor's features and not on a measurement: two processes on one machine
+    must use the same kernels, because they round differently. With AVX-512 BF16 and no AMX, they
+    were 1.6 to 2.4 times as fast as PyTorch's at the sizes of Stable Diffusion 1.5's U-Net. With
+    AMX, PyTorch's were 1.2 to 6.9 times as fast as these (benchmarks/LOG.md, attempts 5, 6 and 17).
     """
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
@@ -91,7 +91,7 @@ def build(source: Path, folder: Path) -> Path:
         return path
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
-        raise NativeError("there is no C++ compiler (g++, or the one named in CXX).")
+        raise NativeError("there is no C++ compiler (g++, or the one in CXX).")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -115,7 +115,7 @@ def _library(source: Path) -> Path:
     try:
         folder = user_cache()
     except OSError as error:
-        raise NativeError(f"it cannot be kept anywhere: {error}.") from None
+        raise NativeError(f"it cannot be stored anywhere: {error}.") from None
     return build(source, folder)
 
 

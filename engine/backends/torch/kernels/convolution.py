@@ -1,10 +1,10 @@
 """3 x 3 convolution on CPUs with AVX-512 BF16, by the kernel in `convolution.cpp`.
 
-PyTorch's kernel (oneDNN) reaches the processor's rate of matrix products already. Winograd's
-algorithm needs 2.25 times fewer multiplications for the same sums. It rounds the transformed inputs
-and weights to bfloat16 once more, so its error is several times that of a plain bf16 convolution,
-and it is installed only in networks that run in bf16. Processors that also have AMX use PyTorch's,
-which is faster there.
+PyTorch's kernel (oneDNN) already reaches the processor's peak rate for matrix products. Winograd's
+algorithm needs 2.25 times fewer multiplications for the same result. It rounds the transformed
+inputs and weights to bfloat16 once more, so its error is several times that of a plain bf16
+convolution, and it is installed only in networks that run in bf16. Processors that also have AMX
+use PyTorch's kernel, which is faster there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def convolution(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
         [N, K, H, W], bfloat16, channels last.
 
     Raises:
-        NativeError: the kernel cannot be used here, or memory is short.
+        NativeError: the kernel cannot be used on this machine, or memory ran out.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
@@ -135,7 +135,7 @@ def is_supported(module: Any) -> bool:
 
 @functools.cache
 def usable() -> bool:
-    """Return whether networks use the kernel here: it works, and suits the processor."""
+    """Return whether networks use the kernel here: it works, and is faster on this processor."""
     return is_preferred() and works()
 
 
