@@ -1,5 +1,5 @@
-"""Compile a checkpoint into ONNX files and TensorRT engines.
+"""Compile a checkpoint to ONNX files and TensorRT engines.
 
-The export knows networks, not requests, prompts or photographs. It describes its output in a
-`Manifest` (`engine.manifest`), which is all that the runtime reads of it.
+The output is described by a `Manifest` (`engine.manifest`), which is the only interface to the
+runtime.
 """

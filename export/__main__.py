@@ -50,13 +50,13 @@ Height = Annotated[int | None, typer.Option(help="Picture height in pixels [nati
 Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", metavar="HxW", help="Height x width; may be repeated."),
+    typer.Option("--size", metavar="HxW", help="Height x width; repeatable."),
 ]
 PrecisionOption = Annotated[
     str,
     typer.Option(
         metavar="PRECISION[,PART=PRECISION]",
-        help="fp16, bf16 or fp32, and another one for single parts, such as "
+        help="fp16, bf16 or fp32; for single parts, for example "
         "fp16,text_encoder_3=fp32. Parts that overflow in fp16 are built in bf16; a network that "
         "is too imprecise uses fp32.",
     ),
@@ -71,7 +71,7 @@ Capabilities = Annotated[
     typer.Option(
         "--compute-capability",
         metavar="X.Y",
-        help="A GPU for tensorrt-rtx, such as 8.9; may be repeated.",
+        help="Compute capability of a GPU for tensorrt-rtx, such as 8.9; repeatable.",
     ),
 ]
 VerifyOption = Annotated[
@@ -163,7 +163,7 @@ app.command(epilog=EPILOG)(expand_groups(export))
 
 
 class Interrupts:
-    """A context manager that records Ctrl-C, which some libraries swallow while they load."""
+    """A context manager that records Ctrl-C, because some libraries ignore it while they load."""
 
     def __init__(self) -> None:
         self.came = False
@@ -179,7 +179,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._before)
 
     def before(self, show: Callable[[Event], None]) -> Callable[[Event], None]:
-        """`show`, but raising KeyboardInterrupt if one was swallowed since the last event."""
+        """Wrap `show` to raise KeyboardInterrupt if a library ignored one since the last event."""
 
         def checked(event: Event) -> None:
             if self.came:
@@ -258,7 +258,7 @@ def _sizes(height: int | None, width: int | None, texts: list[str]) -> list[Size
 
 def _verify(verify: Verify, no_verify: bool) -> Verify:
     if no_verify and verify == "all":
-        raise ValueError("--verify all and --no-verify contradict each other; give one of them")
+        raise ValueError("--verify all and --no-verify contradict each other; leave one out")
     return "none" if no_verify else verify
 
 
@@ -266,7 +266,9 @@ def _batches(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--batches needs numbers such as 1,2,4, not {text!r}") from None
+        raise ValueError(
+            f"--batches is {text!r}, but must be numbers; pass for example 1,2,4"
+        ) from None
 
 
 if __name__ == "__main__":

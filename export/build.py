@@ -1,7 +1,7 @@
 """`build()`: make or complete an engine folder for one checkpoint.
 
-A second run does nothing; a changed input rebuilds what depends on it; an interrupted run continues
-where it stopped. Importing this module imports no heavy package.
+A second run does nothing; a changed input rebuilds everything that depends on it; an interrupted
+run continues where it stopped. PyTorch is not imported with this module.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class BuildOptions:
     Attributes:
         sizes: (height, width) in pixels; by default the model's native size. Sizes of earlier
             builds stay.
-        precision: of weights and arithmetic: "fp32", "bf16" or "fp16", or one for single parts, as
-            text ("fp16,text_encoder_3=bf16") or a dict. Parts that overflow in fp16 are built in
-            bf16. A network that is too imprecise in its precision uses fp32.
+        precision: precision of weights and arithmetic: "fp32", "bf16" or "fp16"; for single parts
+            as text ("fp16,text_encoder_3=bf16") or a dict. Parts that overflow in fp16 are built in
+            bf16. A network that is too imprecise in its precision is built in fp32.
         batches: the denoiser's profiles; the other networks have 1, 2 and 4.
         target: what to build in addition to ONNX; "auto" builds what this machine can.
         loras: (safetensors file, scale), fused before the export.
         compute_capabilities: for "tensorrt-rtx", such as ("8.9",); empty means its portable
             default.
-        additions: what is added to the model, such as the base of a single file.
+        additions: additions to the model, such as the base of a single file.
         variant, revision, cache_dir, local_files_only: which weights of a hub id.
         verify: compare with PyTorch in fp32: "all" profiles that can run here; "none"; "default" is
             all on a GPU and the smallest on a CPU. True and False are "default" and "none".
@@ -84,17 +84,20 @@ class BuildOptions:
     def __post_init__(self) -> None:
         self.precisions  # noqa: B018 - raises ValueError
         if self.verification not in get_args(Verify):
-            raise ValueError(f"verify must be default, all or none, not {self.verify!r}")
+            raise ValueError(f"verify is {self.verify!r}, but must be default, all or none")
         if any(not math.isfinite(scale) for _, scale in self.loras):
-            raise ValueError("the scale of a LoRA must be a finite number")
+            raise ValueError("the scale of a LoRA must be a finite number; pass for example 0.8")
         if self.compute_capabilities and self.target not in ("auto", "tensorrt-rtx"):
-            raise ValueError("compute capabilities are for the target tensorrt-rtx only")
+            raise ValueError(
+                "compute capabilities are for the target tensorrt-rtx only; leave them out, or use "
+                "--target tensorrt-rtx"
+            )
 
 
 def build(
     model: str, out: Path, *, progress: Callable[[Event], None] | None = None, **options: Any
 ) -> Manifest:
-    """Make every ONNX file and engine of `model` that `out` does not have yet.
+    """Build every ONNX file and engine of `model` that `out` does not have yet.
 
     Args:
         model: a folder in diffusers' format, a single .safetensors file, or a hub id.
@@ -154,12 +157,12 @@ def build(
 def out_folder(out: str | Path) -> Path:
     """The engine folder as an absolute path.
 
-    Raises ValueError if it is empty, is no path, or starts with the home of an unknown user.
+    Raises ValueError if it is empty, not a path, or in the home folder of an unknown user.
     """
     if not str(out).strip():
-        raise ValueError("--out is empty; name the folder for the engines")
+        raise ValueError("--out is empty; pass a folder for the engines")
     if "\0" in str(out):
-        raise ValueError(f"--out is {str(out)!r}, which is not a path; name a folder")
+        raise ValueError(f"--out is {str(out)!r}, which is not a path; pass a folder")
     try:
         return Path(out).expanduser().absolute()
     except RuntimeError:
@@ -217,7 +220,7 @@ def _read(out: Path, report: Callable[[Event], None]) -> Manifest:
 def _require_same_model(
     out: Path, saved: Manifest, identity: ModelIdentity, checkpoint: Checkpoint
 ) -> None:
-    """Raise EngineMismatch if `out` has engines that another command made for other weights."""
+    """Raise EngineMismatch if `out` has engines of other weights."""
     if saved.model is None or not saved.entries:
         return
     fused, wanted = (
@@ -249,7 +252,7 @@ def _require_same_model(
 def _usable(
     saved: Manifest, identity: ModelIdentity, jobs: Sequence[BuildJob], force: bool
 ) -> Manifest:
-    """`saved` for this model: without entries that were made from other weights."""
+    """Return `saved` without the entries of other weights."""
     weights = {job.weights for job in jobs}
     kept = [e for e in saved.entries if e.built_with.weights in weights and not force]
     return replace(saved, model=identity, entries=tuple(kept))

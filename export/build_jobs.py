@@ -1,7 +1,7 @@
-"""The jobs of a build, one per network and size, and the keys that tell whether a file is current.
+"""The jobs of a build, one per network and size, and the keys that show whether a file is current.
 
-A key is the sha256 of everything that decides the bytes of a file. An equal key needs no rebuild.
-Standard library and descriptions only.
+A key is the sha256 of everything that a file's bytes depend on. A file with an equal key is not
+built again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from export.targets import Target
 EXPORT_VERSION = 2
 """Increase it with every change of this package that changes the files it writes."""
 OPSET = 18
-"""The lowest that the exporter writes without a conversion; 23 would turn attention into an
-operator that TensorRT refuses in fp32 and for the VAE's head size of 512."""
+"""The lowest opset that the exporter writes without a conversion. Opset 23 would export attention
+as an operator that TensorRT rejects in fp32 and for the VAE's head size of 512."""
 MAX_SIDE = 4096
 
 
@@ -33,12 +33,12 @@ class BuildJob:
     """One network at one size.
 
     Attributes:
-        network: how the network is called.
-        spec: in the requested precision.
+        network: the network.
+        spec: its NetSpec in the requested precision.
         weights: sha256 of its part's weights with every LoRA fused.
-        key: of the ONNX file.
-        parameters: the number of weights.
-        note: why it is not in the precision that was asked for; else "".
+        key: key of the ONNX file.
+        parameters: number of weights.
+        note: why it is not in the requested precision; else "".
     """
 
     network: Network
@@ -50,7 +50,7 @@ class BuildJob:
 
     @property
     def label(self) -> str:
-        """For people: "unet 512x512"."""
+        """Readable: "unet 512x512"."""
         size = f" {format_size(self.spec.size)}" if self.spec.size else ""
         return f"{self.spec.name}{size}"
 
@@ -61,7 +61,7 @@ class BuildJob:
 
     @property
     def file_bytes(self) -> int:
-        """An upper estimate of the size of one of its files."""
+        """Upper estimate of the size of one of its files, in bytes."""
         width = 4 if self.spec.precision == "fp32" else 2
         return int(self.parameters * width * 1.15) + (2 << 20)
 
@@ -73,15 +73,17 @@ def build_jobs(
     batches: Sequence[int],
     loras: Sequence[Lora],
 ) -> tuple[BuildJob, ...]:
-    """Every job; the denoiser, which takes longest, last at each size.
+    """Return every job. At each size, the denoiser is last because it takes longest.
 
     Raises ValueError if a size or batch is out of range, or a precision is for an unknown part.
     """
     if not batches or min(batches) < 1 or max(batches) > MAX_BATCH:
-        raise ValueError(f"batch sizes must be between 1 and {MAX_BATCH}")
+        raise ValueError(f"batch sizes must be from 1 to {MAX_BATCH}; pass for example 1,2,4")
     for size in sizes:
         if max(size) > MAX_SIDE:
-            raise ValueError(f"{format_size(size)} is too large: at most {MAX_SIDE} pixels a side")
+            raise ValueError(
+                f"{format_size(size)} is too large; use at most {MAX_SIDE} pixels a side"
+            )
     family = checkpoint.family
     precisions.check_parts(family)
     digests = checkpoint.digests()

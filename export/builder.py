@@ -1,7 +1,7 @@
-"""The build of one folder, job by job: keep what is current, make the rest, fall back to fp32.
+"""Build one folder, job by job: keep current files, build the others, fall back to fp32.
 
-It knows the order of the steps and the contents of the manifest. The steps themselves are in
-`to_onnx`, `to_tensorrt` and `verify`, access to the folder in `output_folder`.
+This module has the order of the steps and the contents of the manifest. The steps are in `to_onnx`,
+`to_tensorrt` and `verify`, and the access to the folder in `output_folder`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Builder:
 
     Attributes:
         temporary: a folder inside `out` for unfinished files.
-        manifest: as it will be saved next; `saved` is what the disk has.
+        manifest: the manifest that will be saved next; `saved` is the one on disk.
     """
 
     checkpoint: Checkpoint
@@ -51,7 +51,7 @@ class Builder:
     report: Callable[[Event], None]
 
     def run(self, jobs: Sequence[BuildJob]) -> Manifest:
-        """Do every job. The manifest is saved after each file."""
+        """Run every job. The manifest is saved after each file."""
         output_folder.require_room(self.out, sum(self._bytes_needed(job) for job in jobs))
         if wanted := [job for job in jobs if self._bytes_needed(job)]:
             from export.forecast import check_memory  # imports PyTorch
@@ -90,8 +90,8 @@ class Builder:
             except TooImprecise as error:
                 if precision == "fp32":
                     raise BuildError(
-                        f"The {job.label} gives wrong results in fp32 too ({error}): the weights "
-                        "are damaged, or this is a bug; please report it."
+                        f"The {job.label} gives wrong results in fp32 too ({error}), so the "
+                        "weights are damaged or this is a bug; please report it."
                     ) from None
                 notes = (f"{job.label} is too imprecise in {precision} ({error}); it is in fp32.",)
                 self.report(Event("note", job.label, text=notes[0]))
@@ -259,7 +259,7 @@ class Builder:
         return next((e for e in entries if e.spec.kind == job.spec.kind), None)
 
     def _current(self, kind: Format, job: BuildJob, key: str, spec: NetSpec) -> Entry | None:
-        """The entry with this key and precision, if all its files are as they were written."""
+        """The entry with this key and precision, if all its files are unchanged."""
         entry = self._entry(kind, job)
         if entry is None or entry.key != key or entry.spec.precision != spec.precision:
             return None

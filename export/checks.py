@@ -1,6 +1,6 @@
-"""Which profiles a build verifies, and what the checks mean: fall back, note, or try again.
+"""Choose the profiles that a build verifies, and act on the results: fall back, note, or retry.
 
-It imports no heavy package, so a build with nothing to do stays quick.
+PyTorch is not imported, so that a build with nothing to do is quick.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Verify = Literal["default", "all", "none"]
 """default: all profiles on a GPU, the smallest one on a CPU, where the others take minutes."""
 
 BY_DEFAULT = "only the smallest profile is checked by default on a CPU; use --verify all"
-BY_REQUEST = "the build was told to verify nothing"
+BY_REQUEST = "verification was turned off"
 NOT_HERE = "it cannot run on the machine that built it: "
 
 
 class TooImprecise(Exception):
-    """A network is wrong in a precision; the message says how."""
+    """A network's results are wrong in a precision; the message has the error."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is verified now.
+    """The profiles to verify now.
 
     Attributes:
         run: the batch sizes to run.
@@ -41,8 +41,8 @@ class Plan:
 def plan(entry: Entry, verify: Verify) -> Plan:
     """Decide which batch sizes of `entry` are verified now.
 
-    A batch size is verified once. One that was not run for a reason that no longer holds (another
-    machine, another option) is tried again; a failure and a lack of memory stay recorded.
+    A batch size is verified once. If it was not run for a reason that no longer applies (another
+    machine, another option), it is tried again. Failures and lack of memory stay recorded.
     """
     backend = "onnxruntime" if entry.format == "onnx" else entry.format
     sizes = entry.spec.batch_sizes
@@ -57,7 +57,7 @@ def plan(entry: Entry, verify: Verify) -> Plan:
 
 
 def with_checks(entry: Entry, checks: Sequence[Check]) -> Entry:
-    """`entry` with these checks: PyTorch's own first, then by batch size."""
+    """Return `entry` with these checks: PyTorch's first, then by batch size."""
     ordered = sorted(checks, key=lambda c: (c.backend != "torch", c.batch))
     return replace(entry, checks=tuple(ordered))
 
@@ -110,7 +110,7 @@ def _has_gpu() -> bool:
 def judge(checks: Sequence[Check]) -> list[str]:
     """Raise TooImprecise for the first wrong result; otherwise return notes for the user.
 
-    A runtime error says nothing about precision, so it does not cause a fall-back to fp32.
+    A runtime error is not caused by the precision, so there is no fall-back to fp32.
     """
     notes = []
     for check in checks:

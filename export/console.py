@@ -1,4 +1,4 @@
-"""Show the events of a build on a terminal: a line per finished step, a spinner for the running
+"""Show the events of a build in a terminal: a line per finished step, a spinner for the running
 step, and a table at the end."""
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ class Event:
     """One event.
 
     Attributes:
-        step: the step; "convert" is of a single file, "kept" means that there was nothing to do.
-        label: the network and size, or "" if the event concerns the whole build.
+        step: the step; "convert" converts a single file, "kept" means that the file is current.
+        label: the network and size, or "" for an event of the whole build.
         state: "start" or "done".
-        text: a sentence or a few words for people; may be empty.
-        seconds, size, peak_bytes: of a finished step; `size` is that of the written files.
+        text: text for the user; may be empty.
+        seconds, size, peak_bytes: of a finished step; `size` is the bytes of the written files.
     """
 
     step: Step

@@ -1,4 +1,4 @@
-"""Says how much memory a build needs, and refuses one that cannot fit, before it starts."""
+"""Predict how much memory a build needs, and refuse a build that cannot fit, before it starts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def check_memory(build: Builder, jobs: Sequence[BuildJob]) -> None:
-    """Report the memory of every job, those that have something to do.
+    """Report the memory of every job that is not current.
 
-    Raises ResourceError if a step needs more than is free, unless the build ignores that.
+    Raises ResourceError if a step needs more than is free, unless the build ignores memory.
     """
     verifies = build.verify != "none" and not obstacle("onnx") and not runs_on_gpu("onnx")
     compiles = build.target.product is not None

@@ -1,8 +1,8 @@
-"""Emulate on a CPU how a GPU computes in half precision: sum products in fp32, round the results.
+"""Emulate a GPU's half precision on a CPU: sum products in fp32, round the results.
 
 PyTorch's fp16 convolutions on a CPU are hundreds of times slower than fp32 ones. Its fused
-attention never rounds the scores, but the exported graph does, so an overflow would stay
-undetected.
+attention never rounds the scores, but the exported graph does, so an overflow would not be
+detected.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The identity of weights with LoRAs fused into them, which decides what a build makes again.
+"""The digest of weights with fused LoRAs, which determines what a build has to build again.
 
-A fused engine costs nothing at run time; another scale is another engine. The fusing itself is done
-by `engine.lora`.
+A fused LoRA costs nothing at run time, but another scale needs another engine. `engine.lora` fuses
+the weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FUSE_VERSION = 2
 
 
 def weights_digest(checkpoint: Checkpoint, part: str, digest: str, loras: Sequence[Lora]) -> str:
-    """sha256 of a part's weights after every LoRA that changes it was fused.
+    """sha256 of a part's weights with every LoRA that changes it.
 
-    `digest` is that of the checkpoint's own weights.
+    `digest` is the digest of the weights without LoRAs.
     """
     fused = [lora for lora in loras if lora.changes(checkpoint, part)]
     if not fused:

@@ -1,4 +1,4 @@
-"""Checkpoint to modules: parts loaded, LoRAs fused, cast, and wrapped behind one signature."""
+"""Load the parts of a checkpoint as modules: fuse LoRAs, cast, and wrap them with one signature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 1000
 
 
 class Wrapped(nn.Module):
-    """One network as the ONNX file has it: inputs by position, a tuple of float32 outputs."""
+    """One network with the signature of its ONNX file: inputs by position, float32 outputs."""
 
     def __init__(self, network: Network, module: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Wrapped(nn.Module):
 
 
 def load(checkpoint: Checkpoint, part: str, loras: Sequence[Lora] = ()) -> nn.Module:
-    """One part in fp32 on the CPU, in evaluation mode, LoRAs fused, without gradients.
+    """Load one part in fp32 on the CPU, in evaluation mode, with LoRAs fused, without gradients.
 
     Raises CheckpointError if the weights are damaged, incomplete or do not fit the config.
     """
@@ -50,8 +50,8 @@ def load(checkpoint: Checkpoint, part: str, loras: Sequence[Lora] = ()) -> nn.Mo
 def wrap(network: Network, module: nn.Module, precision: Precision) -> Wrapped:
     """Cast `module` in place and wrap it as `network`.
 
-    If the checkpoint asks for attention in fp32 (Stable Diffusion 2.1: its scores overflow fp16),
-    the graph gets it: PyTorch's fused attention would ignore the request.
+    If the checkpoint sets attention to fp32 (Stable Diffusion 2.1, whose scores overflow in fp16),
+    the graph computes it in fp32; PyTorch's fused attention would ignore the setting.
     """
     with quiet():
         module = module.to(TORCH_DTYPES[precision])
@@ -64,7 +64,7 @@ def wrap(network: Network, module: nn.Module, precision: Precision) -> Wrapped:
 
 
 def sample(spec: NetSpec, rows: int, *, vocabulary: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Typical inputs of a network, the same for a seed; row i does not depend on `rows`.
+    """Typical inputs of a network, deterministic for a seed; row i does not depend on `rows`.
 
     Token ids are uniform below `vocabulary`, pictures uniform in [-1, 1], timesteps uniform in
     [0, STEPS), latents and embeddings standard normal.

@@ -1,7 +1,4 @@
-"""Write an engine folder: one build at a time, no half-written files, enough disk space.
-
-It handles files, locks and manifests; it does not know networks.
-"""
+"""Write an engine folder: one build at a time, no incomplete files, enough disk space."""
 
 from __future__ import annotations
 
@@ -45,8 +42,8 @@ def storage(out: Path) -> Iterator[None]:
 def no_room(out: Path) -> StorageError:
     """The error for a full disk."""
     return StorageError(
-        f"The disk of {out} is full; free some space or choose another --out, then run the same "
-        "command again: it continues where it stopped."
+        f"The disk of {out} is full; free some space or choose another --out, and run the same "
+        "command again, which continues where it stopped."
     )
 
 
@@ -65,8 +62,8 @@ def opened(out: Path, waiting: Callable[[], None]) -> Iterator[Path]:
     """Lock `out`, creating it if necessary, and yield a new temporary folder inside it.
 
     If another build has the lock, call `waiting` once and wait. Temporary files of dead builds are
-    removed at the start, our own at the end. A folder that was created here and stayed empty is
-    removed.
+    removed at the start, and those of this build at the end. A folder that was created here is
+    removed if it stays empty.
 
     Raises:
         StorageError: the parent folder is missing, or the folder cannot be written.
@@ -98,7 +95,7 @@ def move(temporary: Path, out: Path, entry: Entry) -> None:
 
 
 def beside(temporary: Path, out: Path, entry: Entry) -> Path:
-    """A folder with the files of `entry`: `temporary` itself, or a new one inside it."""
+    """Return a folder with the files of `entry`: `temporary` itself, or a new folder inside it."""
     if all((temporary / file.name).exists() for file in entry.files):
         return temporary
     folder = temporary / "check"
@@ -120,7 +117,7 @@ def save(out: Path, before: Manifest, after: Manifest) -> None:
         for name in _names(before.entries) - _names(after.entries):
             if Path(name).name == name:
                 (out / name).unlink(missing_ok=True)
-                (out / f"{name}.cache").unlink(missing_ok=True)  # what a GPU compiled from it
+                (out / f"{name}.cache").unlink(missing_ok=True)  # its runtime cache
 
 
 def _names(entries: Iterable[Entry]) -> set[str]:
@@ -128,9 +125,9 @@ def _names(entries: Iterable[Entry]) -> set[str]:
 
 
 def _lock(out: Path, waiting: Callable[[], None]) -> tuple[IO[str], bool]:
-    """The open lock file, and whether `out` was created here.
+    """Return the open lock file, and whether `out` was created here.
 
-    Closing the file releases the lock, and so does the end of the process.
+    The lock is released when the file is closed or the process ends.
     """
     path = out / LOCK_NAME
     while True:

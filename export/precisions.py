@@ -15,11 +15,11 @@ USUAL: Precision = "fp16"
 
 @dataclass(frozen=True)
 class Precisions:
-    """What was asked for.
+    """The requested precisions.
 
     Attributes:
-        default: of all parts that are not in `own`.
-        own: part -> its precision.
+        default: precision of all parts that are not in `own`.
+        own: part -> precision.
     """
 
     default: Precision = USUAL
@@ -27,7 +27,7 @@ class Precisions:
 
     @classmethod
     def of(cls, value: Any) -> Precisions:
-        """From "fp16", "fp16,text_encoder_3=bf16" or {"default": "fp16", "text_encoder_3": "bf16"}.
+        """Parse "fp16", "fp16,text_encoder_3=bf16" or a dict with the key "default".
 
         Raises ValueError.
         """
@@ -39,7 +39,7 @@ class Precisions:
             if name not in get_args(Precision):
                 where = "" if part == DEFAULT else f" of {part}"
                 known = ", ".join(get_args(Precision))
-                raise ValueError(f"the precision{where} is {name!r}; it must be one of {known}")
+                raise ValueError(f"the precision{where} is {name!r}, but must be one of {known}")
         return cls(cast(Precision, own.pop(DEFAULT, USUAL)), cast(Mapping[str, Precision], own))
 
     def check_parts(self, family: ModelFamily) -> None:
@@ -57,8 +57,8 @@ class Precisions:
         return self.own.get(part) or build_precision(family, part, self.default)
 
     def note(self, family: ModelFamily, part: str) -> str:
-        """Why a part is in another precision than the default, as a clause; "" if it is not or if
-        the user chose it."""
+        """Why a part has another precision than the default, as a clause; "" if it has the default
+        or the user chose it."""
         found = self.part(family, part)
         if part in self.own or found == self.default:
             return ""

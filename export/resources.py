@@ -16,8 +16,8 @@ _SELF = Path("/proc/self")
 class ResourceMeter:
     """A context manager; `seconds` and `peak_bytes` are set at its end.
 
-    On Linux a process can reset its high-water mark, so the peak is that of the step. On other
-    systems it is the largest since the process began.
+    On Linux a process can reset its peak, so that it is the peak of the step. On other systems it
+    is the peak since the process began.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,10 @@ class ResourceMeter:
 
 
 def peak() -> int:
-    """The largest resident memory of this program since its start, or since the meter's, in bytes.
+    """Peak resident memory in bytes, since the start of the process or of the meter.
 
-    The portable counter is the fall-back, because in a child process it includes the parent's.
+    The portable counter is only the fall-back, because in a child process it includes the parent's
+    memory.
     """
     return _field(_SELF / "status", "VmHWM") or (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -54,8 +55,8 @@ def peak() -> int:
 def give_back_memory() -> None:
     """Return freed memory to the system, for the compiler and other processes.
 
-    glibc keeps what was allocated in pieces: 6 GB after the export of a network of 2.2 B
-    parameters. Other C libraries have no such function, and need none.
+    glibc keeps freed memory that was allocated in small pieces: 6 GB after the export of a network
+    of 2.2 B parameters. Other C libraries do not have or need this function.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

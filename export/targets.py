@@ -1,4 +1,4 @@
-"""Chooses which engines this machine can build, and explains the choice in one sentence."""
+"""Choose the engines that this machine can build, and explain the choice in one sentence."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Target:
     """The engines to build in addition to ONNX files.
 
     Attributes:
-        product: "tensorrt" or "tensorrt-rtx"; None for ONNX files alone.
+        product: "tensorrt" or "tensorrt-rtx"; None for ONNX files only.
         version: the product's version.
         gpu: the name of the only GPU model that can run `tensorrt` engines.
         capability: its compute capability, such as "9.0".
-        reason: one sentence: what is built, why, and what the other products lack.
+        reason: one sentence: what is built, and why the other products are not.
     """
 
     product: TensorRTFormat | None
@@ -42,16 +42,16 @@ def choose(wanted: Wanted, capabilities: Sequence[str] = ()) -> Target:
     """Choose the target.
 
     "auto" is `tensorrt` if its builder starts and there is a CUDA GPU; otherwise `tensorrt-rtx` if
-    it is installed, because it builds without a GPU; otherwise ONNX files alone.
+    it is installed, because it builds without a GPU; otherwise ONNX files only.
 
     Raises:
-        BuildError: the product that was asked for by name cannot build here.
+        BuildError: the requested product cannot build on this machine.
         ValueError: a compute capability is malformed.
     """
     for text in capabilities:
         parse_compute_capability(text)
     if wanted == "onnx":
-        return Target(None, "", None, None, "Building ONNX alone, as asked.")
+        return Target(None, "", None, None, "Building ONNX files only, as requested.")
     if wanted != "auto":
         target = _find(wanted, capabilities)
         if isinstance(target, str):
@@ -64,7 +64,7 @@ def choose(wanted: Wanted, capabilities: Sequence[str] = ()) -> Target:
     if isinstance(rtx, Target):
         reason = f"{rtx.reason[:-1]}; not for tensorrt: {tensorrt}."
         return Target("tensorrt-rtx", rtx.version, None, None, reason)
-    reason = f"Building ONNX alone; not for tensorrt: {tensorrt}; not for tensorrt-rtx: {rtx}."
+    reason = f"Building ONNX files only; not for tensorrt: {tensorrt}; not for tensorrt-rtx: {rtx}."
     return Target(None, "", None, None, reason)
 
 

@@ -1,6 +1,7 @@
-"""Export a module to one .onnx file with a dynamic batch axis and the names of its NetSpec.
+"""Export a module to an .onnx file with a dynamic batch axis and the names of its NetSpec.
 
-It writes into the given folder under the final names, because the .onnx file names its weight file.
+Files are written under their final names, because the .onnx file contains the name of its weight
+file.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ EMBED_LIMIT = 1 << 30
 """Weights of more bytes than this go into a separate file: protobuf is limited to 2 GB."""
 
 TRACED_ROWS = 63
-"""The largest batch that PyTorch traces for; the ONNX file takes any.
+"""The largest batch for which PyTorch traces; the ONNX file accepts any.
 
-diffusers' upsampling copies its input from 64 rows on, which is a branch in PyTorch and nothing in
-ONNX. Without this bound PyTorch meets the branch while it traces, and traces a second time.
+diffusers' upsampling has a branch for 64 rows and more, which has no effect in ONNX. Without this
+bound PyTorch would find the branch while tracing, and trace a second time.
 """
 
 
@@ -37,7 +38,7 @@ def export(
     *,
     embed_limit: int = EMBED_LIMIT,
 ) -> tuple[Path, ...]:
-    """Write `path` and, for large networks, `path` + ".data"; returns the files, main file first.
+    """Write `path` and, for large networks, `path` + ".data". Returns the files, main file first.
 
     Args:
         network: in its target precision, on the CPU.
@@ -63,7 +64,8 @@ def export(
             )
         except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
             raise BuildError(
-                f"The {spec.name} cannot be exported to ONNX ({_last_line(error)})."
+                f"The {spec.name} cannot be exported to ONNX ({_last_line(error)}); please report "
+                "it with the name of the model."
             ) from error
         graph = program.model.graph
         _name(graph, spec)
@@ -71,15 +73,15 @@ def export(
         weights = sum(value.const_value.nbytes for value in graph.initializers.values())
         outside = weights > embed_limit
         program.save(path, external_data=outside)
-    if spec.precision != "bf16":  # opset 18 has no convolutions in bf16; TensorRT takes them
+    if spec.precision != "bf16":  # opset 18 has no bf16 convolutions, but TensorRT accepts them
         check(spec.name, path)
     return (path, path.with_name(path.name + ".data")) if outside else (path,)
 
 
 def check(network: str, path: Path) -> None:
-    """Raise BuildError if an operator gets types or shapes that ONNX does not define.
+    """Raise BuildError if an operator has input types or shapes that ONNX does not define.
 
-    The exporter writes such files where PyTorch converts types by itself.
+    The exporter writes such files for operators that convert types in PyTorch.
     """
     import onnx
 
@@ -87,8 +89,8 @@ def check(network: str, path: Path) -> None:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(
-            f"The {network} cannot be exported to ONNX: the exporter wrote a file that is not "
-            f"valid ({_last_line(error)}); please report it with the name of the model."
+            f"The {network} cannot be exported to ONNX, because the exporter wrote an invalid file "
+            f"({_last_line(error)}); please report it with the name of the model."
         ) from error
 
 
@@ -106,8 +108,8 @@ def _name(graph: Any, spec: NetSpec) -> None:
 
 
 def _strip(model: Any) -> None:
-    """Drop metadata about each operator's origin: it holds paths of this machine, so the same
-    network would have another digest elsewhere."""
+    """Remove metadata about each operator's origin: it contains local paths, which would change the
+    digest of the file."""
     values: Iterable[Any] = (o for node in model.graph for o in node.outputs)
     for thing in (model, model.graph, *model.graph, *model.graph.inputs, *values):
         thing.metadata_props.clear()

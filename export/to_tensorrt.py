@@ -1,10 +1,10 @@
-"""Compiles one ONNX file into a TensorRT engine with a static profile per batch size.
+"""Compile an ONNX file to a TensorRT engine with a static profile per batch size.
 
 `tensorrt` and `tensorrt_rtx` share this code; their features are detected with `hasattr`, because
 their version numbers cannot be compared. Each build runs in a child process
 (`python -m export.to_tensorrt`, JSON in, JSON out): a crash or lack of memory in the compiler does
-not reach the caller, its peak memory is exact, and the environment variable by which Polygraphy
-chooses a product, which it reads once at import, stays in the child.
+not affect the caller, and its peak memory is exact. Polygraphy chooses the product by an
+environment variable that it reads at import, so it must also be set in a new process.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from engine.products import (
 from export.resources import peak
 
 FLAGS = ("STRONGLY_TYPED", "NO_TF32", "REQUIRE_USER_ALLOCATION")
-"""Builder settings. Precision is set in the ONNX graph, and fp32 there means fp32. The last flag
-exists in RTX only: an engine that allocates no memory at run time can be captured in a CUDA graph.
-"""
+"""Builder settings. The ONNX graph has the precision, so TF32 is off. The last flag exists in RTX
+only: an engine that allocates no memory at run time can be captured in a CUDA graph."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """The report of a build: the product's version, seconds, and peak memory."""
+    """The result of a build: the product's version, seconds, and peak memory in bytes."""
 
     version: str
     seconds: float

@@ -1,6 +1,6 @@
-"""The PyTorch side of one build job: its module, sample inputs and fp32 outputs.
+"""The PyTorch module of one build job, with sample inputs and fp32 outputs.
 
-Each is made at its first use, so a build with nothing to do loads nothing.
+Each is computed at its first use, so that a build with nothing to do loads nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TorchReference:
         return tuple(output[:rows] for output in self._outputs)
 
     def network(self, precision: Precision) -> Wrapped:
-        """The network in a precision. The caller owns it."""
+        """Return the network in a precision. The caller owns it."""
         return wrap(self._job.network, self._take(), precision)
 
     def free(self) -> None:
@@ -56,7 +56,7 @@ class TorchReference:
         give_back_memory()
 
     def _vocabulary(self) -> int:
-        """The token ids that the network knows; 1 if it reads no text."""
+        """Number of token ids in the network's vocabulary; 1 if it reads no text."""
         texts = self._checkpoint.family.text_inputs
         return next((t.vocabulary for t in texts if t.network == self._job.network.name), 1)
 

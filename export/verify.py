@@ -1,8 +1,8 @@
 """Compare profiles of compiled networks with PyTorch in fp32 on the CPU.
 
 The reference is computed once, one row at a time, for the largest batch. Rows are independent, so
-its first b rows serve profile b, and a backend that mixes rows of a batch is found. Networks,
-inputs and a folder with a manifest are the arguments; no checkpoint or command line is read.
+its first b rows are the reference of profile b. A backend that mixes the rows of a batch is
+detected.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from export.networks import Wrapped
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
 """The largest relative error, ||got - want|| / ||want|| over a whole batch, that passes.
 
-Random networks of every kind measured 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf16) in ONNX Runtime
-and PyTorch; a deep network and another order of summation cost several times that. A wrong axis,
-scale or timestep costs 1e-1 and more, so the limits separate the two."""
+Random networks of every kind had errors of 2e-6 (fp32), 1.5e-3 (fp16) and 1.2e-2 (bf16) in ONNX
+Runtime and PyTorch; deep networks and another order of summation have several times that. A wrong
+axis, scale or timestep gives 1e-1 and more, so the limits distinguish the two."""
 
 REPLAYS = 3
 """Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
@@ -50,7 +50,7 @@ def reference(network: Wrapped, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def compare(backend: str, precision: Precision, got: Outputs, want: Outputs) -> Check:
-    """The errors of `got`, the largest over all outputs, and whether they pass."""
+    """Return the largest errors of `got` over all outputs, and whether they pass."""
     batch = len(got[0])
     if not all(torch.isfinite(output).all() for output in got):
         return Check(backend, batch, "too imprecise", reason="not finite")
@@ -67,9 +67,10 @@ def compare(backend: str, precision: Precision, got: Outputs, want: Outputs) -> 
 def check_torch(
     network: Wrapped, precision: Precision, inputs: Sequence[Tensor], want: Outputs | None
 ) -> Check:
-    """Run one row in PyTorch in the target precision: is it finite, and near `want` if given?
+    """Run one row in PyTorch in the target precision; check that it is finite and close to `want`.
 
-    `export.half_precision` says how half precision is computed here.
+    Half precision is emulated, see `export.half_precision`. Without `want`, only finiteness is
+    checked.
     """
     with torch.inference_mode(), HalfPrecisionEmulation():
         got = network(*(t[:1] for t in inputs))
@@ -88,13 +89,13 @@ def check_entry(
     alone is written into it.
 
     A profile that cannot run here (no such backend, another GPU, no kernel for bf16, too little
-    memory) is "not run"; one whose runtime raises an error "failed". Neither says anything about
-    its precision.
+    memory) is "not run"; if its runtime raises an error, it is "failed". Neither depends on its
+    precision.
     """
     Manifest(model=None, entries=(entry,)).save(folder)
     checks: list[Check] = []
     for check in _checks(folder, entry, inputs, want):
-        # The folder is temporary: a reason must not name it.
+        # The folder is temporary, so it must not appear in a reason.
         check = replace(check, reason=check.reason.replace(f"{folder}/", ""))
         report(check)
         checks.append(check)
@@ -102,7 +103,7 @@ def check_entry(
 
 
 def without_memory(entry: Entry) -> tuple[Check, ...]:
-    """The checks of an entry for whose reference the memory is too small."""
+    """The checks of an entry if there is too little memory for its reference."""
     return tuple(_not_run(_backend(entry), b, NO_MEMORY) for b in entry.spec.batch_sizes)
 
 

@@ -109,7 +109,7 @@ def test_profiles_of_an_earlier_build_are_forgotten() -> None:
 
 @pytest.mark.parametrize("given", ["some", None, 1])
 def test_an_unknown_verification_is_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match="verify must be default, all or none"):
+    with pytest.raises(ValueError, match="but must be default, all or none"):
         BuildOptions(verify=given)
 
 

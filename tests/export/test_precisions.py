@@ -65,10 +65,10 @@ def test_the_users_choice_for_a_part_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("fp12", "the precision is 'fp12'; it must be one of fp32, fp16, bf16"),
-        ("fp16,vae=half", "the precision of vae is 'half'; it must be one of"),
-        ("fp16,fp32", "write one precision, and PART=PRECISION"),
-        ("fp16,=fp32", "write one precision, and PART=PRECISION"),
+        ("fp12", "the precision is 'fp12', but must be one of fp32, fp16, bf16"),
+        ("fp16,vae=half", "the precision of vae is 'half', but must be one of"),
+        ("fp16,fp32", "pass one precision, and PART=PRECISION"),
+        ("fp16,=fp32", "pass one precision, and PART=PRECISION"),
         ("fp16,unit=fp32", "'unit', which this model does not have; its parts are text_encoder,"),
     ],
 )
