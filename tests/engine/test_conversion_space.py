@@ -60,7 +60,7 @@ def test_a_write_that_fails_is_not_blamed_on_the_file(
         (28, ResourceError, "There is no space left for F; free"),
         (122, ResourceError, "There is no space left for F; free"),
         (27, ResourceError, "ulimit -f"),
-        (13, CheckpointError, "no permission"),
+        (13, CheckpointError, "permission denied"),
         (5, CheckpointError, r"cannot be read \(Input/output error\)"),
     ],
 )

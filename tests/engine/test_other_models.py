@@ -105,7 +105,7 @@ def single_file_inside(tiny: Path, folder: Path) -> Path:
 
 
 FOLDERS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
-    "the index": (the_index, "name its folder"),
+    "the index": (the_index, "pass its folder"),
     "a part": (lambda tiny, folder: tiny / "unet", "one part of one; pass the folder"),
     "engines": (folder_with("manifest.json"), "an engine folder; pass it as --engines"),
     "an adapter": (folder_with("adapter_config.json"), "a LoRA or another adapter"),

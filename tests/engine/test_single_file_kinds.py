@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[Header, str]] = {
     "cut": (header(f"{UNET}input_blocks.1.0.x"), "lacks the U-Net's first or last layer"),
     "unknown width": (
         {n: t for n, t in sd().items() if "cond_stage" not in n},
-        "takes no numbers a token",
+        "takes no numbers per token",
     ),
     "FLUX Fill": (
         header(

@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "no decoder": (drop("vae", "decoder"), "vae lack"),
     "one bias": (drop("unet", "conv_out.bias"), r"unet lack 1 tensors \(conv_out.bias\)"),
-    "two more": (add("unet", "adapter.weight", torch.zeros(2)), r"hold 1 tensors \(adapter.weight"),
+    "two more": (add("unet", "adapter.weight", torch.zeros(2)), r"have 1 tensors \(adapter.weight"),
     "SDXL's": (
         add("unet", "add_embedding.linear_1.weight", torch.zeros(2)),
         "add_embedding.linear_1.weight",
@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "another prefix": (
         weights("unet", lambda s: {f"module.{k}": v for k, v in s.items()}),
-        "lack .* and hold",
+        "lack .* and have",
     ),
     "swapped parts": (swap_unet_and_vae, "vae lack"),
     "more layers in the config": (config("text_encoder", num_hidden_layers=3), "layers.2."),

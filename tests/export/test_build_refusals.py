@@ -81,9 +81,9 @@ def test_a_disk_that_fills_up_leaves_what_was_finished(
     [
         ({"sizes": [(15, 16)]}, "multiples of 2 pixels"),
         ({"sizes": [(16, 8192)]}, "at most 4096 pixels a side"),
-        ({"batches": (0, 1)}, "between 1 and 256"),
-        ({"batches": ()}, "between 1 and 256"),
-        ({"batches": (1, 257)}, "between 1 and 256"),
+        ({"batches": (0, 1)}, "from 1 to 256"),
+        ({"batches": ()}, "from 1 to 256"),
+        ({"batches": (1, 257)}, "from 1 to 256"),
         ({"loras": [(Path("x.safetensors"), float("nan"))]}, "finite"),
         ({"target": "tensorrt-rtx", "compute_capabilities": ("eight",)}, "such as 8.9"),
         ({"compute_capabilities": ("8.9",)}, "tensorrt-rtx only"),

@@ -128,7 +128,7 @@ def test_embeddings_that_are_not_there(folders: Folders, tmp_path: Path) -> None
 
 def test_two_files_with_one_token(folders: Folders, tmp_path: Path) -> None:
     path = saved(tmp_path / "e.safetensors", emb_params=torch.zeros(1, 32))
-    with pytest.raises(CheckpointError, match=r"'<x>' of .* already one of .*e\.safetensors; give"):
+    with pytest.raises(CheckpointError, match=r"'<x>' of .* already one of .*e\.safetensors; pass"):
         find_checkpoint(
             folders("tiny"), additions=Additions(embeddings=((path, "<x>"), (path, "<x>")))
         )
