@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.derived.additions import Additions
+from engine.option_groups import completing
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ PredictionType = Annotated[
     _option(
         "For a single file: what its U-Net predicts, epsilon or v_prediction.",
         "--prediction-type",
+        autocompletion=completing(("epsilon", "v_prediction")),
         show_default="as the file states, or the usual one",
     ),
 ]

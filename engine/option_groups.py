@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_type_hints
 
 
@@ -34,6 +34,15 @@ def expand_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     set_parameters(command, expanded)
     return command
+
+
+def completing(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a completer for typer: the values that begin with the typed text."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
 
 
 def set_parameters(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:

@@ -11,8 +11,11 @@ from diffedit.cli.errors import UsageError
 from diffedit.cli.options import option
 from engine.model_options import MODEL_ITSELF, PANEL, ModelSource
 from engine.netspec import Size, parse_size
+from engine.option_groups import completing
 
 MODEL = PANEL
+BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
+"""The same as `diffedit.arguments.BACKENDS`, which is slower to import."""
 
 
 def default_model(root: Path = Path(diffedit.__file__).parent.parent) -> str:
@@ -54,7 +57,12 @@ _MODEL_OPTION = option(
 Engines = Annotated[
     Path | None, option(MODEL, "Folder of compiled networks that `build` wrote.", "--engines")
 ]
-Backend = Annotated[str, option(MODEL, "One of auto, torch, onnxruntime, tensorrt.", "--backend")]
+Backend = Annotated[
+    str,
+    option(
+        MODEL, f"One of {', '.join(BACKENDS)}.", "--backend", autocompletion=completing(BACKENDS)
+    ),
+]
 DType = Annotated[
     str | None,
     option(
@@ -62,12 +70,19 @@ DType = Annotated[
         "Precision of the torch backend: fp32, bf16 or fp16; for single parts, for example "
         "fp16,text_encoder_3=bf16.",
         "--dtype",
+        autocompletion=completing(("fp32", "bf16", "fp16")),
         show_default="the fastest safe one",
     ),
 ]
 Device = Annotated[
     str | None,
-    option(MODEL, "cpu, cuda or cuda:N.", "--device", show_default="a GPU if there is one"),
+    option(
+        MODEL,
+        "cpu, cuda or cuda:N.",
+        "--device",
+        autocompletion=completing(("cpu", "cuda")),
+        show_default="a GPU if there is one",
+    ),
 ]
 NetSize = Annotated[
     str | None,

@@ -12,14 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from diffedit.cli.errors import UsageError
-from diffedit.presets import DECIDED, default_text, preset_help
-from diffedit.request import METHODS, RANGES, EditRequest
+from diffedit.presets import DECIDED, PRESETS, default_text, preset_help
+from diffedit.request import CLEANINGS, METHODS, RANGES, EditRequest
+from engine.option_groups import completing
 
 PROMPTS = "Prompts"
 EDIT = "Edit"
 FLOWEDIT = "Only with --method flowedit"
 CHORDEDIT = "Only with --method chordedit or --preset instant"
 MASK = "Mask"
+FOCUS: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+"""Value of --focus -> value in Python."""
 
 
 def option(panel: str, text: str, *names: str, **settings: Any) -> Any:
@@ -35,10 +38,9 @@ def number_option(panel: str, text: str, field: str, *names: str) -> Any:
 
 
 def _parsed_focus(text: str) -> bool | str:
-    values: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
-    if text not in values:
+    if text not in FOCUS:
         raise UsageError(f"--focus is {text!r}, but must be auto, on or off.")
-    return values[text]
+    return FOCUS[text]
 
 
 # -- arguments ------------------------------------------------------------------------------------
@@ -87,7 +89,13 @@ Steps = Annotated[
     number_option(EDIT, "Denoising steps in the schedule", "num_inference_steps", "--steps"),
 ]
 Preset = Annotated[
-    str, option(EDIT, f"Set of defaults; every option overrides it. {preset_help()}", "--preset")
+    str,
+    option(
+        EDIT,
+        f"Set of defaults; every option overrides it. {preset_help()}",
+        "--preset",
+        autocompletion=completing(PRESETS),
+    ),
 ]
 Seed = Annotated[int, number_option(EDIT, "Seed of all random noise", "seed")]
 
@@ -125,6 +133,7 @@ class EditOptions:
             EDIT,
             f"One of {', '.join(METHODS)}.",
             "--method",
+            autocompletion=completing(METHODS),
             show_default=default_text("method"),
         ),
     ] = None
@@ -136,6 +145,7 @@ class EditOptions:
             "photographs: on, off, or auto (where it is larger than the networks' canvas and the "
             "mask is small).",
             "--focus",
+            autocompletion=completing(FOCUS),
             show_default=default_text("focus"),
             parser=_parsed_focus,
             metavar="<str>",
@@ -207,6 +217,7 @@ class MaskOptions:
             "none: the mask as in the paper; clean: blurred, without holes and specks; edges: "
             "cleaned, and its border follows the picture.",
             "--mask-cleaning",
+            autocompletion=completing(CLEANINGS),
             show_default=default_text("mask_cleaning"),
         ),
     ] = None

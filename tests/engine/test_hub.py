@@ -208,7 +208,11 @@ def test_a_partial_variant_downloads_plain_files_for_the_rest(hub: Hub) -> None:
     ("error", "kind", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/c"), ResourceError, "no space left"),
-        (PermissionError(errno.EACCES, "denied", "/c/x"), CheckpointError, "/c/x.*permission denied"),
+        (
+            PermissionError(errno.EACCES, "denied", "/c/x"),
+            CheckpointError,
+            "/c/x.*permission denied",
+        ),
         (ImportError("no hub"), CheckpointError, "a package is missing"),
         (ConnectionError("no route"), CheckpointError, r"could not be downloaded.*no route"),
     ],

@@ -41,7 +41,7 @@ REASONS: dict[str, tuple[Exception, type[DiffEditError], str]] = {
     "permission": (
         PermissionError(errno.EACCES, "Permission denied", "/m/unet/model.safetensors"),
         CheckpointError,
-        "/m/unet/model.safetensors cannot be read (permission denied)",
+        r"model.safetensors cannot be read \(permission denied\)",
     ),
     "disk": (OSError(errno.ENOSPC, "No space left", "/c/x"), ResourceError, "no space left for"),
     "a bad disk": (OSError(errno.EIO, "Input/output error"), CheckpointError, "Input/output error"),
