@@ -1,4 +1,4 @@
-"""The command line's reference, from the same objects as `--help`."""
+"""The reference of the command line, from the same objects as `--help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of a page: the lines `$ ...` of its console blocks."""
+"""The commands of a page: lines `$ ...` of its console blocks, with continuation lines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ def commands(page: Path, build: Path | None = None) -> list[list[str]]:
 
     Args:
         page: a Markdown file.
-        build: where files go that the page puts into `build/`; by default there.
+        build: the folder to use instead of `build/` in the commands; by default `build/` itself.
     """
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    whole = "".join(blocks).replace("\\\n", "")
+    lines = [line for line in whole.splitlines() if line.startswith("$ ")]
     found = [shlex.split(line[2:]) for line in lines]
     if build is None:
         return found

@@ -1,4 +1,4 @@
-"""The error codes of the HTTP API, collected from the places in the source that make an error."""
+"""The error codes of the HTTP API, collected from the source."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COMPUTED = {
     ("diffedit/server/earlier_results.py", "no_such_edit"): 404,
     ("diffedit/server/form_body.py", "malformed_form"): 400,
 }
-"""Codes that the source puts together: file and code -> status."""
+"""Codes that the source composes: file and code -> status."""
 
 
 class ErrorCode(NamedTuple):
-    """An error that the server may answer with."""
+    """An error response of the server."""
 
     status: int
     code: str
@@ -58,7 +58,7 @@ def find_error_codes() -> Iterator[ErrorCode]:
 
 
 def _makers(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
-    """The functions of a module that are given an error code, and their parameters."""
+    """The functions of a module with an error code as a parameter, and their parameters."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             names = [one.arg for one in node.args.args]

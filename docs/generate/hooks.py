@@ -1,7 +1,7 @@
-"""What mkdocs calls while it builds the site: adds pages, fills in generated parts, checks.
+"""Hooks of mkdocs: add pages, fill in the generated parts, and check the site.
 
-The build fails if a public name has no docstring, or if a page would fetch something from another
-host when it is read. mkdocs itself checks links, anchors and the navigation.
+The build fails if a public name has no docstring, or if a page would fetch a file from another
+host. mkdocs checks links, anchors and the navigation.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from docs.generate import links
 from docs.generate.command_line import command_line, exit_codes
 from docs.generate.error_codes import error_codes
 from docs.generate.http import http_api
+from docs.generate.import_diagram import import_diagram
 from docs.generate.imports import import_table
 from docs.generate.public_names import without_docstring
 from docs.generate.settings import settings
@@ -30,36 +31,37 @@ GENERATED = {
     "error-codes": error_codes,
     "exit-codes": exit_codes,
     "http": http_api,
+    "import-diagram": import_diagram,
     "imports": import_table,
     "settings": settings,
 }
 _MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 _TEMPLATE_NOTE = re.compile(r"^\*Template: .*\*\n\n", re.MULTILINE)
-"""What readers of the repository see instead of the generated parts."""
+"""The note in the repository's files instead of the generated parts."""
 
 
 def on_pre_build(config: Any) -> None:
-    """Refuse to build while a public name has no docstring."""
+    """Raise PluginError if a public name has no docstring."""
     missing = without_docstring()
     if missing:
         raise PluginError(f"These public names have no docstring: {', '.join(missing)}; add one.")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the documents that lie outside `docs/`."""
+    """Add the documents outside `docs/`."""
     for path, name in links.INCLUDED.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fill in the generated parts, and make links as the site needs them."""
+    """Fill in the generated parts, and convert links."""
     linked = links.rewrite(_TEMPLATE_NOTE.sub("", markdown), page.file.src_uri)
     return _MARKER.sub(lambda match: GENERATED[match["name"]](), linked)
 
 
 def on_post_build(config: Any) -> None:
-    """Refuse a site whose pages fetch something from another host when they are read."""
+    """Raise PluginError if a page fetches a file from another host."""
     for page in sorted(Path(config["site_dir"]).rglob("*.html")):
         for address in links.fetched(page.read_text()):
             raise PluginError(f"{page} fetches {address}; serve it from the site itself.")

@@ -1,4 +1,4 @@
-"""The HTTP API's reference, from the OpenAPI document that the server answers with."""
+"""The reference of the HTTP API, from the server's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Schema = dict[str, Any]
 
 @cache
 def openapi() -> Schema:
-    """The document that a server gives at `/openapi.json`. No model is opened for it."""
+    """The document that a server returns at `/openapi.json`. No model is opened."""
 
     def no_pipeline() -> Any:
-        raise AssertionError("a document needs no model")
+        raise AssertionError("the document needs no model")
 
     document: Schema = create_app(no_pipeline, "model").openapi()
     return document

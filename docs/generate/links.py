@@ -1,7 +1,7 @@
-"""Links of pages: from paths in the repository to pages of the site.
+"""Convert the links of pages from paths in the repository to pages of the site.
 
-The documents are read in the repository as well, where links are paths. On the site, a link to
-another page stays a link, and a link to a file that is no page becomes plain text.
+The documents are also read in the repository, where links are paths. On the site, a link to another
+page stays a link, and a link to a file that is not a page becomes plain text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_external(target: str) -> bool:
 
 
 def rewrite(text: str, page: str) -> str:
-    """A page's text with every link as the site needs it. `page` is its address on the site."""
+    """Return a page's text with every link converted. `page` is its address on the site."""
     lines = text.splitlines()
     for number, line in _prose(text):
         lines[number - 1] = _LINK.sub(lambda match: _rewritten(match, page), line)

@@ -17,18 +17,18 @@ BACKEND_NAMES = {
     ),
     "engine.netspec": ("NetSpec", "TensorSpec"),
 }
-"""What a custom backend needs, by module."""
+"""The names that a custom backend needs, by module."""
 RESULT_NAMES = {
     "diffedit.result": ("FoundMask",),
     "diffedit.handle": ("EditHandle",),
     "diffedit.provenance": ("Provenance",),
 }
-"""What the functions of `diffedit` return."""
+"""The return types of the functions of `diffedit`."""
 MANIFEST_NAMES = {
     "engine.manifest": ("Manifest", "Entry", "File", "Toolchain", "Check"),
     "engine.model_identity": ("ModelIdentity", "FusedFile"),
 }
-"""What `manifest.json` contains."""
+"""The types in `manifest.json`."""
 
 
 def public_names() -> dict[str, Any]:

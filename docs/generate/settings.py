@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from diffedit.server.settings import ENVIRONMENT_PREFIX, Settings
-from docs.generate.tables import table
+from docs.generate.tables import number, table
 
 
 def settings() -> str:
@@ -41,7 +41,10 @@ def field_docstrings(cls: type) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    return "none" if value in (None, ()) else f"`{value}`"
+    if value in (None, ()):
+        return "none"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"`{number(value) if is_number else value}`"
 
 
 def _range(schema: dict[str, Any]) -> str:
@@ -51,5 +54,5 @@ def _range(schema: dict[str, Any]) -> str:
     kind = {"integer": "whole number", "array": "list, separated by commas", "string": "text"}
     words = [kind.get(option["type"], option["type"])]
     bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to"}
-    words += [f"{word} {option[key]:,g}" for key, word in bounds.items() if key in option]
+    words += [f"{word} {number(option[key])}" for key, word in bounds.items() if key in option]
     return " ".join(words)

@@ -11,5 +11,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
+def number(value: float) -> str:
+    """A number with commas, such as "31,536,000" or "0.5"."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,}"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
