@@ -10,7 +10,7 @@ from typing import Any
 from diffedit.server import create_app
 from diffedit.server.field_schemas import PATTERN_MEANINGS
 from diffedit.server.reference import type_in_words
-from docs.generate.tables import table
+from docs.generate.tables import scrolling, table
 
 Schema = dict[str, Any]
 
@@ -45,7 +45,7 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
             (f"`{p['name']}`", p["in"], _type(p.get("schema", {})), p.get("description", ""))
             for p in parameters
         ]
-        yield table(["parameter", "in", "type", "meaning"], rows)
+        yield scrolling(table(["parameter", "in", "type", "meaning"], rows))
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"Body, `{media_type}`:"
         yield _fields(content["schema"])
@@ -59,7 +59,7 @@ def _fields(schema: Schema) -> str:
         (f"`{name}`", _type(field), _default(name, field, required), field.get("description", ""))
         for name, field in schema.get("properties", {}).items()
     ]
-    return table(["field", "type", "default", "meaning"], rows)
+    return scrolling(table(["field", "type", "default", "meaning"], rows))
 
 
 def _default(name: str, field: Schema, required: list[str]) -> str:

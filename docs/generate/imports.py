@@ -15,17 +15,17 @@ PACKAGES = ("diffedit", "engine", "export")
 
 
 def import_table() -> str:
-    """A table with the number of modules of the row's package that import the column's package.
+    """The packages that each package imports, with the number of its modules that import them.
 
     Every import counts, also inside functions and for type annotations.
     """
     counts = count_imports()
     groups = sorted({group for pair in counts for group in pair}, key=_order)
-    rows = [(f"`{one}`", *(str(counts[one, other] or "") for other in groups)) for one in groups]
-    head = ["imports", *(f"`{group}`" for group in groups)]
-    return (
-        f"Number of modules in the row's package that import the column's:\n\n{table(head, rows)}"
-    )
+    rows = []
+    for one in groups:
+        imported = [f"`{other}` {counts[one, other]}" for other in groups if counts[one, other]]
+        rows.append((f"`{one}`", ", ".join(imported) or "none"))
+    return table(["package", "imports, with the number of modules that import it"], rows)
 
 
 @cache

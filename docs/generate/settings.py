@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from diffedit.server.settings import ENVIRONMENT_PREFIX, Settings
-from docs.generate.tables import number, table
+from docs.generate.tables import number, scrolling, table
 
 
 def settings() -> str:
@@ -24,7 +24,7 @@ def settings() -> str:
         )
         for name, field in Settings.model_fields.items()
     ]
-    return table(["environment variable", "values", "default", "meaning"], rows)
+    return scrolling(table(["environment variable", "values", "default", "meaning"], rows))
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
@@ -43,8 +43,8 @@ def field_docstrings(cls: type) -> dict[str, str]:
 def _default(value: Any) -> str:
     if value in (None, ()):
         return "none"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"`{number(value) if is_number else value}`"
+    is_whole = isinstance(value, float) and value.is_integer()
+    return f"`{int(value) if is_whole else value}`"
 
 
 def _range(schema: dict[str, Any]) -> str:
