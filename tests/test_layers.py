@@ -149,7 +149,7 @@ def problem(module: str, found: Import) -> str | None:
     package = module.split(".")[0]
     if found.name.startswith("."):
         return "imports are absolute"
-    if found.within("benchmarks", "demo", "tests"):
+    if found.within("benchmarks", "demo", "integrations", "tests"):
         return f"{package} runs without a clone"
     if package == "engine" and found.within("diffedit", "export"):
         return "engine knows neither diffedit nor export"
