@@ -140,8 +140,8 @@ def run_on_ray(
                 say(f"Ray: {actors.count} workers, each with {_resources(actors)}")
             progress.start_stage("loading the model")
             for outcome in _outcomes(edits, options, actors):
-                del waiting[outcome["line"]]
-                yield outcome
+                if waiting.pop(outcome["line"], None) is not None:
+                    yield outcome
         yield from (failure(number, _lost()) for number in waiting)
     finally:
         for folder in {edit.out.parent for edit in edits}:

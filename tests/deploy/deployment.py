@@ -21,7 +21,8 @@ def shutdown_seconds(settings: Any) -> float:
     """The longest time that a graceful shutdown takes."""
     from diffedit.server.run import CLOSE_SECONDS
 
-    return float(settings.drain_seconds + settings.linger_seconds + CLOSE_SECONDS)
+    accepting = settings.drain_delay_seconds + settings.drain_seconds
+    return float(accepting + settings.linger_seconds + CLOSE_SECONDS)
 
 
 def serve_options() -> set[str]:
