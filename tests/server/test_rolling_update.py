@@ -74,7 +74,7 @@ class Backend:
             return subprocess.Popen(
                 [*command, "--call-ms", "1", "--port", str(self.port)],
                 cwd=ROOT,
-                env={**os.environ, "DIFFEDIT_SERVE_DRAIN_DELAY_SECONDS": "3"},
+                env={**os.environ, "DIFFEDIT_SERVE_DRAIN_DELAY_SECONDS": "5"},
                 stderr=log,
             )
 
@@ -152,7 +152,7 @@ def traffic(url: str, count: int, *, large: bool = True) -> Iterator[Counter[str
                 path = MASKS if number % 2 else EDITS
                 try:
                     answer = http.post(path, data=CHEAP, files={"image": ("a.png", image)})
-                    found = str(answer.status_code)
+                    found = "200" if answer.status_code == 200 else answer.text[:120]
                 except httpx.TransportError as error:
                     found = type(error).__name__
                 with lock:
