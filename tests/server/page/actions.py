@@ -129,7 +129,8 @@ def set_shape(page: Page, selector: str, value: float | str) -> dict[str, object
             field.fill(str(value))
     body: dict[str, object] = response.value.json()
     if body["cleaning"] != "edges":  # its border follows the picture, inside of the server's mask
-        share = f"{100 * float(str(body['mask_share'])):.1f} % of the image"
+        rounded = np.floor(1000 * float(str(body["mask_share"])) + 0.5) / 10  # halves up, as JS
+        share = f"{rounded:.1f} % of the image"
         expect(page.locator("#maskShare")).to_have_text(share)
     return body
 

@@ -143,7 +143,7 @@ def test_cells_of_a_painted_mask_are_the_servers(
     fill_prompts(page)
     find_mask(page)
     refined = set_shape(page, "#cleaning", "none")
-    exact = page.request.post(f"{fast}/v1/masks/{refined['mask_id']}", form={"grow": "0"})
+    exact = page.request.post(f"{fast}/v1/masks/{refined['mask_id']}", form={"cleaning": "none"})
     whole = decoded(exact.json(), "mask") > 0
     assert whole.shape == size[::-1]
     assert np.array_equal(shown_outline(page), whole)
