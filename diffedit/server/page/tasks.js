@@ -25,6 +25,7 @@ const PREVIEW_SIDE = 1024; // of the mask that clips previews, in pixels
 export async function attempt(retry, task) {
   if (state.busy) return;
   Object.assign(state, { busy: true, problem: null });
+  const before = { shown: state.shown, found: maskState.found };
   try {
     await task();
   } catch (error) {
@@ -36,8 +37,17 @@ export async function attempt(retry, task) {
     const focusNext = state.work?.focused ? next : null;
     Object.assign(state, { busy: false, work: null });
     render();
-    (ui.editForm.querySelector("[aria-invalid=true]") ?? focusNext)?.focus();
+    ui.editForm.querySelector("[aria-invalid=true]")?.focus();
+    if (!state.problem) focusNext?.focus({ preventScroll: true });
+    if (state.shown !== before.shown) scrollTo(0, 0);
+    else if (maskState.found && maskState.found !== before.found) showMaskPanel();
   }
+}
+
+/** Scroll to the mask panel, which is below the image on narrow screens. */
+function showMaskPanel() {
+  if (matchMedia("(max-width: 60rem)").matches) scrollTo(0, 0);
+  else ui.maskPanel.scrollIntoView({ block: "nearest" });
 }
 
 /** Show a running task over the image, with a button to cancel it. */
