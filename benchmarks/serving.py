@@ -10,7 +10,6 @@ import functools
 import itertools
 import random
 import signal
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,30 +21,22 @@ import numpy as np
 from benchmarks import options
 from benchmarks.machine import machine
 from benchmarks.report import progress, row
-from benchmarks.schema import Check, Measurement, Result, rounded
+from benchmarks.schema import Check, Measurement, Result
 from benchmarks.serving_client import Server, photo, start_server
+from benchmarks.serving_cost import BOUNDS as COST_BOUNDS
+from benchmarks.serving_cost import FORM, request_cost, soaked
 from benchmarks.serving_keys import BOUNDS as KEY_BOUNDS
 from benchmarks.serving_keys import keyed
 from benchmarks.workload import model_facts
 from engine.errors import DiffEditError
 
-FORM = {
-    "preset": "paper",
-    "prompt": "a red cube and a yellow cone on a checked cloth",
-    "source_prompt": "a black cube and a yellow cone on a checked cloth",
-}
-SHORT = {**FORM, "num_inference_steps": "1", "num_maps_per_mask": "1"}
 LONG = {**FORM, "num_inference_steps": "1000", "strength": "1"}
-REQUEST = "request, networks take no time"
 CANCELLED, SLOT = "jobs of 100 ended by DELETE", "slot of a cancelled job free, after its call"
 EQUAL = "edits next to a failing one, equal to the bit"
 GAIN, GOODPUT = "8 clients, of one client's rate", "served at 4 times capacity, of capacity"
 REFUSED, NOT_READY, EXIT = "refusal", "not ready after SIGTERM", "exit code after SIGTERM"
-GROWTH = "growth of the memory in the soak"
-REQUESTS, WARM_UPS, JOBS, CROWD = 200, 20, 100, 400
+JOBS, CROWD = 100, 400
 BOUNDS: dict[str, tuple[str, float]] = {
-    f"{REQUEST} (format jpeg, percentile 50)": ("<=", 10.0),
-    f"{REQUEST} (format jpeg, percentile 99)": ("<=", 30.0),
     GOODPUT: (">=", 0.95),
     REFUSED: ("<=", 50.0),
     CANCELLED: (">=", 100.0),
@@ -54,7 +45,7 @@ BOUNDS: dict[str, tuple[str, float]] = {
     NOT_READY: ("<=", 100.0),
     EXIT: ("<=", 0.0),
     GAIN: (">=", 1.0),
-    GROWTH: ("<=", 0.5),
+    **COST_BOUNDS,
     **KEY_BOUNDS,
 }
 """The bound of a measurement, by its title."""
@@ -71,7 +62,7 @@ def serving(
     call_ms: CallMs = 20.0,
     seconds: Seconds = 20,
     repeats: options.Repeats = 3,
-    soak: Soak = 0.0,
+    soak: Soak = 120.0,
 ) -> Result:
     """Measure the server: a request, load, cancelling, a failing edit, SIGTERM, keys, memory.
 
@@ -136,22 +127,6 @@ def check(one: Measurement) -> Iterator[Check]:
         sign, bound = BOUNDS[one.title]
         met = one.value <= bound if sign == "<=" else one.value >= bound
         yield Check(f"{one.title}: {one.value:.4g} {one.unit} ({sign} {bound:g})", met)
-
-
-def request_cost(server: Server) -> Iterator[Measurement]:
-    """One client; what remains is decoding, HTTP, batcher and encoding."""
-    for form in ("jpeg", "png"):
-        image = photo(512, form)
-        waited = []
-        for seed in range(REQUESTS + WARM_UPS):
-            began = time.perf_counter()
-            server.edit(image, {**SHORT, "seed": str(seed), "output_format": form})
-            waited.append(1000 * (time.perf_counter() - began))
-        waited = waited[WARM_UPS:]
-        median = Measurement.of(REQUEST, waited, "ms", {"format": form, "percentile": 50})
-        yield median
-        p99 = rounded(float(np.percentile(waited, 99)))
-        yield replace(median, value=p99, statistic="p99", labels={"format": form, "percentile": 99})
 
 
 def cancelling(server: Server, call_ms: float) -> Iterator[Measurement]:
@@ -259,29 +234,3 @@ def stopping(server: Server) -> Iterator[Measurement]:
     yield Measurement(NOT_READY, late, "ms")
     yield Measurement("HTTP status of an edit during SIGTERM", status)
     yield Measurement(EXIT, code, statistic="maximum")
-
-
-def soaked(server: Server, seconds: float) -> Iterator[Measurement]:
-    """Edits of 64 sizes by four clients; the slope of the memory in the second half, when the
-    allocator has seen every size."""
-    pictures = [photo(96 + extra, "png") for extra in range(64)]
-    began, samples = time.monotonic(), []
-
-    def client(number: int) -> None:
-        for seed in itertools.count(number, 4):
-            if time.monotonic() - began > seconds:
-                return
-            server.edit(pictures[seed % 64], {**SHORT, "seed": str(seed)})
-
-    with ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(client, number) for number in range(4)]
-        while not all(one.done() for one in clients):
-            samples.append(((time.monotonic() - began) / 60, server.memory_mib))
-            time.sleep(1)
-        for one in clients:
-            one.result()
-    late = [sample for sample in samples if sample[0] > seconds / 120]
-    slope = statistics.linear_regression(*zip(*late, strict=True)).slope
-    minutes = {"minutes": seconds / 60}
-    yield Measurement(GROWTH, slope, "MiB/min", repeats=1, statistic="slope", extras=minutes)
-    yield Measurement("memory after the soak", late[-1][1], "MiB")

@@ -34,6 +34,12 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of its process so far, of all threads (Linux)."""
+        clock = (~self.process.pid << 3) | 2  # as `clock_getcpuclockid` in the C library makes it
+        return time.clock_gettime(clock)
+
     def post(
         self, image: bytes, form: dict[str, str], path: str = "images/edits", key: str = ""
     ) -> Any:

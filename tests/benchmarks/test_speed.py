@@ -19,6 +19,7 @@ from benchmarks import (
     profile,
     roofline,
     serving,
+    serving_cost,
     serving_keys,
     throughput,
     timing,
@@ -268,17 +269,22 @@ def test_the_parts_of_serving_that_run_several_times_become_one_row() -> None:
 
 @pytest.mark.slow
 def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "REQUESTS", 5)
+    monkeypatch.setattr(serving_cost, "REQUESTS", 5)
     monkeypatch.setattr(serving, "JOBS", 3)
     monkeypatch.setattr(serving, "CROWD", 40)
     monkeypatch.setattr(serving_keys, "EDITS", 3)
     monkeypatch.setattr(serving_keys, "REFINEMENTS", 5)
-    result = serving.serving(tiny, call_ms=2, seconds=1)
+    result = serving.serving(tiny, call_ms=2, seconds=1, soak=3)
+    assert {title for title in serving.BOUNDS} <= {row.title for row in result.measurements}
+    assert len(result.checks) == len(serving.BOUNDS)
+    processor = [row for row in result.measurements if row.name == serving_cost.PROCESSOR]
+    assert [row.labels["preset"] for row in processor] == ["paper", "balanced", "paper"]
+    assert all(row.value and row.low and row.repeats == 5 for row in processor)
     assert result.find(serving.EQUAL).value == 1 and result.find(serving.EXIT).value == 0
     assert result.find(serving.NOT_READY).repeats == 3
     assert result.find("failed requests at 4 times capacity").value == 0
     gain = result.find(serving.GAIN)
-    for title in (serving_keys.FLOODED, serving_keys.RELOAD, serving_keys.REFINE):
+    for title in serving_keys.BOUNDS:
         assert (result.find(title).value or 0) > 0
     assert gain.repeats == 3 and gain.value is not None and gain.value > 0
     assert not result.not_run
