@@ -275,7 +275,7 @@ def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(serving_keys, "EDITS", 3)
     monkeypatch.setattr(serving_keys, "REFINEMENTS", 5)
     result = serving.serving(tiny, call_ms=2, seconds=1, soak=3)
-    assert {title for title in serving.BOUNDS} <= {row.title for row in result.measurements}
+    assert set(serving.BOUNDS) <= {row.title for row in result.measurements}
     assert len(result.checks) == len(serving.BOUNDS)
     processor = [row for row in result.measurements if row.name == serving_cost.PROCESSOR]
     assert [row.labels["preset"] for row in processor] == ["paper", "balanced", "paper"]
