@@ -17,8 +17,9 @@ from benchmarks.serving_client import Server, photo
 FORM = {
     "prompt": "a red cube and a yellow cone on a checked cloth",
     "source_prompt": "a black cube and a yellow cone on a checked cloth",
+    "preset": "paper",
 }
-SHORT = {**FORM, "preset": "paper", "num_inference_steps": "1", "num_maps_per_mask": "1"}
+SHORT = {**FORM, "num_inference_steps": "1", "num_maps_per_mask": "1"}
 REQUEST = "request, networks take no time"
 PROCESSOR = "request, processor time of the server"
 GROWTH = "growth of the memory in the soak"
