@@ -74,7 +74,7 @@ demo: $(READY)  ## Compile the demo model, edit six pictures with it, and write 
 	@mkdir -p $(DEMO)
 	$(PY) -m demo.gallery --inputs $(DEMO)
 	$(PY) -m export --model demo/model --out $(DEMO)/engines --precision fp32 --target auto \
-	    --batches 1,2,20
+	    --batches 1,2,4,12
 	$(PY) -m diffedit.cli edit $(DEMO)/5.png --model demo/model --engines $(DEMO)/engines \
 	    --backend $(DEMO_BACKEND) \
 	    --source "a black cube and a yellow cone on a checked cloth" \

@@ -10,14 +10,14 @@ import pytest
 from diffedit import EditRequest
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
-from diffedit.presets import PRESETS, PresetName, default_text, preset_help, resolve
+from diffedit.presets import DEFAULT_PRESET, PRESETS, PresetName, default_text, preset_help, resolve
 from diffedit.request import parameters
 from engine.models import FEW_STEPS, Defaults
 from engine.models.family import LCM
 from engine.models.flux import FLOWEDIT, FLOWEDIT_SCHNELL
 from tests.algorithm.flow_tools import SD_CONFIG
 
-DOCS = Path(__file__).resolve().parents[2] / "docs/presets.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROWS: dict[str, tuple[Defaults, tuple[int, int, int]]] = {
     "Stable Diffusion 1 and 2, SDXL (50 steps)": (Defaults(), (140, 34, 18)),
     "Stable Diffusion 3 and 3.5 large (28 steps)": (Defaults(28, 7.0), (86, 22, 18)),
@@ -44,7 +44,13 @@ def rows(family: Defaults, preset: PresetName) -> int:
 def test_the_rows_of_every_kind_of_model_are_those_of_the_documentation(name: str) -> None:
     family, wanted = ROWS[name]
     assert (rows(family, "paper"), rows(family, "balanced"), rows(family, "draft")) == wanted
-    assert f"| {name} | {' | '.join(map(str, wanted))} |" in DOCS.read_text()
+    assert f"| {name} | {' | '.join(map(str, wanted))} |" in (DOCS / "presets.md").read_text()
+
+
+def test_the_documents_name_the_default() -> None:
+    assert f"The default is `{DEFAULT_PRESET}`" in (DOCS / "presets.md").read_text()
+    (row,) = [r for r in (DOCS / "server.md").read_text().splitlines() if r[:10] == "| `preset`"]
+    assert row.endswith(f"| `{DEFAULT_PRESET}` |")
 
 
 def test_distilled_models_keep_their_steps() -> None:
