@@ -125,4 +125,6 @@ def test_notebook(inputs: Path) -> None:
     for cell in cells:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), scope)
-    assert scope["unchanged"] and scope["again"].stats.rows["unet"] == 28
+    again = scope["again"].stats.rows
+    # 28 at most: the mask is stable after two or three noises.
+    assert scope["unchanged"] and again["unet"] <= 28 and "vae_encode" not in again
