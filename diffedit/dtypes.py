@@ -30,6 +30,10 @@ def checked_dtype(value: object) -> DTypes | None:
     """A precision, or part -> precision, as plain values.
 
     Text may be "bf16", or a list such as "fp16,text_encoder_3=bf16". Raises InvalidRequest.
+
+    Examples:
+        >>> checked_dtype("fp16,text_encoder_3=bf16")
+        {'default': 'fp16', 'text_encoder_3': 'bf16'}
     """
     if isinstance(value, str) and ("," in value or "=" in value):
         try:

@@ -161,6 +161,15 @@ class EditRequest:
     Raises:
         InvalidRequest: an option has the wrong type, is out of range, or contradicts another one.
             The message names the option and its value.
+
+    Examples:
+        >>> request = EditRequest("table.jpg", "a green cup", source_prompt="a red cup", seed=7)
+        >>> request.pairs
+        (('a red cup', 'a green cup'),)
+        >>> EditRequest("table.jpg", "a green cup", strength=2)
+        Traceback (most recent call last):
+        diffedit.checks.InvalidRequest: strength is 2, but must be a number above 0 and at most 1; \
+leave it out to use 0.8.
     """
 
     image: PhotoSource = field(repr=False)

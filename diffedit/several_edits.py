@@ -55,6 +55,10 @@ class Edit:
 
         Args:
             value: an Edit, a mapping of its fields, a pair (source, prompt), or "source -> prompt".
+
+        Examples:
+            >>> Edit.of("a red cup -> a green cup")
+            Edit(prompt='a green cup', source_prompt='a red cup')
         """
         if isinstance(value, Edit):
             return value

@@ -140,7 +140,12 @@ def format_size(size: Size) -> str:
 
 
 def parse_size(text: str) -> Size:
-    """A size from "512" or "512x768" (height x width). Raises ValueError."""
+    """A size from "512" or "512x768" (height x width). Raises ValueError.
+
+    Examples:
+        >>> parse_size("512x768"), parse_size("512")
+        ((512, 768), (512, 512))
+    """
     parts = text.lower().split("x")
     try:
         numbers = [int(p) for p in parts]

@@ -34,6 +34,12 @@ def heatmap(difference: Tensor, region: Tensor, clip_ratio: float) -> Tensor:
             become 0.
 
     Returns: float32 [h, w] in [0, 1]. A zero difference gives zeros; NaN stays NaN.
+
+    Examples:
+        >>> difference = torch.tensor([[1.0, 1.0], [1.0, 5.0]])  # the mean is 2
+        >>> heatmap(difference, torch.ones(2, 2, dtype=torch.bool), clip_ratio=1.0)
+        tensor([[0.5000, 0.5000],
+                [0.5000, 1.0000]])
     """
     difference = torch.where(region, difference, 0.0)
     clip = clip_ratio * difference.sum() / region.sum()

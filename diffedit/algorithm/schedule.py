@@ -64,6 +64,14 @@ class Schedule:
             image_tokens, uniform_sigmas: rectified flow only; see `training_schedule.flow_sigmas`.
 
         Raises CheckpointError for unknown values, ValueError for a number of steps out of range.
+
+        Examples:
+            >>> betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+            >>> schedule = Schedule.from_config(betas, 50)
+            >>> schedule.steps, schedule.timesteps[-1]
+            (50, 980.0)
+            >>> schedule.level(0.8)
+            40
         """
         most = training.max_steps(config)
         if not 1 <= num_inference_steps <= most:

@@ -164,7 +164,12 @@ def served_name(model: str) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Parse a duration such as 90, 90s, 10m or 2h into seconds. Raises UsageError."""
+    """Parse a duration such as 90, 90s, 10m or 2h into seconds. Raises UsageError.
+
+    Examples:
+        >>> parse_duration("10m")
+        600.0
+    """
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h)?", text)
     if not match or float(match[1]) == 0:
         raise UsageError(

@@ -73,6 +73,12 @@ def choose_size(
         native: side in pixels the model was trained for.
         factor: pixels per cell.
         max_side: limit of both sides in pixels, if `sizes` is None.
+
+    Examples:
+        >>> choose_size((2000, 3000), [(512, 512), (512, 768)], native=512, factor=8)
+        (512, 768)
+        >>> choose_size((2000, 3000), None, native=512, factor=8)
+        (448, 640)
     """
     if sizes is not None:
         return max(sizes, key=lambda size: (_coverage(photo, size), size[0] * size[1]))
@@ -108,7 +114,12 @@ def _coverage(photo: Size, canvas: Size) -> Fraction:
 
 
 def place(photo: Size, canvas: Size) -> Placement:
-    """Return where a photograph is on a canvas: as large as it fits, in the middle."""
+    """Return where a photograph is on a canvas: as large as it fits, in the middle.
+
+    Examples:
+        >>> place((2000, 3000), (512, 512))
+        Placement(source=(2000, 3000), canvas=(512, 512), fitted=(341, 512), top=85, left=0)
+    """
     (height, width), (canvas_height, canvas_width) = photo, canvas
     if width * canvas_height >= height * canvas_width:  # wider than the canvas
         fitted = max(1, round(height * canvas_width / width)), canvas_width

@@ -28,6 +28,12 @@ def window_around(box: Box, photo: tuple[int, int], canvas: Size, context: float
         photo: (width, height).
         canvas: (height, width) of the networks' input.
         context: sides of the window, relative to the box; at least 1.
+
+    Examples:
+        >>> window_around((400, 300, 500, 400), (1000, 800), canvas=(512, 512), context=1.5)
+        (375, 275, 525, 425)
+        >>> window_around((0, 0, 100, 50), (4000, 3000), canvas=(512, 512), context=1.5)
+        (0, 0, 150, 150)
     """
     left, top, right, bottom = box
     height, width = canvas

@@ -46,7 +46,13 @@ OTHER_METHODS = {
 
 
 def parse_lora(text: str) -> tuple[Path, float]:
-    """(file, scale) from "PATH" or "PATH:SCALE"; the scale is 1 by default. Raises ValueError."""
+    """(file, scale) from "PATH" or "PATH:SCALE"; the scale is 1 by default. Raises ValueError.
+
+    Examples:
+        >>> path, scale = parse_lora("style.safetensors:0.8")
+        >>> str(path), scale
+        ('style.safetensors', 0.8)
+    """
     path, colon, scale = text.rpartition(":")
     try:
         return (Path(path).expanduser(), float(scale)) if colon else (Path(text).expanduser(), 1.0)
