@@ -1,1 +1,1 @@
-"""Measurements: each one screen of code, each ending in one line of json."""
+"""Benchmarks. Each prints its result as a table and as one line of JSON."""

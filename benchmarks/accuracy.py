@@ -1,4 +1,4 @@
-"""How far a result is from a reference: figures of arrays."""
+"""Measures of how far an array is from a reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mask_iou(mask: Any, reference: Any) -> float:
 
 
 def quality(mask: Any, latents: Any, exact_mask: Any, exact_latents: Any) -> dict[str, float]:
-    """Both figures of an edit against the exact one; without latents the first only."""
+    """Both measures of an edit against the exact one; without latents only the mask's."""
     found = {"mask_iou": round(mask_iou(mask, exact_mask), 4)}
     if latents is not None:
         found["latents_relative_error"] = round(relative_error(latents, exact_latents), 6)

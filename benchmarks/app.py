@@ -1,4 +1,4 @@
-"""The command line: one typer app, one command a benchmark.
+"""The command line: one typer app with one command per benchmark.
 
 A benchmark is a function with annotated options that returns a `Result`. The app adds `--json`,
 prints the table and one json line, and turns errors into one sentence.
@@ -70,14 +70,14 @@ of json. Examples:
 
 
 def before_measuring(path: Path | None) -> None:
-    """Note the commit, and refuse a published result of uncommitted changes before it is made."""
+    """Record the commit. Raise ResultError now if the result could not be published later."""
     commit, dirty = source()
     if path is not None:
         schema.check_publishable(path, schema.Machine("", commit=commit, dirty=dirty))
 
 
 def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
-    """The benchmark as a command: with `--json`, and its result printed."""
+    """Wrap a benchmark as a command that prints its result and has `--json`."""
     expanded = expand_groups(benchmark)
 
     @functools.wraps(expanded)
@@ -85,7 +85,7 @@ def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
         before_measuring(json)
         found = expanded(**chosen)
         results = found if isinstance(found, list) else [found]
-        if benchmark not in (quality, gpu_check):  # which print each part when they have it
+        if benchmark not in (quality, gpu_check):  # they print each part when it is finished
             print(table(results[0]))
         if json is not None:
             schema.save(json, results)

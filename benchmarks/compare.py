@@ -1,7 +1,7 @@
-"""Result files next to each other: one column a file, one row a measurement.
+"""Compare result files: one column per file, one row per measurement.
 
-It knows the result schema and no benchmark: rows with the same name and labels are compared, and
-only where the benchmark ran with the same settings on a model of the same size.
+Rows with the same name and labels are compared, if the benchmark ran with the same settings on a
+model of the same size.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def compare(files: Files) -> None:
 
 
 def compared(files: Sequence[Path]) -> tuple[list[str], Table]:
-    """Column names, and row title -> column -> value. Raises ResultError where settings differ or
-    the files have nothing in common."""
+    """Column names, and row title -> column -> value. Raises ResultError if settings differ or the
+    files have no measurement in common."""
     if len({path.resolve() for path in files}) < 2:
-        raise ResultError("There is nothing to compare in one file; name two or more.")
+        raise ResultError("There is nothing to compare in one file; pass two or more.")
     contents = [load(path) for path in files]
     names = _columns(files, contents)
     table: Table = {}
@@ -62,7 +62,7 @@ def compared(files: Sequence[Path]) -> tuple[list[str], Table]:
 
 
 def _columns(files: Sequence[Path], contents: Sequence[list[Result]]) -> list[str]:
-    """The device of each file; the file's name where two devices are equal."""
+    """The device of each file, or its name if two devices are equal."""
     devices = [
         results[0].machine.device.split(" (")[0][:24] if results else path.stem
         for path, results in zip(files, contents, strict=True)
@@ -75,7 +75,7 @@ def _columns(files: Sequence[Path], contents: Sequence[list[Result]]) -> list[st
 
 
 def _differences(first: Result, second: Result) -> str:
-    """The settings that differ, with both values; empty where none does."""
+    """The settings that differ, with both values; empty if none does."""
 
     def facts(result: Result) -> dict[str, Any]:
         model = first.model and second.model and result.model

@@ -1,4 +1,4 @@
-"""Named configurations of our networks, and the one way to open them and our pipeline."""
+"""Configurations of this project's networks, and functions that open them and the pipeline."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from engine.netspec import Size
 
 @dataclass(frozen=True)
 class Configuration:
-    """How our networks run: the backend options of `DiffEditPipeline` (a group of options), and
-    those of the torch backend that a benchmark may turn off."""
+    """How the networks run: the backend options of `DiffEditPipeline` (a group of options), and
+    options of the torch backend that a benchmark may turn off."""
 
     backend: options.Backend = "torch"
     engines: options.Engines = None
@@ -34,7 +34,7 @@ class Configuration:
     kernels: tuple[str, ...] = tuple(KERNELS)
 
     def open(self, checkpoint: Checkpoint) -> tuple[Networks, str]:
-        """Load the networks; returns them and why this backend was taken."""
+        """Load the networks. Returns them, and the reason for the backend."""
         plain = self.cuda_graphs and self.channels_last and self.kernels == tuple(KERNELS)
         chosen: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         chosen["compile"] = self.compile
@@ -68,8 +68,8 @@ def open_pipeline(
 
 
 class NetworkCache:
-    """Keeps the networks of the last configuration, so that the next user of the same one neither
-    loads nor compiles them again."""
+    """Keeps the networks of the last configuration, so that they are not loaded and compiled again
+    for the next use of the same configuration."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -77,8 +77,8 @@ class NetworkCache:
         self._networks: Networks | None = None
 
     def get(self, configuration: Configuration) -> Networks:
-        """The networks of a configuration; those of another one are closed first. Closing what is
-        returned does not close them."""
+        """Return the networks of a configuration. Networks of another one are closed first. Closing
+        the returned networks has no effect."""
         if configuration != self._configuration or self._networks is None:
             self.clear()
             self._networks = configuration.open(self.checkpoint)[0]

@@ -95,7 +95,7 @@ def families(
 
 @dataclass
 class _Found:
-    """What was measured so far."""
+    """The measurements so far."""
 
     rows: list[Measurement] = field(default_factory=list)
     not_run: list[NotRun] = field(default_factory=list)
@@ -107,7 +107,7 @@ class _Found:
 
     @contextmanager
     def unless(self, part: str) -> Iterator[None]:
-        """Note a part that cannot run here, with the reason, and go on."""
+        """Record a part that cannot run here, with the reason, and continue."""
         try:
             yield
         except (DiffEditError, MemoryError) as error:

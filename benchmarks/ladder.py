@@ -57,7 +57,7 @@ class Rung:
 
     Attributes:
         open: opens it, a context with the edit.
-        reason: why it cannot run here; empty where it can.
+        reason: why it cannot run here; empty if it can.
         edits: how many edits one timing makes; the figure is for one of them.
         warm_up_maps: noises of the edit that warms up; None for the whole edit.
     """
@@ -258,7 +258,7 @@ def _reference(load: Workload, device: torch.device) -> Iterator[Edit]:
     from diffedit.preprocessor import Preprocessor
 
     if device.type != "cpu":
-        raise DiffEditError("the plain loops run on the CPU")
+        raise DiffEditError("The plain loops run on the CPU only; use --device cpu.")
     checkpoint = load.checkpoint
     modules = TorchNetworks.open(checkpoint, device="cpu", dtype="fp32", kernels=()).modules
     preprocessor = Preprocessor(checkpoint, (load.size,), device)

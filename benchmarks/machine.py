@@ -1,6 +1,6 @@
 """The machine of a measurement: device, driver, versions, commit.
 
-A tree without git's data, e.g. a copy on another machine, names its commit in the environment:
+For a tree without git's data, such as a copy on another machine, set the commit in the environment:
 `DIFFEDIT_COMMIT=$(git describe --always --dirty)`.
 """
 
@@ -25,7 +25,7 @@ INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 NVIDIA = "driver_version clocks.sm clocks.mem clocks.max.sm power.draw power.limit pstate".split()
 
 NO_SOURCE = ("benchmarks/results", "docs", "*.md")
-"""Files that cannot change a figure."""
+"""Files that cannot change a measurement."""
 
 
 def machine() -> Machine:
@@ -52,9 +52,9 @@ def machine() -> Machine:
 
 @functools.cache
 def source() -> tuple[str | None, bool | None]:
-    """The commit of this program, and whether its files differ from it; None where unknown.
+    """The commit of this program, and whether its files differ from it; None if unknown.
 
-    Read once, when a benchmark starts. New files count as well; documents and results do not.
+    Read once, when a benchmark starts. New files count as changes; documents and results do not.
     """
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     if commit:

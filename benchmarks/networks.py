@@ -1,7 +1,7 @@
-"""What benchmarks need of a checkpoint's networks: shapes, random inputs, operations, call counts.
+"""Shapes, random inputs, operation counts and call counts of a checkpoint's networks.
 
-The names and calling conventions of `engine` that benchmarks depend on are used here and nowhere
-else in this package (`openvino.py` and `overhead.py`, which implement a backend, excepted).
+In this package, only this module uses the names and calling conventions of `engine`, except
+`openvino.py` and `overhead.py`, which implement a backend.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class OpenVinoNetworks:
             import openvino
         except ImportError as error:
             raise DiffEditError(
-                f"OpenVINO is not installed ({error}); pip install openvino."
+                f"OpenVINO is not installed ({error}); install it with: pip install openvino"
             ) from None
         self._version = openvino.__version__.split("-")[0]
         self._core: Any = openvino.Core()

@@ -33,7 +33,7 @@ def choices(panel: str, text: str, allowed: Iterable[str]) -> Any:
             return text
         chosen = tuple(text.split(","))
         if not set(chosen) <= set(allowed):
-            raise typer.BadParameter(f"{text!r}: choose from {','.join(allowed)}.")
+            raise typer.BadParameter(f"{text!r} is unknown; use some of {','.join(allowed)}.")
         return chosen
 
     names = ",".join(allowed)

@@ -1,4 +1,4 @@
-"""The cost of the batcher and the buffers, without the networks: microseconds a call and a row.
+"""The cost of the batcher and the buffers, without networks: microseconds per call and per row.
 
 Flows on the fake backend yield a number of rows each turn; the time inside the backend is
 subtracted. A line through the costs at several numbers of rows gives the cost of a call and of a
@@ -89,9 +89,9 @@ def _turns(rows: list[Row], turns: int) -> Flow[None]:
 
 
 def _cost(size: int, turns: int) -> float:
-    """Microseconds of the thread's CPU time for a call with `size` rows, without the backend's own.
+    """Microseconds of the thread's CPU time for a call with `size` rows, without the backend.
 
-    Other programs on the machine hardly change it, unlike wall time; nothing here waits.
+    CPU time hardly depends on other programs, unlike wall time.
     """
     networks = FakeNetworks(denoiser_batch_sizes=SIZES)
     backend = networks.backends[DENOISER, LATENT] = _TimedBackend(

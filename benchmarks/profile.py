@@ -1,9 +1,9 @@
-"""Where the time of one denoiser call goes, by kind of operation, and the rate of each kind.
+"""The time and the rate of each kind of operation in one denoiser call.
 
 Times are those of PyTorch's profiler (on a GPU, of the kernels). Operations are counted on the meta
 device by their definition: our convolution kernel for CPUs multiplies less, and may exceed the rate
-of a matrix product. "everything else" works element by element: sums, activations, copies. In a
-compiled network it holds the kernels that were fused from them.
+of a matrix product. "everything else" are elementwise operations: sums, activations, copies. In a
+compiled network it includes the kernels that were fused from them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def profile(
     Example: python -m benchmarks profile --model sd15 --size 512 --no-kernels
     """
     if backend not in ("auto", "torch"):
-        raise DiffEditError("PyTorch's profiler measures the torch backend only.")
+        raise DiffEditError("PyTorch's profiler measures the torch backend only; use that backend.")
     checkpoint = Checkpoint.open(model)
     picture = size or (checkpoint.family.native_size,) * 2
     chosen = Configuration(device=device, dtype=dtype, compile=compile)

@@ -164,7 +164,7 @@ class Result:
         twice = sorted({title for title in titles if titles.count(title) > 1})
         if twice:
             raise ResultError(
-                f"The result of {self.benchmark} has two rows {twice[0]!r}; give them labels that "
+                f"The result of {self.benchmark} has two rows {twice[0]!r}; add labels that "
                 "tell them apart."
             )
 
@@ -211,12 +211,12 @@ def load(path: Path) -> list[Result]:
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror or error}).") from None
     except ValueError:
-        raise ResultError(f"{path} is not json; name a file that a benchmark wrote.") from None
+        raise ResultError(f"{path} is not JSON; pass a file that a benchmark wrote.") from None
     if not isinstance(content, dict) or "schema" not in content:
-        raise ResultError(f"{path} holds no results; name a file that a benchmark wrote.")
+        raise ResultError(f"{path} has no results; pass a file that a benchmark wrote.")
     if content["schema"] != SCHEMA:
         raise ResultError(
-            f"{path} has schema {content['schema']!r}, and this version reads {SCHEMA}; measure "
+            f"{path} has schema {content['schema']!r}, but this version reads {SCHEMA}; measure "
             "again with this version."
         )
     try:

@@ -1,7 +1,7 @@
-"""The cost of the server, and its behaviour under load, faults and signals, each with its bound.
+"""The cost of the server, and its behavior under load, faults and signals, each with a bound.
 
-A server runs in a process of its own, on fake networks whose calls take `--call-ms`, or with
-`--real` on a checkpoint. Clients are threads of this process and need time on the same processors.
+A server runs in a separate process, on fake networks whose calls take `--call-ms`, or with `--real`
+on a checkpoint. Clients are threads of this process and use the same processors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many clients at once: edits a second, and how long each waits, against one client at a time.
+"""Edits per second and waiting times with many clients, compared with one client.
 
 Closed: each client sends its next edit when it has received the last one. Open: edits arrive by a
 Poisson process at `arrivals` times the rate of one client. The edits differ in prompt, steps,

@@ -1,4 +1,4 @@
-"""The timing loop: warm up, then repeat. It does not know what it times."""
+"""The timing loop: warm up, then repeat."""
 
 from __future__ import annotations
 

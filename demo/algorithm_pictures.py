@@ -37,10 +37,10 @@ _GAP, _LINE, _PAPER, _INK = 10, 22, (250, 250, 248), (20, 20, 24)
 
 @dataclass
 class Recording:
-    """What one edit computed.
+    """The intermediate results of one edit.
 
     Attributes:
-        mask_rows: (x, prediction) of the denoiser's rows of the mask, under R and Q by turns.
+        mask_rows: (x, prediction) of the denoiser's rows of the mask, alternating between R and Q.
         previews: after each decoding step, the clean latent that it predicts.
     """
 
@@ -94,7 +94,7 @@ class Stages:
 
 
 def run(pipe: DiffEditPipeline, request: EditRequest) -> Stages:
-    """Run one edit of a picture, uint8 [H, W, 3], and keep what its stages computed."""
+    """Run one edit of a picture, uint8 [H, W, 3], and record the results of its stages."""
     prepared = Preprocessor(pipe.checkpoint, None, pipe.networks.device).prepare(request)
     recording, names = Recording(), pipe.checkpoint.names
     inputs = replace(
@@ -213,7 +213,7 @@ def _decoding(stages: Stages) -> Image.Image:
     previews, last = stages.recording.previews, len(stages.recording.previews)
     steps = [1, round(last / 8), round(last / 3), round(last * 2 / 3)]
     tiles = [(f"after step {n}", stages.decode(previews[n - 1])) for n in steps]
-    assert stages.outputs.image is not None, "this edit finds nothing"
+    assert stages.outputs.image is not None, "the mask of this edit is empty"
     return strip([*tiles, (f"result, step {last}", picture(stages.outputs.image))])
 
 

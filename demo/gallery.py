@@ -45,7 +45,7 @@ def write_inputs(folder: Path, size: int = SIZE, margin: int = 0) -> None:
     Args:
         folder: created if necessary.
         size: side of a scene in pixels.
-        margin: pixels by which its borders are continued to each side, so that it looks far away.
+        margin: pixels by which the borders are extended on each side, so that objects are small.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     args = parser.parse_args()
     if (args.file is None) == (args.inputs is None):
-        parser.error("name a PNG file or --inputs FOLDER, not both")
+        parser.error("pass a PNG file or --inputs FOLDER, not both")
     if args.inputs is not None:
         write_inputs(args.inputs, args.size, args.margin)
         print(f"wrote {len(SHOWN)} scenes into {args.inputs}")

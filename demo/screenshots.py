@@ -65,7 +65,7 @@ def browser_path(given: str | None) -> str | None:
     path = given or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         print(
-            f"no browser: none of {', '.join(BROWSERS)} is installed; install one, or name it "
+            f"no browser: none of {', '.join(BROWSERS)} is installed; install one, or pass it "
             "with --chromium",
             file=sys.stderr,
         )

@@ -104,7 +104,7 @@ def train(args: argparse.Namespace, interrupts: Interrupts) -> None:
     """Train, measure and write the judge; raises TrainingError, JudgeError or Interrupted."""
     hardware = Hardware.select(args.device, allow_bf16=False)
     if args.out.exists() and not args.out.is_dir():
-        raise JudgeError(f"{args.out} is a file; name a folder")
+        raise JudgeError(f"{args.out} is a file; pass a folder")
     transform = round_trip(load_vae(args.vae, hardware.device)) if args.vae else None
     seeds, count = scenes.training_seeds(300 if args.smoke else 24_000), 40 if args.smoke else 1000
     rate, batch_size, steps = (5e-3, 32, 200) if args.smoke else (2e-3, 128, None)

@@ -1,4 +1,4 @@
-"""Run the commands of the tutorials with the demo's model, and keep their results as pictures.
+"""Run the commands of the tutorials with the demo's model, and draw their results.
 
     python -m demo.tutorial_pictures [FOLDER] [--only methods]
 
@@ -75,7 +75,7 @@ def tutorial(name: str) -> Image.Image:
 
 
 def methods() -> Image.Image:
-    """What examples/compare_methods.py writes, with titles."""
+    """The picture of examples/compare_methods.py, with titles."""
     ((scene, change),) = picks([970_004])
     with tempfile.TemporaryDirectory() as temporary:
         before, after = Path(temporary) / "in.png", Path(temporary) / "out.png"
@@ -123,7 +123,7 @@ def presets() -> Image.Image:
 PICTURES: dict[str, Callable[[], Image.Image]] = {
     f"tutorial-{name}": partial(tutorial, name) for name in SHOWN
 } | {"methods": methods, "presets": presets}
-"""File name -> what draws it."""
+"""File name -> function that draws it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

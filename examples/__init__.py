@@ -1,1 +1,1 @@
-"""Short programs that use diffedit-trt. Each says in its first lines how to run it."""
+"""Short programs that use diffedit-trt. The first lines of each show how to run it."""

@@ -1,8 +1,8 @@
 """The same weights with another noise schedule.
 
-`scheduler/scheduler_config.json` of a checkpoint decides: its training schedule, what the network
-predicts, and how the timesteps are spaced. The class of the scheduler does not matter, because
-DiffEdit steps by DDIM (diffusion) or Euler (rectified flow).
+The schedule is read from a checkpoint's `scheduler/scheduler_config.json`: the training schedule,
+the prediction type, and the spacing of the timesteps. The class of the scheduler does not matter,
+because DiffEdit uses DDIM's steps (diffusion) or Euler's (rectified flow).
 
 python examples/another_schedule.py build/examples/5.png "a black cube" "a red cube"
 """

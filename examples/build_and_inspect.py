@@ -1,4 +1,4 @@
-"""Compile a model, and read from the manifest what was built and how it was verified.
+"""Compile a model, and read the built files and their verification from the manifest.
 
 python examples/build_and_inspect.py demo/model build/examples/engines
 """

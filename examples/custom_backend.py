@@ -1,4 +1,4 @@
-"""A backend of your own. This one runs another backend and adds up the time of every network.
+"""Write your own backend. This one runs another backend and adds up the time of every network.
 
 python examples/custom_backend.py build/examples/5.png "a black cube" "a red cube"
 """

@@ -1,4 +1,4 @@
-"""The server with OpenAI's client. Start a server first, with `make serve`.
+"""Use the server with OpenAI's client. Start the server first, with `make serve`.
 
 python examples/http_openai.py build/examples/6.png "a black heart in a studio" \
     "a black mug in a studio" http://127.0.0.1:8000
@@ -12,7 +12,7 @@ from openai import OpenAI
 
 
 def main(image: str, source: str, prompt: str, server: str = "http://127.0.0.1:8000") -> None:
-    """Write the edit next to the image. `extra_body` has the options that OpenAI does not know."""
+    """Write the edit next to the image. `extra_body` has the options that are not OpenAI's."""
     client = OpenAI(base_url=f"{server}/v1", api_key="-")
     with open(image, "rb") as file:
         response = client.images.edit(

@@ -1,4 +1,4 @@
-"""Find a mask, make other masks of the same heatmap, and edit with one of them.
+"""Find a mask, make other masks from the same heatmap, and edit with one of them.
 
 python examples/mask_and_refine.py build/examples/5.png \
     "a black cube and a yellow cone on a checked cloth" \

@@ -1,9 +1,9 @@
-"""Everything that has to be measured on a GPU, in steps that each end within nine minutes.
+"""All measurements that need a GPU, in steps of at most nine minutes.
 
-A step runs in a process of its own, so that a CUDA error or a hang ends that step only, and writes
-one result file. The same command continues where the last one ended: a step that has a result of
-the same commit and settings is not run again. PyTorch, transformers, diffusers, rich and typer are
-enough; what needs another package is listed as not run.
+Each step runs in a separate process, so that a CUDA error or a hang ends only that step, and writes
+one result file. The same command continues where the last one ended: a step with a result of the
+same commit and settings is not run again. The packages torch, transformers, diffusers, rich and
+typer are enough; steps that need another package are listed as not run.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def prepared(model: Path | None, size: Any, out: Path, rehearse: bool) -> Setup:
 
 
 def settings(name: str, setup: Setup) -> dict[str, Any]:
-    """What two results of a step must share."""
+    """The settings that two results of a step must have in common."""
     load = setup.load.settings()
     return {"step": name, **load, "batches": list(setup.batches), "rehearse": setup.rehearse}
 
@@ -153,7 +153,7 @@ def _run(name: str, setup: Setup, path: Path, seconds: float) -> bool:
 
 
 def run_step(name: str, setup: Setup, path: Path) -> None:
-    """One step in this process. What it raises becomes the reason why it did not run."""
+    """Run one step in this process. Its error becomes the reason why it did not run."""
     source()  # before anything is measured
     if setup.rehearse:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # compiling tiny networks takes minutes on a CPU
@@ -167,7 +167,7 @@ def run_step(name: str, setup: Setup, path: Path) -> None:
 
 
 def save(name: str, setup: Setup, path: Path, found: Found) -> None:
-    """Write what a step found as its result."""
+    """Write the result of a step."""
     result = Result(
         f"gpu-check {name}",
         machine(),

@@ -1,4 +1,4 @@
-"""The other backends, as far as their packages load here, and the tests that need a GPU."""
+"""The other backends, if their packages can be imported, and the tests that need a GPU."""
 
 from __future__ import annotations
 

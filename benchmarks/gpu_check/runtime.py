@@ -1,4 +1,4 @@
-"""Does the runtime do what it promises on a GPU: sharing, cancelling, no waiting inside a stage."""
+"""Check the runtime on a GPU: sharing calls, cancelling, and no host waits inside a stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 120.0
 
 
 def sharing(setup: Setup) -> Found:
-    """Eight edits that arrive one after another, and one that arrives amid seven others."""
+    """Eight edits that arrive one after another, and one that arrives during seven others."""
     with setup.pipeline() as pipe:
         requests = distinct(setup.load, CLIENTS)
         _together(pipe, requests, 0)  # warms up every batch size

@@ -1,4 +1,4 @@
-"""What every step gets, and what it returns."""
+"""The input and the result of a step."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Setup:
         return default_precision(torch.device(self.device))
 
     def configuration(self, **options: Any) -> Configuration:
-        """PyTorch on the device; its defaults but for `options`."""
+        """PyTorch on the device, with its defaults except `options`."""
         return Configuration(**{"device": self.device, "dtype": self.precision, **options})
 
     def pipeline(self, **options: Any) -> DiffEditPipeline:
@@ -61,7 +61,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Found:
-    """What a step found."""
+    """The result of a step."""
 
     measurements: tuple[Measurement, ...] = ()
     checks: tuple[Check, ...] = ()

@@ -1,4 +1,4 @@
-"""How fast it is: one edit, the ladder, many clients, the roofline. Other benchmarks measure."""
+"""Speed on a GPU: one edit, the ladder, many clients, the roofline, by the other benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EAGER = (1, 2, 5, 6, 7, 10)
 """Rungs of the ladder that do not compile: diffusers at its defaults and tuned; ours in fp32, fp16,
 channels_last and with CUDA graphs."""
 COMPILED = (1, 3, 10, 11, 12, 13)
-"""diffusers at its defaults and compiled; ours with CUDA graphs, compiled, sharing, remembering."""
+"""diffusers at its defaults and compiled; ours with CUDA graphs, compiled, shared and cached."""
 
 
 def one_edit(setup: Setup) -> Found:

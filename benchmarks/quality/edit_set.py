@@ -1,8 +1,8 @@
-"""The run on edits of your own, with any checkpoint: the protocols of the paper.
+"""Measure your own edits with any checkpoint, by the protocols of the paper.
 
-The edits are a file of `diffedit-trt batch`. A line's `mask_image` is the true mask, which results
-are compared with; `out` is not used. A line without a preset has the paper's. The table has one row
-for each strength. A picture that cannot be read fails its own edit only.
+The edits are a file of `diffedit-trt batch`. A line's `mask_image` is the true mask, with which the
+result is compared; `out` is not used. A line without a preset uses "paper". The table has one row
+for each strength. A picture that cannot be read fails only its own edit.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class SetRun:
         )
         done = len(entries) - len(failed)
         if not done:
-            raise DiffEditError(f"No edit of {self.edits} was made; the lines above give reasons.")
+            raise DiffEditError(f"No edit of {self.edits} was made; see the reasons above.")
         print(f"\n{done} of {len(entries)} edits, mean and 95 % interval")
         shown = {f: spec for f, spec in FIGURES.items() if any(f in m for m in measured.values())}
         print(table(measured, shown))

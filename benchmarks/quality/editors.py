@@ -51,8 +51,7 @@ class Outcome:
     Attributes:
         after: uint8 [H, W, 3]; the input where only a mask was computed.
         mask: bool [H, W] at the picture's size, or None for methods without one.
-        blend: uint8 [H, W]: how much of the edit each pixel takes, 255 for all. None where the mask
-            itself decides.
+        blend: uint8 [H, W]: the opacity of the edit at each pixel. None if it is the mask.
         heatmap: float32 [h, w] on the latent grid, or None.
         rows: rows that the denoiser ran for this edit, alone and with nothing cached. NaN where
             they were not counted: edits that run together share calls.

@@ -44,10 +44,10 @@ def mask_figures(mask: Bools, region: Bools, cell: int) -> Figures:
 
 
 def blend_figures(blend: Pixels, region: Bools, outside: Bools) -> Figures:
-    """What a blend mask shows too much and too little of.
+    """How much a blend mask shows outside the edited object, and hides inside it.
 
     Args:
-        blend: uint8 [H, W], how much of the edit each pixel takes.
+        blend: uint8 [H, W], the opacity of the edit at each pixel.
         region: the pixels of the object that a perfect edit changes.
         outside: the pixels that a perfect edit does not change.
 

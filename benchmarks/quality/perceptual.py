@@ -49,7 +49,7 @@ def open_measures(
     Raises InvalidRequest for an unknown LPIPS network.
     """
     if lpips is not None and lpips not in BACKBONES:
-        raise InvalidRequest(f"LPIPS has no network {lpips!r}; take one of {', '.join(BACKBONES)}.")
+        raise InvalidRequest(f"LPIPS has no network {lpips!r}; use one of {', '.join(BACKBONES)}.")
     measures: dict[str, Measure] = {}
     missing = {}
     for name, chosen, make in (("lpips", lpips, _lpips), ("clip", clip, _clip)):
@@ -95,7 +95,7 @@ def _clip(name: str, device: torch.device) -> Measure:
 
     local = Path(name).is_dir()
     if not local and not HUB_ID.fullmatch(name):
-        raise Missing(f"there is no folder {name}; name one with a CLIPModel and CLIPProcessor.")
+        raise Missing(f"there is no folder {name}; pass one with a CLIPModel and CLIPProcessor.")
     try:
         model, info = CLIPModel.from_pretrained(
             name, local_files_only=local, dtype=torch.float32, output_loading_info=True
@@ -103,7 +103,7 @@ def _clip(name: str, device: torch.device) -> Measure:
         processor: Any = CLIPProcessor.from_pretrained(name, local_files_only=local)
     except MemoryError:
         raise
-    except Exception as error:  # files of others can hold anything
+    except Exception as error:  # the files can contain anything
         raise Missing(f"no CLIP model loads from {name} ({_first_line(error)}).") from None
     if info["missing_keys"]:  # transformers would go on with random ones
         raise Missing(f"{name} lacks {len(info['missing_keys'])} of a CLIPModel's weights.")

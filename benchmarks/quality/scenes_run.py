@@ -86,7 +86,9 @@ class SceneRun:
     def run(self) -> Result:
         """Run the parts; the result and the tables are written to `out` after each."""
         if self.count < 2:
-            raise DiffEditError(f"--count is {self.count}, but an interval needs 2 edits or more.")
+            raise DiffEditError(
+                f"--count is {self.count}, but an interval needs 2 edits; use 2 or more."
+            )
         try:
             Judge.open()
         except JudgeError as error:
@@ -246,10 +248,10 @@ class SceneRun:
         self._check(focus_targets(measured))
 
     def instant(self) -> None:
-        """The instant tier: at most 8 rows an edit."""
+        """The preset instant: at most 8 rows per edit."""
         chosen = settings.instant(self.fixed)
         _, measured = self._measure(chosen, self._range("instant"))
-        self._say(f"The instant tier on {self.count} edits; clip ratio {self.fixed.ratio:g}")
+        self._say(f"The preset instant on {self.count} edits; clip ratio {self.fixed.ratio:g}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"}
         self._show(measured, {**COSTS, **figures})
         self._keep("instant", measured)

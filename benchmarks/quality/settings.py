@@ -175,8 +175,8 @@ def diffusers(fixed: Fixed) -> list[Setting]:
 
 
 def preset(fixed: Fixed, name: str, method: str = "diffedit", **more: Any) -> dict[str, Any]:
-    """The options of a preset, which decides the number of steps; the instant tier has a strength
-    and a guidance of its own, too."""
+    """The options of a preset, which sets the number of steps; "instant" also sets strength and
+    guidance."""
     if name == "instant":
         return {"preset": name, "mask_thresholding_ratio": fixed.ratio}
     options = fixed.options(method, preset=name, **more)
@@ -185,11 +185,11 @@ def preset(fixed: Fixed, name: str, method: str = "diffedit", **more: Any) -> di
 
 
 INSTANT = ((1.0, 0), (1.0, 1), (1.5, 0), (1.5, 1), (2.0, 1), (1.5, 2))
-"""(factor on the field, refining rows) of the instant tier."""
+"""(factor on the field, refining rows) of the preset instant."""
 
 
 def instant(fixed: Fixed) -> list[Setting]:
-    """The instant tier: 4 rows for the field and the mask, and its refining rows."""
+    """The preset instant: 4 rows for the field and the mask, and its refining rows."""
     return [
         Setting(
             f"instant, field x {scale:g}, {4 + rows} rows",

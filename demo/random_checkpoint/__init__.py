@@ -64,7 +64,7 @@ def make(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; name a new folder.")
+        raise FileExistsError(f"{folder} is not empty; pass a new folder.")
     configs = KINDS[kind]
     pipeline, description = _pipeline(configs)
     family = importlib.import_module(f"engine.models.{description}")

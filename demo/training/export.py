@@ -53,7 +53,7 @@ def refuse_foreign(folder: Path) -> None:
     if folder.is_dir() and ((folder / "model_index.json").exists() or not any(folder.iterdir())):
         return
     if folder.exists():
-        raise TrainingError(f"{folder} exists and is no checkpoint; name another folder")
+        raise TrainingError(f"{folder} exists and is not a checkpoint; pass another folder")
 
 
 def _write_networks(folder: Path, networks: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def read_weights(folder: Path, part: str, module: torch.nn.Module) -> None:
 def _weight_files(folder: Path, part: str) -> list[Path]:
     files = sorted((folder / part).glob("*.safetensors"))
     if not files:
-        raise TrainingError(f"{folder} has no weights in {part}; name a checkpoint to start from")
+        raise TrainingError(f"{folder} has no weights in {part}; pass a checkpoint to start from")
     return files
 
 

@@ -110,14 +110,14 @@ class Run:
         started = self.latents.exists() or any(self.work.glob("*/checkpoint-*"))
         if started and not resume:
             raise TrainingError(
-                f"{self.work} has a run already; continue it with --resume, or name another --work"
+                f"{self.work} has a run already; continue it with --resume, or use another --work"
             )
         saved = _read_json(path) if started else options
         for key, value in options.items():
             if saved.get(key) != value:
                 raise TrainingError(
                     f"{self.work} belongs to a run with {key} {saved.get(key)}, not {value}; "
-                    "use the same options, or name another --work folder"
+                    "use the same options, or another --work folder"
                 )
         write_json(path, options)
 
@@ -253,7 +253,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} is missing or damaged; name another --work folder") from error
+        raise TrainingError(f"{path} is missing or damaged; use another --work folder") from error
 
 
 def _vae_figures(start: Path) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def load_vae(folder: Path, device: torch.device) -> Any:
     from diffusers import AutoencoderKL
 
     if not (folder / "vae" / "config.json").is_file():
-        raise TrainingError(f"{folder} has no vae in diffusers' format; name another checkpoint")
+        raise TrainingError(f"{folder} has no vae in diffusers' format; pass another checkpoint")
     vae: Any = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
     return vae.float().to(device).eval()
 

@@ -93,7 +93,7 @@ def test_overhead_is_mostly_the_copies_and_grows_with_rows() -> None:
         (("overhead", "--repeats", "2"), "greater than or equal to 3"),
         (("latency", "--size", "big"), "a size is one number or HEIGHTxWIDTH"),
         (("throughput", "--clients", "1;2"), "is not a comma-separated list"),
-        (("kernels", "--only", "norm"), "choose from attention,convolution"),
+        (("kernels", "--only", "norm"), "use some of attention,convolution"),
     ],
 )
 def test_wrong_usage_is_named(

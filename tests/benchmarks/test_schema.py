@@ -113,8 +113,8 @@ def test_results_that_cannot_be_compared_are_refused(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "is not json"),
-        ("[]", "holds no results"),
+        ("{", "is not JSON"),
+        ("[]", "has no results"),
         ('{"schema": 99, "results": []}', "schema 99"),
         ('{"schema": 2, "results": [{"benchmark": "a"}]}', "does not follow the schema: 'machine'"),
         (

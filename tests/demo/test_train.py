@@ -33,7 +33,7 @@ def test_what_cannot_be_done_is_said_before_any_work(
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     work = ["--work", str(tmp_path / "work"), "--smoke"]
     assert train.main(["--out", str(tmp_path / "mine"), *work]) == 1
-    assert "is no checkpoint" in capsys.readouterr().err
+    assert "is not a checkpoint" in capsys.readouterr().err
     (tmp_path / "work" / "vae" / "checkpoint-0000007").mkdir(parents=True)
     assert train.main(["--out", str(tmp_path / "new"), *work]) == 1
     assert "--resume" in capsys.readouterr().err

@@ -188,5 +188,5 @@ def test_lpips_is_measured_or_says_why_not() -> None:
 
 def test_a_measure_has_to_be_requested_by_a_name_it_has() -> None:
     assert opened() == ({}, {n: f"it was not requested; add --{n}." for n in ("lpips", "clip")})
-    with pytest.raises(InvalidRequest, match="no network 'resnet'; take one of alex, vgg, squeeze"):
+    with pytest.raises(InvalidRequest, match="no network 'resnet'; use one of alex, vgg, squeeze"):
         opened(lpips="resnet")

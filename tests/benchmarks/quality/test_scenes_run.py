@@ -241,7 +241,7 @@ def test_large_networks_and_gpus_get_one_process(tiny: Path, monkeypatch: Any) -
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--parts", "tabel"), "choose from presets,table,curves,sweeps"),
+        (("--parts", "tabel"), "use some of presets,table,curves,sweeps"),
         (("--strengths", "0.5;0.7"), "is not a comma-separated list"),
     ],
 )
