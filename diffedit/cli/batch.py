@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from typing import Annotated, Any
@@ -64,6 +65,7 @@ def batch(
         with extra("ray"):
             import diffedit.cli.ray_batch  # noqa: F401
     lines = read_lines(edits)
+    out = sys.stdout  # Ray prints messages of its own, which go elsewhere
     failures: dict[int, int] = {}
     outcomes = run_batch(
         lines, model_options, ray_options, in_flight=in_flight, force=force, quiet=quiet
@@ -73,7 +75,7 @@ def batch(
             if outcome["status"] == "failed":
                 failures[outcome["line"]] = outcome["error"]["exit_code"]
                 _report_bug(outcome)
-            print(json.dumps(outcome), flush=True)  # noqa: T201
+            print(json.dumps(outcome), file=out, flush=True)
     if not quiet:
         say(f"{len(lines) - len(failures)} of {len(lines)} edits done, {len(failures)} failed")
     if failures:

@@ -12,10 +12,12 @@ import os
 import pickle
 import secrets
 import signal
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +38,8 @@ OBJECT_STORE_BYTES = 128 * 1024**2
 """Shared memory of a Ray that this command starts; only lines and outcomes pass through it."""
 MAX_BLOCKS = 10_000
 """Lines of larger files share blocks, because the driver keeps a record of each block."""
+CONNECT_SECONDS = 10.0
+"""Time to find out whether something listens at an address."""
 ATTEMPTS = 4
 """How often an edit is started: if its actor is lost every time, the edit counts as the reason."""
 
@@ -196,6 +200,7 @@ def _cluster(options: RayOptions) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is raised as an exception
     address = options.ray_address or os.environ.get("RAY_ADDRESS")
+    _check_reachable(address)
     starting: dict[str, Any] = {
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
@@ -209,19 +214,34 @@ def _cluster(options: RayOptions) -> Iterator[None]:
             **({} if address else starting),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ResourceError(
-            f"Ray is not reachable ({first.rstrip('.')}); check --ray-address, or leave it out to "
-            "start Ray on this machine."
-        ) from None
+        raise _unreachable((str(error).splitlines() or [type(error).__name__])[0]) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_signal)  # ray.init replaces it
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    with redirect_stdout(sys.stderr):  # Ray prints there, too, for example about lost workers
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise ResourceError if nothing listens at host:port; Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        return  # such as "auto"
     try:
-        yield
-    finally:
-        ray.shutdown()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(f"{address}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _unreachable(reason: str) -> ResourceError:
+    return ResourceError(
+        f"Ray is not reachable ({reason.rstrip('.')}); check --ray-address, or leave it out to "
+        "start Ray on this machine."
+    )
 
 
 def _choose_actors(options: RayOptions, edits: int, device: str | None) -> Actors:

@@ -194,7 +194,6 @@ def test_refusals_need_no_ray_process(work: Path) -> None:
     cases = [
         (["--model", "none"], 3, "none"),
         (["--ray-actors", "500", "--ray-cpus", "4"], 2, "there is room for"),
-        (["--ray-address", "127.0.0.1:1"], 5, "Ray is not reachable"),
     ]
     for options, code, words in cases:
         found, outcomes, err = run("--ray", *options)

@@ -44,6 +44,15 @@ def test_a_missing_package_is_named(
     check_refused(cli("batch", "edits.jsonl", "--ray"), 2, f"needs the package {package}", "[ray]")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_without_ray_is_refused_at_once(address: str, work: Path, cli: Cli) -> None:
+    """Ray itself would wait for minutes."""
+    pytest.importorskip("ray", reason="needs the ray extra")
+    Path("edits.jsonl").write_text(json.dumps({"image": "in.png", "out": "a.png", "prompt": "a"}))
+    outcome = cli("batch", "edits.jsonl", "--ray", "--ray-address", address)
+    check_refused(outcome, 5, "Ray is not reachable", address, "check --ray-address")
+
+
 @pytest.mark.parametrize(
     ("options", "nodes", "device", "expected"),
     [
