@@ -110,6 +110,21 @@ def test_every_documented_parameter_is_tried_and_described() -> None:
     assert documented() == set(OUTCOMES) == {name for names in rows for name in names}
 
 
+def literals(hint: Any) -> set[Any]:
+    """The values that a type names."""
+    if typing.get_origin(hint) is typing.Literal:
+        return {value for value in typing.get_args(hint) if value is not None}
+    return {value for part in typing.get_args(hint) for value in literals(part)}
+
+
+def test_every_documented_value_is_tried() -> None:
+    for kind in (ImageEditParamsNonStreaming, ImageEditParamsStreaming):
+        for name, hint in typing.get_type_hints(kind).items():
+            tried = [outcome.value for outcome in OUTCOMES[name]]
+            missing = [value for value in literals(hint) if value not in tried]
+            assert name == "model" or not missing, f"{name}: {missing}"  # models: those of OpenAI
+
+
 @pytest.fixture(scope="module")
 def api(tiny: Path) -> Iterator[Any]:
     names = {"DIFFEDIT_SERVE_SERVED_MODEL_NAMES": '["gpt-image-2"]'}
