@@ -23,6 +23,9 @@ from diffedit.imaging.geometry import Placement
 
 Floats: TypeAlias = NDArray[np.float32]
 
+Part: TypeAlias = tuple[slice, slice]
+"""Some rows and some columns."""
+
 SAMPLES = 4
 """Pixels of the small picture per latent cell and axis."""
 RADIUS = 3 * SAMPLES
@@ -131,13 +134,14 @@ def _fitted(
     (y, y_read), (x, x_read) = (
         _needed(at, side) for at, side in zip(wanted, (height, width), strict=True)
     )
-    fit = guided_fit(colors[:, y_read, x_read], mask[y_read, x_read], RADIUS, SMOOTHNESS)
-    part = fit[
-        :,
-        y.start - y_read.start : y.stop - y_read.start,
-        x.start - x_read.start : x.stop - x_read.start,
-    ]
-    return part, (y.start, x.start)
+    fit = guided_fit(
+        colors[:, y_read, x_read],
+        mask[y_read, x_read],
+        RADIUS,
+        SMOOTHNESS,
+        (_shifted(y, y_read.start), _shifted(x, x_read.start)),
+    )
+    return fit, (y.start, x.start)
 
 
 def _needed(at: Floats, side: int) -> tuple[slice, slice]:
@@ -146,7 +150,14 @@ def _needed(at: Floats, side: int) -> tuple[slice, slice]:
     return needed, slice(max(0, needed.start - 2 * RADIUS), min(side, needed.stop + 2 * RADIUS))
 
 
-def guided_fit(colors: Floats, mask: Floats, radius: int, smoothness: float) -> Floats:
+def _shifted(pixels: slice, start: int) -> slice:
+    """The same pixels, counted from another one."""
+    return slice(pixels.start - start, pixels.stop - start)
+
+
+def guided_fit(
+    colors: Floats, mask: Floats, radius: int, smoothness: float, part: Part | None = None
+) -> Floats:
     """Fit a mask as a linear function of the colors around each pixel: equations 11 to 16.
 
     Args:
@@ -154,17 +165,26 @@ def guided_fit(colors: Floats, mask: Floats, radius: int, smoothness: float) -> 
         mask: float32 [H, W].
         radius: half the side of the window, in pixels.
         smoothness: epsilon, added to the variances of the colors.
+        part: the rows and columns to return; None for all.
 
     Returns: float32 [4, H, W]: a slope for each color, and the constant.
     """
-    mean, mean_mask = _window_mean(colors, radius), _window_mean(mask[None], radius)
-    products = np.stack([colors[i] * colors[j] for i, j in PAIRS])
-    variance = _window_mean(products, radius) - np.stack([mean[i] * mean[j] for i, j in PAIRS])
+    wanted = part or (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    rows, columns = (
+        slice(max(0, one.start - radius), min(side, one.stop + radius))
+        for one, side in zip(wanted, mask.shape, strict=True)
+    )  # whose windows the wanted pixels are in
+    products = [colors[i] * colors[j] for i, j in PAIRS]
+    values = np.stack([*colors, mask, *products, *(colors * mask)])
+    means = _window_mean(values, radius, (rows, columns))
+    mean, mean_mask = means[:3], means[3:4]
+    variance = means[4:10] - np.stack([mean[i] * mean[j] for i, j in PAIRS])
     variance[[PAIRS.index((i, i)) for i in range(3)]] += smoothness
-    covariance = _window_mean(colors * mask, radius) - mean * mean_mask
+    covariance = means[10:] - mean * mean_mask
     slopes = _solved(variance, covariance)
     constant = mean_mask - (slopes * mean).sum(0, keepdims=True)
-    return _window_mean(np.concatenate([slopes, constant]), radius).astype(np.float32)
+    inner = _shifted(wanted[0], rows.start), _shifted(wanted[1], columns.start)
+    return _window_mean(np.concatenate([slopes, constant]), radius, inner).astype(np.float32)
 
 
 def _solved(matrices: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -193,18 +213,24 @@ def _solved(matrices: NDArray[np.float64], right: NDArray[np.float64]) -> NDArra
     return solved
 
 
-def _window_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
-    """The mean over a square window, cut at the border: [C, H, W], in float64 for the sums."""
+def _window_mean(values: NDArray[Any], radius: int, part: Part) -> NDArray[np.float64]:
+    """The mean over a square window, cut at the border, for some rows and columns: [C, H, W].
+
+    It sums in float64.
+    """
     result = values.astype(np.float64)
-    for axis in (1, 2):
-        length = result.shape[axis]
-        shape = [side + (number == axis) for number, side in enumerate(result.shape)]
-        sums = np.zeros(shape)
-        np.cumsum(result, axis, out=sums[:, 1:] if axis == 1 else sums[:, :, 1:])
-        start = (np.arange(length) - radius).clip(0)
-        stop = (np.arange(length) + radius + 1).clip(max=length)
-        counts = (stop - start).reshape((-1, 1) if axis == 1 else (-1,))
-        result = (sums.take(stop, axis) - sums.take(start, axis)) / counts
+    for wanted in part:  # the second one on swapped axes
+        channels, length, width = result.shape
+        sums = np.zeros((channels, length + 2 * radius + 1, width))
+        end = radius + 1 + length
+        np.cumsum(result, 1, out=sums[:, radius + 1 : end])
+        sums[:, end:] = sums[:, end - 1 : end]  # sums[i] is the sum before pixel i - radius
+        start, stop = wanted.start, wanted.stop
+        position = np.arange(start, stop)
+        counts = (position + radius + 1).clip(max=length) - (position - radius).clip(0)
+        windows = sums[:, start + 2 * radius + 1 : stop + 2 * radius + 1] - sums[:, start:stop]
+        windows /= counts[:, None]
+        result = np.ascontiguousarray(windows.swapaxes(1, 2))
     return result
 
 
@@ -213,13 +239,13 @@ def interpolated(values: Floats, y: Floats, x: Floats) -> Floats:
 
     Coordinates are those of pixel centers; beyond the border the nearest pixel counts.
     """
-    for axis, at in ((1, y), (2, x)):
-        last = values.shape[axis] - 1
+    for at in (y, x):  # the second one on swapped axes: rows are copied faster than columns
+        last = values.shape[1] - 1
         at = at.clip(0, last)
         low = np.minimum(at.astype(np.int64), max(0, last - 1))
-        share = (at - low).astype(np.float32).reshape((-1, 1) if axis == 1 else (-1,))
-        below, above = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
-        values = below + (above - below) * share
+        share = (at - low).astype(np.float32)[:, None]
+        below, above = values.take(low, 1), values.take(np.minimum(low + 1, last), 1)
+        values = (below + (above - below) * share).swapaxes(1, 2)
     return values
 
 
