@@ -178,7 +178,7 @@ def test_every_method_with_a_mask(
     [
         ({"focus": "yes"}, "focus is 'yes', but must be 'auto', True or False"),
         ({"focus": 1}, "focus is 1, but must be True or False"),
-        ({"focus": True, "composite": False}, "only a window is repainted"),
+        ({"focus": True, "composite": False}, "focus repaints a window only"),
         ({"focus": True, "method": "sdedit"}, "has no window"),
         ({"focus": True, "method": "chordedit"}, "has no window"),
         ({"context_factor": 0.5}, "context_factor is 0.5, but must be a number from 1 to 8"),
