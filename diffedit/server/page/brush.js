@@ -39,7 +39,9 @@ function startStroke(event) {
 function continueStroke(event) {
   maskState.cursor = pixelAt(event);
   showBrush();
-  if (painting === event.pointerId) extendStroke(event.getCoalescedEvents().map(pixelAt));
+  if (painting !== event.pointerId) return;
+  const events = event.getCoalescedEvents?.() ?? []; // not in every browser
+  extendStroke((events.length ? events : [event]).map(pixelAt));
 }
 
 function endStroke() {
