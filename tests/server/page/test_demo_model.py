@@ -28,9 +28,9 @@ from tests.server.page.conftest import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CUBE = np.s_[200:310, 135:250]
+CUBE = np.s_[215:310, 60:150]
 """Rows and columns of the example picture (384 pixels) within its cube."""
-CONE = np.s_[190:285, 290:370]
+CONE = np.s_[200:270, 235:290]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_ten_first_steps_with_the_demos_model(visit: OpenPage, demo: str) -> Non
     # 10. Bring a mask from a file, edit with it, and reload: every step is still there.
     click(page, "Other words, same start")
     own = Image.new("L", (384, 384))
-    ImageDraw.Draw(own).rectangle([130, 190, 260, 320], 255)
+    ImageDraw.Draw(own).rectangle([35, 185, 175, 340], 255)
     page.set_input_files("#maskFile", payload(own, "own.png"))
     expect(page.locator("#maskShare")).to_have_text(
         f"{100 * (np.asarray(own) > 0).mean():.1f} % of the image"
