@@ -141,7 +141,7 @@ def run_on_ray(
         with _cluster(ray_options):
             actors = _choose_actors(ray_options, len(edits), options.model.device)
             if not options.quiet:
-                say(f"Ray: {actors.count} workers, each with {_resources(actors)}")
+                say(f"Ray: {_workers(actors)}")
             progress.start_stage("loading the model")
             for outcome in _outcomes(edits, options, actors):
                 if waiting.pop(outcome["line"], None) is not None:
@@ -253,18 +253,19 @@ def _choose_actors(options: RayOptions, edits: int, device: str | None) -> Actor
     nodes = [machine["Resources"] for machine in machines if machine["Alive"]]
     actors = options.actors(nodes, edits, device)
     if actors.room < actors.count:
-        shortage = (
-            f"{actors.count} workers with {_resources(actors)} each do not fit: there is room for "
-            f"{actors.room}"
-        )
+        shortage = f"{_workers(actors)} do not fit: there is room for {actors.room}"
         if not (options.ray_address or os.environ.get("RAY_ADDRESS")):
             raise UsageError(f"{shortage}; lower --ray-actors, --ray-cpus or --ray-gpus.")
         say(f"warning: {shortage}; the others start if the cluster grows")
     return actors
 
 
-def _resources(actors: Actors) -> str:
-    return f"{actors.cpus:g} CPU" + (f" and {actors.gpus:g} GPU" if actors.gpus else "")
+def _workers(actors: Actors) -> str:
+    """The pool in words."""
+    gpus = f" and {actors.gpus:g} GPU" if actors.gpus else ""
+    if actors.count == 1:
+        return f"1 worker with {actors.cpus:g} CPU{gpus}"
+    return f"{actors.count} workers with {actors.cpus:g} CPU{gpus} each"
 
 
 def _lost() -> ResourceError:
