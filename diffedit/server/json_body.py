@@ -8,9 +8,9 @@ whole text.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import secrets
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 PIECE_BYTES = 3 * 256 * 1024
 """Bytes that are encoded at once; a multiple of three, so that pieces need no padding."""
 SMALL_BYTES = 256 * 1024
-"""A body up to this length is encoded on the event loop: it takes less time than to use threads."""
+"""Parts up to this length are encoded on the event loop: that takes less time than a thread."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Base64:
     def encoded_length(self) -> int:
         return (len(self.data) + 2) // 3 * 4
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the text in pieces."""
+    def split(self) -> Iterator[memoryview]:
+        """Yield the bytes in parts that may be encoded one by one."""
         view = memoryview(self.data)
         for start in range(0, len(view), PIECE_BYTES):
-            yield base64.b64encode(view[start : start + PIECE_BYTES])
+            yield view[start : start + PIECE_BYTES]
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the text in pieces."""
+        return map(b64encode, self.split())
 
 
 def parts_of(body: dict[str, Any]) -> list[bytes | Base64]:
@@ -97,24 +101,29 @@ class StreamedJson(Response):
         while_sending: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._parts, self._seconds, self._context = parts_of(body), send_seconds, while_sending
-        self._length = sum(
+        length = sum(
             part.encoded_length if isinstance(part, Base64) else len(part) for part in self._parts
         )
-        super().__init__(headers={**headers, "Content-Length": str(self._length)})
+        super().__init__(headers={**headers, "Content-Length": str(length)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         with self._context():
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
-            if self._length <= SMALL_BYTES:
-                await self._send_piece(send, b"".join(pieces_of(self._parts)), last=True)
-                return
+            small = b""  # parts that are sent together
             for part in self._parts:
-                pieces = part.pieces() if isinstance(part, Base64) else iter((part,))
-                while piece := await asyncio.to_thread(next, pieces, b""):
-                    await self._send_piece(send, piece)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                if isinstance(part, Base64) and part.encoded_length > SMALL_BYTES:
+                    await self._send_piece(send, small)
+                    small = b""
+                    for data in part.split():
+                        await self._send_piece(send, await asyncio.to_thread(b64encode, data))
+                    continue
+                small += b"".join(pieces_of([part]))
+                if len(small) > SMALL_BYTES:
+                    await self._send_piece(send, small)
+                    small = b""
+            await self._send_piece(send, small, last=True)
 
     async def _send_piece(self, send: Send, piece: bytes, *, last: bool = False) -> None:
         try:

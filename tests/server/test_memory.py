@@ -18,7 +18,7 @@ from diffedit.server import Settings
 from diffedit.server.admission import check_memory, predicted_bytes
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
-from diffedit.server.json_body import PIECE_BYTES, Base64, StreamedJson, encode
+from diffedit.server.json_body import PIECE_BYTES, SMALL_BYTES, Base64, StreamedJson, encode
 from engine.errors import out_of_memory
 from tests.server.conftest import MakeServer
 from tests.server.helpers import FAST, SLOW, image_bytes
@@ -73,7 +73,10 @@ def test_server_refuses_jobs_over_its_memory_and_says_how_much_it_holds(
 # -- responses -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 1])
+SIZES = [0, 1, 2, 3, SMALL_BYTES, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 1]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_streamed_json_is_the_json_of_its_body(size: int) -> None:
     data = bytes(i % 251 for i in range(251)) * (size // 251 + 1)
     data = data[:size]
@@ -97,6 +100,21 @@ def test_streamed_json_is_the_json_of_its_body(size: int) -> None:
     headers = dict(sent[0]["headers"])
     assert int(headers[b"content-length"]) == len(content)
     assert max(len(message.get("body", b"")) for message in sent) <= 4 * PIECE_BYTES // 3
+
+
+def test_small_parts_are_sent_together() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    body = {"data": [{"b64": Base64(b"x" * 90_000), "mask": Base64(b"y" * 999)} for _ in range(10)]}
+    response = StreamedJson(body, {}, send_seconds=1.0)
+    asyncio.run(response({}, None, send))  # type: ignore[arg-type]
+    pieces = [message["body"] for message in sent[1:]]
+    assert [message["more_body"] for message in sent[1:]] == [True] * (len(pieces) - 1) + [False]
+    assert len(pieces) == 4 and max(map(len, pieces)) < SMALL_BYTES + 121_000
+    assert b"".join(pieces) == b"".join(encode(body))
 
 
 def test_client_that_does_not_read_is_disconnected() -> None:
