@@ -24,19 +24,22 @@ from collections.abc import Mapping
 FORMS = re.compile(
     r"""
       [(\[][^()\[\]]*?[^\W\d_][)\"']?:[+-]?(?:\d+\.?\d*|\.\d+)[)\]]  # (word:1.4)
-    | \(\(+[^()]*[^\W\d_][^()]*\)\)+                                 # ((word))
-    | \[+[^\[\]]*[^\W\d_][^\[\]]*\]+                                 # [word]
-    | \{+[^{}]*[^\W\d_][^{}]*\}+                                     # {word}, {a|b}
-    | \([^()]*[^\W\d_][^()]*\)(?:\d*\.\d+|\++(?!\w)|-{2,}(?!\w))     # (word)1.4, (word)++
+    | \(\(++(?:(?![()])[\W\d_])*+[^\W\d_][^()]*+\)\)+                # ((word))
+    | \[++(?:(?![\[\]])[\W\d_])*+[^\W\d_][^\[\]]*+\]+                # [word]
+    | \{++(?:(?![{}])[\W\d_])*+[^\W\d_][^{}]*+\}+                    # {word}, {a|b}
+    | \((?:(?![()])[\W\d_])*+[^\W\d_][^()]*+\)(?:\d*\.\d+|\++(?!\w)|-{2,}(?!\w))
+                                                                     # (word)1.4, (word)++
     | <(?:lora|lyco|loha|lokr|hypernet)\s*:[^<>]*>                   # <lora:name:0.8>
     | (?<!\w)embedding:[\w./\\-]+                                    # embedding:name
-    | (?<!\w)__[\w/*-]*[^\W_][\w/*-]*__(?!\w)                        # __wildcard__
+    | (?<!\w)__[_/*-]*+[^\W_][\w/*-]*__(?!\w)                        # __wildcard__
     | \\[()\[\]{}]                                                   # \(
     | (?<!\S)--(?:ar|v|no|niji|stylize|chaos|iw|sref|cref)(?=\s|$)   # --ar 16:9
-    | \w+::-?\d+(?:\.\d+)?(?!\w)                                     # cat::2
+    | (?<!\w)\w++::-?\d+(?:\.\d+)?(?!\w)                             # cat::2
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+"""No quantifier runs over the same characters twice ("++" and "*+" do not go back), so that a long
+prompt of brackets takes no longer than another one."""
 KEYWORD = re.compile(r"(?<!\w)(?:BREAK|AND)(?!\w)")
 QUOTED = re.compile(r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb")
 WORD = re.compile(r"[^\W\d_]+")
