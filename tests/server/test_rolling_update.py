@@ -30,7 +30,7 @@ EDITS, MASKS = "/v1/images/edits", "/v1/masks"
 CHEAP = {**FAST, "num_inference_steps": "1", "num_maps_per_mask": "1"}
 REQUESTS, CLIENTS = 1000, 6
 LARGE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)))
-"""A photograph above HAProxy's buffer, whose request it cannot send a second time."""
+"""A photograph of several of HAProxy's buffers."""
 
 
 def test_edits_are_accepted_for_a_while_after_sigterm(make_server: MakeServer) -> None:
