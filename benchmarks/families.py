@@ -225,10 +225,13 @@ def _build(
     target: str,
     found: _Found,
 ) -> None:
-    """Build in fp16; every finished step of every network is a row."""
+    """Build in fp16; every finished step of every network is a row.
+
+    A file that could not be verified is listed as not run, with the reason.
+    """
     from export.build import build
 
-    build(
+    manifest = build(
         str(checkpoint.folder),
         out.absolute(),
         sizes=[(side, side)],
@@ -237,6 +240,10 @@ def _build(
         target=target,
         progress=_steps(found),
     )
+    for entry in manifest.entries:
+        first = entry.own_checks[0]
+        if first.status == "not run":
+            found.not_run.append(NotRun(f"verify {entry.files[0].name}", first.reason))
 
 
 def _steps(found: _Found) -> Callable[[Event], None]:

@@ -77,6 +77,20 @@ def test_a_build_has_a_row_for_every_step(tmp_path: Path) -> None:
         )
     steps = {(m.labels["network"], m.labels["step"]) for m in result.measurements}
     assert {("unet 16x16", step) for step in ("torch", "export", "verify")} <= steps
+    assert result.not_run == ()
+
+
+def test_a_file_that_is_not_verified_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.verify.memory.available", lambda: 1)
+    with kind("micro", MICRO):
+        result = families(
+            "micro", parts=("build",), build_side=16, batches=(1,), target="onnx", work=tmp_path
+        )
+    assert {m.labels["step"] for m in result.measurements} == {"torch", "export"}
+    assert {one.name for one in result.not_run} >= {"verify unet-16x16-fp16.onnx"}
+    assert {"memory" in one.reason for one in result.not_run} == {True}
 
 
 def test_an_unknown_kind_lists_the_others() -> None:
