@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 EDIT = ("--prompt", "a blue ball", "--source", "a red ball", "--steps", "4")
-KINDS = ("tiny", "tiny-lcm", "tiny-sdxl", "tiny-sd3", "tiny-flux")
+KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-flux")
 """A build takes half a minute. The other kinds have the layers of these; test_edit.py builds every
 kind in fp32 and edits with it."""
 BF16 = {"tiny-sd3": {"text_3"}, "tiny-flux": {"text_2", "transformer"}}
