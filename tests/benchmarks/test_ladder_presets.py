@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import ladder
 from benchmarks.configuration import NetworkCache
+from benchmarks.gpu_check import speed
 from benchmarks.workload import Workload
 from diffedit.presets import DEFAULT_PRESET
 
@@ -25,6 +26,8 @@ def test_the_default_preset_comes_last(tiny: Path) -> None:
     assert [rung.name for rung in rungs[15:]] == NAMES
     assert DEFAULT_PRESET in ladder.BALANCED
     assert not any(rung.reason for rung in rungs[15:])
+    every = [rungs[number - 1].name for number in (*speed.EAGER, *speed.COMPILED)]
+    assert [name for name in every if "balanced" in name] == NAMES
 
 
 def test_its_edit_has_the_options_of_the_preset_and_of_the_workload(tiny: Path) -> None:
