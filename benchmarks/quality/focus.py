@@ -2,7 +2,8 @@
 
 A photograph here is a scene of the demo with one object and its borders continued, scaled up to
 4000 x 3000 pixels. Its details are then about as fine as a window of the network's size can show,
-and the perfect edit is known. The edit gets the true mask, so that nothing depends on the search.
+and the perfect edit is known. The edit gets the true mask with a margin, as a person would paint
+it, so that nothing depends on the search.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.networks import DENOISER
 from benchmarks.quality.cases import Case, case
 from benchmarks.quality.editors import Outcome
 from benchmarks.quality.figures import judged
-from benchmarks.quality.measures import Bools, Figures, Pixels, gradient
+from benchmarks.quality.measures import Bools, Figures, Pixels, dilate, gradient
 from benchmarks.quality.sheets import save
 from benchmarks.quality.summary import Columns, Estimate, estimate, ratio
 from benchmarks.report import remaining
@@ -36,6 +37,9 @@ SHARE = 0.5
 """The part of its height that the scene has."""
 DETAIL = 1.5
 """Pixels of a side that the scene is drawn with, in sides of the network's canvas."""
+MARGIN = 4
+"""Pixels of the scene by which the mask is larger than the object: its edge fades inwards, and
+would keep an outline of the object otherwise."""
 CONTEXT = 2.0
 """Sides of the window relative to the mask's box: an object is then as large as in the scenes."""
 FIGURES = {
@@ -63,7 +67,7 @@ class Photograph:
     Attributes:
         case: the scene and its perfect edit.
         image, ideal: uint8 [H, W, 3], before and after a perfect edit.
-        mask: L, 255 where the perfect edit changes the object.
+        mask: L, 255 where the perfect edit changes the object, and in its margin.
         square: where the scene is, in pixels.
     """
 
@@ -95,7 +99,8 @@ def photograph(seed: int, native: int, size: tuple[int, int] = SIZE) -> Photogra
         return np.pad(np.asarray(scaled), ((top, below), (left, right), (0, 0)), mode="edge")
 
     square = (left, top, left + side, top + side)
-    region = Image.fromarray(one.region.astype(np.uint8) * 255).resize((side, side))
+    grown = dilate(one.region, MARGIN).astype(np.uint8) * 255
+    region = Image.fromarray(grown).resize((side, side))
     mask = Image.new("L", (width, height))
     mask.paste(region.point(lambda value: 255 * (value > 127)), square)
     return Photograph(one, large(one.image), large(one.ideal.image), mask, square)

@@ -242,7 +242,8 @@ class SceneRun:
             found = focus.measure(pipe, chosen, focus.seeds(count), sheet)
         measured = {name: focus.summarise(columns) for name, columns in found.items()}
         height, width = focus.SIZE
-        self._say(f"{count} edits of photographs of {width} x {height}; {self.fixed}", BUSY)
+        options = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        self._say(f"{count} edits of photographs of {width} x {height}; {options}", BUSY)
         self._show(measured, focus.FIGURES)
         self._keep("focus", measured, count)
         self._check(focus_targets(measured))
