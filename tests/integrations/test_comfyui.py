@@ -66,6 +66,7 @@ def test_inputs_are_those_that_the_server_accepts(nodes: ModuleType) -> None:
         assert options[name][1]["max"] <= RANGES[name].high
 
 
+@pytest.mark.slow
 def test_they_import_nothing_of_ours() -> None:
     """They run in ComfyUI's environment, which has neither the package nor its requirements."""
     code = (

@@ -34,7 +34,7 @@ LARGE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 
 
 
 def test_edits_are_accepted_for_a_while_after_sigterm(make_server: MakeServer) -> None:
-    server = make_server(drain_delay_seconds=3, linger_seconds=30)
+    server = make_server(drain_delay_seconds=2, linger_seconds=30)
     assert "connection" not in server.get("/readyz").headers
     server.call_soon(lambda: server.server.handle_exit(signal.SIGTERM, None))
     ready = wait_until(
