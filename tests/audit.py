@@ -1,4 +1,4 @@
-"""Asks an advisory service about every package in constraints.txt, by pip-audit.
+"""Check every package in constraints.txt for known vulnerabilities, with pip-audit.
 
     python tests/audit.py [options of pip-audit, such as -s osv]
 
@@ -64,7 +64,7 @@ def main(options: Sequence[str]) -> int:
     """The audit; 0, 1 or 2."""
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if re.match(r"[\w.-]+==", line)]
     try:
-        ask(pins[:1], options)  # one question tells soon whether it is worth asking the others
+        ask(pins[:1], options)  # one request shows early whether the service can be reached
         report = ask(pins, options)
     except NotDoneError as why:
         print(f"audit: not done, since {why}")

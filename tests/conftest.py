@@ -31,7 +31,7 @@ settings.register_profile("local", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# The networks here are tiny: a second thread has nothing to do and waits by spinning, which costs
+# The networks here are tiny, so a second thread only waits by spinning, which costs
 # ten times the test's own time on a busy machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the imports made stays to the end: garbage collections need not look at it again."""
+    """Objects that the imports made stay to the end, so garbage collections may skip them."""
     gc.collect()
     gc.freeze()
 

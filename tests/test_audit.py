@@ -1,4 +1,4 @@
-"""The audit of the pinned packages: the real pip-audit, on an advisory service of our own."""
+"""The audit of the pinned packages: the real pip-audit with a fake advisory service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FLAW: dict[str, Any] = {
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """pip-audit's, for a service that speaks OSV's language; nothing is kept elsewhere."""
+    """pip-audit's options for a service with OSV's API; nothing is cached elsewhere."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return ["--cache-dir", str(tmp_path), "--vulnerability-service", "osv", "--osv-url"]
 

@@ -36,7 +36,7 @@ def sources() -> dict[str, str]:
 def length(function: Function) -> int:
     """Lines from `def` to the end, without the docstring.
 
-    The docstring states shapes, units, ranges and errors: a bound on it would make it worse.
+    Docstrings state shapes, units, ranges and errors, so their length has no bound.
     """
     lines = (function.end_lineno or 0) - function.lineno + 1
     if ast.get_docstring(function) is None:

@@ -1,4 +1,4 @@
-"""What importing the packages costs, and what they need."""
+"""The time and the requirements of importing the packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.test_layers import HEAVY, OPTIONAL, ROOT, sources
 
 @pytest.mark.parametrize("package", [diffedit, engine, export], ids=lambda p: p.__name__)
 def test_packages_come_from_this_tree(package: object) -> None:
-    """A foreign top-level `engine` would otherwise be mixed in without a word."""
+    """Another top-level `engine` would otherwise be imported without a warning."""
     (folder,) = package.__path__  # type: ignore[attr-defined]
     assert Path(folder).resolve() == ROOT / package.__name__  # type: ignore[attr-defined]
 
@@ -32,7 +32,7 @@ def run_python(code: str) -> dict[str, object]:
 
 
 def test_importing_diffedit_is_quick_and_light() -> None:
-    """Under 1.5 s on a quiet machine (twice that is let pass here), and no backend comes along."""
+    """Under 1.5 s on an idle machine (3 s here), and no backend is imported."""
     code = (
         "import json, sys, time; start = time.perf_counter(); import diffedit; "
         "seconds = time.perf_counter() - start; "
@@ -51,7 +51,7 @@ def test_importing_diffedit_is_quick_and_light() -> None:
 
 
 def test_core_imports_without_any_optional_package() -> None:
-    """What extras bring may be missing: every core module still imports."""
+    """Every core module imports without the packages of the extras."""
     apart = ("export", *HEAVY["ray"])
     modules = [m for m, _ in sources() if not m.startswith(apart) and "__main__" not in m]
     code = (

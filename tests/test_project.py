@@ -1,4 +1,4 @@
-"""The project's own files agree with each other: packages, versions, extras, targets."""
+"""The project's files agree with each other: packages, versions, extras, targets."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_make_says_which_variable_is_missing(arguments: list[str], sentence: str
 
 
 def test_make_edit_passes_any_text_on_unharmed(tmp_path: Path) -> None:
-    """Quotes and dollars in a prompt reach the program as they are: `PY` is a stand-in here."""
+    """Quotes and dollars in a prompt reach the program unchanged; `PY` is a substitute here."""
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o755)

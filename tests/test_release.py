@@ -1,4 +1,4 @@
-"""What is released: an sdist, the wheel built from it, and the program that the wheel installs."""
+"""The release: an sdist, the wheel built from it, and the program that the wheel installs."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_noises_are_added_until_the_mask_is_stable(real: TorchNetworks) -> None:
 
 @torch.inference_mode()
 def predictions(networks: TorchNetworks, noisy: Tensor, inputs: Any) -> list[Tensor]:
-    """What the denoiser says under R and Q by turns, for each noise."""
+    """The denoiser's predictions for R and Q in turn, for each noise."""
     modules = networks.modules
     texts = [
         modules["text_encoder"](torch.tensor([ids[0]])).last_hidden_state

@@ -1,4 +1,4 @@
-"""What must hold of an edit: the invariants of the paper, and equality with the reference path."""
+"""The invariants of an edit, and its equality with the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch backend on a CUDA device: equal to the reference on the CPU, and never waiting."""
+"""The torch backend on a CUDA device: equal to the reference on the CPU, without synchronizing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ALL = torch.ones(12, 12, dtype=torch.bool)
 
 
 def blobs(seed: int, side: int = 12) -> Tensor:
-    """A smooth random map in [0, 1], with lakes and islands."""
+    """A smooth random map in [0, 1], with holes and separate regions."""
     noise = torch.randn(side, side, generator=torch.manual_seed(seed))
     smooth = mask_cleaning.blurred(noise, torch.ones(side, side, dtype=torch.bool), 0.8)
     return (0.5 + 0.6 * smooth).clamp(0, 1)

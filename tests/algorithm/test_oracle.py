@@ -1,4 +1,4 @@
-"""The installed diffusers' DiffEdit as a live oracle, where it is right.
+"""Comparison with the installed diffusers' DiffEdit where it follows the paper.
 
 Tiny random networks, fp32, every embedding passed explicitly, one image, equal negatives. What its
 pipeline does wrong (see README) is stepped around, not copied.
@@ -142,7 +142,7 @@ def test_decoding_under_a_full_mask_agrees(oracle: Oracle) -> None:
 
 
 def test_where_they_differ_from_the_paper_as_the_readme_says(oracle: Oracle) -> None:
-    """Equal texts edit everything, a mask without guidance crashes, the background is not x_0."""
+    """diffusers: equal texts edit everything, masks without guidance crash, no x_0 outside."""
     with pytest.raises((TypeError, RuntimeError)):  # which one depends on how texts are passed
         oracle.mask(guidance_scale=1)
     target, oracle.target = oracle.target, oracle.source

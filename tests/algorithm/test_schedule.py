@@ -1,4 +1,4 @@
-"""The noise table and the step: closed forms, properties, and diffusers' schedulers as oracle."""
+"""The noise table and the step, compared with closed forms and diffusers' schedulers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft user masks: a cell is released at the level that its value allows."""
+"""Soft user masks: the value of a cell decides from which level on it is edited."""
 
 from __future__ import annotations
 

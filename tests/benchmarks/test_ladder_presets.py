@@ -1,4 +1,4 @@
-"""The last rungs of the ladder: the default preset beside the paper's edit, in the same run."""
+"""The last rows of `ladder`: the default preset and the paper's edit, in the same run."""
 
 from __future__ import annotations
 

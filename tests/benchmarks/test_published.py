@@ -1,4 +1,4 @@
-"""What is published: results of clean commits, and settings that are what they claim to be."""
+"""The published results are of clean commits and name their settings correctly."""
 
 from __future__ import annotations
 

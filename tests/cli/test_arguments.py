@@ -1,4 +1,4 @@
-"""Arguments of the command line that no file, terminal or option can have: one sentence each."""
+"""Impossible arguments of the command line: each gives an error of one sentence."""
 
 from __future__ import annotations
 

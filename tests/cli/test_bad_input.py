@@ -245,7 +245,7 @@ def test_bad_engine_folders(work: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize("out", ["nowhere/a.png", "in.png/a.png", "/proc/a.png"])
 def test_folders_that_are_not_writable(out: str, work: Path, cli: Cli) -> None:
-    """Nobody can create files in /proc, not even root."""
+    """Even root cannot create files in /proc."""
     before = snapshot(work)
     check_refused(cli("edit", "in.png", *PROMPTS, "-o", out), 5, out, "cannot be written")
     check_refused(cli("edit", "in.png", *PROMPTS, "--panel", out), 5, out, "cannot be written")

@@ -1,4 +1,4 @@
-"""`edit` on photographs of every kind: the files it writes keep what the input has."""
+"""`edit` on photographs of every kind: the output keeps the metadata and format of the input."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("seconds", [1.0, 60.0, 300.0])
 def test_the_remaining_time_of_slow_edits(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of ten edits are done, `seconds` each; the clock is set, as nobody waits for hours."""
+    """Three of ten edits are done, `seconds` each, on a simulated clock."""
     clock = [0.0]
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress(quiet=False) as progress:

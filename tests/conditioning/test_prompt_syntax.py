@@ -1,4 +1,4 @@
-"""Syntax of other programs in prompts is warned about once; ordinary writing is not."""
+"""Syntax of other programs in prompts gives one warning; ordinary punctuation gives none."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_lack_of_memory_is_a_resource_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both kinds of tokenizer are loaded in one place, which tells memory from damage."""
+    """One function loads both kinds and distinguishes memory errors from damaged files."""
     from transformers import T5TokenizerFast
 
     def full(*_: object, **__: object) -> None:

@@ -45,7 +45,7 @@ def test_its_card_states_the_figures_of_its_training() -> None:
 
 
 def test_no_reserved_scene_was_trained_on() -> None:
-    """The record of each run has the size of its pool, which begins at seed 0."""
+    """The record of each run has the number of its training seeds, which begin at 0."""
     assert all(run["scenes"] <= DEV for run in read_runs(MODEL))
 
 

@@ -179,7 +179,7 @@ def test_every_object_is_large_enough_and_hardly_hidden() -> None:
 
 
 def test_the_foremost_object_owns_a_pixel() -> None:
-    """Moved into one spot, what stands lower in the picture hides the other."""
+    """If two objects overlap, the lower one in the picture hides the other."""
     plan = random_recipe(next(seed for seed in SEEDS if len(random_recipe(seed).objects) == 2))
     first, second = plan.objects
     back = replace(first, kind="ball", x=0.5, base=0.8, scale=0.4)

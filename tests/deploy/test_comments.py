@@ -1,4 +1,4 @@
-"""What the comments of the deployment files say is true of the server."""
+"""Comments of the deployment files agree with the server."""
 
 from __future__ import annotations
 

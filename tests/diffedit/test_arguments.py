@@ -1,4 +1,4 @@
-"""Wrong arguments of the Python API: one sentence that names the argument, before any work."""
+"""Wrong arguments of the Python API: an error that names the argument, before a model is read."""
 
 from __future__ import annotations
 

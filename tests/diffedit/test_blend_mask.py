@@ -1,4 +1,4 @@
-"""The blend mask of a result: what the picture is composited with, and what it leaves alone."""
+"""The blend mask of a result: the opacity of the composite, 0 outside the mask."""
 
 from __future__ import annotations
 

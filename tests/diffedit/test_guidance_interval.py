@@ -1,4 +1,4 @@
-"""An interval of guidance that holds no step is said, whatever the reason."""
+"""A guidance interval that contains no step gives a warning."""
 
 from __future__ import annotations
 

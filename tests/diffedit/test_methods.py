@@ -1,4 +1,4 @@
-"""Every method in every entry point of a pipeline: a result, or a sentence."""
+"""Every method in every entry point of a pipeline: a result, or an error of one sentence."""
 
 from __future__ import annotations
 

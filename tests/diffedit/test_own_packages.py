@@ -1,4 +1,4 @@
-"""A package of the user's that is named `engine` or `export` does not replace ours unnoticed."""
+"""A user's package named `engine` or `export` does not replace this project's without a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be sent to another process, and what says why not."""
+"""Objects that can be pickled, and the errors of those that cannot."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def error_classes() -> Iterator[type[BaseException]]:
 
 
 def test_every_error_can_be_sent() -> None:
-    """A process pool breaks, and waits for ever, if an error cannot be unpickled."""
+    """A process pool hangs if an error cannot be unpickled."""
     classes = list(error_classes())
     assert len(classes) > 12
     for cls in classes:

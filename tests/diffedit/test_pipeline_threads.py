@@ -1,4 +1,4 @@
-"""The pipeline where a call could wait for ever: in callbacks, forked children, and after its end.
+"""Calls that could deadlock: in callbacks, in forked children, and after `close`.
 
 The networks are fake, so an edit takes milliseconds.
 """

@@ -42,7 +42,7 @@ def same(one: list[np.ndarray[Any, Any]], other: list[np.ndarray[Any, Any]]) -> 
 
 
 def spoil(result: EditResult) -> None:
-    """Write into everything."""
+    """Overwrite every array and tensor."""
     result.image.paste((1, 2, 3), (0, 0, *result.image.size))
     result.mask.paste(77, (0, 0, *result.mask.size))
     result.heatmap[:] = 9

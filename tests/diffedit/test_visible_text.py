@@ -1,4 +1,4 @@
-"""Characters of prompts that nobody sees: refused, cleaned or warned of by one rule."""
+"""Invisible characters in prompts: refused, removed, or warned about."""
 
 from __future__ import annotations
 

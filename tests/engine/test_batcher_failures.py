@@ -1,4 +1,4 @@
-"""Failures, cancellation and callbacks: they stay with the request that they belong to."""
+"""Failures, cancellation and callbacks affect their own request only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long calls take on the device, also where the host runs ahead of it.
+"""Device time of calls, also if the host launches calls ahead of it.
 
 The device is simulated: a call returns at once and is finished 1 s + 0.1 s a row later.
 """

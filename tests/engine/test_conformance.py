@@ -1,4 +1,4 @@
-"""One suite over every backend: what `engine.backends.Backend` and `Networks` promise.
+"""Tests of the protocols `engine.backends.Backend` and `Networks` for every backend.
 
 Each network of each backend runs at every batch size. A tolerance is the relative error of a whole
 output, ||output - reference|| / ||reference||. It is wider than for a trained model, since the
@@ -54,7 +54,7 @@ class Case:
 
 
 def engines(request: pytest.FixtureRequest, precision: Precision) -> Path:
-    """What TensorRT can run here: built on the spot, on a machine with a GPU."""
+    """Engines for TensorRT, built by the test on a machine with a GPU."""
     from export.build import build
 
     folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("engines") / precision

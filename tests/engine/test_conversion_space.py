@@ -1,4 +1,4 @@
-"""A conversion that does not fit on the disk: said before it starts, and told from a bad file."""
+"""A conversion that does not fit on the disk is refused, and not blamed on the file."""
 
 from __future__ import annotations
 

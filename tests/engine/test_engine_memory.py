@@ -1,4 +1,4 @@
-"""What is freed: a batcher that was dropped, and what errors and handles would keep."""
+"""Memory is freed when a batcher is deleted, also if errors and handles are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine thread: many submitters, its end, and calls that would wait for ever."""
+"""The engine thread: many submitters, its end, and calls that would deadlock."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_closing_a_batcher_that_never_started() -> None:
 
 
 def test_whatever_is_submitted_while_the_batcher_closes_is_answered() -> None:
-    """Each submit either raises at once or its future resolves: nothing is left waiting."""
+    """Each submit raises at once, or its future resolves."""
     for _ in range(30):
         batcher = Batcher(FakeNetworks())
         batcher.start()
@@ -209,7 +209,7 @@ def test_whatever_is_submitted_while_the_batcher_closes_is_answered() -> None:
             assert isinstance(handle.future.exception(timeout=20), Cancelled | EngineUnavailable)
 
 
-# -- calls that would wait for ever -------------------------------------------------------------
+# -- calls that would deadlock ------------------------------------------------------------------
 
 
 def test_waiting_on_the_engine_thread_raises_at_once(batcher: Batcher) -> None:

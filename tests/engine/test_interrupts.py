@@ -1,4 +1,4 @@
-"""A caught Ctrl-C leaves the exit code alone, wherever it arrived."""
+"""A caught Ctrl-C does not change the exit code, wherever it arrived."""
 
 from __future__ import annotations
 

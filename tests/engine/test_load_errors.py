@@ -1,4 +1,4 @@
-"""What goes wrong while weights are loaded is named by its true reason."""
+"""Errors while weights are loaded state the actual cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: written and read back, and the sentences for what cannot be read."""
+"""`manifest.json`: written and read back, and the errors for manifests that cannot be read."""
 
 from __future__ import annotations
 

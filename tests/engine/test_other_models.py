@@ -1,4 +1,4 @@
-"""A model argument that names something else: the sentence says what it is, and what to do."""
+"""A model argument that names something else: the error says what it is, and what to do."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {"target": "onnx", "precision": "fp32", "sizes": [(16,
 
 
 def exporter_error() -> Exception:
-    """As PyTorch's exporter raises it: the reason is its cause."""
+    """As PyTorch's exporter raises it: the reason is in `__cause__`."""
     error = torch.onnx.errors.OnnxExporterError("Failed to export the model")
     error.__cause__ = RuntimeError(
         "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried "

@@ -1,4 +1,4 @@
-"""Which profiles a build verifies, and that what could not run is no verdict on precision."""
+"""The profiles that a build verifies; one that could not run says nothing about precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m export` as a person meets it: exit codes, one sentence, and what an end leaves."""
+"""`python -m export`: exit codes, error messages, and the files of interrupted builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half precision on a CPU: as right as torch's own, quick, and with the overflows of the graph."""
+"""Half precision on a CPU: as accurate as torch's, fast, and with the graph's overflows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoRA in the engines is the LoRA in torch."""
+"""Engines with a LoRA equal torch with the same LoRA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One builder at a time, nothing half-written, nothing left behind."""
+"""One builder at a time, and no incomplete or temporary files."""
 
 from __future__ import annotations
 

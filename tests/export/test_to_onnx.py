@@ -1,4 +1,4 @@
-"""Every exported network answers as torch does, in its names, shapes, types and files."""
+"""Every exported network has torch's outputs, names, shapes, types and files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def types(path: Path) -> tuple[onnx.ModelProto, dict[str, int]]:
 
 
 def test_the_timestep_stays_exact_in_fp16(v_unet: Path) -> None:
-    """From the input to the sines, no value on the way is rounded to half precision."""
+    """No value between the timestep and the sines is rounded to half precision."""
     model, kinds = types(v_unet)
     made = {o: node for node in model.graph.node for o in node.output}
     waves = [node for node in model.graph.node if node.op_type in ("Sin", "Cos")]

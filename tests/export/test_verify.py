@@ -1,4 +1,4 @@
-"""How profiles are judged: what cannot run is not what runs wrongly."""
+"""Verification of profiles: one that cannot run is not one with wrong results."""
 
 from __future__ import annotations
 

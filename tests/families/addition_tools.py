@@ -27,7 +27,7 @@ def theirs(folder: Path) -> Any:
 
 
 def condition(checkpoint: Checkpoint, text: str) -> tuple[Tensor, ...]:
-    """What our denoiser is told of a text."""
+    """The conditioning of a text for our denoiser."""
     check_weights(checkpoint)
     networks = TorchNetworks.open(checkpoint, dtype="fp32", device="cpu")
     family = FamilyUnderTest("", checkpoint, networks, Conditioner(checkpoint), None)

@@ -1,4 +1,4 @@
-"""Checkpoints of SDXL, SD 3 and FLUX.1 that cannot be used are one sentence, before any weight."""
+"""Unusable checkpoints of SDXL, SD 3 and FLUX.1 give an error before a weight is read."""
 
 from __future__ import annotations
 

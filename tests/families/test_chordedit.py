@@ -1,4 +1,4 @@
-"""The instant tier: ChordEdit with DiffEdit's mask equals its reference, in 5 rows."""
+"""The preset instant: ChordEdit with DiffEdit's mask equals its reference, in 5 rows."""
 
 from __future__ import annotations
 

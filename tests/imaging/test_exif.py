@@ -95,7 +95,7 @@ def test_damaged_resolutions_are_dropped(dpi: Any) -> None:
 
 
 def test_xmp_is_dropped() -> None:
-    """It may hold a thumbnail and a history that are no longer true."""
+    """It may contain a thumbnail and a history of the photograph before the edit."""
     data = saved(noise(48, 64), "JPEG", xmp=b"<x:xmpmeta>history</x:xmpmeta>")
     assert b"history" not in encode.encode(photograph.read(data), "PNG")
 

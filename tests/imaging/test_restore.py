@@ -27,7 +27,7 @@ def scene(seed: int) -> Image.Image:
 def painted(
     photo: Image.Image, color: tuple[int, int, int] = (40, 90, 200)
 ) -> tuple[Image.Image, Bools]:
-    """A photograph with a disc painted on it, and where that is."""
+    """A photograph with a disc painted on it, and the disc's mask."""
     region = Image.new("L", photo.size)
     width, height = photo.size
     box = (width * 0.3, height * 0.2, width * 0.6, height * 0.5)

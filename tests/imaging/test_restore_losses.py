@@ -1,4 +1,4 @@
-"""What `restore` cannot take from the edited picture is said; messages name the right picture."""
+"""Warnings about what `restore` cannot take from the edited picture, which they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PIL drops of a file without a word is said: more than 8 bits, and colors by CICP numbers."""
+"""Warnings about what PIL drops without one: more than 8 bits, and colors by CICP numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""XMP: what people wrote is kept, what describes the stored file is dropped."""
+"""XMP: captions, keywords and rights are kept, the description of the stored file is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad requests: sending one, and what every error response keeps to."""
+"""Bad requests, and checks of every error response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers over HTTP have what `EditResult` has."""
+"""Responses have the fields of `EditResult`."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_twenty_five_edits_do_not_drift_outside_their_masks(
 
 
 def test_mask_in_a_chain(client: TestClient) -> None:
-    """A mask of the first image is one of the chain, and a mask can be found on its last image."""
+    """A mask of the first image is valid in the chain; its last image can be masked, too."""
     found = post(client, MASKS, image_bytes()).json()
     first = edited(client, image_bytes(), mask_id=found["mask_id"])
     second = edited(

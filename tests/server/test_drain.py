@@ -1,4 +1,4 @@
-"""SIGTERM to a real process whose edits do not finish in time: every client gets an answer."""
+"""SIGTERM to a real process whose edits do not finish in time: every client gets a response."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ EDITS, JOBS = "/v1/images/edits", "/v1/jobs"
 
 
 def write_keys(file: Path, *names: str) -> None:
-    """Replace the file at once, as a careful operator does."""
+    """Replace the file atomically."""
     new = file.with_name("new")
     new.write_text("".join(f"{name} {KEYS[name]}\n" for name in names))
     os.replace(new, file)

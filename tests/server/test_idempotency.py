@@ -1,4 +1,4 @@
-"""Idempotency keys: one job for a key, whatever arrives at the same time."""
+"""Idempotency keys: one job for a key, also for simultaneous requests."""
 
 from __future__ import annotations
 

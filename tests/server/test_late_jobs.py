@@ -1,4 +1,4 @@
-"""Jobs that are cancelled, drained or lost with the engine are answered once."""
+"""Jobs that are cancelled, drained or lost with the engine get one response."""
 
 from __future__ import annotations
 

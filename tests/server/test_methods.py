@@ -1,4 +1,4 @@
-"""FlowEdit and the instant tier over HTTP: previews, rows, and what a model cannot do."""
+"""FlowEdit and the preset instant over HTTP: previews, rows, and unsupported models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that are not valid: one sentence with the value, what is allowed, and the default."""
+"""Invalid settings: an error with the value, the allowed values, and the default."""
 
 from __future__ import annotations
 

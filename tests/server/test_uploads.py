@@ -1,4 +1,4 @@
-"""Slow uploads delay nobody: neither probes nor quick uploads, alone and behind the gateway."""
+"""Slow uploads delay neither probes nor quick uploads, with and without the gateway."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_values_that_are_missing_take_no_part() -> None:
 
 
 def test_errors_are_averaged_before_they_become_decibels() -> None:
-    """One untouched picture (infinitely many dB) must not drown the other."""
+    """One unchanged picture (infinite dB) must not decide the mean."""
     found = summarise({"mse_background": np.array([0.0, 2 * 65.025])})
     assert found["background_db"].mean == pytest.approx(30)
     assert found["background_db"].low <= 30 <= found["background_db"].high

@@ -1,4 +1,4 @@
-"""What a user does on the page, and what the page then shows."""
+"""Actions of a user on the page, and the state of the page after them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A first visit to the page with the demo's model: ten steps without a manual and a dead end."""
+"""A first visit to the page with the demo's model: ten steps without a manual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page as a first-time user meets it: ten steps without a manual and without a dead end."""
+"""A first visit to the page: ten steps without a manual."""
 
 from __future__ import annotations
 
