@@ -89,7 +89,7 @@ class RayOptions:
         given = [f.name for f in fields(self)[1:] if getattr(self, f.name) is not None]
         if given and not self.ray:
             name = "--" + given[0].replace("_", "-")
-            raise UsageError(f"{name} only has a meaning with Ray; give --ray as well.")
+            raise UsageError(f"{name} is for --ray only; add --ray, or leave it out.")
         for name in ("ray_gpus", "ray_cpus"):
             amount = getattr(self, name)
             if amount is not None and amount > 1 and amount != int(amount):

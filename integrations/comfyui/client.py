@@ -1,6 +1,6 @@
 """A small client of the server, from the standard library alone.
 
-It does not know ComfyUI. Every problem is raised as `ServerError` with one sentence.
+It does not import ComfyUI. Every error is a `ServerError`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 KEY_VARIABLE = "DIFFEDIT_API_KEY"
-"""Environment variable of the API key. It is no input of a node, since workflows are shared."""
+"""Environment variable of the API key. Not an input, because images contain their workflow."""
 POLL_SECONDS = 0.25
 BUSY_SECONDS = 120.0
-"""How long a server that is full or not ready is asked again."""
+"""Time limit of repeated requests to a server that is full or not ready."""
 TIMEOUT_SECONDS = 660.0
 """Of one response; above the server's own time limit of an edit."""
 
@@ -33,7 +33,7 @@ class ServerError(RuntimeError):
 
 
 class Busy(ServerError):
-    """The server is full or not ready, and says when to try again.
+    """The server is full or not ready, and states when to try again.
 
     Attributes:
         seconds: time to wait.
@@ -50,7 +50,7 @@ class Client:
 
     Attributes:
         server: its address, such as "http://127.0.0.1:8000".
-        on_progress: called with the progress of an edit, 0 to 1. What it raises cancels the edit.
+        on_progress: called with the progress of an edit, 0 to 1. An exception cancels the edit.
     """
 
     server: str
@@ -132,12 +132,12 @@ class Client:
 
 
 def _refusal(error: urllib.error.HTTPError) -> ServerError:
-    """What the server says about a request that it did not accept."""
+    """The error of a request that the server refused."""
     try:
         message = _message(json.loads(error.read()))
     except ValueError:
         message = ""
-    message = message or f"The address answers {error.code}, and is no DiffEdit server."
+    message = message or f"The address answers {error.code}; check that it is a DiffEdit server."
     if error.code == 401:
         message += f" Set the environment variable {KEY_VARIABLE} before you start ComfyUI."
     try:

@@ -21,7 +21,7 @@ MAX_SEED = 2**31 - 1
 
 TEXT = {"multiline": True, "dynamicPrompts": False}
 PROMPTS: dict[str, Any] = {
-    "image": ("IMAGE", {"tooltip": "The photograph; of a batch, each is edited by itself."}),
+    "image": ("IMAGE", {"tooltip": "The photograph; images of a batch are edited separately."}),
     "source_prompt": (
         "STRING",
         {**TEXT, "default": "", "tooltip": "What it shows now: a plain description."},
@@ -39,7 +39,7 @@ THRESHOLD: dict[str, Any] = {
             "min": 0.0,
             "max": 0.99,
             "step": 0.01,
-            "tooltip": "Where the texts disagree more than this, the photograph is edited.",
+            "tooltip": "Edit where the heatmap is above this; a higher value is a smaller mask.",
         },
     )
 }
@@ -50,7 +50,7 @@ OPTIONAL: dict[str, Any] = {
 
 
 class DiffEditEdit:
-    """Repaints what two texts disagree about, and keeps every other pixel."""
+    """Edits the region where two texts differ, and keeps every other pixel."""
 
     RETURN_TYPES = ("IMAGE", "MASK")
     RETURN_NAMES = ("image", "mask")
@@ -140,7 +140,7 @@ class DiffEditEdit:
 
 
 class DiffEditMask:
-    """Finds where two texts disagree about a photograph, without editing it."""
+    """Computes the mask of the region where two texts differ, without an edit."""
 
     RETURN_TYPES = ("MASK", "MASK")
     RETURN_NAMES = ("mask", "soft_mask")
@@ -148,8 +148,8 @@ class DiffEditMask:
     FUNCTION = "find"
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Finds the part of a photograph that two texts disagree about. The mask fits any node for "
-        "inpainting. Needs a running DiffEdit server."
+        "Computes the mask of the region where two texts differ. It can be connected to any "
+        "inpainting node. Needs a running DiffEdit server."
     )
     SEARCH_ALIASES: ClassVar[list[str]] = ["segment", "automatic mask"]
 
@@ -199,7 +199,7 @@ def _fields(source_prompt: str, prompt: str, seed: int, preset: str) -> dict[str
 
 
 def _batch_of(mask: torch.Tensor | None, count: int) -> torch.Tensor | None:
-    """A mask for each image: one is for all of them."""
+    """One mask for each image; a single mask is used for all of them."""
     if mask is None:
         return None
     mask = mask if mask.ndim == 3 else mask[None]
@@ -211,7 +211,7 @@ def _batch_of(mask: torch.Tensor | None, count: int) -> torch.Tensor | None:
 
 
 def _client(server: str, count: int) -> Client:
-    """A client that shows progress in ComfyUI and obeys its Cancel button."""
+    """A client that shows progress in ComfyUI and stops at its Cancel button."""
     try:
         from comfy.model_management import throw_exception_if_processing_interrupted
         from comfy.utils import ProgressBar

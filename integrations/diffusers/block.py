@@ -68,7 +68,7 @@ def _photograph(image: Any) -> Any:
 
 
 class DiffEditMaskStep(ModularPipelineBlocks):  # type: ignore[misc]
-    """Find where two texts disagree about a photograph.
+    """Compute the mask of the region where two texts differ.
 
     Outputs: `mask_image`, a PIL image in mode L of the photograph's size, 255 where to edit;
     `heatmap`, float32 [h, w] on the latent grid, in [0, 1].
@@ -79,7 +79,7 @@ class DiffEditMaskStep(ModularPipelineBlocks):  # type: ignore[misc]
     @property
     def description(self) -> str:
         """What the step does."""
-        return "DiffEdit's mask: where do the two texts disagree about the photograph?"
+        return "Computes DiffEdit's mask: the region where the two texts differ."
 
     @property
     def expected_components(self) -> list[Any]:
@@ -111,7 +111,7 @@ class DiffEditMaskStep(ModularPipelineBlocks):  # type: ignore[misc]
 
 
 class DiffEditEditStep(ModularPipelineBlocks):  # type: ignore[misc]
-    """Edit a photograph inside a mask, which is found if there is none.
+    """Edit a photograph inside a mask, which is computed if none is given.
 
     Outputs: `images`, a list of one PIL image of the photograph's size, whose pixels outside the
     mask are those of the photograph; `edit_result`, the `diffedit.EditResult` with mask, heatmap,
@@ -171,4 +171,4 @@ class DiffEditBlocks(SequentialPipelineBlocks):  # type: ignore[misc]
     @property
     def description(self) -> str:
         """What the blocks do."""
-        return "DiffEdit: find where the texts disagree, and repaint only that."
+        return "DiffEdit: computes the mask, and edits the region inside it."

@@ -17,8 +17,8 @@ CPUS, GPUS = {"CPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--ray-actors", "2"], "--ray-actors only has a meaning with Ray; give --ray"),
-        (["--ray-address", "auto"], "--ray-address only"),
+        (["--ray-actors", "2"], "--ray-actors is for --ray only; add --ray"),
+        (["--ray-address", "auto"], "--ray-address is for --ray only"),
         (["--ray", "--ray-gpus", "1.5"], "fractions only below 1"),
         (["--ray", "--ray-cpus", "2.5"], "--ray-cpus is 2.5"),
         (["--ray", "--device", "cuda:1"], "Ray assigns a GPU"),

@@ -27,7 +27,7 @@ MODEL = Path(__file__).resolve().parents[2] / "demo" / "model"
 def test_it_is_small_whole_and_says_what_it_is() -> None:
     files = [f for f in MODEL.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= SIZE_LIMIT
-    assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt", ".md"}
+    assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt", ".md", ".webp"}
     checkpoint = Checkpoint.open(MODEL)
     assert (checkpoint.family.native_size, checkpoint.family.factor) == (128, 4)
     runs = read_runs(MODEL)
