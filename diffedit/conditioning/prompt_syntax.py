@@ -38,8 +38,7 @@ FORMS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""No quantifier runs over the same characters twice ("++" and "*+" do not go back), so that a long
-prompt of brackets takes no longer than another one."""
+"""The quantifiers "++" and "*+" never go back, so a long prompt of brackets takes no longer."""
 KEYWORD = re.compile(r"(?<!\w)(?:BREAK|AND)(?!\w)")
 QUOTED = re.compile(r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb")
 WORD = re.compile(r"[^\W\d_]+")

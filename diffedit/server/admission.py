@@ -25,6 +25,9 @@ four."""
 RESULT_BYTES_PER_PIXEL = 4
 """Bytes of an encoded result and its mask per pixel; a PNG of noise takes 3."""
 
+MASK_BYTES_PER_PIXEL = 1
+"""Bytes of the mask of one of several edits per pixel, until the result is encoded."""
+
 
 def check_queue(
     queue: FairQueue, owner: str | None, backlog: float, settings: Settings, *, starts_now: bool
@@ -72,7 +75,9 @@ def predicted_bytes(form: EditForm) -> int:
     width, height = form.image_size or (0, 0)
     image = len(form.image) if isinstance(form.image, bytes) else form.image.nbytes
     files = image + len(form.mask or b"")
-    return files + width * height * (IMAGE_BYTES_PER_PIXEL + form.n * RESULT_BYTES_PER_PIXEL)
+    masks = len(form.parameters.get("edits", ())) * MASK_BYTES_PER_PIXEL
+    results = form.n * (RESULT_BYTES_PER_PIXEL + masks)
+    return files + width * height * (IMAGE_BYTES_PER_PIXEL + results)
 
 
 def check_time(

@@ -268,13 +268,16 @@ def test_the_parts_of_serving_that_run_several_times_become_one_row() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_cost, "REQUESTS", 5)
+    monkeypatch.setattr(serving_cost, "WARM_UPS", 2)
     monkeypatch.setattr(serving, "JOBS", 3)
-    monkeypatch.setattr(serving, "CROWD", 40)
+    monkeypatch.setattr(serving, "CROWD", 300)
     monkeypatch.setattr(serving_keys, "EDITS", 3)
     monkeypatch.setattr(serving_keys, "REFINEMENTS", 5)
-    result = serving.serving(tiny, call_ms=2, seconds=1, soak=3)
+    monkeypatch.setattr(serving_keys, "WARM_UPS", 2)
+    result = serving.serving(tiny, call_ms=2, seconds=2, soak=3)
     assert set(serving.BOUNDS) <= {row.title for row in result.measurements}
     assert len(result.checks) == len(serving.BOUNDS)
     processor = [row for row in result.measurements if row.name == serving_cost.PROCESSOR]

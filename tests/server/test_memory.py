@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ def form(pixels: int = 1_000_000, n: int = 1) -> EditForm:
 def test_predicted_bytes_grow_with_pixels_and_results() -> None:
     one, ten = predicted_bytes(form()), predicted_bytes(form(n=10))
     assert 4_000_000 <= (ten - one) / 9 <= 8_000_000, "a PNG of noise and its mask"
+    several = replace(form(), parameters={"edits": [{"prompt": "a"}] * 16})
+    assert predicted_bytes(several) - one == 16 * 1_000_000, "a mask for each edit"
     assert predicted_bytes(form(2_000_000)) == pytest.approx(2 * one, rel=0.01)
     largest = EditForm(b"x" * 20_000_000, None, {}, n=10, image_size=(4000, 4000))
     assert predicted_bytes(largest) < Settings().max_job_bytes
