@@ -61,7 +61,7 @@ def ignored(name: str, *values: str) -> list[Outcome]:
 
 STREAM = {"stream": True}
 OUTCOMES: dict[str, list[Outcome]] = {
-    "image": [Outcome(FILE), Outcome([FILE]), Outcome([FILE, FILE], refused="one image")],
+    "image": [Outcome(FILE), Outcome([FILE]), Outcome([FILE, FILE], refused="an edit takes one")],
     "prompt": [Outcome("a green ball"), Outcome("a" * 32000, refused="shorten it")],
     "background": [
         *(Outcome(value) for value in ("auto", "opaque")),
@@ -129,7 +129,9 @@ def test_every_documented_value_is_tried() -> None:
 def api(tiny: Path) -> Iterator[Any]:
     names = {"DIFFEDIT_SERVE_SERVED_MODEL_NAMES": '["gpt-image-2"]'}
     with run_server(tiny, "--call-ms", "0", **names) as server:
-        yield openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0)
+        address = f"{server.url}/v1"
+        with openai.OpenAI(base_url=address, api_key="-", max_retries=0) as client:
+            yield client
 
 
 CASES = [(name, outcome) for name, outcomes in OUTCOMES.items() for outcome in outcomes]
