@@ -35,8 +35,9 @@ SIZE = (3000, 4000)
 """(height, width) of a photograph in pixels."""
 SHARE = 0.5
 """The part of its height that the scene has."""
-DETAIL = 1.5
-"""Pixels of a side that the scene is drawn with, in sides of the network's canvas."""
+DETAIL = 1.25
+"""Pixels of a side that the scene is drawn with, in sides of the network's canvas. An object's box
+is about 0.4 of the side, so a window of twice the box has as many pixels as the canvas."""
 MARGIN = 4
 """Pixels of the scene by which the mask is larger than the object: its edge fades inwards, and
 would keep an outline of the object otherwise."""
