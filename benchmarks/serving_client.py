@@ -95,7 +95,8 @@ def start_server(
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        limits = httpx2.Limits(max_connections=None)
+        # The server closes idle connections after 5 s, perhaps while a request is on its way.
+        limits = httpx2.Limits(max_connections=None, keepalive_expiry=1.0)
         with httpx2.Client(base_url=url, timeout=120, limits=limits) as http:
             server = Server(url, process, http)
             _wait_until_ready(server)

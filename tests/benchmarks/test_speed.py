@@ -273,7 +273,7 @@ def test_the_server_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(serving_cost, "REQUESTS", 5)
     monkeypatch.setattr(serving_cost, "WARM_UPS", 2)
     monkeypatch.setattr(serving, "JOBS", 3)
-    monkeypatch.setattr(serving, "CROWD", 300)
+    monkeypatch.setattr(serving, "CROWD", 200)
     monkeypatch.setattr(serving_keys, "EDITS", 3)
     monkeypatch.setattr(serving_keys, "REFINEMENTS", 5)
     monkeypatch.setattr(serving_keys, "WARM_UPS", 2)
