@@ -413,8 +413,8 @@ class DiffEditPipeline:
 
         Args:
             image: PIL image, path, file contents, or uint8 [H, W, 3].
+            num_inference_steps, strength, preset, inversion_stride: as in `EditRequest`.
             callback: see `diffedit.progress.Callback`.
-            options: the fields of `EditRequest` that apply, such as `strength`.
 
         Returns: the latents x_0 to x_d, float32 [d + 1, C, h, w] on the CPU.
 
