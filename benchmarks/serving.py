@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from benchmarks.report import progress, row
 from benchmarks.schema import Check, Measurement, Result
 from benchmarks.serving_client import Server, photo, start_server
 from benchmarks.serving_cost import BOUNDS as COST_BOUNDS
-from benchmarks.serving_cost import FORM, request_cost, soaked
+from benchmarks.serving_cost import FEW_RESULTS, FORM, request_cost, soaked
 from benchmarks.serving_keys import BOUNDS as KEY_BOUNDS
 from benchmarks.serving_keys import keyed
 from benchmarks.workload import model_facts
@@ -69,12 +70,12 @@ def serving(
     Example: python -m benchmarks serving --soak 600
     """
     rows: list[Measurement] = []
-    for part, ms, *faults in _parts(real, call_ms, seconds, repeats, soak):
+    for part, ms, *faults in _parts(real, call_ms, seconds, repeats):
         with start_server(model, None if real else ms, faults) as server:
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
-    for found in () if real else keyed(model, call_ms):
+    for found in _with_settings(model, real, call_ms, soak):
         rows.append(found)
         progress(row(found))
     final = list(merged(rows))
@@ -90,9 +91,7 @@ def serving(
     )
 
 
-def _parts(
-    real: bool, call_ms: float, seconds: float, repeats: int, soak: float
-) -> Iterator[tuple[Any, ...]]:
+def _parts(real: bool, call_ms: float, seconds: float, repeats: int) -> Iterator[tuple[Any, ...]]:
     """Each part, the duration of its server's fake calls, and the faults of its server."""
     if not real:
         yield request_cost, 0.0
@@ -101,8 +100,15 @@ def _parts(
         yield failing, 1.0, "--fault", "nan"
     yield functools.partial(loaded, seconds=seconds, repeats=repeats), call_ms
     yield from [(stopping, call_ms)] * repeats
+
+
+def _with_settings(model: Path, real: bool, call_ms: float, soak: float) -> Iterator[Measurement]:
+    """The parts whose servers have settings of their own."""
     if soak:
-        yield functools.partial(soaked, seconds=soak), 0.0
+        with start_server(model, None if real else 0.0, settings=FEW_RESULTS) as server:
+            yield from soaked(server, soak)
+    if not real:
+        yield from keyed(model, call_ms)
 
 
 def merged(rows: Sequence[Measurement]) -> Iterator[Measurement]:

@@ -25,6 +25,8 @@ PROCESSOR = "request, processor time of the server"
 GROWTH = "growth of the memory in the soak"
 KINDS = (("jpeg", "paper"), ("jpeg", "balanced"), ("png", "paper"))
 """Format of the picture and of the result, and the preset: balanced cleans the mask."""
+FEW_RESULTS = {"RESULT_BYTES": "16000000"}
+"""Settings for the soak: the results that a server keeps reach their limit within seconds."""
 REQUESTS, WARM_UPS = 200, 20
 BOUNDS: dict[str, tuple[str, float]] = {
     **{
