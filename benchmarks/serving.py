@@ -63,7 +63,7 @@ def serving(
     call_ms: CallMs = 20.0,
     seconds: Seconds = 20,
     repeats: options.Repeats = 3,
-    soak: Soak = 120.0,
+    soak: Soak = 0.0,
 ) -> Result:
     """Measure the server: a request, load, cancelling, a failing edit, SIGTERM, keys, memory.
 
