@@ -80,6 +80,7 @@ def test_a_build_has_a_row_for_every_step(tmp_path: Path) -> None:
     assert result.not_run == ()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_verified_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def failing(error: Exception) -> Callable[..., Any]:
     [
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), 5, "memory"),
         (MemoryError(), 5, "memory"),
-        (PermissionError(13, "Permission denied", "/m/x"), 3, "no permission"),
+        (PermissionError(13, "Permission denied", "/m/x"), 3, "permission denied"),
         (ModuleNotFoundError("No module named 'x'", name="x"), 3, "the package x is missing"),
     ],
 )

@@ -17,7 +17,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("prediction_type", 1, "prediction_type"),
     ("vae", 3, "vae is 3"),
     ("vae", "", "vae"),
-    ("embeddings", "toy.safetensors", "must be a list of files"),
+    ("embeddings", "toy.safetensors", "but must be a list; pass files"),
     ("embeddings", [("a", "b", "c")], "pass a file or .file, token."),
     ("embeddings", [("a", 3)], "pass a file or .file, token."),
     ("embeddings", [3], "embeddings is 3"),

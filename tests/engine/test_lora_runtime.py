@@ -124,8 +124,8 @@ def test_engines_must_have_the_same(micro: Path, micro_build: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
-        ("style.safetensors", "must be a list of files"),
-        (7, "must be a list of files"),
+        ("style.safetensors", "but must be a list; pass files"),
+        (7, "but must be a list; pass files"),
         ([("a", 1, 2)], "pass a file or"),
         ([("a.safetensors", "x")], "scale of lora is 'x'"),
         ([("a.safetensors", float("nan"))], "scale of lora is nan"),
