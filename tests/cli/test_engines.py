@@ -109,7 +109,7 @@ def test_explain_compares_what_is_added_to_the_model(
     other = random_checkpoint.make(tmp_path / "other", "tiny", seed=5)
     done = cli("engines", "explain", engines, "--model", tiny, "--lora", f"{lora}:0.5")
     assert done.code == 4
-    assert "contain no LoRA, not the LoRAs that were asked for" in done.out.decode()
+    assert "contain no LoRA, not the requested LoRAs" in done.out.decode()
     done = cli("engines", "explain", engines, "--model", tiny, "--vae", other / "vae")
     assert done.code == 4
     assert "differs from the model in use" in done.out.decode()

@@ -59,7 +59,9 @@ def test_a_pipe_and_a_full_disk(start: Start, work: Path, photo: Image.Image) ->
         assert (image.format, image.size) == ("PNG", photo.size)
     _, err = full.communicate()
     assert full.returncode == 5, err.decode()
-    assert "in.edited.png cannot be written (File too large); no file was changed" in err.decode()
+    assert (
+        "in.edited.png cannot be written (File too large), and no file was changed" in err.decode()
+    )
     assert [p.name for p in work.iterdir()] == ["in.png"]
 
 

@@ -115,7 +115,7 @@ def test_engines_must_have_the_same(micro: Path, micro_build: Path, tmp_path: Pa
     with opened(lora=[(style, 0.5)], backend="torch") as pipe:
         assert pipe.warnings == ()
     for backend in ("auto", "onnxruntime"):
-        with pytest.raises(EngineMismatch, match=r"at 0\.5, not the LoRAs that were asked for"):
+        with pytest.raises(EngineMismatch, match=r"at 0\.5, not the requested LoRAs"):
             opened(lora=[(style, 0.8)], backend=backend)
     with opened(lora=[(style, 0.8)], backend="torch") as pipe:
         assert "are not used" in pipe.warnings[0] and pipe.provenance.loras[0].scale == 0.8

@@ -33,12 +33,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def networks(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchNetworks]:
-    """The tiny checkpoint in float32, compiled into a temporary folder."""
+def networks(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchNetworks]:
+    """The micro checkpoint in float32, compiled into a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         compiled = TorchNetworks.open(
-            Checkpoint.open(tiny), device="cpu", dtype="fp32", compile=True
+            Checkpoint.open(micro), device="cpu", dtype="fp32", compile=True
         )
         yield compiled
         compiled.close()
@@ -53,12 +53,12 @@ def inputs(spec: NetSpec, rows: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, tiny: Path) -> None:
-    eager = TorchNetworks.open(Checkpoint.open(tiny), device="cpu", dtype="fp32")
+def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, micro: Path) -> None:
+    eager = TorchNetworks.open(Checkpoint.open(micro), device="cpu", dtype="fp32")
     assert networks.describe() == f"{eager.describe()}, compiled"
     counters.clear()
     with torch.inference_mode():
-        for net, shape in (("unet", (4, 16, 16)), ("vae_encode", (3, 64, 64))):
+        for net, shape in (("unet", (4, 8, 8)), ("vae_encode", (3, 16, 16))):
             backend = networks.find(net, shape)
             assert backend.spec.batch_sizes == (CPU_BATCH_SIZES if net == "unet" else (1, 2, 4))
             batch = inputs(backend.spec, 1)
@@ -72,14 +72,14 @@ def test_outputs_equal_those_of_eager_networks(networks: TorchNetworks, tiny: Pa
 
 
 @pytest.mark.slow
-def test_an_edit_uses_only_the_compiled_batch_sizes(networks: TorchNetworks, tiny: Path) -> None:
+def test_an_edit_uses_only_the_compiled_batch_sizes(networks: TorchNetworks, micro: Path) -> None:
     request = EditRequest(
-        still_life(64, 64), "a blue ball", "a red ball", preset="paper", num_inference_steps=4
+        still_life(16, 16), "a blue ball", "a red ball", preset="paper", num_inference_steps=4
     )
     with (
-        DiffEditPipeline(Checkpoint.open(tiny), networks, size=(64, 64)) as pipe,
+        DiffEditPipeline(Checkpoint.open(micro), networks, size=(16, 16)) as pipe,
         DiffEditPipeline.from_pretrained(
-            tiny, backend="torch", device="cpu", dtype="fp32", size=(64, 64)
+            micro, backend="torch", device="cpu", dtype="fp32", size=(16, 16)
         ) as eager,
     ):
         result, expected = pipe.submit(request).result(), eager.submit(request).result()

@@ -22,7 +22,7 @@ from demo.picture import still_life
 from diffedit.cli import main
 from engine.checkpoint import Checkpoint
 from engine.manifest import Entry, Manifest
-from tests.shared import Folders
+from tests.shared import Folders, shared
 
 pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("polygraphy")
@@ -74,11 +74,17 @@ def command(*arguments: object) -> tuple[int, str, str]:
 def built(
     request: pytest.FixtureRequest, folders: Folders, tmp_path_factory: pytest.TempPathFactory
 ) -> Built:
-    folder, model = tmp_path_factory.mktemp("built"), folders(request.param)
-    options = ("--size", "64", "--batches", "1,2", "--target", "tensorrt-rtx")
-    code, out, err = command("build", model, "--out", folder / "engines", *options)
-    assert code == 0, err
-    return Built(request.param, Checkpoint.open(model), folder / "engines", out)
+    model = folders(request.param)
+
+    def make(new: Path) -> None:
+        options = ("--size", "64", "--batches", "1,2", "--target", "tensorrt-rtx")
+        code, out, err = command("build", model, "--out", new / "engines", *options)
+        assert code == 0, err
+        (new / "said.txt").write_text(out)
+
+    folder = shared(tmp_path_factory, f"built-{request.param}", make)
+    said = (folder / "said.txt").read_text()
+    return Built(request.param, Checkpoint.open(model), folder / "engines", said)
 
 
 def test_every_network_has_a_file_of_each_kind(built: Built) -> None:
