@@ -113,10 +113,10 @@ serve: $(READY)  ## Serve edits over HTTP, with a page to try them: [MODEL=folde
 	$(PY) -m diffedit.cli serve $(if $(MODEL),--model "$$MODEL") $(if $(ENGINES),--engines "$$ENGINES") $(ARGS)
 
 test: $(READY)  ## Run the quick tests, in parallel
-	$(PY) -m pytest -q -m "not gpu and not slow" -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(PY) -m pytest -q -m "not gpu and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY)  ## Run the rest: Ray, contract, training, browser and many-process tests
-	$(PY) -m pytest -q -m "slow and not gpu" -n $(WORKERS) --dist loadgroup --ignore tests/server $(ARGS)
+	$(PY) -m pytest -q -m "slow and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/server $(ARGS)
 	$(PY) -m pytest -q -m "slow and not gpu" tests/server $(ARGS)  # alone: servers have deadlines
 
 contract: $(READY)  ## Check the server against its OpenAPI with random requests: [CASES=10000 SEED=0]

@@ -61,12 +61,11 @@ HEAVY_FIRST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests without a GPU; keep each file on one worker."""
+    """Skip GPU tests without a GPU; sort folders. `--dist loadfile` keeps a file on one worker."""
     skip = pytest.mark.skip(reason=f"needs a CUDA device; PyTorch {torch.__version__} has none")
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip)
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=lambda item: _weight(item.nodeid))
 
