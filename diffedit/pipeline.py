@@ -413,7 +413,10 @@ class DiffEditPipeline:
 
         Args:
             image: PIL image, path, file contents, or uint8 [H, W, 3].
-            num_inference_steps, strength, preset, inversion_stride: as in `EditRequest`.
+            num_inference_steps: as in `EditRequest`.
+            strength: as in `EditRequest`.
+            preset: as in `EditRequest`.
+            inversion_stride: as in `EditRequest`.
             callback: see `diffedit.progress.Callback`.
 
         Returns: the latents x_0 to x_d, float32 [d + 1, C, h, w] on the CPU.
