@@ -14,6 +14,7 @@ from collections import Counter
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
+from uuid import uuid4
 
 import jsonschema_rs
 import requests
@@ -240,6 +241,9 @@ class Trial:
                 case.path_parameters["job_id"] = self.jobs[number % len(self.jobs)]
             if "mask_id" in case.path_parameters and number % 4:
                 case.path_parameters["mask_id"] = self.jobs[0]
+            valid = mode is GenerationMode.POSITIVE
+            if valid and number % 4 and "Idempotency-Key" in (case.headers or {}):
+                case.headers["Idempotency-Key"] = str(uuid4())  # short keys repeat: 422
             self.send(case)
 
         for batch in range(math.ceil(cases / BATCH)):

@@ -87,5 +87,4 @@ def test_server_conforms_to_its_openapi_document(tiny: Path) -> None:
     assert trial.count() >= 0.9 * CASES
     for label, status in SUCCESS.items():
         sent = trial.count(label=label, mode="valid")
-        sent -= trial.count(422, label=label, mode="valid")  # a key of another form, or NaN
         assert trial.count(status, label=label, mode="valid") > sent / 3, f"{label} rarely succeeds"
