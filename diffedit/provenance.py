@@ -42,7 +42,8 @@ class Provenance:
             single file.
         sha256: of the single file; empty for a folder.
         weights: see `engine.fingerprint`.
-        loras, embeddings: what is fused into the weights.
+        loras: the LoRAs that are fused into the weights.
+        embeddings: the textual inversions that are added.
         vaes: another VAE, if one was named.
         clip_skip: CLIP layers that are left out.
         backend: "torch", "onnxruntime", "tensorrt" or "fake".

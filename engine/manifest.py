@@ -77,7 +77,8 @@ class Check:
         batch: rows in the call.
         status: "passed"; "too imprecise" (or not finite); "failed" (the runtime raised an error);
             "not run".
-        max_abs, relative: the largest absolute error, and ||output - reference|| / ||reference||.
+        max_abs: the largest absolute error.
+        relative: ||output - reference|| / ||reference||.
         reason: why it did not pass; empty if it did.
     """
 
@@ -99,7 +100,8 @@ class Entry:
         key: sha256 of everything that the files were made from; an equal key needs no rebuild.
         files: the main file first (`.onnx` before `.onnx.data`).
         built_with: product, version, and for engines the GPU, compute capabilities and flags.
-        seconds, peak_bytes: duration and peak memory of the build.
+        seconds: duration of the build.
+        peak_bytes: its peak memory.
         checks: the verification, one for each backend and profile.
         notes: sentences for the user, such as a fall-back to fp32.
     """

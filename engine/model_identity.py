@@ -37,7 +37,8 @@ class ModelIdentity:
         family: the name of its model family.
         networks: the names of all its networks; a size is complete if it has all of them.
         digests: part -> sha256 of its config and weights.
-        loras, embeddings: the files fused into the weights.
+        loras: the LoRA files that are fused into the weights.
+        embeddings: the files of the textual inversions that are added.
         made_from: the single file and others that the model was made from; empty for a folder.
         clip_skip: number of last CLIP layers that its text networks skip.
     """

@@ -42,7 +42,7 @@ add_command(app, replay.replay, examples=examples.REPLAY, more_files=_MANY)
 add_command(app, restore.restore, examples=examples.RESTORE)
 add_command(app, batch.batch, examples=examples.BATCH)
 add_command(app, serve.serve, examples=examples.SERVE)
-app.command(**build.SETTINGS)(build.build)
+app.command(name="build", cls=build.BuildCommand)(build.build)
 app.add_typer(engines.app, name="engines")
 add_command(app, doctor.doctor, examples=examples.DOCTOR)
 

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from diffedit.own_packages import claim
 from engine.option_groups import expand_groups
 
-SETTINGS: dict[str, Any] = {
-    "name": "build",
-    "add_help_option": False,
-    "options_metavar": "MODEL [OPTIONS]",
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-}
-"""Pass every argument, --help included, to the command line of `export`."""
+
+class BuildCommand(TyperCommand):
+    """A command that imports `export` when it runs or is completed, but not when it is listed."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the arguments with the command of `export`, which the context then refers to."""
+        return compiler().make_context(*arguments, **options)
 
 
-def build(context: typer.Context) -> None:
-    """Compile a model into ONNX files and TensorRT engines; see `build --help`."""
+@cache
+def compiler() -> Any:
+    """The command of `export` with all of its options, for use as `diffedit-trt build`."""
     claim("export")
     from export.__main__ import EPILOG, build_command
 
-    compiler = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
-    compiler.command(epilog=EPILOG.replace("python -m export --model", "diffedit-trt build"))(
-        expand_groups(build_command)
-    )
-    compiler(args=list(context.args), prog_name="diffedit-trt build")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    epilog = EPILOG.replace("python -m export --model", "diffedit-trt build")
+    app.command(name="build", epilog=epilog)(expand_groups(build_command))
+    return typer.main.get_command(app)
+
+
+def build() -> None:
+    """Compile a model into ONNX files and TensorRT engines; see `build --help`."""

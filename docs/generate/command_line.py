@@ -11,12 +11,14 @@ from typer.cli import get_docs_for_click
 from typer.models import Context
 
 from diffedit.cli import app
+from diffedit.cli.build import compiler
 from diffedit.cli.errors import EXIT_CODES
 
 
 def command_line() -> str:
     """Every command with its arguments, options, defaults and examples, as Markdown."""
     program: Any = typer.main.get_command(app)
+    program.commands["build"] = compiler()
     for command in _with_subcommands(program):
         command.epilog = _fenced(command.epilog or "")
         command.short_help = (command.help or "").split("\n\n")[0]  # click would cut it
@@ -41,5 +43,6 @@ def _fenced(epilog: str) -> str:
     """Examples of the terminal's help as a block of code."""
     if not epilog:
         return ""
-    plain = re.sub(r"\[/?bold\]", "", epilog).removeprefix("Examples").strip()
+    plain = re.sub(r"\[/?bold\]|\x08", "", epilog).strip()
+    plain = plain.removeprefix("Examples").removeprefix(":").strip()
     return f"**Examples**:\n\n```text\n{plain}\n```"

@@ -17,9 +17,10 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.generate import links
+from docs.generate import links, narrow
 from docs.generate.command_line import command_line, exit_codes
 from docs.generate.error_codes import error_codes
+from docs.generate.examples import examples
 from docs.generate.http import http_api
 from docs.generate.import_diagram import import_diagram
 from docs.generate.imports import import_table
@@ -29,6 +30,7 @@ from docs.generate.settings import settings
 GENERATED = {
     "command-line": command_line,
     "error-codes": error_codes,
+    "examples": examples,
     "exit-codes": exit_codes,
     "http": http_api,
     "import-diagram": import_diagram,
@@ -58,6 +60,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Fill in the generated parts, and convert links."""
     linked = links.rewrite(_TEMPLATE_NOTE.sub("", markdown), page.file.src_uri)
     return _MARKER.sub(lambda match: GENERATED[match["name"]](), linked)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Prepare tables, code and pictures for narrow screens."""
+    return narrow.mark(html, Path(config["docs_dir"], page.file.src_uri).parent)
 
 
 def on_post_build(config: Any) -> None:

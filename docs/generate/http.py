@@ -10,9 +10,10 @@ from typing import Any
 from diffedit.server import create_app
 from diffedit.server.field_schemas import PATTERN_MEANINGS
 from diffedit.server.reference import type_in_words
-from docs.generate.tables import scrolling, table
+from docs.generate.tables import table
 
 Schema = dict[str, Any]
+RESPONSE = ["status", "meaning", "content"]
 
 
 @cache
@@ -28,16 +29,37 @@ def openapi() -> Schema:
 
 def http_api() -> str:
     """Every endpoint with its fields, headers and responses, as Markdown."""
-    paths = openapi()["paths"]
-    return "\n\n".join(
-        "\n\n".join(_operation(method, path, operation))
-        for path, methods in paths.items()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in openapi()["paths"].items()
         for method, operation in methods.items()
-    )
+    ]
+    common = _common_errors([operation for _, operation in operations])
+    seen: dict[str, str] = {}
+    pages = [part for name, one in operations for part in _operation(name, one, common, seen)]
+    rows = [_response(item) for item in sorted(common.items())]
+    errors = "Errors that several endpoints return. [Errors](errors.md) lists their codes."
+    return "\n\n".join([*pages, "## Errors", errors, table(RESPONSE, rows)])
 
 
-def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
-    yield f"## `{method.upper()} {path}`"
+def _common_errors(operations: list[Schema]) -> dict[str, Schema]:
+    """The error responses that are the same for every endpoint that has them, by status."""
+    found: dict[str, list[Schema]] = {}
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            found.setdefault(status, []).append(response)
+    return {
+        status: responses[0]
+        for status, responses in found.items()
+        if status >= "400" and len(responses) > 1 and all(one == responses[0] for one in responses)
+    }
+
+
+def _operation(
+    name: str, operation: Schema, common: dict[str, Schema], seen: dict[str, str]
+) -> Iterator[str]:
+    """The parts of an endpoint. `seen` maps a table of fields to the endpoint that has it."""
+    yield f"## `{name}`"
     yield operation.get("description") or operation.get("summary", "")
     parameters = operation.get("parameters", [])
     if parameters:
@@ -45,12 +67,32 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
             (f"`{p['name']}`", p["in"], _type(p.get("schema", {})), p.get("description", ""))
             for p in parameters
         ]
-        yield scrolling(table(["parameter", "in", "type", "meaning"], rows))
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield f"Body, `{media_type}`:"
-        yield _fields(content["schema"])
+        yield table(["parameter", "in", "type", "meaning"], rows)
+    for media_types, schema in _bodies(operation):
+        fields = _fields(schema)
+        first = seen.setdefault(fields, name)
+        same = "" if first == name else f" the fields of `{first}`."
+        yield f"Body, {media_types}:{same}"
+        if not same:
+            yield fields
+    own = {status: r for status, r in operation["responses"].items() if r != common.get(status)}
     yield "Responses:"
-    yield table(["status", "meaning", "content"], map(_response, operation["responses"].items()))
+    yield table(RESPONSE, map(_response, own.items()))
+    shared = ", ".join(sorted(set(operation["responses"]) - set(own)))
+    if shared:
+        yield f"[Errors](#errors): {shared}."
+
+
+def _bodies(operation: Schema) -> list[tuple[str, Schema]]:
+    """The media types of the body and its schema; those with equal fields together."""
+    found: list[tuple[str, Schema]] = []
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        name, schema = f"`{media_type}`", content["schema"]
+        if found and found[-1][1]["properties"] == schema["properties"]:
+            found[-1] = (f"{found[-1][0]} or {name}", schema)
+        else:
+            found.append((name, schema))
+    return found
 
 
 def _fields(schema: Schema) -> str:
@@ -59,7 +101,7 @@ def _fields(schema: Schema) -> str:
         (f"`{name}`", _type(field), _default(name, field, required), field.get("description", ""))
         for name, field in schema.get("properties", {}).items()
     ]
-    return scrolling(table(["field", "type", "default", "meaning"], rows))
+    return table(["field", "type", "default", "meaning"], rows)
 
 
 def _default(name: str, field: Schema, required: list[str]) -> str:

@@ -1,7 +1,8 @@
 """Convert the links of pages from paths in the repository to pages of the site.
 
 The documents are also read in the repository, where links are paths. On the site, a link to another
-page stays a link, and a link to a file that is not a page becomes plain text.
+page stays a link, one to a program in `examples/` leads to its source on the examples page, and one
+to another file becomes code.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def site_path(path: str) -> str | None:
     """The address on the site of a file of the repository; None if it is not on the site."""
     if path in INCLUDED:
         return INCLUDED[path]
+    if posixpath.dirname(path) == "examples" and (ROOT / path).is_file():
+        return f"examples.md#{posixpath.basename(path).replace('.', '')}"
     inside = path.startswith("docs/") and not path.startswith("docs/generate/")
     return path.removeprefix("docs/") if inside and (ROOT / path).is_file() else None
 
@@ -84,9 +87,14 @@ def _rewritten(match: re.Match[str], page: str) -> str:
     path = posixpath.normpath(posixpath.join(folder, target))
     address = site_path(path)
     if address is None:
-        return match["text"] if (ROOT / path).exists() else match[0]
+        return _as_code(match["text"]) if (ROOT / path).exists() else match[0]
     relative = posixpath.relpath(address, posixpath.dirname(page) or ".")
     return f"{match['image']}[{match['text']}]({relative}{'#' if anchor else ''}{anchor})"
+
+
+def _as_code(text: str) -> str:
+    is_path = "/" in text or "." in text
+    return f"`{text}`" if is_path and re.fullmatch(r"[\w./-]+", text) else text
 
 
 def fetched(html: str) -> list[str]:

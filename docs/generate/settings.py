@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from diffedit.server.settings import ENVIRONMENT_PREFIX, Settings
-from docs.generate.tables import number, scrolling, table
+from docs.generate.tables import number, table
 
 
 def settings() -> str:
@@ -24,7 +24,7 @@ def settings() -> str:
         )
         for name, field in Settings.model_fields.items()
     ]
-    return scrolling(table(["environment variable", "values", "default", "meaning"], rows))
+    return table(["environment variable", "values", "default", "meaning"], rows)
 
 
 def field_docstrings(cls: type) -> dict[str, str]:

@@ -11,11 +11,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
-def scrolling(markdown: str) -> str:
-    """Let a table scroll on a phone, with a wide last column; see `stylesheets/site.css`."""
-    return f'<div class="scrolling" markdown>\n\n{markdown}\n\n</div>'
-
-
 def number(value: float) -> str:
     """A number with commas, such as "31,536,000" or "0.5"."""
     return f"{value:,.0f}" if value == round(value) else f"{value:,}"

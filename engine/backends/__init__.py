@@ -103,7 +103,8 @@ class Details:
     Attributes:
         precision: such as "bf16", or "fp16 with vae_decode in fp32".
         kernels: the names of this project's CPU kernels that are in use.
-        loras, embeddings: the files that are fused into the weights.
+        loras: the LoRA files that are fused into the weights.
+        embeddings: the files of the textual inversions that are added.
     """
 
     precision: str

@@ -12,6 +12,7 @@ from diffedit.cli import main, model_options
 from diffedit.presets import PRESETS
 from diffedit.request import CLEANINGS, METHODS
 from engine.netspec import Precision
+from tests.cli.commands import COMMANDS
 
 Offer = Callable[[str], list[str]]
 
@@ -45,6 +46,8 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ("batch --dtype", get_args(Precision)),
         ("replay --device", ("cpu", "cuda")),
         ("edit --prediction-type", ("epsilon", "v_prediction")),
+        ("build --target", ("auto", "onnx", "tensorrt", "tensorrt-rtx")),
+        ("build sd15 --verify", ("default", "all", "none")),
     ],
 )
 def test_the_values_of_an_option(offered: Offer, option: str, values: Iterable[str]) -> None:
@@ -59,6 +62,12 @@ def test_values_that_begin_with_the_typed_text(offered: Offer) -> None:
 def test_commands_and_options(offered: Offer) -> None:
     assert "restore" in offered("diffedit-trt ") and offered("diffedit-trt en") == ["engines"]
     assert set(offered("diffedit-trt edit --pre")) == {"--preset", "--prediction-type"}
+    assert set(offered("diffedit-trt build --com")) == {"--compute-capability"}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_offers_its_options(offered: Offer, path: tuple[str, ...]) -> None:
+    assert "--help" in offered(f"diffedit-trt {' '.join(path)} --")
 
 
 def test_the_backends_are_those_of_the_python_api() -> None:

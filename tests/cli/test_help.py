@@ -8,23 +8,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-import typer.main
 
-from diffedit.cli import app, examples
+from diffedit.cli import examples
 from diffedit.cli.errors import EXIT_CODES
+from tests.cli.commands import COMMANDS
 from tests.cli.conftest import Cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PROGRAM = cast(Any, typer.main.get_command(app))
-ENGINES = PROGRAM.commands["engines"]
-COMMANDS: dict[tuple[str, ...], Any] = {
-    **{(name,): command for name, command in PROGRAM.commands.items() if name != "engines"},
-    **{("engines", name): command for name, command in ENGINES.commands.items()},
-}
-OWN_HELP = [path for path in COMMANDS if path != ("build",)]  # `build` forwards to `export`
 EXAMPLE_TEXTS = {name: text for name, text in vars(examples).items() if name.isupper()}
 
 
@@ -39,7 +31,7 @@ def test_the_exit_codes_are_documented(cli: Cli) -> None:
         assert f"{code} {meaning}" in text
 
 
-@pytest.mark.parametrize("path", OWN_HELP, ids=" ".join)
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_shows_examples_of_itself(path: tuple[str, ...], cli: Cli) -> None:
     outcome = cli(*path, "--help")
     text = outcome.out.decode()
@@ -49,7 +41,7 @@ def test_every_command_shows_examples_of_itself(path: tuple[str, ...], cli: Cli)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("path", OWN_HELP, ids=" ".join)
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_no_name_is_truncated(
     path: tuple[str, ...], columns: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,9 +55,8 @@ def test_no_name_is_truncated(
 def test_examples_use_existing_commands_and_options(arguments: list[str]) -> None:
     path = tuple(arguments[: 2 if arguments[0] == "engines" else 1])
     command = COMMANDS[path]
-    if path != ("build",):
-        names = {name for option in command.params for name in option.opts}
-        assert {word for word in arguments if re.match(r"--?\w", word)} <= names
+    names = {name for option in command.params for name in option.opts}
+    assert {word for word in arguments if re.match(r"--?\w", word)} <= names
 
 
 @pytest.mark.parametrize("name", EXAMPLE_TEXTS)

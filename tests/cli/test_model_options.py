@@ -15,16 +15,13 @@ import diffedit.cli
 import diffedit.cli.build
 import export.__main__
 from engine.model_options import ModelSource
-from engine.option_groups import expand_groups
 from tests.cli.conftest import Cli, check_refused
 from tests.engine.lora_files import ATTENTION, pair
 
-BUILD = typer.Typer(rich_markup_mode=None)
-BUILD.command(name="build")(expand_groups(export.__main__.build_command))
 PROGRAMS = {
-    "diffedit-trt": diffedit.cli.app,
-    "diffedit-trt build": BUILD,  # `build` hands its arguments to another program
-    "python -m export": export.__main__.app,
+    "diffedit-trt": typer.main.get_command(diffedit.cli.app),
+    "diffedit-trt build": diffedit.cli.build.compiler(),  # imported when it runs
+    "python -m export": typer.main.get_command(export.__main__.app),
 }
 NO_MODEL = {"build", "restore", "list"}
 """Commands that name no model, and `build` as the main program has it."""
@@ -42,8 +39,8 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 COMMANDS = dict(
     found
-    for name, app in PROGRAMS.items()
-    for found in commands(typer.main.get_command(app), name)
+    for name, program in PROGRAMS.items()
+    for found in commands(program, name)
     if name != "diffedit-trt" or found[0].split()[-1] not in NO_MODEL
 )
 

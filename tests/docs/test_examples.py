@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from demo.gallery import write_inputs
+from docs.generate.examples import examples, listed
 from docs.generate.links import ROOT
 from tests.docs.commands import EXAMPLES, run_example
 
@@ -33,13 +34,17 @@ def pixels(path: Path) -> Any:
 
 
 def test_every_example_is_listed_and_tested() -> None:
-    listed = set(
-        re.findall(r"^\| \[([\w.]+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    )
     here = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh", ".ipynb")}
-    assert listed == here - {"__init__.py"}
+    assert set(listed()) == here - {"__init__.py"}
     tests = Path(__file__).read_text() + (ROOT / "tests/server/test_examples.py").read_text()
-    assert all(f'"{name}"' in tests for name in listed)
+    assert all(f'"{name}"' in tests for name in listed())
+
+
+def test_the_site_has_the_source_of_every_example() -> None:
+    page = examples()
+    assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == listed()
+    assert (EXAMPLES / "folder.py").read_text().strip() in page
+    assert "### The edit" in page and "pipe.close()" in page and "\n# A first edit" not in page
 
 
 @pytest.mark.slow

@@ -64,6 +64,8 @@ def test_links_become_links_of_the_site() -> None:
     assert rewrite(text, "architecture.md") == (
         "![p](gallery.png) [log](log.md) [gone](docs/gone.md)\n"
     )
+    text = "[a](../examples/folder.py) [engine/errors.py](../engine/errors.py) [it](../Makefile)\n"
+    assert rewrite(text, "models.md") == ("[a](examples.md#folderpy) `engine/errors.py` it\n")
     assert rewrite("[a](../index.md)\n", "tutorials/first-edit.md") == "[a](../index.md)\n"
 
 

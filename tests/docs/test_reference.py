@@ -79,16 +79,16 @@ def test_a_name_without_docstring_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         """A box.
 
         Attributes:
-            size, depth: in pixels.
+            size: in pixels.
+            depth, width: in pixels.
         """
 
         size: int
         depth: int
-        color: str
 
     names = {"a.Bare": Bare, "a.Described": Described}
     monkeypatch.setattr("docs.generate.public_names.public_names", lambda: names)
-    found = ["a.Bare", "a.Bare.grow", "a.Bare.size", "a.Described.color"]
+    found = ["a.Bare", "a.Bare.grow", "a.Bare.size", "a.Described.depth"]
     assert without_docstring() == found
 
 
