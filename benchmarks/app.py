@@ -19,6 +19,7 @@ import typer
 from benchmarks import options, schema
 from benchmarks.batch import batch
 from benchmarks.compare import compare
+from benchmarks.draw import draw
 from benchmarks.families import families
 from benchmarks.gpu_check import gpu_check
 from benchmarks.kernels import kernels
@@ -104,6 +105,7 @@ def _reported(benchmark: Callable[..., Any]) -> Callable[..., None]:
 for _benchmark in BENCHMARKS:
     app.command()(_reported(_benchmark))
 app.command()(compare)
+app.command()(draw)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import pyplot, save
-from benchmarks.quality.settings import METHODS, STRENGTHS, SWEPT, Fixed, curve_name, ratios
+from benchmarks.quality.settings import (
+    METHODS,
+    PAPER_ROW,
+    STRENGTHS,
+    SWEPT,
+    Fixed,
+    curve_name,
+    ratios,
+)
 from benchmarks.quality.summary import Estimate, Measured
 
 COLOURS = {
@@ -33,6 +41,10 @@ SWEEP_LABELS = {
 }
 ROWS = (5, 10, 20, 50, 100, 200)
 """Labels of the axis of rows."""
+LABELS_HIGH = 24
+"""Labels of points that fit one above the other."""
+PRESETS = {PAPER_ROW: "paper"}
+"""Labels of settings whose names in results are older than the presets."""
 
 
 def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
@@ -83,14 +95,13 @@ def sweeps(measured: Measured, path: Path) -> None:
 
 def rows(measured: Measured, path: Path) -> None:
     """Edit success against the rows of an edit, one point a setting that has both."""
+    save(rows_figure(measured), path)
+
+
+def rows_figure(measured: Measured) -> Any:
+    """The figure of `rows`. Points with about equal rows are drawn side by side."""
     figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
     found = {n: m for n, m in measured.items() if "rows" in m and "success" in m}
-    for name, estimates in found.items():
-        x, done = estimates["rows"].mean, estimates["success"]
-        colour = COLOURS["sdedit"] if name.startswith("diffusers") else COLOURS["diffedit"]
-        bars = [[done.mean - done.low], [done.high - done.mean]]
-        axes.errorbar([x], [done.mean], yerr=bars, color=colour, marker="o", markersize=4)
-        axes.annotate(name, (x, done.mean), (5, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xticks(ROWS, [str(number) for number in ROWS])
@@ -98,7 +109,51 @@ def rows(measured: Measured, path: Path) -> None:
     axes.set_xlabel("denoiser rows of an edit, nothing cached")
     axes.set_ylabel("edit success  →")
     axes.grid(alpha=0.25)
-    save(figure, path)
+    tallest = max(m["success"].high for m in found.values())
+    lowest = min(m["success"].low for m in found.values())
+    for group in _near(found):
+        _column(axes, group, found, (tallest - lowest) / LABELS_HIGH)
+    return figure
+
+
+def _near(found: Measured) -> list[list[str]]:
+    """The settings by rows, those within a tenth of each other together, by success."""
+    groups: list[list[str]] = []
+    for name in sorted(found, key=lambda name: found[name]["rows"].mean):
+        first = found[groups[-1][0]]["rows"].mean if groups else 0
+        if found[name]["rows"].mean > 1.1 * first:
+            groups.append([])
+        groups[-1].append(name)
+    return [sorted(group, key=lambda name: found[name]["success"].mean) for group in groups]
+
+
+def _column(axes: Any, group: Sequence[str], found: Measured, height: float) -> None:
+    """Points with about equal rows, and their labels to the right, one above the other."""
+    done = [found[name]["success"] for name in group]
+    sides = [1.05 ** (k - (len(group) - 1) / 2) for k in range(len(group))]
+    xs = [found[name]["rows"].mean * side for name, side in zip(group, sides, strict=True)]
+    levels = spread([one.mean for one in done], height)
+    for name, x, one, level in zip(group, xs, done, levels, strict=True):
+        colour = COLOURS["sdedit"] if name.startswith("diffusers") else COLOURS["diffedit"]
+        bars = [[one.mean - one.low], [one.high - one.mean]]
+        axes.errorbar([x], [one.mean], yerr=bars, color=colour, marker="o", markersize=4)
+        axes.annotate(
+            PRESETS.get(name, name),
+            (x, one.mean),
+            (xs[-1] * 1.09, level),
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#888888", "shrinkB": 3},
+        )
+
+
+def spread(levels: Sequence[float], gap: float) -> list[float]:
+    """Move ascending values apart, to a distance of at least `gap`, around the same mean."""
+    moved = list(levels)
+    for k in range(1, len(moved)):
+        moved[k] = max(moved[k], moved[k - 1] + gap)
+    shift = (sum(moved) - sum(levels)) / len(moved)
+    return [value - shift for value in moved]
 
 
 def _curve(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.measures import decibel
 from benchmarks.report import aligned
-from benchmarks.schema import Measurement
+from benchmarks.schema import Measurement, Result
 
 RESAMPLES = 2000
 INTERVAL = "95 % bootstrap interval"
@@ -136,6 +136,17 @@ def table(rows: Measured, figures: Mapping[str, str]) -> str:
     head = ["", *figures]
     lines = aligned([head, ["---"] * len(head), *body], between=" | ")
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def stored(result: Result, part: str) -> Measured:
+    """The estimates of one part of a stored result: setting -> figure -> estimate."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in result.measurements:
+        if row.labels.get("part") == part and row.value is not None:
+            low, high = (row.value if end is None else end for end in (row.low, row.high))
+            figures = found.setdefault(row.labels["setting"], {})
+            figures[row.name] = Estimate(row.value, low, high)
+    return found
 
 
 def measurements(part: str, rows: Measured, count: int) -> list[Measurement]:

@@ -75,10 +75,10 @@ def _aligned(block: str, content: str) -> str:
 
 
 def _linked(tag: str, source: str, folder: Path) -> str:
-    """Link a picture to its file. One that is wider than high can scroll."""
+    """Link a picture to its file. A wide one can scroll."""
     path = folder / unquote(source)
     if not path.is_file():
         return tag
     with Image.open(path) as picture:
-        wide = " wide" if picture.width > 1.3 * picture.height else ""
+        wide = " wide" if picture.width > 1.5 * picture.height else ""
     return f'<a class="picture{wide}" href="{source}">{tag}</a>'
