@@ -2,8 +2,8 @@
 
     python -m demo.tutorial_pictures [FOLDER] [--only methods]
 
-Writes one WebP file for each tutorial that shows pictures, one for the example compare_methods.py,
-and one that compares presets, into FOLDER (default docs/images).
+Writes one WebP file for each row of pictures in the tutorials, one for the example
+compare_methods.py, and one that compares presets, into FOLDER (default docs/images).
 """
 
 from __future__ import annotations
@@ -47,9 +47,16 @@ SHOWN = {
         "soft.png": "without focus",
         "sharp.png": "with focus",
     },
+    "large-photographs-window": {
+        "4.png": "the photograph",
+        "mask.png": "the mask",
+        "pear.png": "the edit",
+    },
 }
-"""Tutorial -> file that its commands write -> title."""
-DETAIL = {"large-photographs": (256, 256, 768, 768)}
+"""Row of pictures -> file that the commands of a tutorial write -> title."""
+PAGES = {"large-photographs-window": "large-photographs"}
+"""The tutorial of a row of pictures that has another name."""
+DETAIL = dict.fromkeys(("large-photographs", "large-photographs-window"), (256, 256, 768, 768))
 """The part that is shown, as left, top, right, bottom in pixels."""
 COMPARED: tuple[PresetName, ...] = ("paper", "balanced")
 METHODS = ("diffedit", "encode-decode", "masked-sdedit", "sdedit")
@@ -65,7 +72,7 @@ def run(page: Path, folder: Path) -> None:
 def tutorial(name: str) -> Image.Image:
     """The results of a tutorial in a row."""
     with tempfile.TemporaryDirectory() as temporary:
-        run(ROOT / f"docs/tutorials/{name}.md", Path(temporary))
+        run(ROOT / f"docs/tutorials/{PAGES.get(name, name)}.md", Path(temporary))
         tiles = []
         for file, title in SHOWN[name].items():
             (found,) = Path(temporary).rglob(file)

@@ -131,4 +131,4 @@ def _report(mask: Image, paths: OutputPaths, options: OutputOptions, facts: dict
         line = {"out": paths.out, "mask_share": round(share, 6)}
         print(json.dumps({**line, **facts}))  # noqa: T201
     if not options.quiet:
-        say(f"wrote {paths.out}: {share:.1%} of the picture is white")
+        say(f"wrote {paths.names}: {share:.1%} of the picture is white")

@@ -123,10 +123,9 @@ def _print_outcome(result: RestoredImage, paths: OutputPaths, output: RestoreOut
         print(json.dumps({**paths.by_name(), **figures}))  # noqa: T201
     if output.quiet:
         return
-    names_of_files = ", ".join(str(path) for path in paths.files) or "standard output"
     kept = "" if result.noise is None else f"; noise elsewhere {result.noise:.1f} of 255"
     say(
-        f"wrote {names_of_files}: {result.share:.1%} of the picture is the edited one, the rest "
+        f"wrote {paths.names}: {result.share:.1%} of the picture is the edited one, the rest "
         f"differs from the original by at most {result.max_abs_diff_outside_mask}{kept}"
     )
     if paths.out == STDOUT:

@@ -72,6 +72,11 @@ class OutputPaths:
         extra = (self.mask, self.heatmap, self.panel, self.blend)
         return [*main, *(path for path in extra if path is not None)]
 
+    @property
+    def names(self) -> str:
+        """The files in words, for a message."""
+        return ", ".join(map(str, self.files)) or "standard output"
+
     def by_name(self) -> dict[str, str]:
         """Return the requested outputs as JSON fields."""
         return {name: str(path) for name, path in asdict(self).items() if path is not None}
@@ -222,10 +227,9 @@ def _print_outcome(
         return
     denoiser = result.stats.denoiser
     rows, calls = result.stats.rows.get(denoiser, 0), result.stats.calls.get(denoiser, 0)
-    names = ", ".join(str(path) for path in paths.files) or "standard output"
     say(
-        f"wrote {names}: {white_share(result.mask):.1%} of the picture edited, {rows} denoiser "
-        f"rows in {calls} calls, {result.stats.seconds['total']:.1f} s"
+        f"wrote {paths.names}: {white_share(result.mask):.1%} of the picture edited, "
+        f"{rows} denoiser rows in {calls} calls, {result.stats.seconds['total']:.1f} s"
     )
     if paths.out != STDOUT and (note := output_files.format_note(Path(paths.out))):
         say(f"note: {note}")

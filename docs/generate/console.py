@@ -5,6 +5,26 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """A command of a page, and lines that it prints among others."""
+
+    words: list[str]
+    output: list[str]
+
+
+def steps(page: Path) -> list[Step]:
+    """Every command of a Markdown file, in order."""
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    found: list[Step] = []
+    for line in "".join(blocks).replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            found.append(Step(shlex.split(line[2:]), []))
+        else:
+            found[-1].output.append(line)
+    return found
 
 
 def commands(page: Path, build: Path | None = None) -> list[list[str]]:
@@ -14,10 +34,7 @@ def commands(page: Path, build: Path | None = None) -> list[list[str]]:
         page: a Markdown file.
         build: the folder to use instead of `build/` in the commands; by default `build/` itself.
     """
-    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    whole = "".join(blocks).replace("\\\n", "")
-    lines = [line for line in whole.splitlines() if line.startswith("$ ")]
-    found = [shlex.split(line[2:]) for line in lines]
+    found = [step.words for step in steps(page)]
     if build is None:
         return found
     return [[re.sub("^build/", f"{build}/", word) for word in words] for words in found]

@@ -179,7 +179,7 @@ def test_a_soft_mask_is_cut_with_a_warning(work: Path, cli: Cli, photo: Image.Im
 def test_mask_equals_the_mask_of_edit(work: Path, cli: Cli) -> None:
     files = ("-o", "m.png", "--heatmap-out", "h.png")
     done = cli("mask", "in.png", *PROMPTS, *FAST, *files, "--json")
-    assert done.code == 0, done.err
+    assert done.code == 0 and "wrote m.png, h.png: " in done.err, done.err
     assert cli("edit", "in.png", *PROMPTS, *FAST, "--mask-out", "m2.png").code == 0
     assert set(np.unique(pixels("m.png"))) == {0, 255}
     assert (pixels("m.png") == pixels("m2.png")).all()
