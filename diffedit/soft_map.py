@@ -20,6 +20,7 @@ from diffedit.algorithm import mask as masks
 from diffedit.algorithm.mask import Shape, ShapeOptions
 from diffedit.checks import Range
 from diffedit.imaging import borders, geometry
+from diffedit.imaging.borders import Guide
 from diffedit.imaging.geometry import Placement
 from diffedit.imaging.window import Box
 from diffedit.request import CLEANINGS, RANGES, EditRequest, InvalidRequest
@@ -73,10 +74,15 @@ class SoftMap:
         """The edit mask: L, 0 or 255, of the photograph's size."""
         return geometry.mask_to_photo(self.cells(), self.placement, self.factor)
 
-    def border(self, photo: Image, box: Box | None = None) -> Image:
+    def guide(self, photo: Image) -> Guide:
+        """What borders that follow this photograph need of it; the masks may differ."""
+        return Guide.of(photo, self.placement, self.factor)
+
+    def border(self, guide: Guide, box: Box | None = None) -> Image:
         """The border that follows the picture: L, of the photograph's size, 0 outside of `box`."""
         soft, cells = self.shape.soft.numpy(), self.shape.found.numpy()
-        return borders.picture_border(photo, soft, cells, self.placement, self.factor, box)
+        placement = replace(self.placement, source=guide.photo.size[::-1])
+        return borders.picture_border(guide, soft, cells, placement, self.factor, box)
 
     def refined(self, options: Mapping[str, Any]) -> SoftMap:
         """Return the same heatmap with other options; missing ones keep their value.
@@ -100,7 +106,8 @@ def blend_mask(mask: Image, maps: Sequence[SoftMap]) -> Image:
     photo, box = maps[0].photo, blend.getbbox()
     if maps[0].options.cleaning != "edges" or photo is None or box is None:
         return blend
-    return borders.inside(blend, (soft.border(photo, box) for soft in maps))
+    guide = maps[0].guide(photo)
+    return borders.inside(blend, (soft.border(guide, box) for soft in maps))
 
 
 def refine_options(options: Mapping[str, object]) -> dict[str, Any]:

@@ -6,13 +6,16 @@ An edit with such a mask is blended like an edit that finds the mask itself (`wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from diffedit.imaging import borders, compare, geometry, png
+from diffedit.imaging.borders import Guide
 from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import CLEANINGS
@@ -28,6 +31,8 @@ from diffedit.soft_map import REFINE_RANGES, SoftMap
 
 NUMBERS = ("threshold", "grow", "blur", "feather")
 FIELDS = (*NUMBERS, "cleaning", "invert", PREVIEW_SIDE)
+GUIDE_BYTES = 2**25
+"""Memory of `GuideCache`, in bytes."""
 BORDER_PIXELS = 2**20
 """Pixels of the reduced photograph that the border of a refined mask follows."""
 
@@ -76,7 +81,7 @@ class StoredMap:
         photo = self.soft.photo
         return self.soft.heatmap.nbytes + (0 if photo is None else 3 * photo.width * photo.height)
 
-    def blend_mask(self, mask: Image.Image) -> Image.Image:
+    def blend_mask(self, mask: Image.Image, guides: GuideCache | None = None) -> Image.Image:
         """The opacity of the edit at each pixel, L. A border that follows the picture is drawn on
         the reduced photograph; an edit draws it at full size."""
         soft, photo = self.soft, self.soft.photo
@@ -84,27 +89,64 @@ class StoredMap:
         box = blend.getbbox()
         if soft.options.cleaning != "edges" or photo is None or box is None:
             return blend
+        guide = guides.of(photo, soft) if guides else soft.guide(photo)
         if photo.size == mask.size:
-            return borders.limited(blend, soft.border(photo, box))
-        placement = replace(soft.placement, source=photo.size[::-1])
-        border = replace(soft, placement=placement).border(photo)
-        return borders.limited(blend, border.resize(mask.size, Image.Resampling.BILINEAR))
+            return borders.limited(blend, soft.border(guide, box))
+        border = soft.border(guide).resize(mask.size, Image.Resampling.BILINEAR)
+        return borders.limited(blend, border)
 
-    def files(self, preview_side: int | None) -> MaskFiles:
-        """The mask as PNG files; with `preview_side`, their longer side is at most that."""
+    def mask(self, preview_side: int | None = None) -> Image.Image:
+        """The edit mask: L, 0 or 255; with `preview_side`, its longer side is at most that."""
         soft = self.soft
         height, width = soft.placement.source
         scale = 1.0 if preview_side is None else min(1.0, preview_side / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        mask = geometry.mask_to_photo(
-            soft.cells(), replace(soft.placement, source=size), soft.factor
-        )
+        placement = replace(soft.placement, source=size)
+        return geometry.mask_to_photo(soft.cells(), placement, soft.factor)
+
+    def files(self, preview_side: int | None) -> MaskFiles:
+        """The mask as PNG files; see `mask`."""
+        mask = self.mask(preview_side)
         return MaskFiles(png.encode(mask), png.encode(self.blend_mask(mask)))
 
     @property
     def facts(self) -> dict[str, Any]:
         """See `facts_of`."""
         return facts_of(self.soft)
+
+
+class GuideCache:
+    """What borders need of the photographs whose masks were refined last. Any thread.
+
+    Args:
+        max_bytes: limit of its memory.
+    """
+
+    def __init__(self, max_bytes: int = GUIDE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._guides: OrderedDict[Hashable, Guide] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, photo: Image.Image, soft: SoftMap) -> Guide:
+        """The guide of a photograph. It is made at first use."""
+        key = id(photo), soft.placement, soft.factor  # a guide keeps its photograph, and so the id
+        with self._lock:
+            guide = self._guides.pop(key, None)
+        if guide is None:
+            guide = soft.guide(photo).for_many()
+        with self._lock:
+            self._guides[key] = guide
+            while self.nbytes > self._max_bytes:
+                self._guides.popitem(last=False)
+        return guide
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory, with the photographs."""
+        return sum(
+            guide.nbytes + 3 * guide.photo.width * guide.photo.height
+            for guide in self._guides.values()
+        )
 
 
 def facts_of(soft: SoftMap) -> dict[str, Any]:
@@ -149,7 +191,9 @@ class RefinedMask:
         return hashlib.sha256(repr(self.stored.facts).encode()).hexdigest()[:12]
 
 
-def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
+def refine(
+    first: StoredMap, fields: Mapping[str, str], guides: GuideCache | None = None
+) -> RefinedMask:
     """Make another mask. Fields that are left out keep the value of the first mask.
 
     Raises ApiError for an unknown or invalid field. Run it in the image pool.
@@ -157,9 +201,11 @@ def refine(first: StoredMap, fields: Mapping[str, str]) -> RefinedMask:
     options = parse_options(fields)
     preview_side = options.pop(PREVIEW_SIDE, None)
     stored = StoredMap(first.soft.refined(options))
-    picture = stored.soft.mask()
-    shown = stored.files(preview_side)
-    return RefinedMask(png.encode(picture), shown, share_of(picture), stored, first)
+    picture, shown = stored.mask(), stored.mask(preview_side)
+    mask = png.encode(picture)
+    small = mask if shown.size == picture.size else png.encode(shown)
+    files = MaskFiles(small, png.encode(stored.blend_mask(shown, guides)))
+    return RefinedMask(mask, files, share_of(picture), stored, first)
 
 
 def share_of(mask: Image.Image) -> float:
@@ -171,7 +217,8 @@ def with_border(mask: EditMask, stored: StoredMap | None, photo: Photograph) -> 
     """Return the mask of an edit with the border that is drawn from its heatmap."""
     if stored is None or stored.soft.options.cleaning != "edges":
         return mask
-    return replace(mask, border=stored.soft.border(photo.rgb))
+    soft = stored.soft
+    return replace(mask, border=soft.border(soft.guide(photo.rgb)))
 
 
 def parse_options(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from diffedit.server.jobs import Job
 from diffedit.server.json_body import StreamedJson
 from diffedit.server.mask_files import read_mask_file, receive_mask_file
 from diffedit.server.metrics import Metrics
-from diffedit.server.refinement import RefinedMask, refine
+from diffedit.server.refinement import GuideCache, RefinedMask, refine
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
@@ -45,6 +45,7 @@ class Routes:
         self._metrics, self._uploads, self._settings = metrics, uploads, settings
         self._idempotency_keys = IdempotencyKeys(scheduler.store)
         self._client_jobs = ClientJobs(scheduler, settings)
+        self._guides = GuideCache()
 
     def router(self) -> APIRouter:
         """Return a router with every endpoint."""
@@ -117,7 +118,7 @@ class Routes:
             message = "mask_id is a mask without a heatmap to refine, because it was uploaded or "
             message += "several edits share it; find a mask of one edit with POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
-        refined = await self._scheduler.runner.in_pool(refine, first, fields)
+        refined = await self._scheduler.runner.in_pool(refine, first, fields, self._guides)
         refined_id = job.keep_refined(refined)
         self._scheduler.store.measure(job)
         body = responses.refined_body(job, refined_id, refined)

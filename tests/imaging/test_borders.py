@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffedit.imaging import borders, compose, geometry
+from diffedit.imaging import borders, compose, geometry, guided_filter
+from diffedit.imaging.borders import Guide
 from diffedit.imaging.geometry import Placement
 
 
@@ -29,8 +30,20 @@ def on_grid(mask: np.ndarray, factor: int) -> np.ndarray:
     return np.asarray(mask.reshape(side, factor, side, factor).mean((1, 3)) >= 0.5)
 
 
+def drawn(
+    photo: Image.Image,
+    soft: np.ndarray,
+    cells: np.ndarray,
+    placement: Placement,
+    factor: int,
+) -> Image.Image:
+    guide = Guide.of(photo, placement, factor)
+    return borders.picture_border(guide, soft, cells, placement, factor)
+
+
 def test_the_fit_is_the_least_squares_fit_of_each_window() -> None:
-    colors, mask, radius = random(3, 7, 9), random(7, 9), 2
+    levels, mask, radius = (255 * random(3, 7, 9)).astype(np.uint8), random(7, 9), 2
+    colors = levels / 255
     models = np.empty((4, 7, 9))
     for y in range(7):
         for x in range(9):
@@ -42,7 +55,7 @@ def test_the_fit_is_the_least_squares_fit_of_each_window() -> None:
                 ((inside - inside.mean(1, keepdims=True)) * (wanted - wanted.mean())).mean(1),
             )
             models[:, y, x] = *slopes, wanted.mean() - slopes @ inside.mean(1)
-    fit = borders.guided_fit(colors, mask, radius, 0.01)
+    fit = guided_filter.fit(levels, mask, radius, 0.01)
     y, x = 3, 4
     expected = models[:, y - 2 : y + 3, x - 2 : x + 3].mean((1, 2))
     np.testing.assert_allclose(fit[:, y, x], expected, rtol=1e-4, atol=1e-5)
@@ -71,7 +84,7 @@ def test_the_border_follows_the_object_instead_of_the_cells(scale: int) -> None:
     cells = on_grid(rough, factor)
     placement = Placement((side * scale,) * 2, (side,) * 2, (side,) * 2, 0, 0)
     soft = np.where(cells, np.float32(0.55), np.float32(0.1))
-    border = np.asarray(borders.picture_border(photo, soft, cells, placement, factor)) >= 128
+    border = np.asarray(drawn(photo, soft, cells, placement, factor)) >= 128
     stairs = np.asarray(geometry.mask_to_photo(cells, placement, factor)) > 0
 
     def overlap(mask: np.ndarray) -> float:
@@ -81,21 +94,12 @@ def test_the_border_follows_the_object_instead_of_the_cells(scale: int) -> None:
     assert overlap(border) > 0.95
 
 
-def test_the_border_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    photo = Image.fromarray((random(61, 43, 3) * 255).astype(np.uint8))
-    placement = Placement((61, 43), (128, 64), (91, 64), 18, 0)
-    soft, cells = random(16, 8), random(16, 8) > 0.4
-    once = borders.picture_border(photo, soft, cells, placement, 8)
-    monkeypatch.setattr(borders, "STRIP", 100)
-    assert once == borders.picture_border(photo, soft, cells, placement, 8)
-
-
 def test_cells_beside_the_photograph_take_no_part() -> None:
     """The photograph covers the middle rows only; its mask reaches its upper and lower edge."""
     photo = Image.new("RGB", (64, 32), (90, 120, 40))
     placement = Placement((32, 64), (64, 64), (32, 64), 16, 0)
     cells = geometry.region(placement, 8)
-    border = borders.picture_border(photo, cells.astype(np.float32), cells, placement, 8)
+    border = drawn(photo, cells.astype(np.float32), cells, placement, 8)
     assert border.getextrema() == (255, 255)
 
 
@@ -105,7 +109,7 @@ def test_tiny_and_narrow_photographs_have_a_border(size: tuple[int, int]) -> Non
     array, placement = geometry.fit(photo, (64, 64))
     assert array.shape == (3, 64, 64)
     cells = geometry.region(placement, 8)
-    border = borders.picture_border(photo, np.zeros((8, 8), np.float32), cells, placement, 8)
+    border = drawn(photo, np.zeros((8, 8), np.float32), cells, placement, 8)
     assert border.size == photo.size and border.getextrema() == (255, 255)
 
 
@@ -125,6 +129,6 @@ def test_a_faded_mask_is_the_area_that_is_pasted() -> None:
 def test_a_smooth_picture_gives_a_smooth_border() -> None:
     cells = on_grid(disk(128, (64, 64), 40), 8)
     photo = Image.new("RGB", (128, 128), (50, 60, 70))
-    border = borders.picture_border(photo, cells * np.float32(0.55), cells, whole(128), 8)
+    border = drawn(photo, cells * np.float32(0.55), cells, whole(128), 8)
     steps = np.abs(np.diff(np.asarray(border).astype(int), axis=0)).max()
     assert 0 < steps < 128, "the border fades over more than a pixel"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffedit.focus import Focus
-from diffedit.imaging import borders, compare, geometry
+from diffedit.imaging import compare, geometry
 from diffedit.imaging.geometry import Placement
 from diffedit.imaging.photograph import Photograph
 from diffedit.request import EditRequest
@@ -62,37 +62,6 @@ def test_a_part_of_a_photograph_with_a_decoded_window() -> None:
     assert whole.crop(outside).tobytes() == photo.rgb.crop(outside).tobytes()
     for box in (outside, focus.window, (150, 100, 200, 160), (right - 3, 0, 400, 300)):
         assert focus.put_back(image, box).tobytes() == whole.crop(box).tobytes()
-
-
-@pytest.mark.parametrize("factor", [4, 8])
-@pytest.mark.parametrize(("source", "canvas"), SIZES[:4])
-def test_a_part_of_a_border(source: tuple[int, int], canvas: tuple[int, int], factor: int) -> None:
-    placement = geometry.place(source, canvas)
-    draw = np.random.default_rng(2)
-    noise = Image.fromarray(draw.integers(0, 256, (*source, 3), np.uint8))
-    photo = noise.reduce(5).resize(source[::-1])
-    cells = np.zeros(placement.cells(factor), np.bool_)
-    cells[cells.shape[0] // 3 : cells.shape[0] // 2, cells.shape[1] // 4 : cells.shape[1] // 2] = 1
-    soft = (0.5 * cells + 0.5 * draw.random(cells.shape)).astype(np.float32)
-    whole = borders.picture_border(photo, soft, cells, placement, factor)
-    for box in boxes(*source):
-        part = borders.picture_border(photo, soft, cells, placement, factor, box)
-        assert part.crop(box).tobytes() == whole.crop(box).tobytes(), box
-        part.paste(0, box)
-        assert part.getbbox() is None
-
-
-def test_small_systems_are_solved_as_lapack_does() -> None:
-    draw = np.random.default_rng(3)
-    samples = draw.random((50, 3, 20))
-    matrices = samples @ samples.transpose(0, 2, 1) / 20 + 0.01 * np.eye(3)
-    right = draw.normal(size=(50, 3))
-    entries = np.stack([matrices[:, i, j] for i, j in borders.PAIRS])
-    np.testing.assert_allclose(
-        borders._solved(entries, right.T).T,
-        np.linalg.solve(matrices, right[..., None])[..., 0],
-        rtol=1e-10,
-    )
 
 
 def test_the_largest_difference_counts_colors_of_equal_transparency() -> None:
