@@ -15,6 +15,7 @@ from engine.errors import CheckpointError, first_line
 from engine.loader import quiet
 from engine.models import Network
 from engine.netspec import TensorSpec
+from engine.shape_run import NormShapes
 
 Shapes = list[tuple[int, ...]]
 
@@ -54,7 +55,7 @@ def _output_shapes(checkpoint: Checkpoint, network: Network, module: torch.nn.Mo
         torch.empty((1, *spec.shape), dtype=TORCH_DTYPES[spec.dtype], device="meta")
         for spec in _tensors(checkpoint, network.name)[0]
     ]
-    with torch.inference_mode(), quiet():
+    with torch.inference_mode(), quiet(), NormShapes():
         out = network.call(module.eval(), torch.float32, *inputs)
     return [tuple(tensor.shape) for tensor in (out if isinstance(out, tuple) else (out,))]
 

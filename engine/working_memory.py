@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from engine.dtypes import TORCH_DTYPES
 from engine.models import Network
 from engine.netspec import NetSpec
+from engine.shape_run import NormShapes
 
 
 class LiveBytes(TorchDispatchMode):
@@ -81,7 +82,7 @@ def working_bytes(network: Network, module: torch.nn.Module, spec: NetSpec, rows
     ]
     own: int = sum(tensor.nbytes for tensor in inputs)
     counted = LiveBytes()
-    with torch.no_grad(), FusedAttention(), counted:
+    with torch.no_grad(), FusedAttention(), NormShapes(), counted:
         network.call(module, TORCH_DTYPES[spec.precision], *inputs)
     return own + counted.peak
 

@@ -133,16 +133,21 @@ def tiny_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandBuild:
-    """`tiny`, built by the command line at 64 x 96 in fp32, with engines of TensorRT for RTX.
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest checkpoint. Read only."""
+    return shared(tmp_path_factory, "micro", lambda new: make_micro(new / "model")) / "model"
 
-    It takes half a minute. Tests of the export and of the backends share it.
-    """
-    size = ("--height", "64", "--width", "96", "--batches", "1,3")
-    options = (*size, "--precision", "fp32", "--target", "tensorrt-rtx")
+
+@pytest.fixture(scope="session")
+def command_build(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandBuild:
+    """`micro`, built by the command line: fp32, profiles 1 and 2, engines of TensorRT for RTX if it
+    is installed."""
+    target = "tensorrt-rtx" if importlib.util.find_spec("tensorrt_rtx") else "onnx"
+    size = ("--height", "16", "--width", "16", "--batches", "1,2")
+    options = (*size, "--precision", "fp32", "--target", target)
 
     def make(new: Path) -> None:
-        command = [sys.executable, "-m", "export", "--model", str(tiny), "--out", str(new / "out")]
+        command = [sys.executable, "-m", "export", "--model", str(micro), "--out", str(new / "out")]
         done = subprocess.run(
             [*command, *options], capture_output=True, text=True, cwd=ROOT, check=False
         )
@@ -150,29 +155,15 @@ def command_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Comma
 
     folder = shared(tmp_path_factory, "command-build", make)
     return CommandBuild(
-        tiny, folder / "out", options, *json.loads((folder / "said.json").read_text())
+        micro, folder / "out", options, *json.loads((folder / "said.json").read_text())
     )
 
 
 @pytest.fixture(scope="session")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest checkpoint. Read only."""
-    return shared(tmp_path_factory, "micro", lambda new: make_micro(new / "model")) / "model"
-
-
-@pytest.fixture(scope="session")
-def micro_build(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`micro` in fp32, profiles 1 and 2, with engines of TensorRT for RTX if it is installed.
-    Read only."""
-    from export.build import build
-
-    target = "tensorrt-rtx" if importlib.util.find_spec("tensorrt_rtx") else "onnx"
-
-    def make(new: Path) -> None:
-        options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2)}
-        build(str(micro), new / "out", target=target, **options)
-
-    return shared(tmp_path_factory, "micro-build", make) / "out"
+def micro_build(command_build: CommandBuild) -> Path:
+    """The engine folder of `micro`. Read only."""
+    assert command_build.code == 0, command_build.stderr
+    return command_build.out
 
 
 @pytest.fixture(scope="session")

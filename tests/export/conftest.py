@@ -17,7 +17,6 @@ import pytest
 from engine.manifest import Manifest
 from export import build_jobs
 from export.build import Event, build
-from tests.shared import CommandBuild
 
 Build = Callable[..., tuple[Manifest, list[Event]]]
 Copy = Callable[[Path], Path]
@@ -34,12 +33,6 @@ def run(model: Path, out: Path, **options: Any) -> tuple[Manifest, list[Event]]:
 @pytest.fixture(scope="session", name="run")
 def _run() -> Build:
     return run
-
-
-@pytest.fixture(scope="session")
-def engines(command_build: CommandBuild) -> Path:
-    """What the command line left: 4 .onnx, 4 engines, a manifest. Read only."""
-    return command_build.out
 
 
 @pytest.fixture

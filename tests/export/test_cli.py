@@ -81,9 +81,9 @@ def test_a_build_says_what_it_did_and_what_is_next(command_build: CommandBuild) 
         assert text in done.stdout
     assert {p.name for p in out.glob("*.onnx")} == {
         "text-fp32.onnx",
-        "vae_encode-64x96-fp32.onnx",
-        "vae_decode-64x96-fp32.onnx",
-        "unet-64x96-fp32.onnx",
+        "vae_encode-16x16-fp32.onnx",
+        "vae_decode-16x16-fp32.onnx",
+        "unet-16x16-fp32.onnx",
     }
     code, again, _ = in_process("--model", done.model, "--out", out, *done.options)
     assert code == 0

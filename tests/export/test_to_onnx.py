@@ -19,7 +19,7 @@ from export import to_onnx
 from export.networks import load, sample, wrap
 from tests.micro import make_micro
 
-SIZE = (64, 96)
+SIZE = (16, 16)
 NAMES = sorted(network.name for network in NETWORKS)
 
 
@@ -55,10 +55,10 @@ def relative(model: Path, name: str, path: Path, rows: int) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_epsilon_round_trip_at_any_batch(tiny: Path, engines: Path, name: str) -> None:
-    (path,) = engines.glob(f"{name}-*fp32.onnx")
+def test_epsilon_round_trip_at_any_batch(micro: Path, micro_build: Path, name: str) -> None:
+    (path,) = micro_build.glob(f"{name}-*fp32.onnx")
     for rows in (1, 3, 5):
-        assert relative(tiny, name, path, rows) < 1e-5
+        assert relative(micro, name, path, rows) < 1e-5
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +115,9 @@ def test_attention_is_upcast_where_the_checkpoint_asks_for_it(v_unet: Path) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_border_is_the_spec(tiny: Path, engines: Path, name: str) -> None:
-    (path,) = engines.glob(f"{name}-*fp32.onnx")
-    spec = Checkpoint.open(tiny).spec(name, SIZE)
+def test_border_is_the_spec(micro: Path, micro_build: Path, name: str) -> None:
+    (path,) = micro_build.glob(f"{name}-*fp32.onnx")
+    spec = Checkpoint.open(micro).spec(name, SIZE)
     graph = onnx.load(path).graph
     assert [v.name for v in graph.input] == [t.name for t in spec.inputs]
     assert [v.name for v in graph.output] == [t.name for t in spec.outputs]
@@ -131,8 +131,8 @@ def test_border_is_the_spec(tiny: Path, engines: Path, name: str) -> None:
         assert value.type.tensor_type.elem_type == kinds[tensor.dtype]
 
 
-def test_files_hold_no_path_of_this_machine(engines: Path) -> None:
-    for path in engines.glob("*.onnx"):
+def test_files_hold_no_path_of_this_machine(micro_build: Path) -> None:
+    for path in micro_build.glob("*.onnx"):
         data = path.read_bytes()
         assert b"site-packages" not in data
         assert b"stack_trace" not in data

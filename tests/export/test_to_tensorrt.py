@@ -78,8 +78,8 @@ def builder_inputs(request: EngineRequest) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["text", "vae_encode", "vae_decode", "unet"])
-def test_the_builder_gets_one_static_profile_per_batch_size(engines: Path, name: str) -> None:
-    request = request_for(engines, name)
+def test_the_builder_gets_one_static_profile_per_batch_size(micro_build: Path, name: str) -> None:
+    request = request_for(micro_build, name)
     inputs = builder_inputs(request)
     spec = request.spec
     dtypes = {"fp32": "FLOAT", "int64": "INT64"}
@@ -100,12 +100,12 @@ def test_capabilities_reach_the_builder(micro_engines: Path) -> None:
     assert builder_inputs(request)["capabilities"] == 2
 
 
-def test_the_manifest_lists_every_engine(engines: Path) -> None:
-    found = entries(engines, "tensorrt-rtx")
-    onnx = entries(engines, "onnx")
+def test_the_manifest_lists_every_engine(micro_build: Path) -> None:
+    found = entries(micro_build, "tensorrt-rtx")
+    onnx = entries(micro_build, "onnx")
     assert sorted(found) == ["text", "unet", "vae_decode", "vae_encode"]
     for name, entry in found.items():
-        path = entry.verified(engines)
+        path = entry.verified(micro_build)
         assert path.name.endswith("-fp32.tensorrt-rtx.engine")
         assert entry.files[0].sha256 == file_digest(path, trust_cache=False)
         assert entry.files[0].bytes == path.stat().st_size > 100_000
@@ -148,14 +148,14 @@ def test_a_killed_compiler_and_a_crashed_one_have_different_errors(
         compile_engine(request_for(micro_engines, "text"))
 
 
-def test_a_request_is_restored_from_json(engines: Path, tmp_path: Path) -> None:
+def test_a_request_is_restored_from_json(micro_build: Path, tmp_path: Path) -> None:
     request = request_for(
-        engines, "unet", timing_cache=tmp_path / "cache", compute_capabilities=("8.9",)
+        micro_build, "unet", timing_cache=tmp_path / "cache", compute_capabilities=("8.9",)
     )
     assert EngineRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
-def test_the_spec_of_an_engine_is_that_of_the_checkpoint(tiny: Path, engines: Path) -> None:
-    checkpoint = Checkpoint.open(tiny)
-    for name, entry in entries(engines, "tensorrt-rtx").items():
-        assert entry.spec == checkpoint.spec(name, (64, 96), denoiser_batch_sizes=(1, 3)), name
+def test_the_spec_of_an_engine_is_that_of_the_checkpoint(micro: Path, micro_build: Path) -> None:
+    checkpoint = Checkpoint.open(micro)
+    for name, entry in entries(micro_build, "tensorrt-rtx").items():
+        assert entry.spec == checkpoint.spec(name, (16, 16), denoiser_batch_sizes=(1, 2)), name
