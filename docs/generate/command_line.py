@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +41,10 @@ def _with_subcommands(command: Any) -> Iterator[Any]:
 
 
 def _fenced(epilog: str) -> str:
-    """Examples of the terminal's help as a block of code."""
-    if not epilog:
-        return ""
+    """Examples of the terminal's help as a block of code; any other text stays."""
     plain = re.sub(r"\[/?bold\]|\x08", "", epilog).strip()
-    plain = plain.removeprefix("Examples").removeprefix(":").strip()
-    return f"**Examples**:\n\n```text\n{plain}\n```"
+    _, head, examples = plain.partition("Examples")
+    if not head:
+        return plain
+    code = textwrap.dedent(examples.lstrip(":")).strip("\n")
+    return f"**Examples**:\n\n```text\n{code}\n```"

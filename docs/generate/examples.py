@@ -35,7 +35,8 @@ def _section(path: Path) -> Iterator[str]:
 
 
 def _fenced(source: str, language: str) -> str:
-    return f"```{language}\n{source.strip()}\n```"
+    """A block of code that the site's search leaves out: whole programs would fill the results."""
+    return f'```{{ .{language} data-search-exclude="" }}\n{source.strip()}\n```'
 
 
 def _inner_headings(text: str) -> str:
