@@ -1,11 +1,13 @@
 """Hooks of mkdocs: add pages, fill in the generated parts, and check the site.
 
-The build fails if a public name has no docstring, or if a page would fetch a file from another
-host. mkdocs checks links, anchors and the navigation.
+The build fails if a public name has no docstring, if an example in a docstring gives another result
+than it shows, or if a page would fetch a file from another host. mkdocs checks links, anchors and
+the navigation.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs.generate import links, narrow
 from docs.generate.command_line import command_line, exit_codes
+from docs.generate.doctests import wrong_examples
 from docs.generate.error_codes import error_codes
 from docs.generate.examples import examples
 from docs.generate.http import http_api
@@ -42,11 +45,20 @@ _TEMPLATE_NOTE = re.compile(r"^\*Template: .*\*\n\n", re.MULTILINE)
 """The note in the repository's files instead of the generated parts."""
 
 
+def on_startup(command: str, dirty: bool) -> None:
+    """Keep warnings with `--quiet`, which drops them before `--strict` can count them."""
+    logger = logging.getLogger("mkdocs")
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+
+
 def on_pre_build(config: Any) -> None:
-    """Raise PluginError if a public name has no docstring."""
+    """Raise PluginError if a public name has no docstring, or an example is wrong."""
     missing = without_docstring()
     if missing:
         raise PluginError(f"These public names have no docstring: {', '.join(missing)}; add one.")
+    wrong = wrong_examples()
+    if wrong:
+        raise PluginError(f"Examples in docstrings give other results; correct them:\n{wrong}")
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from docs.generate.links import ROOT
+from docs.generate import doctests
 
-PACKAGES = ("diffedit", "engine", "export")
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
-    if ">>> " in path.read_text()
-)
-
-
-def failures(module: ModuleType) -> tuple[int, int]:
-    """The number of failed and of run examples in a module."""
-    found = doctest.testmod(module)
-    return found.failed, found.attempted
+MODULES = doctests.modules()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module(name: str) -> None:
-    failed, attempted = failures(importlib.import_module(name))
-    assert attempted > 0 and failed == 0
+    tried, report = doctests.run(importlib.import_module(name))
+    assert tried > 0 and report == ""
 
 
 def test_requests_sizes_masks_and_schedules_have_examples() -> None:
@@ -46,4 +32,6 @@ def test_requests_sizes_masks_and_schedules_have_examples() -> None:
 def test_a_wrong_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wrong_example.py").write_text('"""\n>>> 1 + 1\n3\n"""\n')
     monkeypatch.syspath_prepend(tmp_path)
-    assert failures(importlib.import_module("wrong_example")) == (1, 1)
+    monkeypatch.setattr(doctests, "modules", lambda: ["wrong_example"])
+    report = doctests.wrong_examples()
+    assert "wrong_example" in report and "Expected:\n    3\nGot:\n    2\n" in report
