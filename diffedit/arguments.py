@@ -231,5 +231,6 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "callback": _function("callback"),
     "on_preview": _function("on_preview"),
     "mask_only": _flag("mask_only"),
+    "group": functools.partial(_word, "group"),
 }
 """Argument -> a function that returns its value as plain Python, or raises InvalidRequest."""

@@ -50,6 +50,7 @@ class FlowRunner:
         prepared: PreparedEdit,
         callback: Callback | None,
         on_preview: PreviewCallback | None,
+        group: str | None = None,
     ) -> FlowHandle[EditOutputs]:
         """The whole edit."""
         inputs = prepared.inputs
@@ -58,15 +59,15 @@ class FlowRunner:
             inputs.request, prepared.schedule, known, embeds_guidance=inputs.embeds_guidance
         )
         steps = EDITS.get(inputs.request.method, flows.edit)
-        return self._start(steps, plan, prepared, outputs_to_host, callback, on_preview)
+        return self._start(steps, plan, prepared, outputs_to_host, callback, on_preview, group)
 
     def find_mask(
-        self, prepared: PreparedEdit, callback: Callback | None
+        self, prepared: PreparedEdit, callback: Callback | None, group: str | None = None
     ) -> FlowHandle[EditOutputs]:
         """Step 1 alone."""
         plan = EditPlan.for_mask(prepared.inputs.request, prepared.schedule)
         steps = MASKS.get(prepared.inputs.request.method, flows.mask_only)
-        return self._start(steps, plan, prepared, outputs_to_host, callback)
+        return self._start(steps, plan, prepared, outputs_to_host, callback, group=group)
 
     def invert(self, prepared: PreparedEdit, callback: Callback | None) -> FlowHandle[Tensor]:
         """Step 2 alone: float32 [d + 1, C, h, w], x_0 first."""
@@ -90,6 +91,7 @@ class FlowRunner:
         copy: Callable[[T], T],
         callback: Callback | None,
         on_preview: PreviewCallback | None = None,
+        group: str | None = None,
     ) -> FlowHandle[T]:
         """Submit a flow, reporting its progress along the plan."""
         progress = Progress(plan, prepared.timer, self._denoiser, callback, on_preview)
@@ -97,4 +99,4 @@ class FlowRunner:
         inputs = replace(prepared.inputs, on_stage=progress.on_stage, on_preview=preview)
         flow = progress.around(steps(inputs, plan, self._caches), copy)
         self._batcher.start()
-        return self._batcher.submit(flow, on_progress=progress.report)
+        return self._batcher.submit(flow, on_progress=progress.report, group=group)

@@ -278,6 +278,7 @@ class DiffEditPipeline:
         callback: Callback | None = None,
         on_preview: PreviewCallback | None = None,
         mask_only: bool = False,
+        group: str | None = None,
     ) -> EditHandle:
         """Start an edit and return its handle immediately. Running edits share network calls.
 
@@ -286,6 +287,8 @@ class DiffEditPipeline:
             callback: see `__call__`.
             on_preview: see `diffedit.progress.PreviewCallback`.
             mask_only: stop when the mask is found; the result's image is then the photograph.
+            group: a name, such as that of a customer. Groups with running edits share the device's
+                time equally, however many edits each has.
 
         Raises:
             InvalidRequest: a picture or an argument is not valid.
@@ -296,9 +299,9 @@ class DiffEditPipeline:
         self.batcher.check()
         prepared = self._preprocessor.prepare(request)
         if mask_only:
-            handle = self._runner.find_mask(prepared, callback)
+            handle = self._runner.find_mask(prepared, callback, group)
         else:
-            handle = self._runner.edit(prepared, callback, on_preview)
+            handle = self._runner.edit(prepared, callback, on_preview, group)
         return EditHandle(self._postprocessor, prepared, handle)
 
     @checked_arguments

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,8 +24,9 @@ from engine.errors import Cancelled, EngineUnavailable
 from engine.flow_handle import FlowHandle, Handle
 from engine.in_flight import InFlight
 from engine.network_calls import NetworkCalls
-from engine.row_queues import QueuedRow, RowQueues
+from engine.row_queues import ANY, QueuedRow, RowQueues
 from engine.rows import Answer, Flow
+from engine.turns import Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,9 +36,9 @@ class Batcher:
     """Continuous batching of single network evaluations.
 
     Rows of one kind (network and shape) share calls across requests and steps, first come first
-    served. Waiting rows with equal keys are deduplicated. If a call fails, it is split in halves
-    until the failing rows are found: only their requests fail, and a batch that does not fit into
-    memory runs in parts.
+    served within a group of flows; groups take turns. Waiting rows with equal keys are
+    deduplicated. If a call fails, it is split in halves until the failing rows are found: only
+    their requests fail, and a batch that does not fit into memory runs in parts.
 
     Attributes:
         networks: runs the calls.
@@ -54,6 +55,7 @@ class Batcher:
         self._submitted: deque[Handle] = deque()
         self._returned: list[tuple[Handle, Any]] = []
         self._in_flight = InFlight(networks.queue)
+        self._turns = Turns()
         self._thread = EngineThread()
         self._close_lock = threading.RLock()
         self._closed = False
@@ -62,15 +64,21 @@ class Batcher:
     # -- any thread -----------------------------------------------------------------------------
 
     def submit(
-        self, flow: Flow[T], *, on_progress: Callable[[FlowHandle[T]], None] | None = None
+        self,
+        flow: Flow[T],
+        *,
+        on_progress: Callable[[FlowHandle[T]], None] | None = None,
+        group: Hashable = None,
     ) -> FlowHandle[T]:
         """Queue a flow. `on_progress` is called on the engine thread after each finished call.
+
+        Groups share the device's time equally, see `engine.turns`.
 
         An exception of the flow or of `on_progress` ends only this flow. Raises EngineUnavailable
         if the batcher is closed, its thread has failed, or the process was forked.
         """
         self._thread.check()
-        handle = FlowHandle(flow, on_progress, self._thread)
+        handle = FlowHandle(flow, on_progress, self._thread, group)
         self._submitted.append(handle)
         self._thread.put(self._serve)
         if self._thread.stopped is not None:  # meanwhile: the thread may have missed the flow
@@ -138,7 +146,8 @@ class Batcher:
     def _settle(self, *, wait: bool) -> None:
         """Count the finished calls, report progress, and resolve the flows that ended."""
         for launched in self._in_flight.finished(wait=wait):
-            self.network_calls.report(launched.timed)
+            seconds = self.network_calls.report(launched.timed)
+            self._turns.charge(launched.rows_by_group, seconds)
             for flow, rows in launched.rows.items():
                 if flow.ended:
                     continue
@@ -155,14 +164,18 @@ class Batcher:
             self._finish(flow, Cancelled("The request was cancelled."))
         while (new := self._next_submitted()) is not None:
             self._running.add(new)
+            self._turns.enter(new.group)
             if new.cancelled:
                 self._finish(new, Cancelled("The request was cancelled before it began."))
             else:
                 self._advance(new)
 
     def _pick(self) -> list[QueuedRow]:
-        """Take the oldest row, and further rows of its kind up to the largest profile."""
-        while (oldest := self._queues.oldest()) is not None:
+        """Take the oldest row of the group whose turn it is, and further rows of its kind."""
+        while self._queues:
+            order = self._turns.order(self._queues.groups()) if self._turns.several else []
+            oldest = self._queues.oldest(order[0] if order else ANY)
+            assert oldest is not None
             kind = oldest.row.kind
             try:
                 limit = self.network_calls.backend(kind).spec.max_batch
@@ -171,7 +184,11 @@ class Batcher:
                     for flow in queued.flows:
                         self._finish(flow, error)
             else:
-                return self._queues.take(kind, limit)
+                self._turns.take(order[0] if order else next(iter(oldest.groups)))
+                if order:
+                    own = self._queues.count(kind, order[0])
+                    limit = self.network_calls.shared_size(kind, own, len(order))
+                return self._queues.take(kind, limit, order)
         return []
 
     def _launch(self, batch: Sequence[QueuedRow]) -> None:
@@ -223,7 +240,9 @@ class Batcher:
 
     def _finish(self, flow: Handle, error: BaseException | None, result: Any = None) -> None:
         """End a flow once: remove its rows, close its generator, resolve its future."""
-        self._running.discard(flow)
+        if flow in self._running:
+            self._running.remove(flow)
+            self._turns.leave(flow.group)
         if not flow.ended:
             if flow.missing:
                 self._queues.remove(flow)
@@ -245,6 +264,7 @@ class Batcher:
         self._queues.clear()
         self._in_flight.clear()
         self._returned.clear()
+        self._turns = Turns()
         while self._running:
             flow = self._running.pop()
             if not flow.ended:

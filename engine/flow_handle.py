@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 from engine.engine_thread import EngineFuture, EngineThread
@@ -25,6 +25,7 @@ class FlowHandle(Generic[T]):
         rows, calls: network -> rows and calls that the device has finished. A call shared with
             other flows counts in each.
         cancelled: whether `cancel` was called.
+        group: the flows that it shares its part of the device's time with, see `engine.turns`.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class FlowHandle(Generic[T]):
         flow: Flow[T],
         on_progress: Callable[[FlowHandle[T]], None] | None,
         thread: EngineThread,
+        group: Hashable = None,
     ) -> None:
         self.future: EngineFuture[T] = EngineFuture(thread)
         self.rows: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.cancelled = False
+        self.group = group
         self.on_progress = on_progress
         self.flow = flow
         self.answers: list[Answer | None] | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 from engine.backends import DeviceQueue, Event
@@ -28,6 +28,14 @@ class Launched(NamedTuple):
     calls: dict[Handle, int]
     returned: list[tuple[Handle, Any]]
     timed: list[TimedCall]
+
+    @property
+    def rows_by_group(self) -> Counter[Hashable]:
+        """Group of flows -> number of rows."""
+        found: Counter[Hashable] = Counter()
+        for flow, rows in self.rows.items():
+            found[flow.group] += rows
+        return found
 
 
 class InFlight:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from engine.backends import Backend, Event, Networks
 from engine.buffers import Buffers
+from engine.call_times import CallTimes
 from engine.row_queues import Kind, QueuedRow
 from engine.rows import Answer, Row
 
@@ -40,12 +41,14 @@ class NetworkCalls:
         calls, rows: network -> number of launched calls and rows, without padding.
         on_call: called on the engine thread when the device has finished a call, with the network,
             the shape of its first input, the batch size and the seconds on the device.
+        times: seconds of the calls on the device.
     """
 
     def __init__(self, networks: Networks) -> None:
         self.calls: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
         self.on_call: Callable[[str, tuple[int, ...], int, float], None] | None = None
+        self.times = CallTimes()
         self._networks = networks
         self._buffers: dict[Kind, Buffers] = {}
         self._timed: list[TimedCall] = []
@@ -53,6 +56,15 @@ class NetworkCalls:
     def backend(self, kind: Kind) -> Backend:
         """Return the backend for rows of a kind. Loads it at first use. Raises EngineMismatch."""
         return self._of(kind).backend
+
+    def shared_size(self, kind: Kind, own: int, groups: int) -> int:
+        """How many rows a call has at most if a group with `own` rows shares it with others.
+
+        It takes at most as many times as long as a call of this group alone as there are groups:
+        that is how much slower everything is when they share the device equally.
+        """
+        sizes = self.backend(kind).spec.batch_sizes
+        return self.times.largest(kind, sizes, min(own, sizes[-1]), groups)
 
     def run_call(self, rows: Sequence[Row]) -> list[Answer]:
         """Run rows of one kind in one call. Raises the error of the call."""
@@ -84,12 +96,19 @@ class NetworkCalls:
         timed, self._timed = self._timed, []
         return timed
 
-    def report(self, finished: Sequence[TimedCall]) -> None:
-        """Pass calls that the device has finished to `on_call`."""
+    def report(self, finished: Sequence[TimedCall]) -> float:
+        """Count calls that the device has finished in `times`, and pass them to `on_call`.
+
+        Returns their seconds.
+        """
+        total = 0.0
         for call in finished:
+            seconds = call.began.elapsed_time(call.ended) / 1000
+            total += seconds
+            self.times.observe(call.kind, call.batch_size, seconds)
             if self.on_call is not None:
-                seconds = call.began.elapsed_time(call.ended) / 1000
                 self.on_call(*call.kind, call.batch_size, seconds)
+        return total
 
     def padded_rows(self, net: str) -> int:
         """Padding rows that one network has run since the start. Any thread."""
@@ -103,9 +122,8 @@ class NetworkCalls:
     def _count(self, kind: Kind, rows: int, began: Event) -> None:
         self.calls[kind[0]] += 1
         self.rows[kind[0]] += rows
-        if self.on_call is not None:
-            batch_size = self.backend(kind).spec.batch_for(rows)
-            self._timed.append(TimedCall(kind, batch_size, began, self._networks.queue.record()))
+        batch_size = self.backend(kind).spec.batch_for(rows)
+        self._timed.append(TimedCall(kind, batch_size, began, self._networks.queue.record()))
 
     def _of(self, kind: Kind) -> Buffers:
         if kind not in self._buffers:

@@ -6,13 +6,16 @@ Only the engine thread changes them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 
 from engine.flow_handle import Handle
 from engine.rows import Row
 
 Kind = tuple[str, tuple[int, ...]]
 """A network and the shape of its first input; see `Row.kind`."""
+
+ANY = object()
+"""In place of a group: every group."""
 
 
 class QueuedRow:
@@ -23,6 +26,11 @@ class QueuedRow:
     def __init__(self, number: int, row: Row) -> None:
         self.number, self.row = number, row
         self.waiters: list[tuple[Handle, int]] = []
+
+    @property
+    def groups(self) -> set[Hashable]:
+        """The groups of the flows that wait for it."""
+        return {flow.group for flow, _ in self.waiters}
 
     @property
     def flows(self) -> list[Handle]:
@@ -52,15 +60,35 @@ class RowQueues:
                 self._by_key[kind, row.key] = queued
         queued.waiters.append((flow, index))
 
-    def oldest(self) -> QueuedRow | None:
-        """The row that has waited longest."""
-        heads = [queue[0] for queue in self._queues.values() if queue]
-        return min(heads, key=lambda queued: queued.number, default=None)
+    def groups(self) -> set[Hashable]:
+        """The groups of the flows that wait."""
+        return {group for queue in self._queues.values() for one in queue for group in one.groups}
 
-    def take(self, kind: Kind, limit: int) -> list[QueuedRow]:
-        """Remove and return up to `limit` rows of one kind, the oldest first."""
+    def oldest(self, group: Hashable = ANY) -> QueuedRow | None:
+        """The row that has waited longest, of one group or of any."""
+        heads = [
+            next((one for one in queue if group is ANY or group in one.groups), None)
+            for queue in self._queues.values()
+        ]
+        found = [queued for queued in heads if queued is not None]
+        return min(found, key=lambda queued: queued.number, default=None)
+
+    def count(self, kind: Kind, group: Hashable) -> int:
+        """Number of rows of one kind that a group waits for."""
+        return sum(group in queued.groups for queued in self._queues[kind])
+
+    def take(self, kind: Kind, limit: int, order: Sequence[Hashable] = ()) -> list[QueuedRow]:
+        """Remove and return up to `limit` rows of one kind, the oldest first.
+
+        With an order of the groups: those of the first group, then one of each other group in turn.
+        """
         queue = self._queues[kind]
-        batch = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        if order:
+            batch = _in_turns(queue, limit, order)
+            taken = {queued.number for queued in batch}
+            self._queues[kind] = deque(one for one in queue if one.number not in taken)
+        else:
+            batch = [queue.popleft() for _ in range(min(limit, len(queue)))]
         for queued in batch:
             self._by_key.pop((kind, queued.row.key), None)
         return batch
@@ -78,3 +106,14 @@ class RowQueues:
         """Remove every row."""
         self._queues.clear()
         self._by_key.clear()
+
+
+def _in_turns(queue: Iterable[QueuedRow], limit: int, order: Sequence[Hashable]) -> list[QueuedRow]:
+    rows: dict[Hashable, deque[QueuedRow]] = {group: deque() for group in order}
+    for queued in queue:
+        rows[min(queued.groups, key=order.index)].append(queued)
+    first, *others = rows.values()
+    batch = [*first][:limit]
+    while len(batch) < limit and any(others):
+        batch += [one.popleft() for one in others if one][: limit - len(batch)]
+    return batch

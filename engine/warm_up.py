@@ -103,6 +103,7 @@ def _measure(batcher: Batcher, backend: Backend, stopped: Callable[[], bool]) ->
             backend.spec = replace(spec, batch_sizes=fitting)  # not tried again
             break
         seconds[batch] = last
+        batcher.network_calls.times.observe(spec.kind, batch, last)
         log.info("warm-up: %s%s, %d rows: %.4f s", spec.name, size, batch, last)
     return seconds
 

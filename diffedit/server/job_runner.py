@@ -89,6 +89,7 @@ class JobRunner:
                 callback=reporter.on_progress,
                 on_preview=reporter.on_step,
                 mask_only=job.mask_only,
+                group=job.owner,
             )
             handle = await wait_for(self._pool.submit(submit, resolved), EditHandle.cancel)
             reporter.handle.set_result(handle)

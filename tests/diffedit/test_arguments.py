@@ -187,6 +187,7 @@ METHOD_ARGUMENTS: dict[str, tuple[Wrong, str]] = {
     "submit picture": (lambda pipe, photo: pipe.submit(photo), "request is <PIL"),
     "submit nothing": (lambda pipe, photo: pipe.submit(), "missing a required argument"),
     "submit preview": (lambda pipe, photo: pipe.submit(REQUEST, on_preview="x"), "on_preview is"),
+    "submit group": (lambda pipe, photo: pipe.submit(REQUEST, group=7), "group is 7"),
     "submit mask_only": (lambda pipe, photo: pipe.submit(REQUEST, mask_only=1), "mask_only is 1"),
     "many, one": (lambda pipe, photo: pipe.edit_many(REQUEST), "put a single one in a list"),
     "many, none": (lambda pipe, photo: pipe.edit_many(None), "requests is None"),

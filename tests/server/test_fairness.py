@@ -15,6 +15,7 @@ pytest.importorskip("fastapi", reason="needs the server extra")
 
 from fastapi.testclient import TestClient
 
+from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import failed_keys
 from tests.server.helpers import FAST, SLOW, image_bytes, wait_until
 
@@ -73,6 +74,23 @@ def test_backlog_of_one_key_does_not_refuse_another(make_client: MakeClient, key
     assert submit(client, "bob", FAST, EDITS).status_code == 200
     headers = {"Authorization": f"Bearer {KEYS['alice']}"}
     client.delete(f"{JOBS}/{first.json()['id']}", headers=headers)
+
+
+def test_edits_of_a_key_are_one_group(
+    make_client: MakeClient, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[str | None] = []
+    submit_edit = DiffEditPipeline.submit
+
+    def watched(self: DiffEditPipeline, request: Any, **options: Any) -> Any:
+        groups.append(options.get("group"))
+        return submit_edit(self, request, **options)
+
+    monkeypatch.setattr(DiffEditPipeline, "submit", watched)
+    client = make_client(api_keys=keys)
+    for name in ("alice", "bob", "bob"):
+        assert submit(client, name, FAST, EDITS).status_code == 200
+    assert groups == ["alice", "bob", "bob"]
 
 
 def test_only_key_has_every_slot(make_client: MakeClient, keys: Path) -> None:
