@@ -9,6 +9,7 @@ compare_methods.py, and one that compares presets, into FOLDER (default docs/ima
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from demo.algorithm_pictures import strip
 from demo.gallery import GUIDANCE, picks
 from diffedit import DiffEditPipeline, EditRequest
 from diffedit.presets import PresetName
-from docs.generate.console import commands
+from docs.generate.console import commands, run_session
 from docs.generate.links import ROOT
 
 SHOWN = {
@@ -30,6 +31,12 @@ SHOWN = {
         "5.png": "the picture",
         "red.png": "a red cube",
         "paper.png": "preset paper",
+    },
+    "python": {
+        "6.png": "the picture",
+        "red.png": "a red heart",
+        "blue.png": "a blue heart",
+        "green.png": "a green heart",
     },
     "mask-first": {
         "heat.png": "the heatmap",
@@ -67,6 +74,8 @@ def run(page: Path, folder: Path) -> None:
     programs = {"python": [sys.executable], "diffedit-trt": [sys.executable, "-m", "diffedit.cli"]}
     for first, *others in commands(page, folder):
         subprocess.run([*programs[first], *others], cwd=ROOT, check=True)
+    with contextlib.chdir(ROOT):
+        print(run_session(page, folder), end="")
 
 
 def tutorial(name: str) -> Image.Image:

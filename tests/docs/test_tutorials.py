@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate.console import commands, steps
+from docs.generate.console import commands, pattern, run_session, steps
 from docs.generate.links import ROOT
 from tests.docs.commands import run
 
@@ -22,9 +22,6 @@ def test_a_tutorial_has_commands_that_are_understood(page: Path) -> None:
 
 def missing(shown: list[str], printed: list[str], build: Path) -> list[str]:
     """The lines of a page that a command did not print. Numbers may differ between machines."""
-
-    def pattern(text: str) -> str:
-        return re.sub(r"\d+(?:\\\.\d+)*", r"[\\d.]+", re.escape(text))
 
     whole = {
         line: re.escape(f"{build}/").join(map(pattern, line.split("build/"))) for line in shown
@@ -45,6 +42,34 @@ def test_tutorials_show_what_commands_print() -> None:
     assert len(shown) >= 5 and all("wrote" in step.output[0] for step in shown)
 
 
+SESSION = """
+```pycon
+>>> 12 * 2, "as before"
+(3, 'as before')
+>>> int("x")
+Traceback (most recent call last):
+    ...
+ValueError: invalid ...
+```
+Text.
+```pycon
+>>> "build/a".removesuffix("/a")
+'{}'
+```
+"""
+
+
+@pytest.mark.parametrize(("shown", "is_right"), [("elsewhere", True), ("build", False)])
+def test_a_session_whose_results_differ_is_found(
+    tmp_path: Path, shown: str, is_right: bool
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(SESSION.format(shown))
+    report = run_session(page, Path("elsewhere"))
+    assert (report == "") == is_right
+    assert is_right or "Expected:\n'build'\nGot:\n'elsewhere'\n" in report
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_every_command_runs(
@@ -58,6 +83,7 @@ def test_every_command_runs(
         run(words, monkeypatch)
         printed = "".join(capsys.readouterr()).splitlines()
         assert missing(step.output, printed, tmp_path) == []
+    assert run_session(page, tmp_path) == ""
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     named = {Path(w).name for words in commands(page) for w in words if w[-4:] == ".png"}
     assert named <= written
