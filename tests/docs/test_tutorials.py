@@ -1,4 +1,4 @@
-"""Every command of the tutorials runs, in order, with the demo's model."""
+"""Every command of the tutorials, and of how-to pages, runs with the demo's model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from docs.generate.links import ROOT
 from tests.docs.commands import run
 
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
+PAGES = [*TUTORIALS, ROOT / "docs/how-to/engines.md"]
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_has_commands_that_are_understood(page: Path) -> None:
     assert commands(page)
     assert all(words[0] in ("diffedit-trt", "python") for words in commands(page))
@@ -71,7 +72,7 @@ def test_a_session_whose_results_differ_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_runs(
     page: Path,
     tmp_path: Path,
