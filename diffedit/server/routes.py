@@ -22,6 +22,7 @@ from diffedit.server.json_body import StreamedJson
 from diffedit.server.mask_files import read_mask_file, receive_mask_file
 from diffedit.server.metrics import Metrics
 from diffedit.server.refinement import GuideCache, RefinedMask, refine
+from diffedit.server.route_parameters import EditIndex, JobId, MaskId, ModelId
 from diffedit.server.scheduler import Scheduler
 from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
@@ -109,7 +110,7 @@ class Routes:
         body = await self._scheduler.runner.in_pool(read_mask_file, form, self._settings)
         return StreamedJson(body, {}, send_seconds=self._settings.upload_seconds)
 
-    async def refine(self, request: Request, mask_id: str) -> Response:
+    async def refine(self, request: Request, mask_id: MaskId) -> Response:
         """Make another mask from the heatmap of an earlier one. No network runs."""
         fields = await forms.read_texts(request, self._settings, self._uploads)
         job, mask = find_mask(self._scheduler.store, mask_id, request.state.owner)
@@ -134,17 +135,17 @@ class Routes:
 
     # -- jobs --------------------------------------------------------------------------------------
 
-    async def job(self, request: Request, job_id: str) -> dict[str, Any]:
+    async def job(self, request: Request, job_id: JobId) -> dict[str, Any]:
         """Return state, queue position, stage and progress of a job."""
         return self._status(self._find_job(request, job_id))
 
-    async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
+    async def cancel(self, request: Request, job_id: JobId) -> dict[str, Any]:
         """Cancel a job within one network call. A finished job is left unchanged."""
         job = self._find_job(request, job_id)
         await self._scheduler.cancel(job)
         return self._status(job)
 
-    async def events(self, request: Request, job_id: str) -> Response:
+    async def events(self, request: Request, job_id: JobId) -> Response:
         """Stream the events state, progress, preview and done. Resumes after `Last-Event-ID`."""
         job = self._find_job(request, job_id)
         last_id = request.headers.get("last-event-id", "")
@@ -153,7 +154,7 @@ class Routes:
         events = (responses.job_event(*event) async for event in job.events(after))
         return EventSourceResponse(events, ping=PING_SECONDS)
 
-    async def image(self, request: Request, job_id: str, index: int = 0) -> Response:
+    async def image(self, request: Request, job_id: JobId, index: EditIndex = 0) -> Response:
         """Return the edited image; `index` selects one of the n edits."""
         edit, job = self._find_edit(request, job_id, index)
         if job.mask_only:
@@ -161,12 +162,14 @@ class Routes:
             raise ApiError(404, "no_such_image", message, "job_id")
         return Response(edit.image, media_type=f"image/{job.form.output_format}")
 
-    async def job_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
+    async def job_mask(self, request: Request, job_id: JobId, index: EditIndex = 0) -> Response:
         """Return the mask of an edit, 255 = edited."""
         edit, _ = self._find_edit(request, job_id, index)
         return Response(edit.mask, media_type="image/png")
 
-    async def job_blend_mask(self, request: Request, job_id: str, index: int = 0) -> Response:
+    async def job_blend_mask(
+        self, request: Request, job_id: JobId, index: EditIndex = 0
+    ) -> Response:
         """Return the blend mask: the opacity of an edit at each pixel, 0 to 255."""
         edit, _ = self._find_edit(request, job_id, index)
         return Response(edit.blend_mask, media_type="image/png")
@@ -179,7 +182,7 @@ class Routes:
         models = [self._model(name) for name in self._model_names]
         return {"object": "list", "data": models, "limits": limits}
 
-    async def model(self, model_id: str) -> dict[str, Any]:
+    async def model(self, model_id: ModelId) -> dict[str, Any]:
         """Return the served model."""
         if model_id not in self._model_names:
             raise self._no_model(model_id)

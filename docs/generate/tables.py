@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; line breaks and bars inside of cells are replaced."""
-    lines = [head, ["---"] * len(head), *rows]
+    """A table without empty columns; line breaks and bars inside of cells are replaced."""
+    cells = list(rows)
+    kept = [column for column in range(len(head)) if any(row[column] for row in cells)]
+    lines = [[line[column] for column in kept] for line in (head, ["---"] * len(head), *cells)]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 

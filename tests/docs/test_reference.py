@@ -39,6 +39,7 @@ def test_every_endpoint_and_field_is_described() -> None:
     for path, methods in openapi()["paths"].items():
         for method, operation in methods.items():
             assert f"## `{method.upper()} {path}`" in page
+            assert all(one.get("description") for one in operation.get("parameters", []))
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 assert all(f"| `{name}` |" in page for name in body["schema"]["properties"])
 
