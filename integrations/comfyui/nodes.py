@@ -31,16 +31,17 @@ PROMPTS: dict[str, Any] = {
 SEED: dict[str, Any] = {
     "seed": ("INT", {"default": 0, "min": 0, "max": MAX_SEED, "control_after_generate": True})
 }
+
+
+def _number(default: float, most: float, step: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """An input for a number from 0 to `most`."""
+    limits = {"default": default, "min": 0.0, "max": most, "step": step}
+    return "FLOAT", {**limits, "tooltip": tooltip}
+
+
 THRESHOLD: dict[str, Any] = {
-    "threshold": (
-        "FLOAT",
-        {
-            "default": 0.5,
-            "min": 0.0,
-            "max": 0.99,
-            "step": 0.01,
-            "tooltip": "Edit where the heatmap is above this; a higher value is a smaller mask.",
-        },
+    "threshold": _number(
+        0.5, 0.99, 0.01, "Edit where the heatmap is above this; a higher value is a smaller mask."
     )
 }
 OPTIONAL: dict[str, Any] = {
@@ -67,26 +68,8 @@ class DiffEditEdit:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Return the inputs in ComfyUI's format."""
         negative = ("STRING", {**TEXT, "default": "", "tooltip": "What to avoid."})
-        strength = (
-            "FLOAT",
-            {
-                "default": 0.0,
-                "min": 0.0,
-                "max": 1.0,
-                "step": 0.05,
-                "tooltip": "How far from the original; 0: the preset's.",
-            },
-        )
-        guidance = (
-            "FLOAT",
-            {
-                "default": 0.0,
-                "min": 0.0,
-                "max": 30.0,
-                "step": 0.5,
-                "tooltip": "How closely to follow the text; 0: the model's.",
-            },
-        )
+        strength = _number(0.0, 1.0, 0.05, "How far from the original; 0: the preset's.")
+        guidance = _number(0.0, 30.0, 0.5, "How closely to follow the text; 0: the model's.")
         return {
             "required": {**PROMPTS, **SEED},
             "optional": {

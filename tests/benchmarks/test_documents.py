@@ -62,6 +62,19 @@ def test_the_ladder_in_the_documents_is_the_published_one() -> None:
     assert "One timing of each" in (ROOT / "docs/speed.md").read_text()
 
 
+def test_the_seconds_that_explain_the_speed_are_those_of_the_ladder() -> None:
+    ladder = rows("docs/speed.md", "## One edit").values()
+    seconds = {int(cells[0]) for cells in ladder}
+    table = rows("docs/why-fast.md", "## Faster rows")
+    assert len(table) == 5 and {int(cells[0]) for cells in table.values()} <= seconds
+    text = (ROOT / "docs/why-fast.md").read_text()
+    compared = re.findall(
+        r"at its defaults (\d+), the paper's algorithm in plain loops (\d+)", text
+    )
+    compared += re.findall(r"(\d+) s for each of two edits, instead of (\d+) s", text)
+    assert len(compared) == 2 and {int(one) for pair in compared for one in pair} <= seconds
+
+
 @pytest.mark.parametrize("label", EDITORS)
 def test_the_quality_in_the_documents_is_the_published_one(label: str) -> None:
     cells = rows("docs/quality.md", "## 200 edits at one setting")[label]
