@@ -11,6 +11,7 @@ from typing import TypeVar
 from diffedit.auto_backend import AutoPlan, check_loras, plan_auto, same_loras
 from diffedit.checks import InvalidRequest
 from diffedit.dtypes import DTypes, split
+from diffedit.notices import Notice
 from engine.backends import Networks
 from engine.checkpoint import Checkpoint
 from engine.errors import EngineMismatch
@@ -29,11 +30,11 @@ class Choice:
 
     Attributes:
         reason: one clause.
-        warning: a sentence for the user if the engine folder or an option is not used; else "".
+        warning: a sentence for the user if the engine folder or an option is not used, or None.
     """
 
     reason: str
-    warning: str = ""
+    warning: Notice | None = None
 
 
 def open_backend(
@@ -84,7 +85,7 @@ def open_backend(
         allow_tf32=allow_tf32,
     )
     if backend != "auto":
-        warning = _dropped(engines, loras) if backend == "torch" and engines else ""
+        warning = _dropped(engines, loras) if backend == "torch" and engines else None
         return ready(opened(backend, engines), Choice("requested", warning))
     if engines is None:
         return ready(opened("torch", None), Choice("no engines folder was given"))
@@ -106,10 +107,12 @@ def _first_that_opens(
         try:
             if name == "torch":
                 reason = "; ".join([*failures, reason])
-                warning = f"The engines in {engines} are not used: {reason}."
+                sentence = f"The engines in {engines} are not used: {reason}."
+                warning = Notice("engines_unused", sentence)
                 return ready(opened("torch", None), Choice(reason, warning))
-            unused = f"compile has no effect, because {TITLES[name]} runs the edits."
-            return ready(opened(name, engines), Choice(reason, unused if compiling else ""))
+            sentence = f"compile has no effect, because {TITLES[name]} runs the edits."
+            unused = Notice("compile_unused", sentence) if compiling else None
+            return ready(opened(name, engines), Choice(reason, unused))
         except EngineMismatch as error:
             if name == "torch":
                 raise
@@ -203,12 +206,14 @@ def _open_compiled(
     )
 
 
-def _dropped(engines: Path, loras: Sequence[Lora]) -> str:
-    """Return the warning for an engine folder that is passed together with the torch backend."""
+def _dropped(engines: Path, loras: Sequence[Lora]) -> Notice | None:
+    """The warning for an engine folder that is passed together with the torch backend."""
     try:
         manifest = Manifest.load(engines)
     except EngineMismatch:
-        return ""
+        return None
     fused = "" if loras and same_loras(manifest, loras) else manifest.fused
+    if not fused:
+        return None
     unused = f"The engines in {engines} are not used, because backend is torch: "
-    return f"{unused}this edits without {fused}." if fused else ""
+    return Notice("engines_unused", f"{unused}this edits without {fused}.")

@@ -12,6 +12,7 @@ from diffedit.canvas import Canvas, make_canvas
 from diffedit.imaging import geometry, window
 from diffedit.imaging.photograph import Photograph
 from diffedit.imaging.window import Box
+from diffedit.notices import Notice
 from diffedit.request import FOCUSED_METHODS, EditRequest
 from engine.netspec import Size
 
@@ -38,7 +39,7 @@ class Focus:
         self._size, self._factor = size, factor
         self.window: Box | None = None
         self.canvas: Canvas | None = None
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[Notice, ...] = ()
 
     def choose(self, mask: Image, soft: Image | None = None) -> Canvas | None:
         """Return the canvas of the window around a mask, or None to edit the whole photograph.
@@ -55,8 +56,11 @@ class Focus:
         around = window.window_around(box, size, self._size, self._request.context_factor)
         if window.enlargement(around, size, self._size) <= 1:
             self.warnings = (
-                "The mask covers too much of the picture for focus, so the whole picture is "
-                "edited; use a smaller mask or a smaller context_factor.",
+                Notice(
+                    "focus_unused",
+                    "The mask covers too much of the picture for focus, so the whole picture is "
+                    "edited; use a smaller mask or a smaller context_factor.",
+                ),
             )
             return None
         picture = self._photo.rgb.crop(around)

@@ -16,6 +16,7 @@ from diffedit.dtypes import DTypes, check_parts
 from diffedit.edit_many import edit_many
 from diffedit.flow_runner import FlowRunner
 from diffedit.handle import EditHandle, wait
+from diffedit.notices import Notice
 from diffedit.postprocessor import Postprocessor
 from diffedit.preprocessor import Preprocessor
 from diffedit.presets import DEFAULT_PRESET, PresetName, resolve
@@ -55,7 +56,7 @@ class DiffEditPipeline:
         *,
         size: Size | None = None,
         reason: str = "",
-        warnings: tuple[str, ...] = (),
+        warnings: tuple[Notice, ...] = (),
     ) -> None:
         check_size(checkpoint, size)
         self.checkpoint = checkpoint

@@ -16,6 +16,7 @@ from diffedit.algorithm.inputs import EditOutputs
 from diffedit.empty_masks import empty_mask_warnings
 from diffedit.imaging import borders, compare, compose, geometry, photograph
 from diffedit.imaging.photograph import Photograph
+from diffedit.notices import Notice
 from diffedit.prepared_edit import PreparedEdit
 from diffedit.provenance import Provenance
 from diffedit.request import MASKED_METHODS, parameters
@@ -154,15 +155,20 @@ class Postprocessor:
         return focus.put_back(large).resize(placement.fitted[::-1])
 
 
-def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[str]:
+def _loss_warnings(photo: Photograph, mask: Image, *, is_users: bool) -> list[Notice]:
     """Warn of changes that the photograph's mode cannot show."""
     found = []
     if photo.base_mode == "L":
-        found.append("The picture is grey, so the edit is grey, too; convert it to RGB for colors.")
+        sentence = "The picture is grey, so the edit is grey, too; convert it to RGB for colors."
+        found.append(Notice("edit_is_grey", sentence))
     hidden = compare.hidden_share(photo, mask)
     if hidden > 0.5 and not is_users:
         found.append(
-            f"{hidden:.0%} of the edited area is transparent in the picture and stays transparent, "
-            "so the edit does not show there; pass a mask to make that area opaque."
+            Notice(
+                "edit_is_hidden",
+                f"{hidden:.0%} of the edited area is transparent in the picture and stays "
+                "transparent, so the edit does not show there; pass a mask to make that area "
+                "opaque.",
+            )
         )
     return found

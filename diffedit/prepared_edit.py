@@ -15,6 +15,7 @@ from diffedit.focus import Focus
 from diffedit.imaging import geometry
 from diffedit.imaging.mask_reader import EditMask
 from diffedit.imaging.photograph import Photograph
+from diffedit.notices import Notice
 from diffedit.stage_timer import StageTimer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class PreparedEdit:
     factor: int
     user_mask: EditMask | None
     focus: Focus
-    warnings: Sequence[str]
+    warnings: Sequence[Notice]
     timer: StageTimer
 
     def mask_picture(self, cells: NDArray[np.bool_]) -> Image:

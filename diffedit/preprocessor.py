@@ -23,6 +23,7 @@ from diffedit.focus import Focus
 from diffedit.imaging import geometry, photograph
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.method_options import has_option
+from diffedit.notices import Notice
 from diffedit.prepared_edit import PreparedEdit
 from diffedit.presets import resolve
 from diffedit.request import EditRequest, InvalidRequest
@@ -41,7 +42,7 @@ class Preprocessor:
         checkpoint: Checkpoint,
         sizes: tuple[Size, ...] | None,
         device: torch.device,
-        warnings: Sequence[str] = (),
+        warnings: Sequence[Notice] = (),
     ) -> None:
         self._checkpoint = checkpoint
         self._family = checkpoint.family
@@ -132,24 +133,33 @@ class Preprocessor:
                 raise InvalidRequest(str(error)) from None
         return self._schedules[steps, size]
 
-    def _ignored(self, request: EditRequest, schedule: Schedule) -> list[str]:
+    def _ignored(self, request: EditRequest, schedule: Schedule) -> list[Notice]:
         """Warn of options that have no effect, or a bad one, with this model."""
         kind, scale = self._family.defaults.guidance, request.guidance_scale
         if kind == "embedded" and request.negative_prompt:
             return [
-                "This model takes the guidance scale as an input and no negative prompt, so the "
-                "negative prompt is ignored."
+                Notice(
+                    "negative_prompt_ignored",
+                    "This model takes the guidance scale as an input and no negative prompt, so "
+                    "the negative prompt is ignored.",
+                )
             ]
         if kind == "distilled" and scale != 1:
             return [
-                f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
-                "costs twice the rows and usually spoils the result; leave it out."
+                Notice(
+                    "guidance_of_distilled",
+                    f"This model is distilled: it needs no guidance, and guidance_scale={scale:g} "
+                    "costs twice the rows and usually spoils the result; leave it out.",
+                )
             ]
         if request.method == "chordedit" and not self._family.defaults.few_steps:
             return [
-                "This model does not look distilled (its scheduler is not one of Turbo, Lightning "
-                "or LCM). ChordEdit's single step is made for distilled models, so the edit may be "
-                "weak or blurred; use such a checkpoint, or another preset."
+                Notice(
+                    "not_distilled",
+                    "This model does not look distilled (its scheduler is not one of Turbo, "
+                    "Lightning or LCM). ChordEdit's single step is made for distilled models, so "
+                    "the edit may be weak or blurred; use such a checkpoint, or another preset.",
+                )
             ]
         if not has_option(request.method, "guidance_interval"):
             return []
@@ -159,8 +169,11 @@ class Preprocessor:
             if request.strength <= low:
                 where = f"lies above strength={request.strength:g}"
             return [
-                f"guidance_interval=({low:g}, {high:g}) {where}, so no step is guided; choose "
-                "another interval, or leave it out."
+                Notice(
+                    "nothing_guided",
+                    f"guidance_interval=({low:g}, {high:g}) {where}, so no step is guided; choose "
+                    "another interval, or leave it out.",
+                )
             ]
         return []
 

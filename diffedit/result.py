@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffedit.notices import Notice
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -55,7 +57,8 @@ class EditResult:
         seed: seed of the request.
         parameters: every option that was used, with the defaults filled in; see
             `diffedit.request.parameters`.
-        warnings: sentences for the user, such as that a prompt was truncated.
+        warnings: sentences for the user, such as that a prompt was truncated. Each is a str with
+            an attribute `code`, one of `diffedit.notices.CODES`.
         provenance: the model, what is fused into it, the backend, its precision and CPU kernels.
         soft_map: what `DiffEditPipeline.refine` makes other masks from; None if the mask was given
             or the method has none.
@@ -76,7 +79,7 @@ class EditResult:
     latents: NDArray[np.float32]
     stats: Stats
     seed: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     provenance: Provenance | None = None
     mask_read_as: MaskConvention | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -84,7 +87,7 @@ class EditResult:
     edits: tuple[FoundMask, ...] = field(default=(), repr=False)
     window: tuple[int, int, int, int] | None = None
 
-    def save(self, path: str | Path) -> list[str]:
+    def save(self, path: str | Path) -> list[Notice]:
         """Write the image as PNG, JPEG, WebP or TIFF, by the extension.
 
         The color profile, EXIF and resolution are kept, and in PNG also 16 bits and transparency.
@@ -117,7 +120,7 @@ class FoundMask(NamedTuple):
     heatmap: NDArray[np.float32]
     latent_mask: NDArray[np.bool_]
     mask: Image
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     soft_map: SoftMap | None = None
 
     @property

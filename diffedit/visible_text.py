@@ -16,6 +16,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from diffedit.notices import Notice
+
 BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Characters of other classes that are invisible: fillers and the Braille blank."""
 NEEDED = frozenset("\u200c\u200d\u200e\u200f\u061c")
@@ -39,7 +41,7 @@ def without_blanks(text: str) -> str:
     return text if any(not c.isspace() and not _is_invisible(c) for c in text) else ""
 
 
-def invisible_warnings(prompts: Mapping[str, str]) -> tuple[str, ...]:
+def invisible_warnings(prompts: Mapping[str, str]) -> tuple[Notice, ...]:
     """One warning about the invisible characters in all prompts of a request, or none."""
     found = dict.fromkeys(
         c
@@ -52,11 +54,12 @@ def invisible_warnings(prompts: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     named = [f"U+{ord(c):04X} {unicodedata.name(c, '').lower()}".rstrip() for c in found]
     more = " and more" if len(named) > MAX_NAMED else ""
-    return (
+    sentence = (
         f"The prompt contains characters that are not visible ({', '.join(named[:MAX_NAMED])}"
         f"{more}), probably from a copied text. The model reads them, so the result may differ "
-        "from that of the text that you see; type the text again.",
+        "from that of the text that you see; type the text again."
     )
+    return (Notice("invisible_characters", sentence),)
 
 
 def _is_control(c: str) -> bool:

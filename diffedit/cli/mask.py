@@ -16,6 +16,7 @@ from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write
 from diffedit.cli.output_options import OutputOptions
 from diffedit.cli.progress import STAGES, Progress
 from diffedit.cli.run_edit import OutputPaths, heatmap_overlay, white_share
+from diffedit.notices import warning_facts
 from diffedit.request import EditRequest
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def mask(
             backend = pipeline.networks.describe()
             files.commit()
     used = {name: result.parameters[name] for name in parameters}
-    facts = {"backend": backend, "parameters": used, "warnings": list(result.warnings)}
+    facts = {"backend": backend, "parameters": used, **warning_facts(result.warnings)}
     _report(result.mask, paths, output_options, facts)
 
 
@@ -117,7 +118,7 @@ def _refine(
         "mask_dilation": request.mask_dilation,
         "mask_cleaning": soft.options.cleaning,
     }
-    _report(picture, paths, output_options, {"parameters": used, "warnings": []})
+    _report(picture, paths, output_options, {"parameters": used, **warning_facts(())})
 
 
 def _report(mask: Image, paths: OutputPaths, options: OutputOptions, facts: dict[str, Any]) -> None:

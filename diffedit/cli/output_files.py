@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffedit.imaging.photograph import Photograph
+    from diffedit.notices import Notice
 
 
 class OutputFiles:
@@ -176,7 +177,7 @@ def encode(
         raise OutputError(f"{path} cannot be written ({error}); use PNG.") from None
 
 
-def losses(photo: Photograph, path: Path) -> list[str]:
+def losses(photo: Photograph, path: Path) -> list[Notice]:
     """Return one sentence for each property of a photograph that this file format loses."""
     from diffedit.imaging import encode
 

@@ -16,6 +16,7 @@ from diffedit.cli.inputs import STDIN, STDOUT, default_output, read_mask, read_p
 from diffedit.cli.output_files import OutputFiles, encode, write_stdout
 from diffedit.cli.output_options import RestoreOutputOptions
 from diffedit.cli.run_edit import OutputPaths
+from diffedit.notices import warning_facts
 
 if TYPE_CHECKING:
     from diffedit.imaging.photograph import Photograph
@@ -118,8 +119,9 @@ def _print_outcome(result: RestoredImage, paths: OutputPaths, output: RestoreOut
     for warning in (*result.warnings, *lost):
         say(f"warning: {warning}")
     if output.as_json:
-        names = ("share", "noise", "differing", "max_abs_diff_outside_mask", "warnings")
+        names = ("share", "noise", "differing", "max_abs_diff_outside_mask")
         figures = {name: getattr(result, name) for name in names}
+        figures |= warning_facts(result.warnings)
         print(json.dumps({**paths.by_name(), **figures}))  # noqa: T201
     if output.quiet:
         return

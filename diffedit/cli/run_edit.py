@@ -18,6 +18,7 @@ from diffedit.cli.output_files import OutputFiles, encode, encode_heatmap, write
 from diffedit.cli.output_options import EditOutputOptions, OutputOptions
 from diffedit.cli.progress import STAGES, Progress
 from diffedit.imaging.metadata import EditRecord, pack_mask, pixel_digest
+from diffedit.notices import warning_facts
 from diffedit.request import MASKED_METHODS, EditRequest
 from diffedit.result import EditResult
 
@@ -157,7 +158,7 @@ def summary(result: EditResult, record: EditRecord) -> dict[str, Any]:
         **_several(result),
         "mask_read_as": result.mask_read_as,
         "stats": asdict(result.stats),
-        "warnings": list(result.warnings),
+        **warning_facts(result.warnings),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from diffedit.conditioning.combine import combine
 from diffedit.conditioning.tokenizer import Tokenizer, truncation_warning
+from diffedit.notices import Notice
 from engine.checkpoint import Checkpoint
 from engine.rows import Answer, Tensors
 
@@ -34,7 +35,7 @@ class Conditioner:
 
     def encode_prompts(
         self, prompts: Mapping[str, str]
-    ) -> tuple[dict[str, TextIds], tuple[str, ...]]:
+    ) -> tuple[dict[str, TextIds], tuple[Notice, ...]]:
         """Return the token ids of each named prompt, and one warning per truncated prompt."""
         warnings = [self._warning(name, text) for name, text in prompts.items()]
         ids = {name: self.encode(text) for name, text in prompts.items()}
@@ -45,8 +46,8 @@ class Conditioner:
         outputs = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
         return combine(self._family, outputs, is_empty=ids == self.empty)
 
-    def _warning(self, name: str, text: str) -> str:
-        """Return the warning if every text network truncates a text; else ""."""
+    def _warning(self, name: str, text: str) -> Notice | None:
+        """Return the warning if every text network truncates a text, else None."""
         longest = max(self._tokenizers, key=lambda tokenizer: tokenizer.length)
         dropped = longest.truncated_text(text)
-        return truncation_warning(name, dropped, longest.length) if dropped else ""
+        return truncation_warning(name, dropped, longest.length) if dropped else None

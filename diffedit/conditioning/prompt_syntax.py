@@ -21,6 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from diffedit.notices import Notice
+
 FORMS = re.compile(
     r"""
       [(\[][^()\[\]]*?[^\W\d_][)\"']?:[+-]?(?:\d+\.?\d*|\.\d+)[)\]]  # (word:1.4)
@@ -46,7 +48,7 @@ MAX_SHOWN = 4
 MAX_LETTERS = 40
 
 
-def syntax_warnings(prompts: Mapping[str, str]) -> tuple[str, ...]:
+def syntax_warnings(prompts: Mapping[str, str]) -> tuple[Notice, ...]:
     """Return one warning about all prompts of a request, or none.
 
     Args:
@@ -57,11 +59,12 @@ def syntax_warnings(prompts: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     shown = ", ".join(f"'{_shortened(form)}'" for form in found[:MAX_SHOWN])
     more = " and more" if len(found) > MAX_SHOWN else ""
-    return (
+    sentence = (
         f"The prompt contains syntax of other programs ({shown}{more}), which has no meaning here "
         "and is read as plain letters; write plain words, and use negative_prompt for what should "
-        "not appear.",
+        "not appear."
     )
+    return (Notice("prompt_syntax", sentence),)
 
 
 def foreign_forms(text: str) -> list[str]:

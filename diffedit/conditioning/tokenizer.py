@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from diffedit.notices import Notice
 from engine.errors import CheckpointError
 from engine.load_errors import known_reason
 from engine.utf8_path import utf8_path
@@ -165,7 +166,7 @@ def _replace(text: str, origins: Sequence[int], old: str, new: str) -> tuple[str
     return "".join([*pieces, text[at:]]), [*places, *origins[at:]]
 
 
-def truncation_warning(name: str, dropped: str, length: int) -> str:
+def truncation_warning(name: str, dropped: str, length: int) -> Notice:
     """Return the warning for a prompt that is longer than the text encoder's input.
 
     Args:
@@ -173,10 +174,11 @@ def truncation_warning(name: str, dropped: str, length: int) -> str:
         dropped: the end of the prompt that the model does not read.
         length: tokens that the model reads.
     """
-    return (
+    return Notice(
+        "prompt_truncated",
         f"The {PROMPT_NAMES.get(name, name)} is longer than the {length} tokens this model reads, "
         f'so its end is ignored: "{_shortened(dropped)}"; shorten the prompt or move the important '
-        "words to its start."
+        "words to its start.",
     )
 
 

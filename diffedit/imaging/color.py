@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
+from diffedit.notices import Notice
+
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 """Mode of the pixels -> color space of an ICC profile for them."""
 MAX_PROFILE = 2**20
@@ -48,7 +50,7 @@ class ColorSpace:
         return _with_exponent(rgb, (self.gamma or SRGB_GAMMA) / SRGB_GAMMA).convert(mode)
 
 
-def color_space(info: Mapping[Any, Any], mode: str) -> tuple[ColorSpace, str | None]:
+def color_space(info: Mapping[Any, Any], mode: str) -> tuple[ColorSpace, Notice | None]:
     """Return the color space that a file states, and a warning if it is ignored.
 
     Args:
@@ -60,9 +62,10 @@ def color_space(info: Mapping[Any, Any], mode: str) -> tuple[ColorSpace, str | N
         problem = _problem(icc, mode)
         if problem is None:
             return ColorSpace(icc), None
-        return ColorSpace(), (
+        return ColorSpace(), Notice(
+            "profile_ignored",
             f"The color profile of the picture {problem}; its colors are read as sRGB, and the "
-            "result has no profile."
+            "result has no profile.",
         )
     gamma = info.get("gamma")
     if "srgb" in info or not gamma or abs(SRGB_GAMMA / gamma - 1) <= 0.05:

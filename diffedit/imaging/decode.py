@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from diffedit.imaging import deep, png
 from diffedit.imaging.exif import Metadata, is_turned, metadata_of, stored_exif
 from diffedit.imaging.stored_form import form_warnings
+from diffedit.notices import Notice
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Decoded:
     image: Image.Image
     stored_size: tuple[int, int]
     deep: deep.Deep | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     frames: int
     metadata: Metadata
     bits: int | None = None
@@ -123,10 +124,11 @@ def decoded(source: ImageSource, noun: str, max_pixels: int = MAX_PIXELS) -> Dec
         )
 
 
-def _form_warnings(image: Image.Image, reopen: Reopen | None) -> list[str]:
+def _form_warnings(image: Image.Image, reopen: Reopen | None) -> list[Notice]:
     """Warn of data in a file that PIL does not read; nothing for a picture in memory."""
     if deep.is_reduced(image):
-        return ["The picture has 16 bits a channel in a form that is read as 8 bits."]
+        sentence = "The picture has 16 bits a channel in a form that is read as 8 bits."
+        return [Notice("bits_reduced", sentence)]
     return form_warnings(reopen()) if reopen else []
 
 

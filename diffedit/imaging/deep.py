@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffedit.notices import Notice
+
 Deep = NDArray[np.uint16]
 """uint16 [H, W, C], C = 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)."""
 
@@ -27,15 +29,17 @@ _LOW_BYTES = {
 GREY_ALPHA = "LA;16B"
 BITS_PER_SAMPLE = 258
 """TIFF's tag."""
-DARK = (
+DARK = Notice(
+    "almost_black",
     "The picture has 16 bits a channel and no value above 255 of 65535, so it is almost black. If "
-    "its values are from 0 to 255, convert it to 8 bits."
+    "its values are from 0 to 255, convert it to 8 bits.",
 )
-EIGHT_OF_32 = (
+EIGHT_OF_32 = Notice(
+    "bits_guessed",
     "The picture has 32 bits a pixel and no value above 255, so it is read with 8 bits; convert it "
-    "to 16 bits if it is meant to be dark."
+    "to 16 bits if it is meant to be dark.",
 )
-SIXTEEN_OF_32 = "The picture has 32 bits a pixel; the result has 16."
+SIXTEEN_OF_32 = Notice("bits_reduced", "The picture has 32 bits a pixel; the result has 16.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,7 @@ def stated_bits(header: Image.Image) -> int | None:
     return None if header.format is None else 16
 
 
-def from_integers(image: Image.Image, bits: int | None) -> tuple[Deep | Image.Image, str | None]:
+def from_integers(image: Image.Image, bits: int | None) -> tuple[Deep | Image.Image, Notice | None]:
     """Return a grey picture of mode I or I;16 as [H, W, 1] or as L, and a warning or None.
 
     White is the number that the file states. 32 bits have no agreed white, so it is the smallest of

@@ -16,6 +16,7 @@ from diffedit.imaging import png
 from diffedit.imaging.exif import Metadata
 from diffedit.imaging.photograph import Photograph, opaque
 from diffedit.imaging.png import Chunk
+from diffedit.notices import Notice
 from diffedit.request import InvalidRequest
 
 FileFormat = Literal["PNG", "JPEG", "WEBP", "TIFF"]
@@ -88,18 +89,22 @@ def encode(
     return buffer.getvalue()
 
 
-def losses(photo: Photograph, file_format: FileFormat) -> list[str]:
+def losses(photo: Photograph, file_format: FileFormat) -> list[Notice]:
     """Return one sentence for each property of the photograph that a format cannot store."""
     found = []
     is_deep = not isinstance(photo.values, Image.Image)
     if is_deep and file_format != "PNG":
-        found.append(f"{file_format} is written with 8 bits, not the picture's 16; write PNG.")
+        sentence = f"{file_format} is written with 8 bits, not the picture's 16; write PNG."
+        found.append(Notice("format_bits", sentence))
     if photo.has_alpha and file_format == "JPEG":
-        found.append("JPEG has no transparency, so transparent parts are white; write PNG.")
+        sentence = "JPEG has no transparency, so transparent parts are white; write PNG."
+        found.append(Notice("format_transparency", sentence))
     if file_format in ("JPEG", "WEBP") and photo.color.gamma:
-        found.append(f"{file_format} has no gamma, so all values are converted; write PNG.")
+        sentence = f"{file_format} has no gamma, so all values are converted; write PNG."
+        found.append(Notice("format_gamma", sentence))
     if file_format == "WEBP" and photo.color.icc and photo.base_mode == "L":
-        found.append("WebP has no grey profiles, so all values are converted to sRGB; write PNG.")
+        sentence = "WebP has no grey profiles, so all values are converted to sRGB; write PNG."
+        found.append(Notice("format_profile", sentence))
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
+from diffedit.notices import Notice
 from diffedit.request import InvalidRequest
 
 Levels = NDArray[np.uint8]
@@ -148,7 +149,7 @@ def _are_labels(flat: NDArray[np.intp]) -> bool:
     return len(flat) >= 5 or (len(flat) >= 3 and bool(flat[-2] <= DARK_LABEL))
 
 
-def soft_warning(levels: Levels) -> str | None:
+def soft_warning(levels: Levels) -> Notice | None:
     """Return the warning about a soft mask, None for black and white with antialiased borders.
 
     Raises:
@@ -165,9 +166,10 @@ def soft_warning(levels: Levels) -> str | None:
         )
     if count <= SOFT_SHARE * levels.size or not _is_soft(mask, grey):
         return None
-    return (
+    return Notice(
+        "soft_mask",
         f"{count:,} pixels of the mask ({count / levels.size:.1%}) are grey, so the mask is soft: "
-        "darker grey is edited less. Pass a black and white mask to edit every pixel fully."
+        "darker grey is edited less. Pass a black and white mask to edit every pixel fully.",
     )
 
 

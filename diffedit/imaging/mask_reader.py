@@ -24,6 +24,7 @@ from diffedit.imaging.mask_levels import (
     soft_warning,
 )
 from diffedit.imaging.mask_size import check_aspect, check_same_size
+from diffedit.notices import Notice
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class EditMask:
 
     image: Image.Image
     read_as: MaskConvention
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     soft: Image.Image | None = None
     border: Image.Image | None = None
 

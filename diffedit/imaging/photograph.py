@@ -19,6 +19,7 @@ from diffedit.imaging import compose, decode, deep
 from diffedit.imaging.color import ColorSpace, color_space, is_reversible
 from diffedit.imaging.deep import Deep
 from diffedit.imaging.exif import Metadata, has_iptc
+from diffedit.notices import Notice
 from diffedit.request import InvalidRequest
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Photograph:
     color: ColorSpace = field(default_factory=ColorSpace)
     metadata: Metadata = field(default_factory=Metadata)
     stored_size: tuple[int, int] | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -131,16 +132,16 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
     values, warnings = _own_values(decoded)
     warnings += decoded.warnings
     if has_iptc(info) and decoded.metadata.xmp is None:
-        warnings.append(
+        sentence = (
             "The picture has IPTC data (caption, keywords, credits), which cannot be written; "
             "store it as XMP, which is kept."
         )
+        warnings.append(Notice("iptc_dropped", sentence))
     if decoded.frames > 1:
-        warnings.append(
-            f"The picture has {decoded.frames} frames or pages; only "
-            f"{'the current one' if isinstance(source, Image.Image) else 'the first'} is edited, "
-            "and the result has one."
-        )
+        which = "the current one" if isinstance(source, Image.Image) else "the first"
+        sentence = f"The picture has {decoded.frames} frames or pages; only {which} is edited, "
+        sentence += "and the result has one."
+        warnings.append(Notice("one_frame", sentence))
     photo = Photograph(values, stored_size=decoded.stored_size)
     space, warning = _color_space(decoded.image.mode, info, photo)
     warnings += [warning] if warning else []
@@ -148,17 +149,18 @@ def read(source: ImageSource | Photograph, *, max_pixels: int = decode.MAX_PIXEL
         photo = replace(photo, values=space.to_srgb(decoded.image))
         space = ColorSpace()
     elif not is_reversible(space, photo.base_mode):
-        warnings.append(
-            "Colors cannot be converted back to the profile of the picture, so the result is in "
-            "sRGB and all of its values change."
+        sentence = (
+            "Colors cannot be converted back to the profile of the picture, so the result is "
+            "in sRGB and all of its values change."
         )
+        warnings.append(Notice("converted_to_srgb", sentence))
         photo, space = _in_srgb(replace(photo, color=space)), ColorSpace()
     return replace(photo, color=space, metadata=decoded.metadata, warnings=tuple(warnings))
 
 
 def _color_space(
     mode: str, info: dict[Any, Any], photo: Photograph
-) -> tuple[ColorSpace, str | None]:
+) -> tuple[ColorSpace, Notice | None]:
     if mode in OTHER_SPACES:
         return ColorSpace(), None  # converted to sRGB already
     return color_space(info, "CMYK" if mode == "CMYK" else photo.base_mode)
@@ -172,7 +174,7 @@ def _in_srgb(photo: Photograph) -> Photograph:
     return replace(photo, values=rgb, color=ColorSpace())
 
 
-def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]:
+def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[Notice]]:
     """Return the values in one of the modes of `Photograph`, and warnings of what is lost."""
     image = decoded.image
     if image.mode == "F":
@@ -183,7 +185,7 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
         )
     color_key = image.info.get("transparency")
     values: Image.Image | Deep | None = decoded.deep
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     if values is None and image.mode.startswith("I"):
         values, warning = deep.from_integers(image, decoded.bits)
         warnings += [warning] if warning else []
@@ -196,10 +198,11 @@ def _own_values(decoded: decode.Decoded) -> tuple[Image.Image | Deep, list[str]]
         return values, warnings
     mode, target = image.mode, _target_mode(image)
     if mode not in EXACT_MODES:
-        warnings.append(
-            f"The picture has mode {mode}, which cannot be edited; it is converted to {target}, "
-            "which changes all of its values."
+        sentence = (
+            f"The picture has mode {mode}, which cannot be edited; it is converted to "
+            "{target}, which changes all of its values."
         )
+        warnings.append(Notice("mode_converted", sentence))
     try:
         own = image if mode == target else image.convert(target)
     except ValueError:

@@ -15,6 +15,7 @@ from diffedit.imaging import borders, changes, compare, encode, photograph
 from diffedit.imaging.compare import hidden_share, largest_difference
 from diffedit.imaging.mask_reader import read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.notices import Notice
 
 if TYPE_CHECKING:
     from diffedit.imaging.changes import Changes
@@ -27,8 +28,6 @@ SEEN = 0.01
 """A smaller share of the changes is not worth a warning."""
 PICTURE = re.compile("([Tt])he picture")
 OF_RESULT = re.compile("[,;](?: and)? the result [^.;]*")
-RESULT_ONLY = "The edited picture's IPTC data"
-"""Prefix of a warning that does not apply here, because the original's metadata are kept."""
 MAX_DIFFERING = 0.6
 """Maximum share of the picture that may differ noticeably; above it the pictures are unrelated."""
 
@@ -57,9 +56,9 @@ class RestoredImage:
     noise: float | None
     differing: float | None
     max_abs_diff_outside_mask: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
-    def save(self, path: str | Path) -> list[str]:
+    def save(self, path: str | Path) -> list[Notice]:
         """Write the image as `EditResult.save` does. Returns what the format cannot store."""
         file_format = encode.format_of(Path(path))
         Path(path).write_bytes(encode.encode(self.photo, file_format))
@@ -133,7 +132,7 @@ def _read_edited(source: PhotoSource) -> Photograph:
         photo = photograph.read(source)
     except InvalidRequest as error:
         raise InvalidRequest(_of_edited(str(error)), field="edited", code=error.code) from None
-    return replace(photo, warnings=tuple(_of_edited(w) for w in photo.warnings))
+    return replace(photo, warnings=tuple(Notice(w.code, _of_edited(w)) for w in photo.warnings))
 
 
 def _of_edited(sentence: str) -> str:
@@ -141,24 +140,33 @@ def _of_edited(sentence: str) -> str:
     return OF_RESULT.sub("", PICTURE.sub(r"\1he edited picture", sentence, count=1))
 
 
-def _not_shown(before: Photograph, after: Photograph, mask: Image.Image) -> list[str]:
+def _not_shown(before: Photograph, after: Photograph, mask: Image.Image) -> list[Notice]:
     """Warn of changes that the result does not show."""
-    found = [w for w in after.warnings if not w.startswith(RESULT_ONLY)]
+    found = [w for w in after.warnings if w.code != "iptc_dropped"]  # the original's are kept
     if before.base_mode == "L" and after.base_mode != "L":
         found.append(
-            "The original is grey, so the changes are grey, too; convert it to RGB for colors."
+            Notice(
+                "edit_is_grey",
+                "The original is grey, so the changes are grey, too; convert it to RGB for colors.",
+            )
         )
     hidden, erased = hidden_share(before, mask), hidden_share(after, mask)
     if hidden > SEEN:
         found.append(
-            f"{hidden:.0%} of the changed area is transparent in the original and stays "
-            "transparent, so the changes do not show there; blend the original onto a background "
-            "first."
+            Notice(
+                "edit_is_hidden",
+                f"{hidden:.0%} of the changed area is transparent in the original and stays "
+                "transparent, so the changes do not show there; blend the original onto a "
+                "background first.",
+            )
         )
     if erased > hidden + SEEN:
         found.append(
-            f"{erased:.0%} of the changed area is transparent in the edited picture, which becomes "
-            "white; erase it in the original itself."
+            Notice(
+                "erased_is_white",
+                f"{erased:.0%} of the changed area is transparent in the edited picture, which "
+                "becomes white; erase it in the original itself.",
+            )
         )
     return found
 
@@ -182,8 +190,9 @@ def _check_related(differing: float) -> None:
         )
 
 
-def _nothing_found(threshold: float) -> str:
-    return (
+def _nothing_found(threshold: float) -> Notice:
+    return Notice(
+        "no_changes",
         f"No region differs by more than {threshold:g} times the noise between the pictures, so "
-        "the result is the original; use a lower threshold."
+        "the result is the original; use a lower threshold.",
     )

@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 from diffedit.imaging import png
+from diffedit.notices import Notice
 
 READ_BYTES = 2**20
 """Bytes at the start of a file that are searched for headers."""
@@ -22,7 +23,7 @@ SRGB_TRANSFERS = (1, 2, 6, 13, 14, 15)
 HDR = {16: "PQ", 18: "HLG"}
 
 
-def form_warnings(opened: Any) -> list[str]:
+def form_warnings(opened: Any) -> list[Notice]:
     """Return a warning for each property of an opened file that is lost.
 
     Args:
@@ -32,13 +33,14 @@ def form_warnings(opened: Any) -> list[str]:
         return []
     opened.fp.seek(0)
     data = opened.fp.read(READ_BYTES)
-    found = []
+    found: list[Notice] = []
     bits = _bits(data, opened.format)
     if bits > 8 and not opened.mode.startswith("I"):
-        found.append(
+        sentence = (
             f"The picture has {bits} bits a channel, of which {opened.format} files are read with "
             "8; convert it to a 16-bit PNG or TIFF to keep them."
         )
+        found.append(Notice("bits_reduced", sentence))
     if warning := _color_warning(_cicp(data, opened.format)):
         found.append(warning)
     return found
@@ -67,13 +69,14 @@ def _cicp(data: bytes, file_format: str) -> tuple[int, int]:
     return 2, 2
 
 
-def _color_warning(cicp: tuple[int, int]) -> str | None:
+def _color_warning(cicp: tuple[int, int]) -> Notice | None:
     primaries, transfer = cicp
     if primaries in SRGB_PRIMARIES and transfer in SRGB_TRANSFERS:
         return None
     kind = f"HDR ({HDR[transfer]})" if transfer in HDR else "of another color space"
-    return (
+    return Notice(
+        "colors_not_supported",
         f"The picture is {kind} by its CICP numbers {primaries} and {transfer}, which are not "
         "supported: its values are read as sRGB, and the result does not state them; convert it to "
-        "sRGB, or to a picture with an ICC profile."
+        "sRGB, or to a picture with an ICC profile.",
     )

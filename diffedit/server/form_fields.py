@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from diffedit.notices import Notice
 from diffedit.request import RANGES
 from diffedit.server.errors import ApiError
 
@@ -187,15 +188,16 @@ def unsupported_field(name: str) -> ApiError | None:
     return ApiError(400, "unsupported_field", message, name[:60])
 
 
-def ignored_note(name: str, value: str) -> str | None:
+def ignored_note(name: str, value: str) -> Notice | None:
     """A warning about an ignored field, or None if its value has no effect anyway."""
     if value == "auto":
         return None
-    if name == "moderation":
-        return "moderation was ignored: this server filters neither prompts nor images."
-    if name == "input_fidelity":
-        return (
+    reasons = {
+        "moderation": "moderation was ignored: this server filters neither prompts nor images.",
+        "input_fidelity": (
             f"input_fidelity={value} was ignored: an edit always keeps the image outside the mask; "
             "set strength for the inside."
-        )
-    return f"{name}={value} was ignored: set num_inference_steps to trade time for quality."
+        ),
+    }
+    of_quality = f"{name}={value} was ignored: set num_inference_steps to trade time for quality."
+    return Notice("field_ignored", reasons.get(name, of_quality))

@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 
 from diffedit.imaging.mask_reader import MaskFormat
 from diffedit.imaging.photograph import Photograph
+from diffedit.notices import Notice
 from diffedit.request import PARAMETERS, EditRequest
 from diffedit.server.errors import ApiError
 from diffedit.server.form_body import MULTIPART, URLENCODED, receive_form
@@ -33,8 +34,9 @@ from diffedit.server.settings import Settings
 from diffedit.server.uploads import Uploads
 
 FILE_FIELDS = ("image", "image[]", "mask")
-NO_MASK_NOTE = (
-    "mask_format was ignored: the form has no mask, so the mask was found from the texts."
+NO_MASK_NOTE = Notice(
+    "field_ignored",
+    "mask_format was ignored: the form has no mask, so the mask was found from the texts.",
 )
 MAX_TIMEOUT_SECONDS = 1e6
 
@@ -76,7 +78,7 @@ class EditForm:
     partial_images: int = 0
     stream: bool = False
     model: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
     image_field: str = "image"
     image_size: tuple[int, int] | None = None
     mask_id: str | None = None

@@ -18,6 +18,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from diffedit.imaging import compare, decode, encode, photograph, png
 from diffedit.imaging.mask_reader import MaskConvention, MaskRules, read_mask
 from diffedit.imaging.photograph import Photograph
+from diffedit.notices import Notice
 from diffedit.provenance import Provenance
 from diffedit.request import EditRequest
 from diffedit.result import EditResult
@@ -172,7 +173,7 @@ class EncodedEdit:
     cells: tuple[int, int]
     canvas: tuple[int, int]
     seed: int
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     timings: dict[str, float]
     rows: dict[str, int]
     denoiser: str

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from diffedit.handle import EditHandle
+from diffedit.notices import Notice
 from diffedit.server.errors import ApiError, cancelled
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import EncodedEdit
@@ -117,7 +118,7 @@ class Job:
         return "cancelled", cancelled()
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Notice, ...]:
         """The notes about the form, and the note that its size was ignored."""
         if self.image_size is None or self.form.size == "auto":
             return self.notes
@@ -125,7 +126,7 @@ class Job:
         if self.form.size == f"{width}x{height}":
             return self.notes
         note = f"size={self.form.size} was ignored: an edit keeps the image's size, "
-        return (*self.notes, f"{note}{width}x{height}.")
+        return (*self.notes, Notice("size_ignored", f"{note}{width}x{height}."))
 
     @property
     def size(self) -> int:

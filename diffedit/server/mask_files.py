@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 
 from diffedit.imaging import png
 from diffedit.imaging.mask_reader import MaskFormat, MaskRules, read_mask
+from diffedit.notices import warning_facts
 from diffedit.server.errors import ApiError
 from diffedit.server.form_body import receive_form
 from diffedit.server.form_fields import invalid
@@ -74,7 +75,7 @@ def read_mask_file(form: MaskFile, settings: Settings) -> dict[str, Any]:
         "mask": Base64(png.encode(mask.soft or mask.image)),
         "mask_share": share_of(mask.area),
         "mask_read_as": mask.read_as,
-        "warnings": list(mask.warnings),
+        **warning_facts(mask.warnings),
     }
 
 

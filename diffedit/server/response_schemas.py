@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffedit.notices import CODES
 from diffedit.request import CLEANINGS
 from diffedit.server.form_fields import OUTPUT_FORMATS
 
@@ -52,6 +53,7 @@ RESULT_FIELDS = {
     "denoiser": TEXT,
     "timings": map_schema({"type": "number", "minimum": 0}),
     "warnings": array_schema(TEXT),
+    "warning_codes": array_schema({"enum": [*CODES]}),
     "parameters": {"type": "object"},
 }
 SHAPE_FIELDS: dict[str, Schema] = {
@@ -141,6 +143,7 @@ READ_MASK = object_schema(
     mask_share=FRACTION,
     mask_read_as={"enum": ["alpha", "white", "black"]},
     warnings=array_schema(TEXT),
+    warning_codes=array_schema({"enum": [*CODES]}),
 )
 REFINED = object_schema(
     mask_id=TEXT,

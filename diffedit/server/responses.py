@@ -9,6 +9,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from diffedit.notices import warning_facts
 from diffedit.server.earlier_results import result_id
 from diffedit.server.image_codec import EncodedEdit
 from diffedit.server.jobs import Job
@@ -52,7 +53,7 @@ def edit_facts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
         "rows": edit.rows,
         "denoiser": edit.denoiser,
         "timings": timings(edit, job),
-        "warnings": [*edit.warnings, *job.warnings],
+        **warning_facts((*edit.warnings, *job.warnings)),
     }
 
 
@@ -97,7 +98,7 @@ def mask_body(job: Job) -> dict[str, Any]:
         "rows": edit.rows,
         "denoiser": edit.denoiser,
         "timings": timings(edit, job),
-        "warnings": [*edit.warnings, *job.warnings],
+        **warning_facts((*edit.warnings, *job.warnings)),
     }
 
 

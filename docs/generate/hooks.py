@@ -29,6 +29,7 @@ from docs.generate.import_diagram import import_diagram
 from docs.generate.imports import import_table
 from docs.generate.public_names import without_docstring
 from docs.generate.settings import settings
+from docs.generate.warning_codes import warning_codes
 
 GENERATED = {
     "command-line": command_line,
@@ -39,6 +40,7 @@ GENERATED = {
     "import-diagram": import_diagram,
     "imports": import_table,
     "settings": settings,
+    "warning-codes": warning_codes,
 }
 _MARKER = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 _TEMPLATE_NOTE = re.compile(r"^\*Template: .*\*\n\n", re.MULTILINE)

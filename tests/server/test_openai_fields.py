@@ -79,6 +79,8 @@ def test_usual_values_are_accepted(api: Any, fields: dict[str, Any], warning: st
     with Image.open(io.BytesIO(base64.b64decode(data.b64_json))) as image:
         assert image.size == (96, 72)
     assert (warning is None) == (data.warnings == [])
+    assert len(data.warning_codes) == len(data.warnings)
+    assert {*data.warning_codes} <= {"field_ignored", "size_ignored"}
     assert warning is None or warning in data.warnings[0]
 
 
@@ -91,6 +93,7 @@ def test_streams_say_what_was_done(api: Any) -> None:
     done = events[-1]
     assert (done.size, done.background, done.quality) == ("96x72", "opaque", "auto")
     assert len(done.warnings) == 2
+    assert done.warning_codes == ["field_ignored", "size_ignored"]
 
 
 @pytest.mark.parametrize(

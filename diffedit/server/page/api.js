@@ -10,7 +10,7 @@ const RETRY_STATUSES = [429, 503];
 const IMAGE_TYPES = ["image/png", "image/jpeg", "image/webp"];
 const STAGE_TEXTS = {
   queued: "Waiting", running: "Starting", mask: "Finding the mask",
-  encode: "Encoding the image", decode: "Editing the image", writing: "Saving the result",
+  encode: "Preparing the picture", decode: "Changing the picture", writing: "Saving the result",
 };
 const MASK_FIELDS = [
   "prompt", "source_prompt", "preset", "method", "num_inference_steps", "seed",

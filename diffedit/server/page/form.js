@@ -1,5 +1,5 @@
 /**
- * The fields of the form: their ranges, defaults and values. options.js builds those of "Options".
+ * The fields of the form: their ranges, defaults and values. options.js builds those of "More settings".
  */
 
 import { Problem, getJson } from "/api.js";

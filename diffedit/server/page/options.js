@@ -1,37 +1,43 @@
 /**
- * The fields under "Options": their labels, hints and choices, stated once, and how they are built.
+ * The fields under "More settings": their labels, hints and choices, stated once, and how they are built.
  *
  * Ranges and defaults come from the server's API description and model, see api.js.
  */
 
-const PRESETS_OWN = ["", "the preset's"];
+const AUTOMATIC = ["", "automatic"];
 const METHODS = [
-  PRESETS_OWN, ["diffedit", "DiffEdit"], ["masked-sdedit", "Masked SDEdit"],
-  ["sdedit", "SDEdit, no mask"], ["encode-decode", "Encode, no mask"], ["flowedit", "FlowEdit"],
-  ["chordedit", "ChordEdit"],
+  AUTOMATIC, ["diffedit", "DiffEdit: keeps the shapes in the mask"],
+  ["masked-sdedit", "Masked SDEdit: freer in the mask"],
+  ["sdedit", "SDEdit: changes the whole picture"],
+  ["encode-decode", "DiffEdit without a mask"], ["flowedit", "FlowEdit"],
+  ["chordedit", "ChordEdit: one step"],
 ];
-const FOCUS = [PRESETS_OWN, ["auto", "when it helps"], ["true", "always"], ["false", "never"]];
+const FOCUS = [AUTOMATIC, ["auto", "when it helps"], ["true", "always"], ["false", "never"]];
 
 /** Name, label, hint, and choices or the type of the input (a number if nothing is said). */
 const OPTIONS = [
   ["strength", "How far from the original", "Small numbers stay close; 1 may change everything."],
-  ["guidance_scale", "Follow the text", "Higher numbers obey it more; too high looks harsh."],
-  ["num_inference_steps", "Steps", "More steps are finer and slower."],
-  ["seed", "Seed", "The same number gives the same result again."],
-  ["negative_prompt", "Avoid", "What must not appear.", "text"],
+  ["guidance_scale", "Follow the text",
+    "Higher numbers keep closer to your words; too high looks harsh."],
+  ["num_inference_steps", "Steps", "More steps give finer results and take longer."],
+  ["seed", "Seed", "Another number gives another result, the same number the same again."],
+  ["negative_prompt", "Avoid", "What should not appear.", "text"],
   ["focus", "Work close up", "Edit a part around the mask, for sharp details in large pictures.",
     FOCUS],
-  ["composite", "Keep the rest", "Leave every pixel outside the mask as it is.", "checkbox"],
-  ["num_maps_per_mask", "Tries for the mask", "More tries give a steadier mask and take longer."],
-  ["mask_encode_strength", "Noise for the mask", "How much noise the texts are compared under."],
-  ["mask_thresholding_ratio", "Even out peaks", "Smaller numbers let weak differences count more."],
-  ["method", "Method", "How the picture is edited.", METHODS],
-  ["n_max", "Start level", "FlowEdit: a higher level changes more."],
-  ["n_min", "End level", "FlowEdit: below this level, ordinary steps finish the picture."],
-  ["n_avg", "Tries a step", "FlowEdit: more tries are steadier and slower."],
-  ["source_guidance_scale", "Follow the first text", "FlowEdit: how closely, as above."],
-  ["step_scale", "Size of the step", "ChordEdit: a larger step changes more."],
-  ["refining_rows", "Sharpening steps", "ChordEdit: each one makes the result sharper."],
+  ["composite", "Keep the rest", "Leave everything outside the mask exactly as it is.", "checkbox"],
+  ["num_maps_per_mask", "Comparisons for the mask",
+    "How often your two texts are compared. More make a steadier mask and take longer."],
+  ["mask_encode_strength", "Details or whole shapes",
+    "For the mask: small numbers look for details, large ones for whole shapes."],
+  ["mask_thresholding_ratio", "Weak differences",
+    "For the mask: with smaller numbers, small differences between the texts count more."],
+  ["method", "Method", "How the picture is changed.", METHODS],
+  ["n_max", "How far it may change", "Larger numbers change more."],
+  ["n_min", "Free steps at the end", "In these last steps the original is no longer looked at."],
+  ["n_avg", "Repeats of each step", "More make a steadier result and take longer."],
+  ["source_guidance_scale", "Follow the first text", "The same for the text of what is there."],
+  ["step_scale", "Size of the step", "A larger step changes more."],
+  ["refining_rows", "Sharpening steps", "Each one makes the result sharper."],
 ];
 
 function inputOf(kind) {

@@ -14,13 +14,12 @@ import {
 } from "/state.js";
 
 const { maskState, hasMask } = mask;
-const SOFT_MASK = /^[\d,]+ pixels of the mask .* are grey/; // not news: the page sends soft masks
 
 const PRESET_HINTS = {
-  draft: "A quick look, to try words: an eighth of the work of Paper.",
-  balanced: "A good start: clean edges for a quarter of the work of Paper.",
-  paper: "The published method in full: the slowest, with a mask of square cells.",
-  instant: "A single step in seconds, for distilled models (Turbo, Lightning, LCM).",
+  draft: "A quick look, to try words: an eighth of the work of Thorough.",
+  balanced: "A good start: clean edges for a quarter of the work of Thorough.",
+  paper: "The slowest: every step of the method as it was published. The mask has square edges.",
+  instant: "A single step, in seconds. It needs a model that is made for this (Turbo, Lightning, LCM).",
 };
 
 export function render() {
@@ -61,7 +60,7 @@ function renderProblem() {
 function renderPreset() {
   const { preset } = ui.editForm.elements;
   const unfit = preset.value === "instant" && state.model.few_steps === false;
-  const warning = " The served model is not one, so the edit may be weak.";
+  const warning = " The model of this server is not, so the change may be weak.";
   setText({ presetHint: PRESET_HINTS[preset.value] + (unfit ? warning : "") });
   form.showModelOptions(state.model);
 }
@@ -104,7 +103,7 @@ function renderMaskPanel() {
   });
   setText({
     thresholdValue: found ? shape.threshold.toFixed(2) : "",
-    growValue: found ? `${shape.grow} ${shape.grow === 1 ? "block" : "blocks"}` : "",
+    growValue: found ? `${shape.grow} ${shape.grow === 1 ? "square" : "squares"}` : "",
     featherValue: `${(100 * shape.feather).toFixed(1)} %`,
     maskShare: hasMask() ? `${percent(mask.shareOf())} of the image` : "",
     maskHint: maskHint(),
@@ -188,7 +187,8 @@ function renderResult() {
     resultTitle: result.base === null ? "Edited" : `Edited, from step ${result.base + 1}`,
     speedup: speedupOf(result, state.edits[0]),
   });
-  setList("resultWarnings", details.warnings.filter((text) => !SOFT_MASK.test(text)));
+  const codes = details.warning_codes ?? []; // a soft mask is not news: the page sends soft masks
+  setList("resultWarnings", details.warnings.filter((_, k) => codes[k] !== "soft_mask"));
   Object.assign(ui.saveImage, { href: urlOf(result.image), download: name });
   Object.assign(ui.saveMask, { href: urlOf(result.mask), download: `${stem()}.mask.png` });
 }

@@ -81,7 +81,9 @@ export async function copyText(element) {
 
 // -- statistics -----------------------------------------------------------------------------------
 
-const STAGE_NAMES = { queue: "queue", mask: "mask", encode: "encoding", decode: "editing" };
+const STAGE_NAMES = {
+  queue: "waiting", mask: "finding the mask", encode: "preparing", decode: "changing",
+};
 const COST_OPTIONS = ["preset", "method", "num_inference_steps", "strength", "guidance_scale", "num_maps_per_mask"];
 
 export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
@@ -95,9 +97,9 @@ export function statsOf({ timings, rows, denoiser, mask_share: share, seed, ...m
   const detail = stages.map((name) => `${STAGE_NAMES[name]} ${seconds(timings[name])}`).join(", ");
   return [
     ["Time", seconds(timings.total), detail],
-    ["Denoiser rows", String(rows[denoiser] ?? 0)],
+    ["Work of the model", `${rows[denoiser] ?? 0} passes`],
     ["Edited area", percent(share)],
-    ["Pixels changed outside the mask", outside ? `by up to ${outside} of 255` : "0"],
+    ["Changes outside the mask", outside ? `up to ${outside} of 255 levels` : "none"],
     ["Seed", String(seed)],
   ];
 }
@@ -110,5 +112,5 @@ export function speedupOf(edit, first) {
   if (!comparable || !(rows < firstRows)) return "";
   const factor = first.details.timings.total / edit.details.timings.total;
   const speed = factor > 1.05 ? `${factor.toFixed(1)} times as fast as the first edit: ` : "";
-  return `${speed}${rows} rows instead of ${firstRows}, because the encoded image was cached.`;
+  return `${speed}${rows} passes instead of ${firstRows}, because the server remembers the picture.`;
 }

@@ -11,7 +11,7 @@ import { storeValues } from "/storage.js";
 import * as zoom from "/view.js";
 
 const { maskState } = mask;
-export const MASK_ADVICE = "lower the threshold, or paint over what should change";
+export const MASK_ADVICE = "select more, or paint over what should change";
 
 export const state = {
   photo: null, // { blob, name, width, height }

@@ -89,7 +89,7 @@ def test_no_horizontal_overflow_at_phone_width(visit: OpenPage, fast: str) -> No
     assert fits()
     upload(page, still_life(300, 60), "a-rather-long-name-without-any-spaces-" * 3 + ".png")
     fill_prompts(page, after="unbrokenwords" * 20)
-    page.get_by_text("Options", exact=True).click()
+    page.get_by_text("More settings", exact=True).click()
     page.get_by_text("Copy as command or code").click()
     assert fits()
     fill_prompts(page)

@@ -95,7 +95,7 @@ def test_ten_first_steps_with_the_demos_model(visit: OpenPage, demo: str) -> Non
     red, used = download(page, "Save image"), download(page, "Save mask") > 0
     assert color(red, CUBE) == "red"
     assert (red == original)[~used].all()
-    expect(page.locator("#stats")).to_contain_text("Pixels changed outside the mask0")
+    expect(page.locator("#stats")).to_contain_text("Changes outside the masknone")
     # 6. Compare before and after.
     page.locator("#divider").press("End")
     expect(page.locator("#divider")).to_have_attribute("aria-valuenow", "100")

@@ -33,11 +33,11 @@ def test_edit_shows_progress_and_stages(visit: OpenPage, slow: str) -> None:
     page = visit(slow).page
     upload(page, scene_image(970006))
     fill_prompts(page)
-    choose_preset(page, "Paper")  # its stages are long enough to be seen
+    choose_preset(page, "Thorough")  # its stages are long enough to be seen
     click(page, "Edit directly")
     words, bar = page.locator("#workText"), page.locator("#track")
-    expect(words).to_have_text("Encoding the image")
-    expect(words).to_have_text("Editing the image")
+    expect(words).to_have_text("Preparing the picture")
+    expect(words).to_have_text("Changing the picture")
     expect(bar).to_have_attribute("aria-valuenow", re.compile(r"^[3-9]\d$"))
     expect(page.locator("#after")).to_have_attribute("src", re.compile("^data:image/png"))
     wait_for_result(page)
@@ -64,7 +64,7 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     photo = still_life(144, 112)
     upload(page, photo, "table.png")
     fill_prompts(page)
-    choose_preset(page, "Paper")
+    choose_preset(page, "Thorough")
     find_mask(page)
     mask = edit_and_download_mask(page)
     image = download(page, "Save image")
@@ -72,8 +72,8 @@ def test_result_equals_the_image_outside_the_mask(visit: OpenPage, fast: str) ->
     changed = (image != np.asarray(photo)).any(-1)
     assert changed.any()
     assert not changed[~mask].any()
-    assert statistic(page, "Pixels changed outside the mask") == "0"
-    assert statistic(page, "Denoiser rows") == "120"
+    assert statistic(page, "Changes outside the mask") == "none"
+    assert statistic(page, "Work of the model") == "120 passes"
     assert re.match(r"[\d.]+ s", statistic(page, "Time"))
     assert statistic(page, "Edited area") == f"{100 * mask.mean():.1f} %"
     assert page.locator("#saveImage").get_attribute("download") == "table.edited.seed0.png"
@@ -107,10 +107,10 @@ def test_cancel_stops_the_job(visit: OpenPage, slow: str) -> None:
     page = visit(slow).page
     upload(page, scene_image(970007))
     fill_prompts(page)
-    choose_preset(page, "Paper")
+    choose_preset(page, "Thorough")
     with page.expect_response("**/v1/jobs") as accepted:
         click(page, "Edit directly")
-    expect(page.locator("#workText")).to_have_text("Encoding the image")
+    expect(page.locator("#workText")).to_have_text("Preparing the picture")
     click(page, "Cancel")
     expect(page.locator("#work")).to_be_hidden()
     expect(page.locator("#result")).to_be_hidden()
@@ -123,7 +123,7 @@ def test_second_edit_of_an_image_is_faster(visit: OpenPage, fast: str) -> None:
     page = visit(fast).page
     upload(page, still_life(97, 128))  # an image that is not cached
     fill_prompts(page)
-    choose_preset(page, "Paper")
+    choose_preset(page, "Thorough")
     find_mask(page)
     click(page, "Edit")
     wait_for_result(page)
@@ -134,7 +134,7 @@ def test_second_edit_of_an_image_is_faster(visit: OpenPage, fast: str) -> None:
     prompt.fill("a blue cup")
     click(page, "Edit")
     wait_for_result(page)
-    expect(page.locator("#speedup")).to_contain_text("80 rows instead of 120")
+    expect(page.locator("#speedup")).to_contain_text("80 passes instead of 120")
     history = page.locator("#history button")
     expect(history).to_have_count(3)
     expect(history.nth(2)).to_have_attribute("aria-pressed", "true")
@@ -185,9 +185,9 @@ def test_escape_cancels(visit: OpenPage, slow: str) -> None:
     page = visit(slow).page
     upload(page, scene_image(970021))
     fill_prompts(page)
-    choose_preset(page, "Paper")
+    choose_preset(page, "Thorough")
     click(page, "Edit directly")
-    expect(page.locator("#workText")).to_have_text("Encoding the image")
+    expect(page.locator("#workText")).to_have_text("Preparing the picture")
     page.keyboard.press("Escape")
     expect(page.locator("#work")).to_be_hidden()
     expect(page.locator("#result")).to_be_hidden()
@@ -197,7 +197,7 @@ def test_code_snippets(visit: OpenPage, fast: str) -> None:
     page = visit(fast).page
     upload(page, scene_image(), "it's.png")
     fill_prompts(page, after='a "green" cup; it\'s $new')
-    page.get_by_text("Options", exact=True).click()
+    page.get_by_text("More settings", exact=True).click()
     page.get_by_label("Seed", exact=True).fill("7")
     page.get_by_text("Copy as command or code").click()
     code = page.locator("#code")

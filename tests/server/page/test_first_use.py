@@ -46,7 +46,7 @@ def test_ten_first_steps(visit: OpenPage, fast: str) -> None:
     expect(page.locator("#promptError")).to_have_text("Describe what should be there.")
     # 3. Write the texts, read what the choices mean, and look for the mask.
     fill_prompts(page)
-    for preset in ("Draft", "Instant", "Paper", "Balanced"):
+    for preset in ("Draft", "Instant", "Thorough", "Balanced"):
         choose_preset(page, preset)
         expect(page.locator("#presetHint")).to_have_text(re.compile(r"^[AT].*\.$"))
     find_mask(page)

@@ -96,7 +96,7 @@ def test_threshold_gives_the_same_mask_as_the_server(
     photo = still_life(*size)
     upload(page, photo)
     fill_prompts(page)
-    choose_preset(page, "Paper")
+    choose_preset(page, "Thorough")
     response = find_mask(page)
     for threshold in (0.2, 0.65):
         expected = decoded(set_shape(page, "#threshold", threshold), "mask") > 0

@@ -48,7 +48,7 @@ def test_page_shows_the_model_and_its_defaults(visit: OpenPage, flux: str) -> No
     expect(footer).to_contain_text("flux")
     expect(footer).to_contain_text(f"{model['native_size']} px")
     upload(page, scene_image())
-    page.get_by_text("Options", exact=True).click()
+    page.get_by_text("More settings", exact=True).click()
     presets = model["presets"]
     assert isinstance(presets, dict)
     defaults = presets["balanced"]
