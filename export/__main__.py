@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a bad value, 3 the model, 4 the build or the target, 5 the
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from engine.interrupts import forget_interrupt
 from engine.manifest import Manifest
 from engine.model_options import MODEL_ITSELF, ModelSource
 from engine.netspec import DENOISER_BATCH_SIZES, Size, parse_size
-from engine.option_groups import expand_groups
+from engine.option_groups import expand_groups, set_parameters
 from export.checks import Verify
 from export.events import Event
 
@@ -136,27 +137,15 @@ def export(
     raise typer.Exit(run(model, out, options))
 
 
-def build_command(
-    model: ModelArgument,
-    out: Out,
-    height: Height = None,
-    width: Width = None,
-    size: Sizes = None,
-    precision: PrecisionOption = "fp16",
-    batches: Batches = BATCHES,
-    target: TargetOption = "auto",
-    compute_capability: Capabilities = None,
-    source: ModelSource = MODEL_ITSELF,
-    verify: VerifyOption = "default",
-    no_verify: NoVerify = False,
-    force: Force = False,
-    ignore_memory: IgnoreMemory = False,
-) -> None:
-    """Compile a model into an engine folder: ONNX files, TensorRT engines and their manifest.
-
-    Running the same command again builds only what is missing.
-    """
-    export(**locals())
+def build_command() -> Callable[..., None]:
+    """The same command with the model as an argument instead of an option."""
+    command = expand_groups(export)
+    parameters = inspect.signature(command).parameters.values()
+    set_parameters(
+        command,
+        [p.replace(annotation=ModelArgument) if p.name == "model" else p for p in parameters],
+    )
+    return command
 
 
 app.command(epilog=EPILOG)(expand_groups(export))

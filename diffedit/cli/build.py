@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperCommand
 
 from diffedit.own_packages import claim
-from engine.option_groups import expand_groups
 
 
 class BuildCommand(TyperCommand):
@@ -28,7 +27,7 @@ def compiler() -> Any:
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = EPILOG.replace("python -m export --model", "diffedit-trt build")
-    app.command(name="build", epilog=epilog)(expand_groups(build_command))
+    app.command(name="build", epilog=epilog)(build_command())
     return typer.main.get_command(app)
 
 
