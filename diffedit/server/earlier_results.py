@@ -1,19 +1,24 @@
 """`mask_id` and `previous_edit_id`: earlier results of the same client instead of files.
 
-An id is the id of a job, with "_" and a digest for a refined mask, and "." and a number for one of
-several edits. It lives as long as the job's results, and belongs to the same API key.
+An id is the id of a job, with "_" and a digest for a refined mask, "." and a number for one of
+several results, and "~" and a number for the mask of one of several edits in one pass. It lives as
+long as the job's results, and belongs to the same API key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from diffedit.server.errors import ApiError
 from diffedit.server.forms import EditForm
-from diffedit.server.image_codec import EncodedEdit
+from diffedit.server.image_codec import EncodedEdit, EncodedPart
 from diffedit.server.job_store import JobStore
 from diffedit.server.jobs import Job
 from diffedit.server.refinement import RefinedMask
+
+T = TypeVar("T")
 
 
 def result_id(job: Job, edit: EncodedEdit) -> str:
@@ -54,27 +59,45 @@ def with_earlier_results(form: EditForm, store: JobStore, owner: str | None) -> 
 
 def find_mask(
     store: JobStore, mask_id: str, owner: str | None
-) -> tuple[Job, EncodedEdit | RefinedMask]:
+) -> tuple[Job, EncodedEdit | EncodedPart | RefinedMask]:
     """Return the job of a mask, and the mask. Raises ApiError."""
     job_id = mask_id.partition(".")[0].rpartition("_")[0]
     job = store.get(job_id) if job_id else None
     if job is not None and job.owner == owner and mask_id in job.refined:
         return job, job.refined[mask_id]
-    return _edit(store, mask_id, owner, "mask_id", "mask")
+    edit_id, mark, number = mask_id.partition("~")
+    job, edit = _edit(store, edit_id, owner, "mask_id", "mask")
+    if not mark:
+        return job, edit
+    part = _item(edit.parts, number)
+    if part is None:
+        raise _not_found("mask_id", "mask")
+    return job, part
 
 
 def _edit(
     store: JobStore, text: str, owner: str | None, field: str, noun: str
 ) -> tuple[Job, EncodedEdit]:
-    job_id, _, number = text.partition(".")
-    job, index = store.get(job_id), int(number or 0)
+    job_id, mark, number = text.partition(".")
+    job = store.get(job_id)
     if job is not None and job.owner == owner and not job.finished:
         message = f"The {noun} of {field} has not finished; try again in a moment."
         raise ApiError(409, "not_finished", message, field, retry_after=1)
-    if job is None or job.owner != owner or index >= len(job.edits):
-        message = (
-            f"There is no {noun} with the id of {field}, or it has expired; leave {field} out and "
-            f"send the {'image' if noun == 'edit' else 'mask'} itself."
-        )
-        raise ApiError(404, f"no_such_{noun}", message, field)
-    return job, job.edits[index]
+    edit = _item(job.edits, number if mark else "0") if job and job.owner == owner else None
+    if job is None or edit is None:
+        raise _not_found(field, noun)
+    return job, edit
+
+
+def _item(items: Sequence[T], number: str) -> T | None:
+    """The item with a number as it is written in an id, or None."""
+    known = {str(k): item for k, item in enumerate(items)}
+    return known.get(number)
+
+
+def _not_found(field: str, noun: str) -> ApiError:
+    message = (
+        f"There is no {noun} with the id of {field}, or it has expired; leave {field} out and "
+        f"send the {'image' if noun == 'edit' else 'mask'} itself."
+    )
+    return ApiError(404, f"no_such_{noun}", message, field)

@@ -17,8 +17,9 @@ Parser = Callable[[str, str], Any]
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 NUMBER_PATTERN = "[0-9.eE+-]{1,40}"
-ID_PATTERN = r"[A-Za-z0-9_-]{1,128}(\.[0-9])?"
-"""A result: the id of its job, and its number if the job has several."""
+ID_PATTERN = r"[A-Za-z0-9_-]{1,128}(\.[0-9])?(~[0-9]{1,2})?"
+"""A result: the id of its job, and its number if the job has several. The mask of one of several
+edits in one pass: the id of the result, "~" and the number of the edit."""
 INTERVAL_PATTERN = r"(0|0?\.[0-9]{1,9}),(1|1\.0|0?\.[0-9]{1,9})"
 SIZE_PATTERN = "auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3}"
 

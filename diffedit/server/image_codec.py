@@ -130,12 +130,14 @@ class EncodedPart:
     Attributes:
         mask: PNG, 255 = edited.
         mask_share: fraction of the image inside the mask.
+        soft_map: the heatmap behind the mask.
     """
 
     prompt: str
     source_prompt: str
     mask: bytes
     mask_share: float
+    soft_map: StoredMap
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,12 @@ class EncodedEdit:
     @property
     def size(self) -> int:
         """Bytes of the images."""
-        parts = (part.mask for part in self.parts)
-        files = (self.image, self.mask, self.blend_mask, self.heatmap, *parts)
+        parts = sum(len(part.mask) + part.soft_map.size for part in self.parts)
+        files = (self.image, self.mask, self.blend_mask, self.heatmap)
         lossless = self.lossless.nbytes if self.lossless is not None else 0
         soft_map = self.soft_map.size if self.soft_map is not None else 0
         shown = self.shown.size if self.shown is not None else 0
-        return sum(map(len, files)) + lossless + soft_map + shown
+        return sum(map(len, files)) + lossless + soft_map + shown + parts
 
 
 def encode_edit(
@@ -240,16 +242,22 @@ def encode_edit(
         lossless=None if mask_only or file_format == "PNG" else replace(shown),  # without caches
         soft_map=soft_map,
         shape=_shape(result),
-        parts=tuple(
-            EncodedPart(
-                texts["prompt"],
-                texts["source_prompt"],
-                png.encode(part.mask),
-                share_of(part.mask),
-            )
-            for texts, part in zip(result.parameters.get("edits", ()), result.edits, strict=True)
-        ),
+        parts=_parts(result),
     )
+
+
+def _parts(result: EditResult) -> tuple[EncodedPart, ...]:
+    """The texts and the masks of several edits."""
+    found: list[EncodedPart] = []
+    for texts, part in zip(result.parameters.get("edits", ()), result.edits, strict=True):
+        assert part.soft_map is not None  # several edits are not combined with a mask
+        first = found[0].soft_map.soft.photo if found else None  # one reduced photograph for all
+        soft_map = StoredMap.of(
+            part.soft_map if first is None else replace(part.soft_map, photo=first)
+        )
+        mask, share = png.encode(part.mask), share_of(part.mask)
+        found.append(EncodedPart(texts["prompt"], texts["source_prompt"], mask, share, soft_map))
+    return tuple(found)
 
 
 def _shape(result: EditResult) -> dict[str, Any]:

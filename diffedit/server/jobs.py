@@ -145,10 +145,14 @@ class Job:
         return refined_id
 
     def suffix(self, soft_map: StoredMap) -> str:
-        """The suffix of a result's id after the job's id: "", or ".k" for one of several."""
-        if len(self.edits) == 1:
-            return ""
-        return f".{next(k for k, edit in enumerate(self.edits) if edit.soft_map is soft_map)}"
+        """What follows the job's id in the id of a mask: "", or ".k" for one of several results;
+        and "~m" for one of several edits in one pass."""
+        suffixes: dict[StoredMap | None, str] = {}
+        for k, edit in enumerate(self.edits):
+            number = f".{k}" if len(self.edits) > 1 else ""
+            suffixes[edit.soft_map] = number
+            suffixes |= {part.soft_map: f"{number}~{m}" for m, part in enumerate(edit.parts)}
+        return suffixes[soft_map]
 
     def update_progress(self, edit_index: int, stage: str, progress: float) -> None:
         """Set the progress of one of the n edits, and emit an event."""

@@ -78,7 +78,8 @@ EDIT_FIELDS = {
     "max_abs_diff_outside_mask": {"type": "integer", "minimum": 0, "maximum": 255},
 }
 PARTS = array_schema(
-    object_schema(prompt=TEXT, source_prompt=TEXT, mask=TEXT, mask_share=FRACTION), minItems=1
+    object_schema(prompt=TEXT, source_prompt=TEXT, mask_id=TEXT, mask=TEXT, mask_share=FRACTION),
+    minItems=1,
 )
 """Each of several edits in one pass; absent for one."""
 MODEL_CARD: dict[str, Schema] = {

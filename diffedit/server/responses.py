@@ -27,13 +27,22 @@ def edit_data(edit: EncodedEdit, job: Job) -> dict[str, Any]:
         "mask": Base64(edit.mask),
         "blend_mask": Base64(edit.blend_mask),
         **edit_facts(edit, job),
-        **_parts(edit),
+        **_parts(edit, job),
     }
 
 
-def _parts(edit: EncodedEdit) -> dict[str, Any]:
+def _parts(edit: EncodedEdit, job: Job) -> dict[str, Any]:
     """Each of several edits in one pass: its texts and its mask."""
-    parts = [asdict(part) | {"mask": Base64(part.mask)} for part in edit.parts]
+    parts = [
+        {
+            "prompt": part.prompt,
+            "source_prompt": part.source_prompt,
+            "mask_id": f"{result_id(job, edit)}~{number}",
+            "mask": Base64(part.mask),
+            "mask_share": part.mask_share,
+        }
+        for number, part in enumerate(edit.parts)
+    ]
     return {"edits": parts} if parts else {}
 
 
@@ -90,7 +99,7 @@ def mask_body(job: Job) -> dict[str, Any]:
         "cells": list(edit.cells),
         "canvas": list(edit.canvas),
         **edit.shape,
-        **_parts(edit),
+        **_parts(edit, job),
         "mask_share": edit.mask_share,
         "parameters": dict(edit.parameters),
         "seed": edit.seed,
