@@ -16,7 +16,7 @@ import typer
 from benchmarks.report import aligned
 from benchmarks.schema import Result, ResultError, load
 
-Files = Annotated[list[Path], typer.Argument(help="Two or more result files.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILES", help="Two or more result files.")]
 Table = dict[str, dict[str, float]]
 
 

@@ -13,8 +13,10 @@ from benchmarks.quality import plots as quality_plots
 from benchmarks.quality.summary import stored
 from benchmarks.schema import Result, ResultError, load
 
-File = Annotated[Path, typer.Argument(help="A result file of ladder, roofline or quality.")]
-Out = Annotated[Path, typer.Argument(help="The PNG to write.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A result file of ladder, roofline or quality.")
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The PNG to write.")]
 
 
 def draw(file: File, out: Out) -> None:

@@ -45,7 +45,7 @@ model, 4 the build, 5 the disk, 130 interrupted.
 
 MODEL_HELP = "Model: a folder in diffusers format, a single .safetensors file, or a hub id."
 Model = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
-ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Out = Annotated[str, typer.Option("--out", help="Folder for the engines; created if necessary.")]
 Height = Annotated[int | None, typer.Option(help="Picture height in pixels [native size].")]
 Width = Annotated[int | None, typer.Option(help="Picture width in pixels [native size].")]

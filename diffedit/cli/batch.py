@@ -22,7 +22,10 @@ from diffedit.cli.progress import Progress
 from diffedit.cli.ray_options import RayOptions
 
 EditsFile = Annotated[
-    str, typer.Argument(help="File with one JSON object per line; - reads standard input.")
+    str,
+    typer.Argument(
+        metavar="EDITS", help="File with one JSON object per line; - reads standard input."
+    ),
 ]
 InFlight = Annotated[
     int,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DoctorModel = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]", help="Model folder (diffusers), single .safetensors file, or hub id."
+        metavar="MODEL", help="Model folder (diffusers), single .safetensors file, or hub id."
     ),
 ]
 _MARKS = {"ok": "[green]ok[/green]", "missing": "[yellow]--[/yellow]", "problem": "[red]!![/red]"}

@@ -25,7 +25,7 @@ from engine.verification import unverified, verdict
 if TYPE_CHECKING:
     from engine.lora.file import Lora
 
-Folder = Annotated[Path, typer.Argument(help="A folder that `build` wrote.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `build` wrote.")]
 ComparedModel = Annotated[
     str | None,
     options.option(

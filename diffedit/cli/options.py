@@ -45,7 +45,9 @@ def _parsed_focus(text: str) -> bool | str:
 
 # -- arguments ------------------------------------------------------------------------------------
 
-Image = Annotated[str, typer.Argument(help="The photograph; - reads standard input.")]
+Image = Annotated[
+    str, typer.Argument(metavar="IMAGE", help="The photograph; - reads standard input.")
+]
 
 
 # -- what to edit ---------------------------------------------------------------------------------

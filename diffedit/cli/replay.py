@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffedit.imaging.photograph import Photograph
     from diffedit.result import EditResult
 
-EditedFile = Annotated[Path, typer.Argument(help="A PNG that `edit` wrote.")]
+EditedFile = Annotated[Path, typer.Argument(metavar="EDITED", help="A PNG that `edit` wrote.")]
 AnyInput = Annotated[
     bool,
     options.option(

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from diffedit.imaging.photograph import Photograph
     from diffedit.imaging.restore import RestoredImage
 
+OriginalPicture = Annotated[
+    str, typer.Argument(metavar="ORIGINAL", help="The photograph; - reads standard input.")
+]
 EditedPicture = Annotated[
-    str, typer.Argument(help="The other editor's result, of the same size; - reads stdin.")
+    str,
+    typer.Argument(
+        metavar="EDITED", help="The other editor's result, of the same size; - reads stdin."
+    ),
 ]
 CHANGES = "Changes"
 
@@ -56,7 +62,7 @@ class ChangeOptions:
 
 
 def restore(
-    original: options.Image,
+    original: OriginalPicture,
     edited: EditedPicture,
     *,
     mask_image: MaskImage = None,
