@@ -251,10 +251,10 @@ def _parts(result: EditResult) -> tuple[EncodedPart, ...]:
     found: list[EncodedPart] = []
     for texts, part in zip(result.parameters.get("edits", ()), result.edits, strict=True):
         assert part.soft_map is not None  # several edits are not combined with a mask
-        first = found[0].soft_map.soft.photo if found else None  # one reduced photograph for all
-        soft_map = StoredMap.of(
-            part.soft_map if first is None else replace(part.soft_map, photo=first)
-        )
+        soft = part.soft_map
+        if found:  # one reduced photograph for all
+            soft = replace(soft, photo=found[0].soft_map.soft.photo)
+        soft_map = StoredMap.of(soft)
         mask, share = png.encode(part.mask), share_of(part.mask)
         found.append(EncodedPart(texts["prompt"], texts["source_prompt"], mask, share, soft_map))
     return tuple(found)

@@ -117,10 +117,8 @@ class Routes:
         first = mask.first if isinstance(mask, RefinedMask) else mask.soft_map
         if first is None:
             message = "mask_id is a mask without a heatmap to refine, because it was uploaded or "
-            message += (
-                "several edits share it; use the mask_id of one of its edits, or find a mask "
-            )
-            message += "with POST /v1/masks."
+            message += "several edits share it; use the mask_id of one of its edits, or find a "
+            message += "mask with POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
         refined = await self._scheduler.runner.in_pool(refine, first, fields, self._guides)
         refined_id = job.keep_refined(refined)
