@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
 
 from diffedit.handle import EditHandle
 from diffedit.pipeline import DiffEditPipeline
 from diffedit.server import image_codec
 from diffedit.server.engine_host import EngineHost
 from diffedit.server.errors import engine_lost
+from diffedit.server.fair_queue import Owner
 from diffedit.server.forms import EditForm
 from diffedit.server.image_codec import DecodedForm, EncodedEdit
+from diffedit.server.image_pool import ImagePool
 from diffedit.server.jobs import Job
 from diffedit.server.progress import ProgressReporter
 from diffedit.server.settings import Settings
@@ -30,35 +30,39 @@ from diffedit.server.threads import retrieve_exception, wait_for
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 ENGINE_POLL_SECONDS = 0.1
 IMAGE_THREADS = 4
 
 
 class JobRunner:
-    """Runs jobs on the pipeline of one `EngineHost`."""
+    """Runs jobs on the pipeline of one `EngineHost`.
+
+    Attributes:
+        images: the threads that decode and encode images.
+    """
 
     def __init__(self, engine_host: EngineHost, settings: Settings) -> None:
         self._engine_host, self._settings = engine_host, settings
-        self._pool = ThreadPoolExecutor(IMAGE_THREADS, "image")
+        self.images = ImagePool(IMAGE_THREADS)
 
     def close(self) -> None:
         """Stop the image pool."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
-    async def check_headers(self, form: EditForm) -> EditForm:
+    async def check_headers(self, form: EditForm, owner: Owner) -> EditForm:
         """Check the headers of a form's images. Returns the form with its image's size and digest.
 
         Raises ApiError.
         """
-        return await self.in_pool(image_codec.check_headers, form, self._settings)
+        return await self.images.run(owner, image_codec.check_headers, form, self._settings)
 
     async def run(self, job: Job) -> None:
         """Run a job and store its results in `job.edits`. Errors propagate."""
         try:
             with _timed(job, "open"):
-                decoded = await self.in_pool(image_codec.decode_form, job.form, self._settings)
+                decoded = await self.images.run(
+                    job.owner, image_codec.decode_form, job.form, self._settings
+                )
             job.mask_read_as, job.image_size = decoded.mask_read_as, decoded.photo.size
             pipeline = await self._engine_host.acquire()
             try:
@@ -83,7 +87,7 @@ class JobRunner:
         rgb_map = self._engine_host.cost_model.rgb_map
         for index, request in enumerate(decoded.requests):
             resolved = pipeline.resolve(request)
-            reporter = ProgressReporter(job, index, resolved, rgb_map, self._pool)
+            reporter = ProgressReporter(job, index, resolved, rgb_map, self.images)
             submit = partial(
                 pipeline.submit,
                 callback=reporter.on_progress,
@@ -91,7 +95,8 @@ class JobRunner:
                 mask_only=job.mask_only,
                 group=job.owner,
             )
-            handle = await wait_for(self._pool.submit(submit, resolved), EditHandle.cancel)
+            submitted = self.images.submit(job.owner, submit, resolved)
+            handle = await wait_for(submitted, EditHandle.cancel)
             reporter.handle.set_result(handle)
             job.handles.append(handle)
         for handle in list(job.handles):
@@ -125,11 +130,7 @@ class JobRunner:
             served = replace(edit.provenance, model=self._engine_host.model)
             return replace(edit, provenance=served)
 
-        job.edits = [await self.in_pool(encode, handle) for handle in job.handles]
-
-    async def in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Run a call in the image pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+        job.edits = [await self.images.run(job.owner, encode, one) for one in job.handles]
 
 
 @contextlib.contextmanager

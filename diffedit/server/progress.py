@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from diffedit.handle import EditHandle
 from diffedit.method_options import decoding_steps
 from diffedit.request import EditRequest
 from diffedit.server import image_codec, previews
+from diffedit.server.image_pool import ImagePool
 from diffedit.server.jobs import Job
 
 MIN_EVENT_INTERVAL = 0.05
@@ -42,7 +42,7 @@ class ProgressReporter:
         index: int,
         request: EditRequest,
         rgb_map: NDArray[np.float32],
-        pool: ThreadPoolExecutor,
+        pool: ImagePool,
     ) -> None:
         self._job, self._index, self._rgb_map, self._pool = job, index, rgb_map, pool
         self._loop = asyncio.get_running_loop()
@@ -91,6 +91,6 @@ class ProgressReporter:
             return image_codec.to_base64(image_codec.encode_preview(image, self._job.form))
 
         async with self._preview_order:
-            image = await self._loop.run_in_executor(self._pool, render)
+            image = await self._pool.run(self._job.owner, render)
         if not self._job.finished:
             self._job.emit("preview", index=index, image=image)

@@ -107,7 +107,9 @@ class Routes:
     async def read_mask(self, request: Request) -> Response:
         """Read a mask file as an edit would read it: grey PNG, 255 = edited. No network runs."""
         form = await receive_mask_file(request, self._settings, self._uploads)
-        body = await self._scheduler.runner.in_pool(read_mask_file, form, self._settings)
+        body = await self._scheduler.runner.images.run(
+            request.state.owner, read_mask_file, form, self._settings
+        )
         return StreamedJson(body, {}, send_seconds=self._settings.upload_seconds)
 
     async def refine(self, request: Request, mask_id: MaskId) -> Response:
@@ -120,7 +122,9 @@ class Routes:
             message += "several edits share it; use the mask_id of one of its edits, or find a "
             message += "mask with POST /v1/masks."
             raise ApiError(400, "invalid_value", message, "mask_id")
-        refined = await self._scheduler.runner.in_pool(refine, first, fields, self._guides)
+        refined = await self._scheduler.runner.images.run(
+            job.owner, refine, first, fields, self._guides
+        )
         refined_id = job.keep_refined(refined)
         self._scheduler.store.measure(job)
         body = responses.refined_body(job, refined_id, refined)
@@ -229,7 +233,7 @@ class Routes:
         async def read(reserved: bool) -> tuple[EditForm, str]:
             form = await self._read_form(request, mask_only=mask_only, accept_always=reserved)
             digest = idempotency.form_digest, request.url.path, form
-            return form, await self._scheduler.runner.in_pool(*digest)
+            return form, await self._scheduler.runner.images.run(request.state.owner, *digest)
 
         return await self._idempotency_keys.job((request.state.owner, key), read, admit)
 
@@ -246,7 +250,7 @@ class Routes:
         form = await forms.read_form(request, self._settings, self._uploads, mask_only=mask_only)
         if form.model is not None and form.model not in self._model_names:
             raise self._no_model(form.model)
-        return await self._scheduler.runner.check_headers(form)
+        return await self._scheduler.runner.check_headers(form, request.state.owner)
 
     @property
     def _model_names(self) -> tuple[str, ...]:
