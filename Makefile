@@ -116,8 +116,7 @@ test: $(READY)  ## Run the quick tests, in parallel
 	$(PY) -m pytest -q -m "not gpu and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY)  ## Run the rest: Ray, contract, training, browser and many-process tests
-	$(PY) -m pytest -q -m "slow and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/server $(ARGS)
-	$(PY) -m pytest -q -m "slow and not gpu" tests/server $(ARGS)  # alone: servers have deadlines
+	$(PY) -m pytest -q -m "slow and not gpu" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 contract: $(READY)  ## Check the server against its OpenAPI with random requests: [CASES=10000 SEED=0]
 	DIFFEDIT_CONTRACT_CASES=$(or $(CASES),10000) DIFFEDIT_CONTRACT_SEED=$(or $(SEED),0) \

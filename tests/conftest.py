@@ -168,14 +168,15 @@ def micro_build(command_build: CommandBuild) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_engines(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """The ONNX files of a kind of random checkpoint: fp32, 64 x 64, profiles 1, 2, 4. Read only."""
+    """The ONNX files of a kind of random checkpoint: fp32, 64 x 64, profiles 1, 2, 4, not verified.
+    Read only."""
     from export.build import build
 
     def engines(kind: str) -> Path:
         kind = kind.removesuffix("-turbo")  # only the scheduler is another one
 
         def make(new: Path) -> None:
-            options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2, 4)}
+            options: dict[str, Any] = {"precision": "fp32", "batches": (1, 2, 4), "verify": False}
             build(str(folders(kind)), new / "engines", sizes=[(64, 64)], target="onnx", **options)
 
         return shared(tmp_path_factory, f"onnx-{kind}", make) / "engines"

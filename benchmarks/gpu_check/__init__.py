@@ -108,7 +108,8 @@ def prepared(model: Path | None, size: Any, out: Path, rehearse: bool) -> Setup:
             make(model, kind, dtype=dtype)
     setup = Setup(model, size, out, "cuda")
     if rehearse:
-        return replace(setup, device="cpu", steps=4, batches=(1, 2), repeats=3, rehearse=True)
+        small: dict[str, Any] = {"steps": 4, "maps": 2, "batches": (1, 2), "repeats": 3}
+        return replace(setup, device="cpu", rehearse=True, **small)
     return setup
 
 

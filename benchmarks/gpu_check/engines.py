@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import shutil
 import subprocess
 import sys
 import time
@@ -36,10 +37,13 @@ def compiled_backend(target: str, backend: str, setup: Setup) -> Found:
 def _build(target: str, setup: Setup) -> Measurement:
     from export.build import build
 
+    folder, onnx = _folder(target, setup), _folder("onnx", setup)
+    if onnx.exists() and not folder.exists():
+        shutil.copytree(onnx, folder)  # engines of the same ONNX files
     began = time.perf_counter()
     build(
         str(setup.model),
-        _folder(target, setup),
+        folder,
         target=target,
         sizes=(setup.load.size,),
         batches=_batches(setup),

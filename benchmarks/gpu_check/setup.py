@@ -23,6 +23,7 @@ class Setup:
     Attributes:
         device: such as "cuda"; "cpu" in a rehearsal.
         steps: N of the edits.
+        maps: noises of their masks.
         batches: rows of the denoiser's calls.
         rehearse: whether this is a dry run with tiny networks: targets of speed do not apply.
     """
@@ -34,12 +35,13 @@ class Setup:
     steps: int = 50
     batches: tuple[int, ...] = DENOISER_BATCH_SIZES
     repeats: int = 5
+    maps: int = 10
     rehearse: bool = False
 
     @property
     def load(self) -> Workload:
         """The edit: one picture, two texts, the paper's settings."""
-        return Workload(self.model, self.size, self.steps)
+        return Workload(self.model, self.size, self.steps, maps=self.maps)
 
     @property
     def precision(self) -> Precision:

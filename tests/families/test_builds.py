@@ -33,8 +33,8 @@ pytestmark = [
 
 EDIT = ("--prompt", "a blue ball", "--source", "a red ball", "--steps", "4")
 KINDS = ("tiny", "tiny-sdxl", "tiny-sd3", "tiny-flux")
-"""A build takes half a minute. The other kinds have the layers of these; test_edit.py builds every
-kind in fp32 and edits with it."""
+"""A build takes half a minute. The other kinds have the layers of these; test_edit.py builds six
+kinds in fp32 and edits with them."""
 BF16 = {"tiny-sd3": {"text_3"}, "tiny-flux": {"text_2", "transformer"}}
 """Kind -> the networks that are built in bf16, because fp16 overflows."""
 NO_GPU = "it cannot run on the machine that built it: there is no NVIDIA GPU"

@@ -138,6 +138,7 @@ def test_a_result_repeats_from_its_parameters(pipe: DiffEditPipeline, photo: Ima
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["tiny-turbo", "tiny-schnell"], indirect=True)
 def test_an_edit_on_onnxruntime_equals_the_reference(
     family: FamilyUnderTest, photo: Image.Image, onnx_engines: Folders
 ) -> None:

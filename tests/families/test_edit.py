@@ -38,6 +38,10 @@ CUTS: dict[str, Any] = OPTIONS | {
 after two or three noises and is cleaned."""
 
 
+EXPORTED = ("tiny", "tiny-lcm", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-schnell")
+"""The other kinds have the layers of these."""
+
+
 def expected(family: FamilyUnderTest, photo: Image.Image, options: dict[str, Any]) -> Reference:
     """The edit of the photograph by plain loops."""
     request = resolved(EditRequest(b"", TEXTS["target"], **options))
@@ -66,6 +70,7 @@ def check(result: Any, wanted: Reference, photo: Image.Image) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", EXPORTED, indirect=True)
 def test_an_edit_on_onnxruntime_equals_the_reference(
     family: FamilyUnderTest, photo: Image.Image, onnx_engines: Folders
 ) -> None:
