@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 
@@ -81,15 +82,15 @@ class StoredMap:
         photo = self.soft.photo
         return self.soft.heatmap.nbytes + (0 if photo is None else 3 * photo.width * photo.height)
 
-    def blend_mask(self, mask: Image.Image, guides: GuideCache | None = None) -> Image.Image:
+    def blend_mask(self, mask: Image.Image, kept: Callable[[], Guide] | None = None) -> Image.Image:
         """The opacity of the edit at each pixel, L. A border that follows the picture is drawn on
-        the reduced photograph; an edit draws it at full size."""
+        the reduced photograph; an edit draws it at full size. `kept` returns its guide."""
         soft, photo = self.soft, self.soft.photo
         blend = borders.faded(mask, soft.feather)
         box = blend.getbbox()
         if soft.options.cleaning != "edges" or photo is None or box is None:
             return blend
-        guide = guides.of(photo, soft) if guides else soft.guide(photo)
+        guide = kept() if kept else soft.guide(photo)
         if photo.size == mask.size:
             return borders.limited(blend, soft.border(guide, box))
         border = soft.border(guide).resize(mask.size, Image.Resampling.BILINEAR)
@@ -118,26 +119,29 @@ class StoredMap:
 class GuideCache:
     """What borders need of the photographs whose masks were refined last. Any thread.
 
+    A guide is dropped with the mask that it was made for, so no picture outlives its results.
+
     Args:
         max_bytes: limit of its memory.
     """
 
     def __init__(self, max_bytes: int = GUIDE_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._guides: OrderedDict[Hashable, Guide] = OrderedDict()
+        self._guides: WeakKeyDictionary[StoredMap, Guide] = WeakKeyDictionary()  # oldest use first
         self._lock = threading.Lock()
 
-    def of(self, photo: Image.Image, soft: SoftMap) -> Guide:
-        """The guide of a photograph. It is made at first use."""
-        key = id(photo), soft.placement, soft.factor  # a guide keeps its photograph, and so the id
+    def of(self, first: StoredMap) -> Guide:
+        """The guide of the photograph of a mask that is refined. It is made at first use."""
+        photo = first.soft.photo
+        assert photo is not None
         with self._lock:
-            guide = self._guides.pop(key, None)
+            guide = self._guides.pop(first, None)
         if guide is None:
-            guide = soft.guide(photo).for_many()
+            guide = first.soft.guide(photo).for_many()
         with self._lock:
-            self._guides[key] = guide
+            self._guides[first] = guide
             while self.nbytes > self._max_bytes:
-                self._guides.popitem(last=False)
+                del self._guides[next(iter(self._guides))]
         return guide
 
     @property
@@ -145,7 +149,7 @@ class GuideCache:
         """Bytes of memory, with the photographs."""
         return sum(
             guide.nbytes + 3 * guide.photo.width * guide.photo.height
-            for guide in self._guides.values()
+            for guide in [*self._guides.values()]
         )
 
 
@@ -202,9 +206,10 @@ def refine(
     preview_side = options.pop(PREVIEW_SIDE, None)
     stored = StoredMap(first.soft.refined(options))
     picture, shown = stored.mask(), stored.mask(preview_side)
+    kept = partial(guides.of, first) if guides else None
     mask = png.encode(picture)
     small = mask if shown.size == picture.size else png.encode(shown)
-    files = MaskFiles(small, png.encode(stored.blend_mask(shown, guides)))
+    files = MaskFiles(small, png.encode(stored.blend_mask(shown, kept)))
     return RefinedMask(mask, files, share_of(picture), stored, first)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,13 +53,24 @@ def test_a_photograph_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_memory_that_is_kept_is_limited() -> None:
+    masks = [stored() for _ in range(4)]
     guides = GuideCache(max_bytes=1)
-    refine(stored(), {"threshold": "0.4"}, guides)
+    refine(masks[0], {"threshold": "0.4"}, guides)
     assert guides.nbytes == 0
-    refine(stored(), {"threshold": "0.4"}, guides := GuideCache())
+    refine(masks[0], {"threshold": "0.4"}, guides := GuideCache())
     one = guides.nbytes
     assert one == 3 * 128**2 + (3 + 9 * 8) * 64**2
     guides = GuideCache(max_bytes=2 * one)
-    for _ in range(4):
-        refine(stored(), {"threshold": "0.4"}, guides)
+    for mask in masks:
+        refine(mask, {"threshold": "0.4"}, guides)
     assert guides.nbytes == 2 * one
+
+
+def test_nothing_of_a_picture_is_kept_longer_than_its_mask() -> None:
+    guides, first = GuideCache(), stored()
+    photo = weakref.ref(first.soft.photo)
+    refined = refine(first, {"threshold": "0.4"}, guides)
+    assert guides.nbytes > 0
+    del first, refined
+    gc.collect()
+    assert guides.nbytes == 0 and photo() is None
