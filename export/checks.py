@@ -19,6 +19,7 @@ Verify = Literal["default", "all", "none"]
 BY_DEFAULT = "only the smallest profile is checked by default on a CPU; use --verify all"
 BY_REQUEST = "verification was turned off"
 NOT_HERE = "it cannot run on the machine that built it: "
+NO_MEMORY = "it needs more memory than this machine has free"
 
 
 class TooImprecise(Exception):
@@ -41,8 +42,8 @@ class Plan:
 def plan(entry: Entry, verify: Verify) -> Plan:
     """Decide which batch sizes of `entry` are verified now.
 
-    A batch size is verified once. If it was not run for a reason that no longer applies (another
-    machine, another option), it is tried again. Failures and lack of memory stay recorded.
+    A batch size is verified once. If it was not run for a reason that may no longer apply (another
+    machine, another option, other free memory), it is tried again. Failures stay recorded.
     """
     backend = "onnxruntime" if entry.format == "onnx" else entry.format
     sizes = entry.spec.batch_sizes
@@ -76,7 +77,7 @@ def _wanted(entry: Entry, verify: Verify) -> tuple[tuple[int, ...], str]:
 
 
 def _may_change(check: Check) -> bool:
-    reasons = (BY_DEFAULT, BY_REQUEST, NOT_HERE)
+    reasons = (BY_DEFAULT, BY_REQUEST, NOT_HERE, NO_MEMORY)
     return check.status == "not run" and check.reason.startswith(reasons)
 
 

@@ -20,7 +20,7 @@ from engine.build_forecast import session_bytes
 from engine.errors import DiffEditError, first_line
 from engine.manifest import Check, Entry, Format, Manifest
 from engine.netspec import NetSpec, Precision
-from export.checks import runs_on_gpu
+from export.checks import NO_MEMORY, runs_on_gpu
 from export.half_precision import HalfPrecisionEmulation
 from export.networks import Wrapped
 
@@ -35,7 +35,6 @@ REPLAYS = 3
 """Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
 it and is compared. A CPU's call is the same each time: one is enough."""
 
-NO_MEMORY = "it needs more memory than this machine has free"
 
 Outputs = Sequence[Tensor]
 """A network's outputs, batched."""
