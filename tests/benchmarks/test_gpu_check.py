@@ -100,7 +100,7 @@ def test_every_step_runs_with_the_named_packages(site: Path, tmp_path: Path) -> 
 
 @pytest.fixture
 def setup(tiny: Path, tmp_path: Path) -> Setup:
-    return Setup(tiny, None, tmp_path, "cpu", 4, (1, 2), 3, rehearse=True)
+    return Setup(tiny, None, tmp_path, "cpu", 4, (1, 2), 3, 2, rehearse=True)
 
 
 def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
