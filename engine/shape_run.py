@@ -20,15 +20,10 @@ class NormShapes(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        fits = _FITS.get(func)
-        if (
-            fits
-            and isinstance(args[0], Tensor)
-            and args[0].is_meta
-            and fits(*args, **(kwargs or {}))
-        ):
+        kwargs, fits = kwargs or {}, _FITS.get(func)
+        if fits and args and args[0].is_meta and fits(*args, **kwargs):
             return args[0].new_empty(args[0].shape)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _group_fits(

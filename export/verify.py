@@ -35,7 +35,6 @@ REPLAYS = 3
 """Calls of each profile on a GPU: the first binds, the second captures a graph, the third replays
 it and is compared. A CPU's call is the same each time: one is enough."""
 
-
 Outputs = Sequence[Tensor]
 """A network's outputs, batched."""
 Report = Callable[[Check], None]

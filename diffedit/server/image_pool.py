@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from diffedit.server.fair_queue import Owner
+from diffedit.server.threads import complete
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ class ImagePool:
                 del self._waiting[owner]
             self._running[owner] += 1
         try:
-            _complete(future, call)
+            if future.set_running_or_notify_cancel():
+                complete(future, call)
         finally:
             with self._lock:
                 self._running[owner] -= 1
@@ -80,14 +82,3 @@ class ImagePool:
                     del self._running[owner]
                 if owner not in self._running and owner not in self._waiting:
                     self._served.pop(owner, None)
-
-
-def _complete(future: Future[T], call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

@@ -38,18 +38,19 @@ def _dispose(future: Future[T], dispose: Callable[[T], object]) -> None:
 def start_daemon(call: Callable[[], T], name: str) -> Future[T]:
     """Run a call in a new thread, which does not keep the process alive."""
     future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result = call()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
     future.set_running_or_notify_cancel()
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=complete, args=(future, call), name=name, daemon=True).start()
     return future
+
+
+def complete(future: Future[T], call: Callable[[], T]) -> None:
+    """Run a call here, and set the result or the error of a future that is marked as running."""
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def retrieve_exception(future: asyncio.Future[T]) -> BaseException | None:

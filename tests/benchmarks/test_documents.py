@@ -91,6 +91,29 @@ def test_the_quality_in_the_documents_is_the_published_one(label: str) -> None:
             assert abs(float(number) - value) <= 0.5001 * 10**-places, (figure, cell, value)
 
 
+def test_balanced_at_the_programs_defaults_is_the_published_one() -> None:
+    (result,) = schema.load(schema.COMMITTED / "cpu-intel-xeon-2-quality-table.json")
+    page = (ROOT / "docs/quality.md").read_text().replace("**", "")
+    paragraph = page[page.index("The same edits with all other options") :].partition("\n\n")[0]
+
+    def figure(name: str, setting: str) -> str:
+        found = result.find(name, setting=setting)
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+    ours = "the program's defaults"
+    variants = ("true mask", "mask grown by a cell", "no source text")
+    wanted = [
+        figure("success", ours),
+        f"{result.find('rows', setting=ours).value:.1f} rows",
+        f"IoU {figure('iou', ours)}",
+        f"recall {result.find('recall', setting=ours).value:.2f}",
+        f"seam {result.find('seam', setting=ours).value:.2f}",
+        *(figure("success", f"balanced, {variant}") for variant in variants),
+    ]
+    text = " ".join(paragraph.split())
+    assert [words for words in wanted if words not in text] == []
+
+
 def test_every_result_that_a_document_names_exists() -> None:
     """docs/speed.md uses short names, such as `uncommitted/profile-*.json`."""
     prefix = "cpu-amd-epyc-2-"

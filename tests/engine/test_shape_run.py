@@ -57,6 +57,12 @@ def test_a_norm_that_does_not_fit_is_an_error(case: str) -> None:
         module.to("meta")(torch.empty(shape, device="meta"))
 
 
+def test_an_input_by_its_name_is_left_to_pytorch() -> None:
+    x = torch.empty((2, 8), device="meta")
+    with torch.inference_mode(), NormShapes():
+        assert nn.functional.layer_norm(input=x, normalized_shape=(8,)).shape == x.shape
+
+
 def test_values_are_computed_elsewhere() -> None:
     x = torch.arange(12.0).reshape(1, 6, 2)
     norm = nn.GroupNorm(2, 6)
