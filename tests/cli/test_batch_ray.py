@@ -40,7 +40,7 @@ def write(*rows: dict[str, Any] | str) -> None:
 
 @contextmanager
 def started(*options: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process, in a process group of its own like that of a terminal."""
+    """The command as a process, in a process group of its own as a shell starts it."""
     process = subprocess.Popen(
         [*COMMAND, *options],
         stdout=subprocess.PIPE,
@@ -141,7 +141,10 @@ def test_an_interrupted_run_continues_where_it_stopped(
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
         children = workers(process)
-        os.killpg(process.pid, number)  # as a terminal does
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: Ray's processes get it, too
+        else:
+            process.send_signal(number)  # as `kill` and container runtimes do
         found, _, err = finished(process)
     assert found == code, err
     assert "Traceback" not in err
