@@ -39,10 +39,6 @@ SWEEP_LABELS = {
     "strength": "strength (encoding ratio)",
     "num_inference_steps": "steps",
 }
-ROWS = (5, 10, 20, 50, 100, 200)
-"""Labels of the axis of rows."""
-LABELS_HIGH = 24
-"""Labels of points that fit one above the other."""
 PRESETS = {PAPER_ROW: "paper"}
 """Labels of settings whose names in results are older than the presets."""
 
@@ -94,66 +90,36 @@ def sweeps(measured: Measured, path: Path) -> None:
 
 
 def rows(measured: Measured, path: Path) -> None:
-    """Edit success against the rows of an edit, one point a setting that has both."""
+    """Rows and edit success of every setting that has both."""
     save(rows_figure(measured), path)
 
 
 def rows_figure(measured: Measured) -> Any:
-    """The figure of `rows`. Points with about equal rows are drawn side by side."""
-    figure, axes = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
+    """The figure of `rows`: one line a setting, those with the fewest rows first."""
     found = {n: m for n, m in measured.items() if "rows" in m and "success" in m}
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_xticks(ROWS, [str(number) for number in ROWS])
-    axes.minorticks_off()
-    axes.set_xlabel("denoiser rows of an edit, nothing cached")
-    axes.set_ylabel("edit success  →")
-    axes.grid(alpha=0.25)
-    tallest = max(m["success"].high for m in found.values())
-    lowest = min(m["success"].low for m in found.values())
-    for group in _near(found):
-        _column(axes, group, found, (tallest - lowest) / LABELS_HIGH)
+    names = sorted(found, key=lambda name: (found[name]["rows"].mean, name))
+    size = (8.4, 0.27 * len(names) + 1.0)
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    colours = [COLOURS["sdedit" if n.startswith("diffusers") else "diffedit"] for n in names]
+    labels = [PRESETS.get(name, name) for name in names]
+    cost = [found[name]["rows"].mean for name in names]
+    left.bar_label(left.barh(labels, cost, color=colours), fmt=" {:.0f}", fontsize=8)
+    left.margins(x=0.15)
+    left.set_xlabel("denoiser rows of an edit, nothing cached")
+    left.invert_yaxis()
+    for label, name, colour in zip(labels, names, colours, strict=True):
+        _interval(right, label, found[name]["success"], colour)
+    right.set_xlabel("edit success, with its interval  →")
+    right.grid(alpha=0.25)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _near(found: Measured) -> list[list[str]]:
-    """The settings by rows, those within a tenth of each other together, by success."""
-    groups: list[list[str]] = []
-    for name in sorted(found, key=lambda name: found[name]["rows"].mean):
-        first = found[groups[-1][0]]["rows"].mean if groups else 0
-        if found[name]["rows"].mean > 1.1 * first:
-            groups.append([])
-        groups[-1].append(name)
-    return [sorted(group, key=lambda name: found[name]["success"].mean) for group in groups]
-
-
-def _column(axes: Any, group: Sequence[str], found: Measured, height: float) -> None:
-    """Points with about equal rows, and their labels to the right, one above the other."""
-    done = [found[name]["success"] for name in group]
-    sides = [1.05 ** (k - (len(group) - 1) / 2) for k in range(len(group))]
-    xs = [found[name]["rows"].mean * side for name, side in zip(group, sides, strict=True)]
-    levels = spread([one.mean for one in done], height)
-    for name, x, one, level in zip(group, xs, done, levels, strict=True):
-        colour = COLOURS["sdedit"] if name.startswith("diffusers") else COLOURS["diffedit"]
-        bars = [[one.mean - one.low], [one.high - one.mean]]
-        axes.errorbar([x], [one.mean], yerr=bars, color=colour, marker="o", markersize=4)
-        axes.annotate(
-            PRESETS.get(name, name),
-            (x, one.mean),
-            (xs[-1] * 1.09, level),
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#888888", "shrinkB": 3},
-        )
-
-
-def spread(levels: Sequence[float], gap: float) -> list[float]:
-    """Move ascending values apart, to a distance of at least `gap`, around the same mean."""
-    moved = list(levels)
-    for k in range(1, len(moved)):
-        moved[k] = max(moved[k], moved[k - 1] + gap)
-    shift = (sum(moved) - sum(levels)) / len(moved)
-    return [value - shift for value in moved]
+def _interval(axes: Any, label: str, one: Estimate, colour: str) -> None:
+    """A point with the interval of its mean."""
+    bars = [[one.mean - one.low], [one.high - one.mean]]
+    axes.errorbar([one.mean], [label], xerr=bars, color=colour, marker="o", markersize=4)
 
 
 def _curve(

@@ -22,6 +22,8 @@ Line = tuple[list[Image.Image], list[str]]
 
 _TILE, _GAP, _TEXT = 128, 4, 330
 _LINE = _TILE + _GAP
+_TITLE = 18
+"""Characters of a title's line, which fit over one tile."""
 _JUDGED = {"kind_right": "kind", "colour_right": "colour", "others_right": "another object"}
 
 
@@ -83,12 +85,13 @@ def _strip(
 
 def _page(lines: Sequence[Line], titles: Sequence[str]) -> Image.Image:
     """Tiles and texts, one line below the other; the titles stand over the first columns."""
-    font, head = ImageFont.load_default(13), 24 if titles else 0
+    font, wrapped = ImageFont.load_default(13), [textwrap.wrap(one, _TITLE) for one in titles]
+    head = 8 + 16 * max(map(len, wrapped)) if titles else 0
     left = max(len(tiles) for tiles, _ in lines) * _LINE
     page = Image.new("RGB", (left + _TEXT, len(lines) * _LINE + head), "white")
     draw = ImageDraw.Draw(page)
-    for column, title in enumerate(titles):
-        draw.text((column * _LINE, 6), title[:20], fill="black", font=font)
+    for column, words in enumerate(wrapped):
+        draw.multiline_text((column * _LINE, 4), "\n".join(words), "black", font, spacing=2)
     for row, (tiles, texts) in enumerate(lines):
         top = head + row * _LINE
         for column, tile in enumerate(tiles):
