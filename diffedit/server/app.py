@@ -96,7 +96,7 @@ def create_app(
         await engine_host.stop()
         scheduler.runner.close()
 
-    app = FastAPI(**DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(**DESCRIPTION, lifespan=lifespan, openapi_url=None)
     app.state.engine_host, app.state.scheduler = engine_host, scheduler
     app.state.metrics, app.state.settings, app.state.keys = metrics, settings, keys
     app.openapi = lambda: schema.openapi_document(app)  # type: ignore[method-assign]

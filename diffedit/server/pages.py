@@ -1,4 +1,4 @@
-"""What the server shows in a browser: the page and the API reference. Both need no key."""
+"""The page, the API reference and the OpenAPI document. They need no key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html import escape
 from importlib import resources
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from diffedit.server import reference
 from diffedit.server.auth import PAGE_PATHS
@@ -20,10 +20,11 @@ MEDIA_TYPES = {
 
 
 def add_routes(router: APIRouter) -> None:
-    """Add the files of the page, and the reference."""
+    """Add the files of the page, the reference and the OpenAPI document."""
     for path in PAGE_PATHS:
         router.add_api_route(path, page_file, methods=["GET"], include_in_schema=False)
     router.add_api_route("/docs", reference_page, methods=["GET"], include_in_schema=False)
+    router.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
 
 
 async def page_file(request: Request) -> Response:
@@ -38,3 +39,8 @@ async def reference_page(request: Request) -> Response:
     base = escape(str(request.base_url).rstrip("/"))
     page = reference.render(request.app.openapi()).replace(reference.BASE, base)
     return Response(page, media_type="text/html; charset=utf-8")
+
+
+async def openapi(request: Request) -> Response:
+    """Return the OpenAPI document."""
+    return JSONResponse(request.app.openapi())

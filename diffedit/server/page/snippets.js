@@ -98,7 +98,7 @@ export function statsOf({ timings, rows, denoiser, mask_share: share, seed, ...m
   return [
     ["Time", seconds(timings.total), detail],
     ["Work of the model", `${rows[denoiser] ?? 0} passes`],
-    ["Edited area", percent(share)],
+    ["Edited area", percent(share), "with its soft edge"],
     ["Changes outside the mask", outside ? `up to ${outside} of 255 levels` : "none"],
     ["Seed", String(seed)],
   ];
