@@ -116,6 +116,7 @@ def desktop(browser: Browser, url: str, out: Path) -> None:
     """Take the mask, the running edit and the result on a wide screen."""
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     find_mask(page, url)
+    page.evaluate("scrollTo(0, 0)")  # the button that was clicked is far below
     save_screenshot(page, out / "page-mask.jpg")
     start_edit(page)
     page.locator("#cancel").wait_for()
