@@ -53,7 +53,7 @@ def trade_off(measured: Measured, fixed: Fixed, path: Path) -> None:
         names = [curve_name("diffedit", s, ratio) for s in STRENGTHS]
         label = f"clip ratio {ratio:g}"
         _curve(right, measured, names, label, COLOURS["diffedit"], dashes)
-    left.set_title("Methods, at strengths 0.3 to 1")
+    left.set_title(f"Methods, at strengths {min(STRENGTHS):g} to {max(STRENGTHS):g}")
     right.set_title("Mask thresholds: DiffEdit at other clip ratios")
     for axes in (left, right):
         axes.set_xlabel("background kept, PSNR in dB (no compositing)  →")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import schema
+from benchmarks.quality.settings import INSTANT
 from benchmarks.schema import Measurement, Result
 
 ROOT = Path(schema.__file__).parents[1]
@@ -103,6 +104,45 @@ def test_the_quality_in_the_documents_is_the_published_one(label: str) -> None:
         if not re.search(r"\d", cell) or (label.startswith("ideal") and cell == "1"):
             continue  # no mask is searched for an ideal edit
         assert agrees(cell, result.find(figure, setting=EDITORS[label])), (figure, cell)
+
+
+def test_the_curves_in_the_documents_are_the_published_ones() -> None:
+    table = rows("docs/quality.md", "## Success against background")
+    result = published("cpu-intel-xeon-2-quality-options")
+    methods = ("diffedit, clip ratio 4", "masked-sdedit", "encode-decode", "sdedit")
+    assert list(table) == ["0.5", "0.6", "0.7", "0.8", "0.9", "1"]
+    for strength, (*edits, again) in table.items():
+        for method, cell in zip(methods, edits, strict=True):
+            setting = f"{method} at {strength}"
+            success, kept = cell.split(", ")
+            assert agrees(success, result.find("success", setting=setting)), (setting, cell)
+            assert agrees(kept, result.find("background_db", setting=setting)), (setting, cell)
+        assert agrees(again, result.find("picture_db", setting=f"reconstruct {strength}"))
+
+
+def test_the_instant_edits_in_the_documents_are_the_published_ones() -> None:
+    table = rows("docs/quality.md", "## The preset instant")
+    result = published("cpu-intel-xeon-2-quality-options")
+    assert len(table) == len(INSTANT)
+    for label, (cost, success) in table.items():
+        scale, refining = label.removesuffix(": the preset").split(", ")
+        setting = f"instant, field x {scale}, {4 + int(refining)} rows"
+        assert agrees(cost, result.find("rows", setting=setting)), label
+        assert agrees(success, result.find("success", setting=setting)), label
+
+
+@pytest.mark.parametrize(
+    ("label", "setting"),
+    [
+        ("without `focus`", "balanced, without focus"),
+        ("with `focus`", "balanced, with focus"),
+    ],
+)
+def test_the_edits_of_large_photographs_are_the_published_ones(label: str, setting: str) -> None:
+    cells = rows("docs/quality.md", "## Large photographs")[label]
+    result = published("cpu-intel-xeon-2-quality-options")
+    for figure, cell in zip(("sharpness", "success", "rows"), cells, strict=True):
+        assert agrees(cell, result.find(figure, setting=setting)), (figure, cell)
 
 
 def test_every_result_that_a_document_names_exists() -> None:

@@ -69,7 +69,7 @@ def test_a_stored_result_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("cpu-amd-epyc-2-latency", "has no plot"), ("cpu-amd-epyc-2-quality-table", "no presets")],
+    [("cpu-amd-epyc-2-latency", "has no plot"), ("cpu-intel-xeon-2-quality-table", "no presets")],
 )
 def test_a_result_without_plot_is_refused(tmp_path: Path, name: str, part: str) -> None:
     with pytest.raises(SystemExit) as stop:
