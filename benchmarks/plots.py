@@ -25,9 +25,10 @@ def ladder(result: Result, path: Path) -> None:
     axes.barh(names, seconds, color=colours, xerr=spread)
     axes.invert_yaxis()
     axes.set_xlabel("seconds an edit")
-    for i, taken in enumerate(seconds):
-        axes.text(taken, i, f" {taken:.2f} s, {seconds[0] / taken:.1f} x", va="center", fontsize=8)
-    axes.set_xlim(0, 1.25 * max(seconds))
+    ends = [row.high or taken for row, taken in zip(rows, seconds, strict=True)]
+    for i, (taken, end) in enumerate(zip(seconds, ends, strict=True)):
+        axes.text(end, i, f"  {taken:.3g} s, {seconds[0] / taken:.1f} x", va="center", fontsize=8)
+    axes.set_xlim(0, 1.25 * max(ends))
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 

@@ -49,19 +49,22 @@ ALLOWED_IN_CI = re.compile(
 a missing tool, is a failure."""
 
 HEAVY_FIRST = (
-    "tests/export/",
+    "tests/export/test_build.py",
+    "tests/engine/test_conformance.py",
     "tests/families/",
     "tests/benchmarks/",
     "tests/server/",
+    "tests/export/",
     "tests/demo/",
     "tests/engine/",
 )
-"""Folders in the order in which parallel workers start them: the longest first."""
+"""The order in which parallel workers start files: the longest folders first. The first two files
+make the engines that many others share, in two workers, so that no worker waits for another."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests without a GPU; sort folders. `--dist loadfile` keeps a file on one worker."""
+    """Skip GPU tests without a GPU; sort files. `--dist loadfile` keeps a file on one worker."""
     skip = pytest.mark.skip(reason=f"needs a CUDA device; PyTorch {torch.__version__} has none")
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():

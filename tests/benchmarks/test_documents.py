@@ -65,22 +65,65 @@ def rows(document: str, heading: str) -> dict[str, list[str]]:
     return found
 
 
+RUNGS = {
+    "diffusers' pipeline, its defaults (fp32)": "diffusers, its defaults (fp32)",
+    "the same tuned: bf16, channels_last, plain inversion, one encode": (
+        "diffusers, tuned: bf16, channels_last, plain inversion, one encode"
+    ),
+    "tuned and compiled": "diffusers, tuned and compiled",
+    "here, preset `paper`, fp32": "ours, fp32",
+    "bf16": "+ bf16",
+    "channels_last: the default": "+ channels_last",
+    "`--compile`": "+ torch.compile",
+    "two edits sharing calls, each": "2 edits sharing calls, each",
+    "the next edit of the same picture": "the next edit of the same picture",
+    "preset `balanced`, not compiled": "preset balanced",
+    "preset `balanced`, `--compile`": "preset balanced, compiled",
+    "its next edit of the same picture": "preset balanced, the next edit of the same picture",
+}
+"""Rows of the table in docs/speed.md -> rungs."""
+
+
 def test_the_ladder_in_the_documents_is_the_published_one() -> None:
     table = rows("docs/speed.md", "## One edit")
+    result = published("cpu-intel-xeon-2-ladder")
+    assert list(table) == list(RUNGS)
+    assert len(result.measurements) == len(RUNGS)
+    first = result.measurements[0].value or 0.0
+    for label, (seconds, faster, cost, iou) in table.items():
+        found = result.find("edit", rung=RUNGS[label])
+        assert agrees(seconds, found), label
+        assert faster == f"{first / (found.value or 1):.1f} x", label
+        assert int(cost) == found.extras["rows"], label
+        if iou:
+            assert iou == f"{found.extras['quality']['mask_iou']:.3f}", label
+
+
+def test_the_seconds_in_the_readme_are_those_of_the_ladder() -> None:
+    result = published("cpu-intel-xeon-2-ladder")
+    cells = rows("README.md", "## Speed and quality")["seconds an edit"]
+    names = (
+        "diffusers, its defaults (fp32)",
+        "diffusers, tuned and compiled",
+        "+ channels_last",
+        "+ torch.compile",
+        "preset balanced",
+    )
+    for name, cell in zip(names, cells, strict=True):
+        assert agrees(cell, result.find("edit", rung=name)), name
+
+
+def test_the_older_ladder_in_the_documents_is_the_published_one() -> None:
+    table = rows("docs/speed.md", "## The same at 512 px")
     result = published("cpu-amd-epyc-2-ladder")
     seconds = {round(row.value or 0) for row in result.measurements}
-    for label, cells in table.items():
-        assert int(cells[0]) in seconds, label
+    assert {int(cells[0]) for cells in table.values()} <= seconds and len(table) == 12
     assert int(table["diffusers' pipeline, its defaults (fp32)"][0]) == max(seconds)
-    readme = rows("README.md", "## Speed and quality")
-    measured = [cell for cell in readme["seconds an edit"] if cell]
-    assert len(measured) == 4 and {int(cell) for cell in measured} <= seconds
     assert all(row.repeats == 1 for row in result.measurements)
-    assert "One timing of each" in (ROOT / "docs/speed.md").read_text()
 
 
 def test_the_seconds_that_explain_the_speed_are_those_of_the_ladder() -> None:
-    ladder = rows("docs/speed.md", "## One edit").values()
+    ladder = rows("docs/speed.md", "## The same at 512 px").values()
     seconds = {int(cells[0]) for cells in ladder}
     table = rows("docs/why-fast.md", "## Faster rows")
     assert len(table) == 5 and {int(cells[0]) for cells in table.values()} <= seconds
@@ -104,6 +147,23 @@ def test_the_quality_in_the_documents_is_the_published_one(label: str) -> None:
         if not re.search(r"\d", cell) or (label.startswith("ideal") and cell == "1"):
             continue  # no mask is searched for an ideal edit
         assert agrees(cell, result.find(figure, setting=EDITORS[label])), (figure, cell)
+
+
+def test_the_perceptual_distances_in_the_documents_are_the_published_ones() -> None:
+    page = " ".join((ROOT / "docs/quality.md").read_text().split())
+    sentence = page[page.index("The perceptual distance between") :].partition("`draft` and")[0]
+    result = published("cpu-intel-xeon-2-quality-table")
+    settings = (
+        "the program's defaults",
+        "balanced",
+        "DiffEdit",
+        "diffusers, plain inversion",
+        "diffusers, its defaults",
+        "input, untouched",
+    )
+    cells = re.findall(r"\d\.\d+ \[[^]]+\]", sentence)
+    for setting, cell in zip(settings, cells, strict=True):
+        assert agrees(cell, result.find("perceptual", setting=setting)), setting
 
 
 def test_the_curves_in_the_documents_are_the_published_ones() -> None:
@@ -146,17 +206,17 @@ def test_the_edits_of_large_photographs_are_the_published_ones(label: str, setti
 
 
 def test_every_result_that_a_document_names_exists() -> None:
-    """docs/speed.md uses short names, such as `uncommitted/profile-*.json`."""
-    prefix = "cpu-amd-epyc-2-"
+    """docs/speed.md also uses short names, such as `uncommitted/profile-*.json`."""
     texts = {path.name: path.read_text() for path in ROOT.glob("docs/*.md")}
     texts["LOG.md"] = (ROOT / "benchmarks/LOG.md").read_text()
     names = [
         match
         for name, text in texts.items()
         for match in re.findall(r"`([\w/]*/)?([a-z0-9*-]+)\.json`", text)
-        if name == "speed.md" or match[1].startswith(prefix)
+        if name == "speed.md" or match[1].startswith("cpu-")
     ]
-    assert len(names) > 6
+    assert len(names) > 12
     for folder, name in names:
         where = schema.UNCOMMITTED if "uncommitted" in folder else schema.COMMITTED
-        assert list(where.glob(f"{prefix}{name.removeprefix(prefix)}.json")), (folder, name)
+        file = name if name.startswith("cpu-") else f"cpu-amd-epyc-2-{name}"
+        assert list(where.glob(f"{file}.json")), (folder, name)
