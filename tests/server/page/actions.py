@@ -20,6 +20,7 @@ from playwright.sync_api import (
 
 from demo.scenes import scene
 from tests.server.helpers import encoded
+from tests.waiting import eventually
 
 expect.set_options(timeout=60_000)  # generous, for busy machines
 
@@ -128,7 +129,10 @@ def set_shape(page: Page, selector: str, value: float | str) -> dict[str, object
         else:
             field.fill(str(value))
     body: dict[str, object] = response.value.json()
-    if body["cleaning"] != "edges":  # its border follows the picture, inside of the server's mask
+    if body["cleaning"] == "edges":  # its border follows the picture, inside of the server's mask
+        shown = 100 * (decoded(body, "blend_mask") > 127).mean()
+        assert eventually(lambda: abs(mask_share(page) - shown) < 0.3), shown
+    else:
         rounded = np.floor(1000 * float(str(body["mask_share"])) + 0.5) / 10  # halves up, as JS
         share = f"{rounded:.1f} % of the image"
         expect(page.locator("#maskShare")).to_have_text(share)
