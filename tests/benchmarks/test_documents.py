@@ -104,7 +104,7 @@ def test_the_seconds_in_the_readme_are_those_of_the_ladder() -> None:
     cells = rows("README.md", "## Speed and quality")["seconds an edit"]
     names = (
         "diffusers, its defaults (fp32)",
-        "diffusers, tuned and compiled",
+        "diffusers, tuned: bf16, channels_last, plain inversion, one encode",
         "+ channels_last",
         "+ torch.compile",
         "preset balanced",

@@ -119,7 +119,7 @@ def test_metrics_contain_no_text_from_clients(client: TestClient) -> None:
     assert 'method="other"' in text
 
 
-def test_metrics_and_log_name_every_public_path(client: TestClient) -> None:
+def test_metrics_name_every_public_path(client: TestClient) -> None:
     for path in PUBLIC_PATHS:
         assert client.get(path).status_code == client.head(path).status_code == 200, path
         counted = f'method="GET",route="{path}",status="200"'
