@@ -218,6 +218,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "vae": functools.partial(file_arguments.path_or_none, "vae"),
     "embeddings": file_arguments.embeddings,
     "clip_skip": file_arguments.clip_skip,
+    "scheduler": file_arguments.scheduler,
     "on_progress": _function("on_progress"),
     "warm": _flag("warm"),
     "revision": functools.partial(_word, "revision"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffedit import checks
 from diffedit.checks import InvalidRequest, Range, short_repr
+from engine.models.distilling_lora import SCHEDULERS
 from engine.models.noise_schedule import PREDICTION_TYPES
 
 LORA_SCALE = Range(-100, 100)
@@ -77,6 +78,11 @@ def clip_skip(value: object) -> int:
 def prediction_type(value: object) -> str | None:
     """Return the prediction type of a U-Net; None stays None."""
     return None if value is None else checks.choice("prediction_type", value, PREDICTION_TYPES)
+
+
+def scheduler(value: object) -> str | None:
+    """Return the scheduler of a distilling LoRA; None stays None."""
+    return None if value is None else checks.choice("scheduler", value, tuple(SCHEDULERS))
 
 
 def loras(value: object) -> tuple[tuple[Path, float], ...]:

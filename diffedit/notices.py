@@ -23,6 +23,7 @@ CODES = {
     "compile_unused": "`compile` has no effect with this backend.",
     "negative_prompt_ignored": "The model takes no negative prompt.",
     "guidance_of_distilled": "The model is distilled, and guidance spoils its results.",
+    "distilling_lora": "A LoRA looks like one for a few steps, and no scheduler was named for it.",
     "not_distilled": "The method is made for distilled models, and this one is not.",
     "nothing_guided": "No step is in `guidance_interval`, so the text is not followed closely.",
     "bits_reduced": "The picture has more bits a channel than the result.",

@@ -30,6 +30,7 @@ from engine.batcher import Batcher
 from engine.checkpoint import Checkpoint
 from engine.derived.additions import Additions, logged
 from engine.hub import find_checkpoint
+from engine.models.distilling_lora import distilling_warning
 from engine.netspec import Size
 from engine.warm_up import Costs, run_warm_up
 
@@ -94,6 +95,7 @@ class DiffEditPipeline:
         vae: str | Path | None = None,
         embeddings: Sequence[str | Path | tuple[str | Path, str]] = (),
         clip_skip: int = 0,
+        scheduler: str | None = None,
         warm: bool = False,
         on_progress: Callback | None = None,
         revision: str | None = None,
@@ -138,6 +140,9 @@ class DiffEditPipeline:
                 default the token is the one that the file states, or the file's name.
             clip_skip: number of last CLIP layers to skip, in addition to those that the model skips
                 anyway. It applies to every text; in diffusers it applies to the prompt only.
+            scheduler: with a LoRA that distils the model to a few steps: "lcm", "tcd", or
+                "trailing" (Lightning, Hyper-SD, Turbo). The defaults are then 4 steps without
+                guidance, at the timesteps that such LoRAs know.
             warm: also call `warm_up`, which finds engines that do not run on this machine: "auto"
                 then uses PyTorch, and any other backend raises EngineMismatch.
             on_progress: called as `on_progress(text, done, total)` while a file is converted.
@@ -160,6 +165,7 @@ class DiffEditPipeline:
                 Path(vae) if vae is not None else None,
                 cast("tuple[tuple[Path, str | None], ...]", embeddings),  # by `checked_arguments`
                 clip_skip,
+                scheduler,
             ),
             report=on_progress or logged,
             revision=revision,
@@ -208,7 +214,10 @@ class DiffEditPipeline:
         """Create the pipeline on an opened backend. Closes the backend if this fails."""
         try:
             log.info("backend %s: %s", networks.describe(), choice.reason)
-            warnings = (choice.warning,) if choice.warning else ()
+            loras = [Path(file.path) for file in networks.details().loras]
+            named = distilling_warning(loras, checkpoint.family)
+            lora_notice = Notice("distilling_lora", named) if named else None
+            warnings = tuple(notice for notice in (choice.warning, lora_notice) if notice)
             pipeline = cls(checkpoint, networks, size=size, reason=choice.reason, warnings=warnings)
         except BaseException:
             networks.close()

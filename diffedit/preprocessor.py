@@ -158,7 +158,8 @@ class Preprocessor:
                     "not_distilled",
                     "This model does not look distilled (its scheduler is not one of Turbo, "
                     "Lightning or LCM). ChordEdit's single step is made for distilled models, so "
-                    "the edit may be weak or blurred; use such a checkpoint, or another preset.",
+                    "the edit may be weak or blurred; use such a checkpoint, a distilling LoRA "
+                    "with its scheduler, or another preset.",
                 )
             ]
         if not has_option(request.method, "guidance_interval"):

@@ -46,6 +46,7 @@ class Provenance:
         embeddings: the textual inversions that are added.
         vaes: another VAE, if one was named.
         clip_skip: CLIP layers that are left out.
+        scheduler: that of a distilling LoRA, such as "lcm"; empty for the model's own.
         backend: "torch", "onnxruntime", "tensorrt" or "fake".
         precision: such as "bf16", or "fp16 with vae_decode in fp32".
         kernels: this project's CPU kernels that are in use, such as ("attention",).
@@ -64,6 +65,7 @@ class Provenance:
     sha256: str = ""
     vaes: tuple[Fused, ...] = ()
     clip_skip: int = 0
+    scheduler: str = ""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, networks: Networks) -> Provenance:
@@ -88,12 +90,14 @@ class Provenance:
             sha256=single_file[0].sha256 if single_file else "",
             vaes=_sources(vaes),
             clip_skip=checkpoint.clip_skip,
+            scheduler=checkpoint.scheduler or "",
         )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Provenance:
         """Build it from JSON written with `dataclasses.asdict`. Raises TypeError or KeyError."""
-        later = {"sha256": "", "vaes": (), "clip_skip": 0}  # not in records of older versions
+        # Not in records of older versions.
+        later = {"sha256": "", "vaes": (), "clip_skip": 0, "scheduler": ""}
         values = {**later, **values}
         texts = {f.name: values[f.name] for f in fields(cls) if f.type == "str"}
         if not all(isinstance(text, str) for text in (*texts.values(), *values["kernels"])):
@@ -136,6 +140,9 @@ class Provenance:
             yield from _other_files(kind, before, after)
         if self.clip_skip != now.clip_skip:
             yield f"clip_skip is {now.clip_skip}, not {self.clip_skip}"
+        if self.scheduler != now.scheduler:
+            one, other = (name or "the model's own" for name in (now.scheduler, self.scheduler))
+            yield f"the scheduler is {one}, not {other}"
 
 
 def _other_files(kind: str, before: tuple[Fused, ...], after: tuple[Fused, ...]) -> Iterator[str]:

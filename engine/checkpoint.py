@@ -20,6 +20,7 @@ from engine.digest import file_digest
 from engine.errors import CheckpointError
 from engine.models import ModelFamily, Network, NetworkNames, Part, read_family
 from engine.models.clip_skip import skips, with_clip_skip
+from engine.models.distilling_lora import with_scheduler
 from engine.netspec import DENOISER_BATCH_SIZES, NetSpec, Precision, Size, batch_sizes_for
 from engine.origin import Origin
 from engine.other_models import not_a_checkpoint, not_a_folder
@@ -41,12 +42,14 @@ class Checkpoint:
         family: its model family, bound to its configs.
         clip_skip: number of last CLIP layers that its text networks skip, in addition to those that
             the model skips anyway.
+        scheduler: the scheduler of a LoRA that distils the model; None for the checkpoint's own.
     """
 
     folder: Path
     variant: str | None
     family: ModelFamily
     clip_skip: int = 0
+    scheduler: str | None = None
 
     @classmethod
     def open(cls, folder: str | Path, variant: str | None = None) -> Checkpoint:
@@ -61,6 +64,11 @@ class Checkpoint:
     def with_clip_skip(self, skip: int) -> Checkpoint:
         """Return the checkpoint with CLIP layers skipped. Raises CheckpointError if it has none."""
         return replace(self, family=with_clip_skip(self.family, skip), clip_skip=skip)
+
+    def with_scheduler(self, name: str) -> Checkpoint:
+        """Return the checkpoint with the scheduler of a distilling LoRA: "lcm", "tcd" or
+        "trailing". Raises CheckpointError if the model cannot use it."""
+        return replace(self, family=with_scheduler(self.family, name), scheduler=name)
 
     @cached_property
     def origin(self) -> Origin | None:

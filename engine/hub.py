@@ -78,7 +78,7 @@ def find_checkpoint(
 
 
 def _with_additions(checkpoint: Checkpoint, additions: Additions, report: Report) -> Checkpoint:
-    """Return the checkpoint with the requested VAE, textual inversions and skipped layers."""
+    """Return the checkpoint with the requested VAE, textual inversions, layers and scheduler."""
     if additions.vae is not None:
         from engine.derived.vae import with_vae
 
@@ -87,7 +87,9 @@ def _with_additions(checkpoint: Checkpoint, additions: Additions, report: Report
         from engine.derived.embeddings import with_embeddings
 
         checkpoint = with_embeddings(checkpoint, additions.embeddings, report)
-    return checkpoint.with_clip_skip(additions.clip_skip) if additions.clip_skip else checkpoint
+    if additions.clip_skip:
+        checkpoint = checkpoint.with_clip_skip(additions.clip_skip)
+    return checkpoint.with_scheduler(additions.scheduler) if additions.scheduler else checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.derived.additions import Additions
+from engine.models.distilling_lora import SCHEDULERS
 from engine.option_groups import completing
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ ClipSkip = Annotated[
     int,
     _option("Number of last CLIP layers to skip, beyond the model's own.", "--clip-skip", min=0),
 ]
+Scheduler = Annotated[
+    str | None,
+    _option(
+        "With a LoRA that distils the model to a few steps: lcm, tcd, or trailing (Lightning, "
+        "Hyper-SD, Turbo).",
+        "--scheduler",
+        autocompletion=completing(tuple(SCHEDULERS)),
+        show_default="the model's own",
+    ),
+]
 Variant = Annotated[str | None, _option("Variant of the weight files, such as fp16.", "--variant")]
 Revision = Annotated[str | None, _option("Branch, tag or commit of a Hub id.", "--revision")]
 Loras = Annotated[
@@ -80,6 +91,7 @@ class ModelSource:
     vae: Vae = None
     embedding: Embeddings = None
     clip_skip: ClipSkip = 0
+    scheduler: Scheduler = None
     lora: Loras = None
     variant: Variant = None
     revision: Revision = None
@@ -102,7 +114,12 @@ class ModelSource:
     def additions(self) -> Additions:
         """The additions with which the model is opened."""
         return Additions(
-            self.base, self.prediction_type, self.vae, tuple(self.embeddings), self.clip_skip
+            self.base,
+            self.prediction_type,
+            self.vae,
+            tuple(self.embeddings),
+            self.clip_skip,
+            self.scheduler,
         )
 
     def arguments(self) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from engine.forecast import PROGRAM_BYTES, RunForecast, forecast_run, weights_of
 from engine.hub import find_checkpoint
 from engine.lora.file import Lora
 from engine.memory import amount, available
+from engine.models.distilling_lora import distilling_warning
 from engine.netspec import Precision, format_size
 from engine.precisions import build_precision
 from engine.products import PRODUCTS
@@ -66,7 +67,8 @@ def _loras(checkpoint: Checkpoint, loras: Sequence[tuple[Path, float]]) -> list[
             found.append(Check(name, "problem", str(error), "choose a LoRA for this model"))
             continue
         layers = ", ".join(f"{len(each)} of the {part}" for part, each in targets.items() if each)
-        found.append(Check(name, "ok", f"changes layers: {layers}"))
+        hint = distilling_warning([path], checkpoint.family) or ""
+        found.append(Check(name, "ok", f"changes layers: {layers}. {hint}".strip(". ")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Additions to a model: the parts that a single file lacks, another VAE, embeddings.
+"""Additions to a model: the parts that a single file lacks, another VAE, embeddings, scheduler.
 
 Standard library only.
 """
@@ -28,6 +28,8 @@ class Additions:
         embeddings: textual inversions: (.safetensors file, token); None takes the file's own token.
         clip_skip: number of last CLIP layers to skip, in addition to those that the model skips
             anyway.
+        scheduler: "lcm", "tcd" or "trailing", for a LoRA that distils the model; see
+            `engine.models.distilling_lora`.
     """
 
     base: str | Path | None = None
@@ -35,6 +37,7 @@ class Additions:
     vae: Path | None = None
     embeddings: tuple[tuple[Path, str | None], ...] = ()
     clip_skip: int = 0
+    scheduler: str | None = None
 
 
 NOTHING = Additions()

@@ -15,6 +15,7 @@ from diffedit.provenance import Provenance
 from engine.manifest import Manifest
 from export.__main__ import run as run_build
 from tests.cli.conftest import FAST, PROMPTS, Cli, check_refused
+from tests.engine.lora_files import ATTENTION, pair
 
 
 @pytest.fixture
@@ -41,6 +42,23 @@ def test_an_edit_and_its_replay(files: Path, cli: Cli) -> None:
     for words in ("the embedding toy.safetensors (at 1) is missing", "VAE vae", "clip_skip is 0"):
         assert words in plain.err
     assert Image.open("plain.png").tobytes() != Image.open("in.edited.png").tobytes()
+
+
+def test_the_scheduler_of_a_distilling_lora(work: Path, cli: Cli) -> None:
+    save_file(pair(f"{ATTENTION}.to_q"), work / "my-lcm.safetensors")
+    lora, scheduler = ("--lora", "my-lcm.safetensors"), ("--scheduler", "lcm")
+    done = cli("edit", "in.png", *PROMPTS, *lora, *scheduler, "--dtype", "fp32", "--json")
+    assert Provenance.from_json(done.line["provenance"]).scheduler == "lcm"
+    used = done.line["parameters"]
+    assert (used["num_inference_steps"], used["guidance_scale"]) == (4, 1)
+    assert "looks like one for a few steps" not in done.err
+    replay = ("replay", "in.edited.png", "in.png", "--dtype", "fp32", *lora)
+    assert "identical" in cli(*replay, *scheduler).err
+    without = cli(*replay, "-o", "other.png").err
+    assert "the scheduler is the model's own, not lcm" in without
+    assert "my-lcm.safetensors looks like one for a few steps" in without
+    wrong = cli("edit", "in.png", *PROMPTS, "-o", "new.png", "--scheduler", "lmc")
+    check_refused(wrong, 2, "'lcm'")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_model_options_are_the_arguments_of_the_pipeline() -> None:
         "vae": None,
         "embeddings": [],
         "clip_skip": 0,
+        "scheduler": None,
         "variant": None,
         "revision": None,
         "engines": None,
