@@ -31,7 +31,7 @@ DEMO_BACKEND ?= $(if $(shell command -v nvidia-smi 2>/dev/null),auto,onnxruntime
 export IMAGE PROMPT SOURCE OUT MODEL ENGINES SIZE PRECISION TARGET BATCHES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo train-judge quality engines edit serve test test-slow contract check audit format bench bench-serving gpu-check docs clean need-model need-edit
+.PHONY: help setup demo train-demo distil-demo train-judge quality engines edit serve test test-slow contract check audit format bench bench-serving gpu-check docs clean need-model need-edit
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -86,6 +86,9 @@ demo: $(READY)  ## Compile the demo model, edit six pictures with it, and write 
 
 train-demo: $(READY)  ## Train the demo model (hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
 	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
+
+distil-demo: $(READY)  ## Distil the demo model into a LoRA for a few steps (an hour on 2 cores): [OUT=folder ARGS="--minutes 75"]
+	$(PY) -m demo.distill --out "$${OUT:-build/distill/lora}" $(ARGS)
 
 train-judge: $(READY)  ## Train the judge of the demo model's edits (minutes): [OUT=folder ARGS="--minutes 5"]
 	$(PY) -m demo.train_judge --out "$${OUT:-build/train/judge}" $(ARGS)

@@ -42,6 +42,18 @@ def sample(
     denoiser: Denoiser, vae: Any, tokenizer: Any, captions: Sequence[str], steps: int
 ) -> list[Image.Image]:
     """Draw one picture for each caption from fixed noise with diffusers' pipeline."""
+    return _draw(denoiser, vae, tokenizer, captions, steps, DDIMScheduler, guidance=5.0)
+
+
+def _draw(
+    denoiser: Denoiser,
+    vae: Any,
+    tokenizer: Any,
+    captions: Sequence[str],
+    steps: int,
+    scheduler: Any,
+    guidance: float,
+) -> list[Image.Image]:
     with quiet():  # the import warns that torchvision is missing; it is not needed here
         from diffusers import StableDiffusionPipeline
     pipeline: Any = StableDiffusionPipeline(
@@ -49,7 +61,7 @@ def sample(
         denoiser.text_encoder,
         tokenizer,
         denoiser.unet,
-        DDIMScheduler.from_config(SD_SCHEDULER),
+        scheduler.from_config(SD_SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -57,10 +69,19 @@ def sample(
     pipeline.set_progress_bar_config(disable=True)
     noise = [generator(0, "samples", i) for i in range(len(captions))]
     result = pipeline(
-        list(captions), num_inference_steps=steps, guidance_scale=5.0, generator=noise
+        list(captions), num_inference_steps=steps, guidance_scale=guidance, generator=noise
     )
     images: list[Image.Image] = result.images
     return images
+
+
+def few_step_sample(
+    denoiser: Denoiser, vae: Any, tokenizer: Any, captions: Sequence[str], steps: int
+) -> list[Image.Image]:
+    """Draw one picture for each caption from fixed noise with diffusers' LCM sampler."""
+    from diffusers import LCMScheduler
+
+    return _draw(denoiser, vae, tokenizer, captions, steps, LCMScheduler, guidance=1.0)
 
 
 def write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:

@@ -82,8 +82,9 @@ class Trainer:
     def __init__(self, plan: Plan, model: nn.Module, hardware: Hardware, folder: Path | None):
         self.plan, self.folder, self.progress = plan, folder, Progress()
         self.accelerator = hardware.accelerator()
-        weights = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]  # biases and normalisations
+        trained = [p for p in model.parameters() if p.requires_grad]
+        weights = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]  # biases and normalisations
         groups: list[dict[str, Any]] = [
             {"params": weights},
             {"params": others, "weight_decay": 0.0},
