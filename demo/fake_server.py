@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,16 @@ def open_fake(
     return DiffEditPipeline(checkpoint, networks)
 
 
+def open_on_one_thread(model: Path, **options: Any) -> DiffEditPipeline:
+    """`open_fake` for a process of its own.
+
+    The fake calls stand for those of a GPU. In several threads of PyTorch they would take the
+    processors of the server, and wait for each other whenever something else runs.
+    """
+    torch.set_num_threads(1)
+    return open_fake(model, **options)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m demo.fake_server", description=__doc__)
@@ -92,7 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(host=args.host, port=args.port)
     log_to_stderr(as_json=False)
     open_pipeline = partial(
-        open_fake, args.model.absolute(), call_seconds=args.call_ms / 1000, fault=args.fault
+        open_on_one_thread,
+        args.model.absolute(),
+        call_seconds=args.call_ms / 1000,
+        fault=args.fault,
     )
     if args.ray:
         from diffedit.server import ray_app
