@@ -251,14 +251,14 @@ class SceneRun:
     def instant(self) -> None:
         """The preset instant: at most 8 rows per edit."""
         chosen = settings.instant(self.fixed)
-        _, measured = self._measure(chosen, self._range("instant"))
+        columns, measured = self._measure(chosen, self._range("instant"))
         self._say(f"The preset instant on {self.count} edits; clip ratio {self.fixed.ratio:g}")
         figures = {"success": ".2f", "iou": ".2f", "recall": ".2f", "ideal_db": ".1f"}
         self._show(measured, {**COSTS, **figures})
         self._keep("instant", measured)
-        name, best = max(measured.items(), key=lambda item: item[1]["success"].mean)
-        text = f"instant success {best['success']} (0.60 or more): {name}"
-        self._check([Check(text, bool(best["success"].mean >= 0.6))])
+        sheets.refining_rows(columns, self.out / "instant.png")
+        best = max((m["success"] for m in measured.values()), key=lambda one: one.mean)
+        self._check([Check(f"instant success {best} (0.60 or more)", bool(best.mean >= 0.6))])
 
     def _say(self, *lines: str) -> None:
         """Print sentences, and add them to the page."""

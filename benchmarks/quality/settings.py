@@ -184,16 +184,22 @@ def preset(fixed: Fixed, name: str, method: str = "diffedit", **more: Any) -> di
     return options
 
 
-INSTANT = ((1.0, 0), (1.0, 1), (1.5, 0), (1.5, 1), (2.0, 1), (1.5, 2))
+INSTANT = ((1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (1.5, 1), (1.5, 2), (2.0, 1))
 """(factor on the field, refining rows) of the preset instant."""
+
+
+def instant_name(scale: float, rows: int) -> str:
+    """The name of a setting of `instant`."""
+    return f"instant, field x {scale:g}, {4 + rows} rows"
 
 
 def instant(fixed: Fixed) -> list[Setting]:
     """The preset instant: 4 rows for the field and the mask, and its refining rows."""
     return [
         Setting(
-            f"instant, field x {scale:g}, {4 + rows} rows",
+            instant_name(scale, rows),
             options={**preset(fixed, "instant"), "step_scale": scale, "refining_rows": rows},
+            keep=True,
         )
         for scale, rows in INSTANT
     ]

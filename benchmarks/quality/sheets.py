@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.quality.cases import Case, case
+from benchmarks.quality.settings import instant_name
 from diffedit.imaging import compose
 from diffedit.imaging.geometry import Placement
 from engine.errors import DiffEditError
@@ -57,15 +58,27 @@ def chosen(columns: Columns, seeds: Sequence[int], path: Path) -> None:
     save(_strip(columns, [known[seed] for seed in seeds]), path)
 
 
-def side_by_side(settings: Mapping[str, Columns], which: Sequence[int], path: Path) -> None:
-    """The same edits by several editors: the input, then one column an editor."""
+def side_by_side(
+    settings: Mapping[str, Columns], which: Sequence[int], path: Path, *, perfect: bool = False
+) -> None:
+    """The same edits by several editors: the input, then one column an editor, and if `perfect` the
+    perfect edit."""
     first = next(iter(settings.values()))
     lines: list[Line] = []
     for i in which:
         one = _case(first, i)
-        results = [Image.fromarray(columns["after"][i]) for columns in settings.values()]
-        lines.append(([Image.fromarray(one.image), *results], _texts(one)))
-    save(_page(lines, ["input", *settings]), path)
+        results = [columns["after"][i] for columns in settings.values()]
+        results += [one.ideal.image] if perfect else []
+        lines.append(([Image.fromarray(tile) for tile in (one.image, *results)], _texts(one)))
+    save(_page(lines, ["input", *settings, *(["perfect edit"] if perfect else [])]), path)
+
+
+def refining_rows(settings: Mapping[str, Columns], path: Path, count: int = 12) -> None:
+    """The first edits of the preset `instant` with the published factor and 0, 1 and 2 refining
+    rows."""
+    shown = {f"field, {rows} refining rows": settings[instant_name(1, rows)] for rows in range(3)}
+    measured = len(shown["field, 0 refining rows"]["seed"])
+    side_by_side(shown, range(min(count, measured)), path, perfect=True)
 
 
 def _strip(
