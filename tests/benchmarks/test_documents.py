@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import schema
-from benchmarks.quality.settings import INSTANT
+from benchmarks.quality.settings import INSTANT, instant_name
 from benchmarks.schema import Measurement, Result
 
 ROOT = Path(schema.__file__).parents[1]
@@ -180,15 +180,44 @@ def test_the_curves_in_the_documents_are_the_published_ones() -> None:
         assert agrees(again, result.find("picture_db", setting=f"reconstruct {strength}"))
 
 
+FEW_STEPS = "cpu-amd-epyc-2-quality-few-steps"
+
+
 def test_the_instant_edits_in_the_documents_are_the_published_ones() -> None:
     table = rows("docs/quality.md", "## The preset instant")
-    result = published("cpu-intel-xeon-2-quality-options")
+    plain, distilled = published("cpu-amd-epyc-2-quality-instant"), published(FEW_STEPS)
     assert len(table) == len(INSTANT)
-    for label, (cost, success) in table.items():
-        scale, refining = label.removesuffix(": the preset").split(", ")
-        setting = f"instant, field x {scale}, {4 + int(refining)} rows"
-        assert agrees(cost, result.find("rows", setting=setting)), label
-        assert agrees(success, result.find("success", setting=setting)), label
+    for label, (cost, success, success_distilled) in table.items():
+        scale, refining = label.partition(":")[0].split(", ")
+        setting = instant_name(float(scale), int(refining))
+        for result, cell in ((plain, success), (distilled, success_distilled)):
+            assert agrees(cost, result.find("rows", part="instant", setting=setting)), label
+            assert agrees(cell, result.find("success", part="instant", setting=setting)), label
+
+
+def test_the_page_about_instant_repeats_published_figures() -> None:
+    table = rows("docs/instant.md", "## Measured")
+    plain, few = "cpu-amd-epyc-2-quality-instant", FEW_STEPS
+    wanted = {
+        "`paper`": ("cpu-intel-xeon-2-quality-table", "table", "DiffEdit"),
+        "`instant`": (plain, "instant", instant_name(1.5, 1)),
+        "`instant`, distilled by the few-step LoRA": (few, "presets", "instant"),
+        "`instant --refining-rows 2`, distilled": (few, "instant", instant_name(1, 2)),
+        "`balanced` (4 steps), distilled": (few, "presets", "balanced"),
+    }
+    assert table.keys() == wanted.keys()
+    for label, (name, part, setting) in wanted.items():
+        for figure, cell in zip(("rows", "success"), table[label], strict=True):
+            assert agrees(cell, published(name).find(figure, part=part, setting=setting)), label
+
+
+@pytest.mark.parametrize("preset", ["paper", "balanced", "draft", "instant"])
+def test_the_presets_of_the_distilled_model_are_the_published_ones(preset: str) -> None:
+    cells = rows("docs/quality.md", "The presets with the distilled model")[f"`{preset}`"]
+    result, setting = published(FEW_STEPS), "DiffEdit" if preset == "paper" else preset
+    for figure, cell in zip(("rows", "success", "iou"), cells, strict=True):
+        found = result.find(figure, part="presets", setting=setting)
+        assert agrees(cell, found), (figure, cell)
 
 
 @pytest.mark.parametrize(
