@@ -7,6 +7,7 @@ checkpoints of the training (`lora/`), and sheets of pictures.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -213,9 +214,14 @@ class Distillation:
             with atomic_folder(settings.out) as new:
                 write_lora(new, model.unet)
                 write_json(new / RUNS, run)
-                (new / "README.md").write_text(_CARD.read_text().format(**run))
+                (new / "README.md").write_text(card(run))
         size = (settings.out / WEIGHTS).stat().st_size
         print(f"wrote {settings.out} ({size / 1e6:.2f} MB): held-out error {run['held_out']:.4f}")
+
+
+def card(run: Mapping[str, Any]) -> str:
+    """Return the card of a LoRA; `run` is the record of its training."""
+    return _CARD.read_text().format(**run)
 
 
 def _replaceable(folder: Path) -> bool:
