@@ -73,7 +73,7 @@ PROCESSORS = {
 @pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
 def test_an_edit_works_in_the_default_precision(tiny: Path, processor: Processor) -> None:
     if not processor.can_be_simulated:
-        pytest.skip("this processor lacks the instructions")
+        pytest.skip("this processor has no such instructions")
     limits = {"ONEDNN_MAX_CPU_ISA": processor.onednn, "ATEN_CPU_CAPABILITY": processor.pytorch}
     features = json.dumps([processor.amx, processor.avx512_bf16])
     done = subprocess.run(

@@ -59,9 +59,13 @@ function renderProblem() {
 
 function renderPreset() {
   const { preset } = ui.editForm.elements;
-  const unfit = preset.value === "instant" && state.model.few_steps === false;
-  const warning = " The model of this server is not, so the change may be weak.";
-  setText({ presetHint: PRESET_HINTS[preset.value] + (unfit ? warning : "") });
+  const instant = preset.value === "instant";
+  let advice = "";
+  if (instant && state.model.few_steps === false)
+    advice = " The model of this server is not, so the change may be weak.";
+  if (!instant && state.model.few_steps === true)
+    advice = " The model of this server is made for few steps: Instant may do better.";
+  setText({ presetHint: PRESET_HINTS[preset.value] + advice });
   form.showModelOptions(state.model);
 }
 

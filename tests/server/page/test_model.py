@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import httpx2 as httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from demo import random_checkpoint
 from tests.server.helpers import ROOT, free_port
@@ -72,3 +73,26 @@ def test_hidden_option_is_not_sent(visit: OpenPage, flux: str) -> None:
     assert "negative_prompt" not in fields
     click(page, "Edit directly")
     expect(page.locator("#result")).to_be_visible()
+
+
+@pytest.mark.parametrize("few_steps", [True, False])
+def test_the_hint_says_which_preset_suits_the_model(
+    few_steps: bool, visit: OpenPage, flux: str
+) -> None:
+    page = visit(flux).page
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        models = response.json()
+        models["data"][0]["few_steps"] = few_steps
+        route.fulfill(response=response, json=models)
+
+    page.route("**/v1/models", answer)
+    page.reload()
+    upload(page, scene_image())
+    hint, better, weak = page.locator("#presetHint"), "Instant may do better", "may be weak"
+    expect(hint).to_have_text(re.compile("A good start"))
+    expect(hint).to_have_text(re.compile(better if few_steps else r"Thorough\.$"))
+    page.locator("[name=preset][value=instant]").check(force=True)
+    expect(hint).to_have_text(re.compile("A single step"))
+    expect(hint).to_have_text(re.compile(r"LCM\)\.$" if few_steps else weak))
