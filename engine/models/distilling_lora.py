@@ -25,8 +25,12 @@ SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
 Hyper-SD and Turbo."""
 USUAL_BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 """diffusers' defaults, which LCM's and TCD's schedulers do not share."""
-_TITLES = re.compile(r"(?<![a-z])(lcm|tcd|lightning|hyper[-_ ]?sd|turbo|dmd2?)(?![a-z])", re.I)
-_SUGGESTIONS = {"lcm": "lcm", "dmd": "lcm", "dmd2": "lcm", "tcd": "tcd"}
+_TITLES = re.compile(
+    r"(?<![a-z])(lcm|tcd|lightning|hyper[-_ ]?sd|turbo|dmd2?|few[-_ ]?steps?)(?![a-z])", re.I
+)
+_SUGGESTIONS = {"lightning": "trailing", "turbo": "trailing", "hyper": "trailing", "tcd": "tcd"}
+_PLAIN_NAMES = ("pytorch_lora_weights", "adapter_model")
+"""Names of files in folders that are named after the LoRA: those of diffusers and PEFT."""
 
 
 def with_scheduler(family: ModelFamily, name: str) -> ModelFamily:
@@ -65,8 +69,10 @@ def distilling_warning(loras: Sequence[Path], family: ModelFamily) -> str | None
     if family.defaults.few_steps or family.configs["scheduler"].get("_class_name") == FLOW_CLASS:
         return None
     for path in loras:
-        if found := _TITLES.search(path.stem):
-            name = _SUGGESTIONS.get(found[1].lower(), "trailing")
+        # In the hub's cache, the folder of the LoRA is three above the file.
+        named = "/".join(path.parts[-4:]) if path.stem in _PLAIN_NAMES else path.stem
+        if found := _TITLES.search(named):
+            name = _SUGGESTIONS.get(re.split("[-_ ]", found[1].lower())[0], "lcm")
             return (
                 f"The LoRA {path.name} looks like one for a few steps, but the model keeps its "
                 f"{family.defaults.steps} steps and guidance; if so, pass scheduler={name!r} "

@@ -73,6 +73,7 @@ def test_models_that_such_loras_do_not_fit(change: dict[str, object], tmp_path: 
 
 def lora(folder: Path, name: str) -> Path:
     path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file(pair(f"{ATTENTION}.to_q"), path)
     return path
 
@@ -85,6 +86,9 @@ def lora(folder: Path, name: str) -> Path:
         ("Hyper-SD15-8steps-lora.safetensors", "trailing"),
         ("tcd_sd15.safetensors", "tcd"),
         ("my_dmd2_lora.safetensors", "lcm"),
+        ("few-steps/pytorch_lora_weights.safetensors", "lcm"),
+        ("models--me--tcd-lora/snapshots/1f0c/pytorch_lora_weights.safetensors", "tcd"),
+        ("turbo/style.safetensors", None),
         ("calcm-style.safetensors", None),
         ("turbofan.safetensors", None),
     ],
