@@ -9,6 +9,7 @@ arXiv 2303.01469).
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demo import scenes
+from demo.random_checkpoint import write_json
 from demo.training import TrainingError, vae
 from demo.training.data import tokenize
 from demo.training.denoiser import SCHEDULER
@@ -38,6 +40,8 @@ SPACING = 70
 
 STARTS = 64
 """Scenes in one part of the pairs."""
+
+_TIME = "time.json"
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,13 @@ class Teacher:
     ) -> float:
         """Write parts until there are `parts`, or else until `minutes` have passed.
 
-        Returns the minutes that this took. Raises Interrupted between two parts, TrainingError if a
-        file cannot be written.
+        Parts that are there already count, with their time. Returns the minutes of all. Raises
+        Interrupted between two parts, TrainingError if a file cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        begin, written, logged = time.perf_counter(), len(_parts(folder)), 0.0
+        written, logged = len(_parts(folder)), 0.0
+        earlier = json.loads((folder / _TIME).read_text())["seconds"] if written else 0.0
+        begin = time.perf_counter() - earlier
 
         def seconds() -> float:
             return time.perf_counter() - begin
@@ -123,6 +129,7 @@ class Teacher:
         while written < parts if parts is not None else seconds() < minutes * 60:
             with interrupts.deferred():
                 pairs = self.part(written, hardware, seed)
+                write_json(folder / _TIME, {"seconds": seconds()})
                 with atomic_folder(folder / f"part-{written:05}") as new:
                     save_file(pairs, new / "pairs.safetensors")
                 written += 1

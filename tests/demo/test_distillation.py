@@ -20,6 +20,7 @@ from demo.training.denoiser import SCHEDULER
 from demo.training.distillation import WEIGHTS
 from demo.training.export import RUNS, digest
 from demo.training.files import atomic_folder
+from demo.training.interrupts import interruptible
 from demo.training.networks import Denoiser, make_vae
 from demo.training.teacher import Pairs, Teacher
 from demo.training.trainer import generator
@@ -104,6 +105,19 @@ def test_a_batch_covers_all_noise_levels(pairs: Pairs) -> None:
     rows = [int((pairs.noisy.float() == one).all((1, 2, 3)).nonzero()[0]) for one in batch.noisy]
     assert torch.equal(batch.clean, pairs.clean[pairs.start[rows]].float())
     assert torch.equal(batch.timesteps, pairs.timesteps[rows])
+
+
+def test_the_time_of_earlier_parts_counts(world: OnePicture, tmp_path: Path) -> None:
+    """A run that is resumed does not sample for its whole time again."""
+    tokenizer = data.caption_tokenizer(tmp_path / "tokenizer")
+    made, folder = Teacher(world, make_vae(32), tokenizer, range(50), 32), tmp_path / "pairs"
+    options: dict[str, Any] = {"minutes": 1e-6, "seed": 0}
+    with interruptible() as interrupts:
+        first = made.write(folder, CPU, interrupts, parts=1, **options)
+        assert first > 0
+        again = made.write(folder, CPU, interrupts, parts=None, **options)
+    assert 0.5 * first < again < 1.5 * first
+    assert [path.name for path in folder.glob("part-*")] == ["part-00000"]  # its time was over
 
 
 def test_captions_are_the_scenes_own_or_an_edits() -> None:
