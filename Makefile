@@ -87,7 +87,7 @@ demo: $(READY)  ## Compile the demo model, edit six pictures with it, and write 
 train-demo: $(READY)  ## Train the demo model (hours on 2 cores): [OUT=folder ARGS="--minutes 140 --resume"]
 	$(PY) -m demo.train --out "$${OUT:-build/train/model}" $(ARGS)
 
-distil-demo: $(READY)  ## Distil the demo model into a LoRA for a few steps (an hour on 2 cores): [OUT=folder ARGS="--minutes 75"]
+distil-demo: $(READY)  ## Distil the demo model into a LoRA for a few steps (80 minutes on 2 cores): [OUT=folder ARGS="--resume"]
 	$(PY) -m demo.distill --out "$${OUT:-build/distill/lora}" $(ARGS)
 
 train-judge: $(READY)  ## Train the judge of the demo model's edits (minutes): [OUT=folder ARGS="--minutes 5"]

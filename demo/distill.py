@@ -1,6 +1,6 @@
 """Distil the demo's model into a LoRA that samples in a few steps, for the preset `instant`.
 
-    python -m demo.distill --out FOLDER [--model demo/model] [--work build/distill] [--minutes 75]
+    python -m demo.distill --out FOLDER [--model demo/model] [--work build/distill] [--minutes 80]
 
 A third of the time samples with the model from noisy scenes, the rest trains the LoRA to predict
 where that ends. Ctrl-C or SIGTERM saves the state and ends the run; `--resume` continues it.
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder of the LoRA and its card")
     add("--model", type=Path, default=Path("demo/model"), help="the checkpoint to distil")
     add("--work", type=Path, default=Path("build/distill"), help="folder of the states and sheets")
-    add("--minutes", type=float, default=75.0, help="time for both stages")
+    add("--minutes", type=float, default=80.0, help="time for both stages")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="continue the run in --work")

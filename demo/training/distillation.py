@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Settings:
     out: Path
     work: Path
     model: Path
-    minutes: float = 75.0
+    minutes: float = 80.0
     device: str = "auto"
     seed: int = 0
     resume: bool = False
@@ -76,6 +76,14 @@ class Distillation:
     def __init__(self, settings: Settings, interrupts: Interrupts) -> None:
         self.settings, self.interrupts, self.work = settings, interrupts, settings.work
         self.hardware = Hardware.select(settings.device)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        return Pairs.load(self.work / "pairs")
+
+    @cached_property
+    def held_out(self) -> Pairs:
+        return Pairs.load(self.work / "held-out")
 
     def run(self) -> None:
         """Make the pairs, train, and write the LoRA; raises Interrupted or TrainingError."""
@@ -96,10 +104,10 @@ class Distillation:
 
         trainer = self._trainer(denoiser, settings.minutes - minutes)
         if trainer.fraction_done < 1:
-            pairs = Pairs.load(self.work / "pairs")
-            print(f"lora  {len(pairs.noisy)} pairs from {len(pairs.clean)} scenes", flush=True)
+            counts = len(self.pairs.noisy), len(self.pairs.clean)
+            print("lora  {} pairs from {} scenes".format(*counts), flush=True)
             trainer.run(
-                partial(draw_pairs, pairs),
+                partial(draw_pairs, self.pairs),
                 pair_loss,
                 self.interrupts,
                 lambda: self._write_samples(trainer, autoencoder, tokenizer),
@@ -185,24 +193,23 @@ class Distillation:
     @torch.inference_mode()
     def _held_out_error(self, model: Any) -> float:
         """Return the mean absolute error of the clean latents, over all noise levels."""
-        pairs, losses = Pairs.load(self.work / "held-out"), []
-        for i in range(max(1, len(pairs.noisy) // 256)):
-            batch = draw_pairs(pairs, 64, generator(0, "held out", i))
+        losses = []
+        for i in range(max(1, len(self.held_out.noisy) // 256)):
+            batch = draw_pairs(self.held_out, 64, generator(0, "held out", i))
             batch = PairBatch(*(t.to(self.hardware.device) for t in batch))
             losses.append(pair_loss(model, batch))
         return float(torch.stack(losses).mean())
 
     def _export(self, trainer: Trainer, minutes: float) -> None:
         settings, progress = self.settings, trainer.progress
-        pairs = Pairs.load(self.work / "pairs")
         with trainer.ema_weights() as model:
             run = {
                 "seed": settings.seed,
                 "guidance": GUIDANCE,
                 "rank": RANK,
                 "hardware": str(self.hardware),
-                "scenes": len(pairs.clean),
-                "pairs": len(pairs.noisy),
+                "scenes": len(self.pairs.clean),
+                "pairs": len(self.pairs.noisy),
                 "teacher_minutes": minutes,
                 "steps": progress.step,
                 "batch": trainer.plan.batch_size,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from benchmarks import schema, serving
+from benchmarks import schema
 from benchmarks.quality.settings import INSTANT, instant_name
-from benchmarks.schema import Measurement, Result
+from tests.benchmarks.documents import ROOT, agrees, published, rows
 
-ROOT = Path(schema.__file__).parents[1]
 EDITORS = {
     "ideal edit, through the VAE": "ideal edit through the VAE",
     "the program's defaults": "the program's defaults",
@@ -33,36 +31,6 @@ EDITORS = {
 
 
 FIGURES = ("rows", "success", "background_db", "iou", "recall")
-
-
-def published(name: str) -> Result:
-    (result,) = schema.load(schema.COMMITTED / f"{name}.json")
-    return result
-
-
-def agrees(cell: str, found: Measurement) -> bool:
-    """Whether the numbers of a cell are the value, and the ends of the interval if they are there,
-    with the decimals of the first number."""
-    numbers = re.findall(r"\d+(?:\.\d+)?", cell)
-    assert found.value is not None and found.low is not None and found.high is not None
-    half = 0.5001 * 10 ** -len(numbers[0].partition(".")[2])
-    exact = (found.value, found.low, found.high)
-    pairs = zip(map(float, numbers), exact, strict=False)
-    return len(numbers) in (1, 3) and all(abs(number - value) <= half for number, value in pairs)
-
-
-def rows(document: str, heading: str) -> dict[str, list[str]]:
-    """The first table below a heading: the first cell of each row -> the others, without bold."""
-    text = (ROOT / document).read_text().replace("**", "")
-    lines = text[text.index(heading) :].splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("|---"))
-    found = {}
-    for line in lines[first + 1 :]:
-        if not line.startswith("|"):
-            break
-        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        found[label] = cells
-    return found
 
 
 RUNGS = {
@@ -220,6 +188,18 @@ def test_the_presets_of_the_distilled_model_are_the_published_ones(preset: str) 
         assert agrees(cell, found), (figure, cell)
 
 
+def test_the_differences_of_the_distilled_model_are_the_published_ones() -> None:
+    text = " ".join((ROOT / "docs/quality.md").read_text().split())
+    said = re.search(r"ahead of `paper` by (\+.*?\]), and `balanced` is behind by (.*?\])\.", text)
+    assert said is not None
+    ahead, behind = said.groups()
+    result = published(FEW_STEPS)
+    assert agrees(ahead, result.find("success", part="ahead of the paper", setting="instant"))
+    found = result.find("success", part="ahead of the paper", setting="balanced")
+    assert found.value is not None and found.low is not None and found.high is not None
+    assert behind == f"{-found.value:.3f} [{-found.high:.3f}, {-found.low:.3f}]"
+
+
 @pytest.mark.parametrize(
     ("label", "setting"),
     [
@@ -232,44 +212,6 @@ def test_the_edits_of_large_photographs_are_the_published_ones(label: str, setti
     result = published("cpu-intel-xeon-2-quality-options")
     for figure, cell in zip(("sharpness", "success", "rows"), cells, strict=True):
         assert agrees(cell, result.find(figure, setting=setting)), (figure, cell)
-
-
-def test_the_batch_times_in_the_documents_are_the_published_ones() -> None:
-    table = rows("docs/how-to/batch.md", "`python -m benchmarks batch` measures")
-    result = published("cpu-amd-epyc-2-batch")
-    wanted = {
-        "one process on one core": "one process, 1 core",
-        "one worker on one core": "1 worker, 1 core",
-        "two workers on one core each": "2 workers, 1 core each",
-        "one process on both cores": "one process, all cores",
-    }
-    assert table.keys() == wanted.keys()
-    for label, run in wanted.items():
-        assert agrees(table[label][0], result.find("line", run=run)), label
-
-
-@pytest.mark.parametrize(
-    ("column", "name"), [(0, "cpu-intel-xeon-2-serving"), (1, "cpu-amd-epyc-2-serving")]
-)
-def test_the_servers_times_in_the_documents_are_the_published_ones(column: int, name: str) -> None:
-    table, result = rows("docs/server.md", "## Performance"), published(name)
-    request = "request, networks take no time"
-    for label, form, preset in (
-        ("time without the networks, 512 px JPEG, preset `paper`, p50", "jpeg", "paper"),
-        ("the same with the preset `balanced`, p50", "jpeg", "balanced"),
-        ("512 px PNG, preset `paper`, p50", "png", "paper"),
-    ):
-        found = result.find(request, format=form, preset=preset, percentile=50)
-        assert agrees(table[label][column], found), label
-    for label, figure in (
-        ("throughput with 8 clients relative to one (calls of 20 ms)", serving.GAIN),
-        (
-            "share of the capacity of 8 clients still served at four times that load",
-            serving.GOODPUT,
-        ),
-        ("p99 of refused requests under that load", serving.REFUSED),
-    ):
-        assert agrees(table[label][column].removesuffix(" times"), result.find(figure)), label
 
 
 def test_every_result_that_a_document_names_exists() -> None:
