@@ -18,22 +18,41 @@ function resultOf(request) {
   });
 }
 
+let connection = null; // a promise; kept open, so that storing begins at once
+
+function connect() {
+  const opening = Object.assign(indexedDB.open("diffedit"), {
+    onupgradeneeded: ({ target }) => target.result.createObjectStore("tabs"),
+  });
+  connection = resultOf(opening).then((database) => Object.assign(database, {
+    onclose: () => { connection = null; }, // the user has deleted the site's data
+  }));
+  return connection;
+}
+
 /** Run an operation on the object store, if the browser has one. */
 async function withStore(operation) {
   try {
-    const database = await resultOf(Object.assign(indexedDB.open("diffedit"), {
-      onupgradeneeded: ({ target }) => target.result.createObjectStore("tabs"),
-    }));
+    const database = await (connection ?? connect());
     await operation(database.transaction("tabs", "readwrite").objectStore("tabs"));
   } catch {
     // A private window, or a full disk: the page works, but a reload loses its state.
   }
 }
 
-/** Store values by name, for this tab. */
+/**
+ * Store values by name, for this tab.
+ *
+ * All is handed to the browser before the next frame is drawn: what the page shows survives a
+ * reload, however soon it comes.
+ */
 export function storeValues(values) {
-  return withStore((store) => Promise.all(Object.entries(values).map(([name, value]) =>
-    resultOf(store.put({ kept: value, at: Date.now() }, [tab, name])))));
+  return withStore((store) => {
+    const stored = Object.entries(values).map(([name, value]) =>
+      resultOf(store.put({ kept: value, at: Date.now() }, [tab, name])));
+    store.transaction.commit();
+    return Promise.all(stored);
+  });
 }
 
 /** Load the values of this tab by name. Deletes those of other tabs that are older than a day. */

@@ -63,6 +63,18 @@ def upload(page: Page, image: Image.Image, name: str = "scene.png") -> None:
     expect(page.locator("#frame")).to_be_visible()
 
 
+def drop(page: Page, image: Image.Image, name: str) -> None:
+    page.evaluate(
+        """([name, bytes]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+          const given = { dataTransfer: data, bubbles: true };
+          document.body.dispatchEvent(new DragEvent("drop", given));
+        }""",
+        [name, list(encoded(image))],
+    )
+
+
 def fill_prompts(page: Page, before: str = BEFORE, after: str = AFTER) -> None:
     page.get_by_label("What is there", exact=True).fill(before)
     page.get_by_label("What should be there").fill(after)

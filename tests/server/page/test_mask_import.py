@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
 from demo.picture import still_life
-from tests.server.helpers import encoded
 from tests.server.page.actions import (
     OpenPage,
     click,
     decoded,
+    drop,
     edit_and_download_mask,
     fill_prompts,
     find_mask,
@@ -34,18 +34,6 @@ def drawn_mask(size: tuple[int, int] = (128, 128)) -> Image.Image:
     width, height = size
     ImageDraw.Draw(mask).ellipse([width // 8, height // 4, width // 2, height * 3 // 4], 255)
     return mask
-
-
-def drop(page: Page, image: Image.Image, name: str) -> None:
-    page.evaluate(
-        """([name, bytes]) => {
-          const data = new DataTransfer();
-          data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-          const given = { dataTransfer: data, bubbles: true };
-          document.body.dispatchEvent(new DragEvent("drop", given));
-        }""",
-        [name, list(encoded(image))],
-    )
 
 
 def test_chosen_mask_file_is_the_mask_of_the_edit(visit: OpenPage, fast: str) -> None:
