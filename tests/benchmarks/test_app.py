@@ -16,6 +16,7 @@ import torch
 from benchmarks import app, overhead, schema
 from benchmarks.compare import compare
 from engine.backends.fake import TEXT_WIDTH, TOKENS
+from tests.processes import rest_of
 
 ROOT = Path(app.__file__).parents[1]
 
@@ -126,6 +127,7 @@ def test_ctrl_c_ends_with_130() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "overhead", "--turns", "100000000"],
         cwd=ROOT,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -134,7 +136,7 @@ def test_ctrl_c_ends_with_130() -> None:
     try:
         assert "calls of" in process.stderr.readline()  # it measures
         process.send_signal(signal.SIGINT)
-        _, text = process.communicate(timeout=60)
+        _, text = rest_of(process, 60)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import rest_of
 from tests.waiting import eventually
 
 pytest.importorskip("ray", reason="needs the ray extra")
@@ -54,12 +55,12 @@ def started(*options: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)  # it stops Ray
-            process.communicate(timeout=60)
+            rest_of(process, 60)
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, dict[int, dict[str, Any]], str]:
     """Wait for the end: exit code, outcomes by line, and standard error."""
-    out, err = process.communicate(timeout=300)
+    out, err = rest_of(process)
     outcomes = [json.loads(line) for line in out.splitlines()]
     return process.returncode, {outcome["line"]: outcome for outcome in outcomes}, err
 

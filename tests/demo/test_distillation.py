@@ -29,6 +29,7 @@ from engine.loader import load_module
 from engine.lora.file import Lora
 from engine.lora.fuse import fuse
 from tests.demo.training_runs import CPU
+from tests.processes import rest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "demo" / "model"
@@ -185,7 +186,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if line.startswith("lora  step"):
             first.send_signal(signal.SIGTERM)
             break
-    _, error = first.communicate()
+    _, error = rest_of(first)
     assert first.returncode == 143 and "--resume" in error, error
     assert not (folder / "lora").exists()
     second = smoke(folder, "--resume")

@@ -22,6 +22,7 @@ from demo.training.networks import SIZE_LIMIT
 from demo.training.trainer import checkpoints
 from demo.training.vae import load_vae, psnr, round_trip
 from tests.demo.training_runs import CPU
+from tests.processes import rest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
         if line.startswith("unet"):
             first.send_signal(signal.SIGTERM)
             break
-    rest, error = first.communicate()
+    rest, error = rest_of(first)
     assert first.returncode == 143 and "--resume" in error, error
     assert checkpoints(folder / "work" / "unet") and not (folder / "model").exists()
     second = smoke(folder, "--resume")
