@@ -14,8 +14,8 @@ import { hasMask, maskState } from "/mask.js";
 import * as overlay from "/overlay.js";
 import { render, renderFrame, renderSnippet } from "/render.js";
 import { copyText } from "/snippets.js";
-import { announce, save, setText, showPicture, state, ui } from "/state.js";
-import { loadForm, loadValues } from "/storage.js";
+import { announce, loadPictures, save, setText, showPicture, state, ui } from "/state.js";
+import { loadForm } from "/storage.js";
 import {
   askAbout, cancelWork, continueFromResult, edit, findMask, onFormChange, openExample, openMask,
   openPhoto, refineMask, resumeJob, showEdit, startFrom, swapPictures, tryAnotherPrompt,
@@ -171,9 +171,9 @@ async function start() {
   overlay.registerHandlers();
   zoom.registerHandlers(movesPicture);
   registerResultHandlers();
-  const stored = await loadValues();
-  state.earlier = stored.earlier ?? null;
-  if (stored.photo) await showPicture(stored);
+  const [shown, earlier = null] = await loadPictures();
+  state.earlier = earlier;
+  if (shown) await showPicture(shown);
   render();
   resumeJob();
   loadServerInfo();

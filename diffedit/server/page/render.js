@@ -197,10 +197,13 @@ function renderResult() {
   Object.assign(ui.saveMask, { href: urlOf(result.mask), download: `${stem()}.mask.png` });
 }
 
+let historyOf = ""; // the picture and the number of edits that the history shows
+
 function renderHistory() {
   const { photo, edits, shown, work } = state;
   setHidden({ historyPanel: !edits.length });
-  if (ui.history.childElementCount !== edits.length + 1) {
+  if (historyOf !== `${photo.id} ${edits.length}`) {
+    historyOf = `${photo.id} ${edits.length}`;
     const original = thumbnail(photo.blob, "Original", "The original", "");
     ui.history.replaceChildren(original, ...edits.map(({ recipe, base, image }, index) => {
       const { prompt } = recipe.fields;

@@ -7,14 +7,14 @@
 
 import * as mask from "/mask.js";
 import "/options.js"; // its fields are among the elements
-import { storeValues } from "/storage.js";
+import { deleteValues, loadValues, storeValues } from "/storage.js";
 import * as zoom from "/view.js";
 
 const { maskState } = mask;
 export const MASK_ADVICE = "select more, or paint over what should change";
 
 export const state = {
-  photo: null, // { blob, name, width, height }
+  photo: null, // { id, blob, name, width, height }
   painting: false, // show the mask tools although no mask was found
   busy: false, // a task is running; others are ignored
   work: null, // the running task as shown over the image, see beginWork
@@ -77,15 +77,44 @@ export function currentPicture() {
   return { photo, foundMask: found?.source, editor: { strokes, painting, shown, base }, edits };
 }
 
-/** Store parts of the state: "photo", "foundMask", "editor", "edits" and "earlier". */
-export function save(...names) {
-  const values = { ...currentPicture(), earlier: state.earlier };
-  storeValues(Object.fromEntries(names.map((name) => [name, values[name]])));
+const storedEdits = new WeakSet();
+const PICTURES = "pictures"; // the ids of the picture that is shown and of the one before it
+const storedName = (photo, name) => `${photo.id} ${name}`;
+
+/** Store parts of the picture that is shown: "photo", "foundMask", "editor", "edits". */
+export async function save(...names) {
+  const { edits, ...values } = currentPicture();
+  const { photo } = state;
+  const stored = names.filter((name) => name !== "edits").map((name) => [name, values[name]]);
+  const fresh = names.includes("edits") ? edits.filter((edit) => !storedEdits.has(edit)) : [];
+  for (const edit of fresh) stored.push([`edit ${edits.indexOf(edit)}`, edit]); // each only once
+  const named = stored.map(([name, value]) => [storedName(photo, name), value]);
+  if (await storeValues(Object.fromEntries(named))) fresh.forEach((edit) => storedEdits.add(edit));
+}
+
+/** Store which pictures there are; with `dropped`, delete that one's parts. */
+export function savePictures(dropped = null) {
+  const { photo, earlier } = state;
+  storeValues({ [PICTURES]: [photo, earlier?.photo].filter(Boolean).map(({ id }) => id) });
+  if (dropped) deleteValues(storedName(dropped.photo, ""));
+}
+
+/** The stored pictures as `currentPicture` returned them: the one to show and the one before it. */
+export async function loadPictures() {
+  const values = await loadValues();
+  const pictures = (values[PICTURES] ?? []).map((id) => {
+    const part = (name) => values[storedName({ id }, name)];
+    const edits = [];
+    for (let edit; (edit = part(`edit ${edits.length}`)); edits.push(edit)) storedEdits.add(edit);
+    return { photo: part("photo"), foundMask: part("foundMask"), editor: part("editor"), edits };
+  });
+  return pictures.filter(({ photo, editor }) => photo && editor);
 }
 
 /** Show a picture in the state that `currentPicture` returned. */
 export async function showPicture({ photo, foundMask, editor: { strokes, painting, shown, base }, edits }) {
-  Object.assign(state, { photo, painting, shown, base: base ?? null, edits });
+  const known = (index) => (index < edits.length ? index : null); // one may not have been stored
+  Object.assign(state, { photo, painting, shown: known(shown), base: known(base), edits });
   zoom.fit(photo.width);
   await mask.start([photo.width, photo.height], foundMask, { strokes });
 }

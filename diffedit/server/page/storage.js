@@ -30,18 +30,19 @@ function connect() {
   return connection;
 }
 
-/** Run an operation on the object store, if the browser has one. */
+/** Run an operation on the object store. Returns whether the browser has one and it succeeded. */
 async function withStore(operation) {
   try {
     const database = await (connection ?? connect());
     await operation(database.transaction("tabs", "readwrite").objectStore("tabs"));
+    return true;
   } catch {
-    // A private window, or a full disk: the page works, but a reload loses its state.
+    return false; // a private window, or a full disk: the page works, but a reload loses its state
   }
 }
 
 /**
- * Store values by name, for this tab.
+ * Store values by name, for this tab. Returns whether they were stored.
  *
  * All is handed to the browser before the next frame is drawn: what the page shows survives a
  * reload, however soon it comes.
@@ -55,14 +56,25 @@ export function storeValues(values) {
   });
 }
 
-/** Load the values of this tab by name. Deletes those of other tabs that are older than a day. */
+/** Delete the values of this tab whose names begin with a text. */
+export function deleteValues(prefix) {
+  const range = IDBKeyRange.bound([tab, prefix], [tab, `${prefix}\uffff`]);
+  return withStore((store) => resultOf(store.delete(range)));
+}
+
+/** Load the values of this tab by name. Deletes those of tabs that stored nothing for a day. */
 export async function loadValues() {
   const values = {};
+  const newest = {}; // by tab
   await withStore(async (store) => {
-    for (const key of await resultOf(store.getAllKeys())) {
-      const { kept: value, at } = await resultOf(store.get(key));
-      if (key[0] === tab) values[key[1]] = value;
-      else if (Date.now() - at > DAY) store.delete(key);
+    const keys = await resultOf(store.getAllKeys());
+    for (const [owner, name] of keys) {
+      const { kept: value, at } = await resultOf(store.get([owner, name]));
+      newest[owner] = Math.max(newest[owner] ?? 0, at);
+      if (owner === tab) values[name] = value;
+    }
+    for (const key of keys) {
+      if (key[0] !== tab && Date.now() - newest[key[0]] > DAY) store.delete(key);
     }
   });
   return values;

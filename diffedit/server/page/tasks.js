@@ -12,7 +12,7 @@ import { blobOf } from "/pictures.js";
 import { render } from "/render.js";
 import { percent, seconds } from "/snippets.js";
 import {
-  MASK_ADVICE, announce, currentPicture, save, setText, showPicture, state, ui,
+  MASK_ADVICE, announce, currentPicture, save, savePictures, setText, showPicture, state, ui,
 } from "/state.js";
 import { loadItem, storeForm, storeItem } from "/storage.js";
 
@@ -79,13 +79,21 @@ export function updateWork(work, changes) {
 /** Open a file as the image to edit. */
 export function openPhoto(file) {
   return file && attempt(null, async () => {
-    const photo = await api.readPhoto(file);
-    if (state.photo) state.earlier = currentPicture();
+    const photo = { id: Date.now(), ...await api.readPhoto(file) };
+    const dropped = state.earlier;
+    if (state.photo) leavePicture();
     const editor = { strokes: [], painting: false, shown: null, base: null };
     await showPicture({ photo, foundMask: null, editor, edits: [] });
-    save("photo", "foundMask", "editor", "edits", "earlier");
+    save("photo", "foundMask", "editor");
+    savePictures(dropped);
     announce(`${photo.name}, ${photo.width} by ${photo.height} pixels.`);
   });
+}
+
+/** Keep the picture that is shown as the one before the next. */
+function leavePicture() {
+  save("editor");
+  state.earlier = currentPicture();
 }
 
 /** Open one of the model's example pictures, with its texts. */
@@ -101,9 +109,9 @@ export async function openExample({ image, type, name, source_prompt: before, pr
 export function swapPictures() {
   attempt(null, async () => {
     const { earlier } = state;
-    state.earlier = currentPicture();
+    leavePicture();
     await showPicture(earlier);
-    save("photo", "foundMask", "editor", "edits", "earlier");
+    savePictures();
     announce(`${state.photo.name}.`);
   });
 }

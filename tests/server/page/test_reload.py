@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -70,3 +71,89 @@ def test_a_reload_keeps_the_step_that_was_just_chosen(visit: OpenPage, fast: str
     reload_on_change(page, "result", "The original")
     expect(page.locator("#result")).to_be_hidden()
     expect(page.locator("#history button")).to_have_count(2)
+
+
+def test_each_picture_has_its_own_history_also_after_a_reload(visit: OpenPage, fast: str) -> None:
+    """Of the same length, so that only the texts tell them apart."""
+    page = visit(fast).page
+    for name, seed, prompt in (("first", 970_005, "a blue cup"), ("second", 970_041, "a red box")):
+        if name == "first":
+            upload(page, scene_image(seed), "first.png")
+        else:
+            drop(page, scene_image(seed), "second.png")
+            click(page, "A new picture")
+            expect(page.locator("#historyPanel")).to_be_hidden()
+        fill_prompts(page, after=prompt)
+        click(page, "Edit directly")
+        expect(page.locator("#result")).to_be_visible()
+    history = page.locator("#history button")
+    for name, prompt in 2 * (("first", "a blue cup"), ("second", "a red box")):
+        click(page, f"Back to {name}.png")
+        expect(page.locator("#photoName")).to_have_text(f"{name}.png")
+        expect(history).to_have_count(2)
+        expect(history.nth(1)).to_contain_text(prompt)
+        page.reload()
+        expect(page.locator("#photoName")).to_have_text(f"{name}.png")
+        expect(history.nth(1)).to_contain_text(prompt)
+        expect(page.locator("#result")).to_be_visible()
+
+
+COUNT_STORED = """() => {
+  const put = IDBObjectStore.prototype.put;
+  window.stored = 0;
+  IDBObjectStore.prototype.put = function (value, key) {
+    const blobs = (one) => one instanceof Blob ? 1
+      : one && typeof one === "object" ? Object.values(one).reduce((n, v) => n + blobs(v), 0) : 0;
+    window.stored += blobs(value);
+    return put.call(this, value, key);
+  };
+}"""
+
+
+def test_an_edit_is_stored_once(visit: OpenPage, fast: str) -> None:
+    """With large photographs, all edits again at every step would be gigabytes."""
+    page = visit(fast).page
+    upload(page, scene_image(970_051), "scene.png")
+    fill_prompts(page)
+    page.evaluate(COUNT_STORED)
+    stored = []
+    for number in range(1, 5):
+        if number > 1:
+            click(page, "Again with another seed")
+        else:
+            click(page, "Edit directly")
+        expect(page.locator("#history button")).to_have_count(1 + number)
+        expect(page.locator("#work")).to_be_hidden()
+        stored.append(page.evaluate("window.stored"))
+    assert stored[0] >= 1, "the picture of the edit"
+    assert np.diff(stored).tolist() == [stored[0]] * 3
+    drop(page, scene_image(970_053), "second.png")
+    click(page, "A new picture")
+    expect(page.locator("#photoName")).to_have_text("second.png")
+    before = page.evaluate("window.stored")
+    click(page, "Back to scene.png")
+    expect(page.locator("#photoName")).to_have_text("scene.png")
+    assert page.evaluate("window.stored") == before
+
+
+STORED_NAMES = """() => new Promise((resolve) => {
+  indexedDB.open("diffedit").onsuccess = ({ target: { result } }) => {
+    result.transaction("tabs").objectStore("tabs").getAllKeys().onsuccess = ({ target }) =>
+      resolve(target.result.map(([, name]) => name));
+  };
+})"""
+
+
+def test_a_dropped_picture_is_deleted(visit: OpenPage, fast: str) -> None:
+    page = visit(fast).page
+    upload(page, scene_image(), "1.png")
+    for number in range(2, 5):
+        drop(page, scene_image(970_060 + number), f"{number}.png")
+        click(page, "A new picture")
+        expect(page.locator("#photoName")).to_have_text(f"{number}.png")
+    names = page.evaluate(STORED_NAMES)
+    assert sum(name.endswith(" photo") for name in names) == 2
+    page.reload()
+    expect(page.locator("#photoName")).to_have_text("4.png")
+    click(page, "Back to 3.png")
+    expect(page.locator("#photoName")).to_have_text("3.png")
