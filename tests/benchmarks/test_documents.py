@@ -50,16 +50,41 @@ RUNGS = {
     "its next edit of the same picture": "preset balanced, the next edit of the same picture",
 }
 """Rows of the table in docs/speed.md -> rungs."""
+KERNEL_RUNGS = {
+    "bf16, channels_last and both kernels: the default": "+ convolution kernel",
+    **{
+        label: rung
+        for label, rung in RUNGS.items()
+        if rung
+        not in (
+            "diffusers, tuned and compiled",
+            "+ bf16",
+            "+ channels_last",
+            "2 edits sharing calls, each",
+            "the next edit of the same picture",
+        )
+    },
+}
+"""The same on a processor that runs this project's kernels."""
 
 
-def test_the_ladder_in_the_documents_is_the_published_one() -> None:
-    table = rows("docs/speed.md", "## One edit")
-    result = published("cpu-intel-xeon-2-ladder")
-    assert list(table) == list(RUNGS)
-    assert len(result.measurements) == len(RUNGS)
+@pytest.mark.parametrize(
+    ("heading", "name", "rungs"),
+    [
+        ("## One edit", "cpu-intel-xeon-2-ladder", RUNGS),
+        ("## The same with this", "cpu-amd-epyc-2-ladder-256", KERNEL_RUNGS),
+    ],
+)
+def test_the_ladder_in_the_documents_is_the_published_one(
+    heading: str, name: str, rungs: dict[str, str]
+) -> None:
+    table = rows("docs/speed.md", heading)
+    result = published(name)
+    assert set(table) == set(rungs)
+    assert len(result.measurements) == len(rungs)
     first = result.measurements[0].value or 0.0
     for label, (seconds, faster, cost, iou) in table.items():
-        found = result.find("edit", rung=RUNGS[label])
+        found = result.find("edit", rung=rungs[label])
         assert agrees(seconds, found), label
         assert faster == f"{first / (found.value or 1):.1f} x", label
         assert int(cost) == found.extras["rows"], label
@@ -67,13 +92,22 @@ def test_the_ladder_in_the_documents_is_the_published_one() -> None:
             assert iou == f"{found.extras['quality']['mask_iou']:.3f}", label
 
 
-def test_the_seconds_in_the_readme_are_those_of_the_ladder() -> None:
-    result = published("cpu-intel-xeon-2-ladder")
-    cells = rows("README.md", "## Speed and quality")["seconds an edit"]
+@pytest.mark.parametrize(
+    ("processor", "name", "default"),
+    [
+        ("Xeon", "cpu-intel-xeon-2-ladder", "+ channels_last"),
+        ("EPYC", "cpu-amd-epyc-2-ladder-256", "+ convolution kernel"),
+    ],
+)
+def test_the_seconds_in_the_readme_are_those_of_the_ladder(
+    processor: str, name: str, default: str
+) -> None:
+    result = published(name)
+    cells = rows("README.md", "## Speed and quality")[f"seconds an edit, {processor}"]
     names = (
         "diffusers, its defaults (fp32)",
         "diffusers, tuned: bf16, channels_last, plain inversion, one encode",
-        "+ channels_last",
+        default,
         "+ torch.compile",
         "preset balanced",
     )

@@ -22,6 +22,22 @@ def test_the_batch_times_in_the_documents_are_the_published_ones() -> None:
         assert agrees(table[label][0], result.find("line", run=run)), label
 
 
+def test_the_servers_times_with_a_model_are_the_published_ones() -> None:
+    table = rows("docs/server.md", "`python -m benchmarks serving --real` runs")
+    result = published("cpu-amd-epyc-2-serving-demo")
+    wanted = {
+        "edits a second with 8 clients": "capacity, 8 clients",
+        "the same relative to one client": serving.GAIN,
+        "share of it still served at four times that load": serving.GOODPUT,
+        "p99 of refused requests under that load": serving.REFUSED,
+        "the slot of a cancelled job is free after DELETE, at most": serving.SLOT,
+        "time from SIGTERM to not ready": serving.NOT_READY,
+    }
+    assert table.keys() == wanted.keys()
+    for label, figure in wanted.items():
+        assert agrees(table[label][0], result.find(figure)), label
+
+
 @pytest.mark.parametrize(
     ("column", "name"), [(0, "cpu-intel-xeon-2-serving"), (1, "cpu-amd-epyc-2-serving")]
 )
