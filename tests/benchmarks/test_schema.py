@@ -78,7 +78,7 @@ def test_committed_results_with_other_settings_are_refused() -> None:
         compared([files["serving"], files["serving-demo"]])
     names, table = compared([files["profile-eager"], files["profile-kernels"]])
     assert names == [files["profile-eager"].stem, files["profile-kernels"].stem]
-    assert table["profile: call, s"] == {names[0]: 6.061, names[1]: 3.4608}
+    assert table["profile: call, s"] == {names[0]: 3.65905, names[1]: 1.72187}
 
 
 def test_devices_are_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
