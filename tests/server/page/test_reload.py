@@ -111,7 +111,7 @@ COUNT_STORED = """() => {
 
 
 def test_an_edit_is_stored_once(visit: OpenPage, fast: str) -> None:
-    """With large photographs, all edits again at every step would be gigabytes."""
+    """Storing all of them at every step would grow with the square of their number."""
     page = visit(fast).page
     upload(page, scene_image(970_051), "scene.png")
     fill_prompts(page)
