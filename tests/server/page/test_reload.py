@@ -157,3 +157,27 @@ def test_a_dropped_picture_is_deleted(visit: OpenPage, fast: str) -> None:
     expect(page.locator("#photoName")).to_have_text("4.png")
     click(page, "Back to 3.png")
     expect(page.locator("#photoName")).to_have_text("3.png")
+
+
+STORE_TABS = """(tabs) => new Promise((resolve) => {
+  indexedDB.open("diffedit").onsuccess = ({ target: { result } }) => {
+    const change = result.transaction("tabs", "readwrite");
+    for (const [tab, name, hours] of tabs)
+      change.objectStore("tabs").put({ kept: 1, at: Date.now() - hours * 3600000 }, [tab, name]);
+    change.oncomplete = resolve;
+  };
+})"""
+
+
+def test_a_tab_that_was_left_for_a_day_is_deleted_and_one_in_use_is_whole(
+    visit: OpenPage, fast: str
+) -> None:
+    page = visit(fast).page
+    upload(page, scene_image(), "own.png")
+    used = [["used", "1 photo", 50], ["used", "1 editor", 1]]
+    page.evaluate(STORE_TABS, [*used, ["left", "2 photo", 50], ["left", "2 editor", 25]])
+    page.reload()
+    expect(page.locator("#photoName")).to_have_text("own.png")
+    names = page.evaluate(STORED_NAMES)
+    assert {"1 photo", "1 editor"} <= set(names)
+    assert not {"2 photo", "2 editor"} & set(names)
