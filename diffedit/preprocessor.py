@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from diffedit.algorithm.inputs import EditInputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule
+from diffedit.algorithm.transfer import to_device
 from diffedit.canvas import Canvas, make_canvas
 from diffedit.conditioning.conditioner import Conditioner
 from diffedit.conditioning.prompt_syntax import syntax_warnings
@@ -180,10 +181,11 @@ class Preprocessor:
 
     def _request_inputs(self, size: Size, guidance_scale: float) -> tuple[torch.Tensor, ...]:
         values = self._family.request_inputs(size, guidance_scale)
-        return tuple(torch.tensor(value, dtype=torch.float32).to(self._device) for value in values)
+        numbers = [torch.tensor(value, dtype=torch.float32) for value in values]
+        return tuple(to_device(number, self._device) for number in numbers)
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+        return to_device(torch.from_numpy(array), self._device)
 
 
 def canvas_size(family: ModelFamily, photo: Size, sizes: Sequence[Size] | None) -> Size:

@@ -64,6 +64,7 @@ PURE = (
     "diffedit.algorithm.reference_mask",
     "diffedit.algorithm.schedule",
     "diffedit.algorithm.training_schedule",
+    "diffedit.algorithm.transfer",
 )
 DESCRIPTIONS = (
     "engine.models",

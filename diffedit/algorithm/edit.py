@@ -18,6 +18,7 @@ from diffedit.algorithm.find_mask import Noise, check_masks, find_masks, merged
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import Schedule, timestep_tensors
+from diffedit.algorithm.transfer import to_device
 from diffedit.request import MASKED_METHODS
 from engine.errors import NonFiniteError
 from engine.rows import Flow, Row
@@ -139,7 +140,7 @@ def embed(inputs: EditInputs, plan: EditPlan, caches: Caches) -> Flow[Texts]:
     found = {ids: caches.conditioning.get(ids) for ids in texts}
     missing = [ids for ids, tensors in found.items() if not tensors]
     rows = [
-        Row(network, (torch.tensor(text[n]).to(device, non_blocking=True),), key=text[n])
+        Row(network, (to_device(torch.tensor(text[n]), device),), key=text[n])
         for n, network in enumerate(networks)  # one after the other: encoders may be offloaded
         for text in missing
     ]

@@ -16,6 +16,7 @@ from diffedit.algorithm.cache import TextIds, Texts
 from diffedit.algorithm.inputs import EditInputs, EditOutputs
 from diffedit.algorithm.plan import EditPlan
 from diffedit.algorithm.schedule import timestep_tensors
+from diffedit.algorithm.transfer import to_device
 from engine.errors import NonFiniteError
 from engine.rows import Flow, Row
 
@@ -35,9 +36,7 @@ class Noise:
     def draw(self, *count: int) -> Tensor:
         """A standard normal of shape [*count, C, h, w] on the latent's device."""
         noise = torch.randn((*count, *self._like.shape), generator=self._generator)
-        if self._like.device.type == "cpu":
-            return noise
-        return noise.pin_memory().to(self._like.device, non_blocking=True)
+        return to_device(noise, self._like.device)
 
 
 def find_masks(

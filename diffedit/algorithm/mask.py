@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffedit.algorithm import mask_cleaning
+from diffedit.algorithm.transfer import to_device
 from diffedit.request import EditRequest, MaskCleaning
 
 THRESHOLD = 0.5
@@ -113,10 +114,11 @@ def shape(heat: Tensor, region: Tensor, options: ShapeOptions) -> Shape:
     if options.cleaning == "none":
         soft, mask = heat, (heat > options.threshold) & region
     else:
-        soft = mask_cleaning.blurred(heat, region, options.blur)
-        mask = (soft > options.threshold) & region.cpu()
-        mask = mask_cleaning.without_specks(mask_cleaning.without_holes(mask, region))
-        soft, mask = soft.to(heat.device), mask.to(heat.device)
+        photo = region.cpu()
+        soft = mask_cleaning.blurred(heat.cpu(), photo, options.blur)
+        mask = (soft > options.threshold) & photo
+        mask = mask_cleaning.without_specks(mask_cleaning.without_holes(mask, photo))
+        soft, mask = to_device(soft, heat.device), to_device(mask, heat.device)
     soft = _centered(soft, options.threshold)
     soft = torch.where(mask == (soft > 0.5), soft, mask.float())  # filled holes, dropped specks
     if options.invert:

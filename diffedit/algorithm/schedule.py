@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from diffedit.algorithm import training_schedule as training
+from diffedit.algorithm.transfer import to_device
 from engine.errors import CheckpointError
 
 SMALLEST_ABAR = 2.0**-24
@@ -123,7 +124,7 @@ class Schedule:
 def timestep_tensors(schedule: Schedule, device: torch.device) -> tuple[Tensor, ...]:
     """The timestep of each level as a float32 scalar on `device`; cached."""
     timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32)
-    return timesteps.to(device, non_blocking=True).unbind(0)  # a sync would delay every edit
+    return to_device(timesteps, device).unbind(0)
 
 
 def _flow_schedule(sigmas: list[float], train: int) -> Schedule:

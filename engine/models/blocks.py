@@ -74,11 +74,10 @@ def guidance_embedding(module: Any, dtype: Any, guidance: Any) -> Any:
     size = module.config.time_cond_proj_dim
     half = size // 2
     octave = guidance.new_full((), 10000.0).log() / (half - 1)
-    steps = guidance.new_tensor([float(k % half) for k in range(size)])
-    angles = (guidance[:, None] - 1.0) * 1000.0 * (steps * -octave).exp()
-    sines = guidance.new_tensor([float(k < half) for k in range(size)])
-    cosines = guidance.new_tensor([float(half <= k < 2 * half) for k in range(size)])
-    return (angles.sin() * sines + angles.cos() * cosines).to(dtype)
+    place = guidance.new_ones(size).cumsum(0) - 1  # 0, 1, ...; no copy from the host
+    late, used = (place >= half).to(guidance.dtype), (place < 2 * half).to(guidance.dtype)
+    angles = (guidance[:, None] - 1.0) * 1000.0 * ((place - half * late) * -octave).exp()
+    return (angles.sin() * (1 - late) + angles.cos() * late * used).to(dtype)
 
 
 def clip_input(network: str, tokenizer: str, config: Mapping[str, Any]) -> TextInput:
