@@ -23,7 +23,7 @@ from benchmarks import options
 from benchmarks.machine import machine
 from benchmarks.report import progress, row
 from benchmarks.schema import Check, Measurement, Result, rounded
-from benchmarks.workload import PROMPT, SOURCE, Workload
+from benchmarks.workload import NOTHING_FOUND, PROMPT, SOURCE, Workload
 from engine.errors import DiffEditError
 
 RATIO = 0.8
@@ -126,6 +126,8 @@ def _timed(work: Workload, run: Run, lines: int, in_flight: int) -> tuple[float,
             raise DiffEditError(
                 f"The run {run.name!r} ended with {process.returncode}: {failed[:1] or 'no line'}"
             )
+    if not all(outcome["mask_share"] for _, outcome in times):
+        raise DiffEditError(NOTHING_FOUND)
     first, last = times[0][0], times[-1][0]
     return first - began, (last - first) / (lines - 1)
 
@@ -141,6 +143,7 @@ def _write_edits(work: Workload, folder: Path, lines: int) -> Path:
         "strength": work.strength,
         "guidance_scale": work.guidance,
         "num_maps_per_mask": work.maps,
+        "mask_threshold": work.threshold,
         "preset": "paper",
     }
     edits = folder / "edits.jsonl"

@@ -24,7 +24,7 @@ from benchmarks.networks import DENOISER
 from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, NotRun, Result
 from benchmarks.timing import repeat
-from benchmarks.workload import PROMPT, SOURCE, Workload
+from benchmarks.workload import PROMPT, SOURCE, Workload, whole
 from diffedit import DiffEditPipeline
 from engine.backends.torch.networks import KERNELS, TorchNetworks
 from engine.backends.torch.weights import default_precision
@@ -221,12 +221,8 @@ def _ours(
         if not remember:
             pipe.cache_clear()
         request = what.balanced if balanced else what.request
-        results = list(pipe.edit_many([request(seed=seed) for seed in range(edits)]))
-        if not all(result.latent_mask.any() for result in results):
-            raise DiffEditError(
-                "the model finds nothing to edit, so the edit ended after its mask; choose a lower "
-                "--threshold"
-            )
+        requests = [request(seed=seed) for seed in range(edits)]
+        results = [whole(result) for result in pipe.edit_many(requests)]
         rows = sum(result.stats.rows[DENOISER] for result in results) // edits
         return Edited(rows, results[0].latent_mask, results[0].latents)
 

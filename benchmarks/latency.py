@@ -18,7 +18,7 @@ from benchmarks.machine import machine
 from benchmarks.report import progress
 from benchmarks.schema import Measurement, Result
 from benchmarks.timing import percentiles
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, whole
 from diffedit import DiffEditPipeline, EditResult
 
 ColdStarts = Annotated[
@@ -40,7 +40,9 @@ def latency(
     edit of a new picture runs all stages; the next edit of the same picture reuses its encoding.
     The latents are compared with those of PyTorch in fp32.
 
-    Example: python -m benchmarks latency --model sd15 --size 512 --steps 10
+    A model with random weights needs a lower --threshold.
+
+    Example: python -m benchmarks latency --model sd15 --size 512 --steps 10 --threshold 0.3
     """
     rows = cold(load, chosen, cold_starts)
     pipe = open_pipeline(load.model, chosen, load.size)
@@ -70,7 +72,7 @@ def _edit(pipe: DiffEditPipeline, load: Workload, *, fresh: bool) -> EditResult:
     """The edit, of a picture that the pipeline has not seen, or of the last one."""
     if fresh:
         pipe.cache_clear()
-    return pipe.submit(load.request()).result()
+    return whole(pipe.submit(load.request()).result())
 
 
 def _stages(
@@ -92,7 +94,7 @@ def _compared(load: Workload, result: EditResult) -> dict[str, float]:
     progress("latency: the same edit in fp32, for comparison")
     pipe = open_pipeline(load.model, Configuration(dtype="fp32"), load.size)
     with pipe:
-        exact = pipe.submit(load.request()).result()
+        exact = whole(pipe.submit(load.request()).result())
     return accuracy.quality(result.latent_mask, result.latents, exact.latent_mask, exact.latents)
 
 
@@ -119,7 +121,7 @@ def _cold_start(load: Workload, chosen: Configuration) -> tuple[float, float]:
     pipe = open_pipeline(load.model, chosen, load.size)
     with pipe:
         opened = time.perf_counter() - began
-        pipe.submit(load.request()).result()
+        whole(pipe.submit(load.request()).result())
         return opened, time.perf_counter() - began
 
 

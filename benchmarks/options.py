@@ -79,7 +79,7 @@ Strength = Annotated[float, option(WORK, "Encoding ratio.")]
 Guidance = Annotated[float, option(WORK, "Guidance scale.")]
 Maps = Annotated[int, option(WORK, "Noises that the mask is averaged over.", min=1)]
 Threshold = Annotated[
-    float, option(WORK, "Mask threshold; with random weights 0.3, or a cleaned mask is empty.")
+    float, option(WORK, "Mask threshold. With random weights use 0.3: at 0.5 the mask is empty.")
 ]
 Repeats = Annotated[
     int, option(WORK, "Timings of each figure; the median is reported.", min=MINIMUM_REPEATS)

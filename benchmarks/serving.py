@@ -64,6 +64,7 @@ def serving(
     seconds: Seconds = 20,
     repeats: options.Repeats = 3,
     soak: Soak = 0.0,
+    threshold: options.Threshold = 0.5,
 ) -> Result:
     """Measure the server: a request, load, cancelling, a failing edit, SIGTERM, keys, memory.
 
@@ -71,7 +72,8 @@ def serving(
     """
     rows: list[Measurement] = []
     for part, ms, *faults in _parts(real, call_ms, seconds, repeats):
-        with start_server(model, None if real else ms, faults) as server:
+        form = {"mask_threshold": str(threshold)}
+        with start_server(model, None if real else ms, faults, form=form) as server:
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
@@ -79,7 +81,7 @@ def serving(
         rows.append(found)
         progress(row(found))
     final = list(merged(rows))
-    settings = {"call_ms": call_ms, "seconds": seconds, "real": real}
+    settings = {"call_ms": call_ms, "seconds": seconds, "real": real, "threshold": threshold}
     return Result(
         "serving",
         machine(),

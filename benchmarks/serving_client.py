@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ LIMITS = {"DIFFEDIT_SERVE_MAX_QUEUE_SECONDS": "2", "DIFFEDIT_SERVE_MAX_UPLOADS":
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; threads may share its client."""
+    """A running server; threads may share its client.
+
+    Attributes:
+        form: fields of every request, unless the request has others.
+    """
 
     url: str
     process: subprocess.Popen[bytes]
     http: Any
+    form: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def memory_mib(self) -> float:
@@ -46,7 +51,8 @@ class Server:
         """One request; returns the response of any status."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         files = {"image": ("a", image)}
-        return self.http.post(f"/v1/{path}", files=files, data=form, headers=headers)
+        data = {**self.form, **form}
+        return self.http.post(f"/v1/{path}", files=files, data=data, headers=headers)
 
     def edit(self, image: bytes, form: dict[str, str]) -> Any:
         """One edit. Raises DiffEditError unless it succeeds."""
@@ -69,6 +75,7 @@ def start_server(
     call_ms: float | None,
     faults: Sequence[str] = (),
     settings: Mapping[str, str] = {},
+    form: Mapping[str, str] = {},
 ) -> Iterator[Server]:
     """A server that is ready; killed at the end.
 
@@ -77,6 +84,7 @@ def start_server(
         call_ms: duration of a call of the fake networks; None runs the model.
         faults: more options of `demo.fake_server`.
         settings: of the server, by their names in capitals.
+        form: fields of every request.
     """
     import httpx2
 
@@ -98,7 +106,7 @@ def start_server(
         # The server closes idle connections after 5 s, perhaps while a request is on its way.
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=1.0)
         with httpx2.Client(base_url=url, timeout=120, limits=limits) as http:
-            server = Server(url, process, http)
+            server = Server(url, process, http, form)
             _wait_until_ready(server)
             yield server
     finally:

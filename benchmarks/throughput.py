@@ -23,7 +23,7 @@ from benchmarks.networks import DENOISER, CountingNetworks
 from benchmarks.report import progress, row
 from benchmarks.schema import Measurement, Result
 from benchmarks.timing import percentiles
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, whole
 from diffedit import DiffEditPipeline, EditRequest
 
 COLOURS = ("blue", "green", "yellow", "white", "black", "orange")
@@ -50,7 +50,7 @@ def throughput(
     pipe = open_pipeline(load.model, chosen, load.size)
     run = _Run(pipe, mixed(load, edits), repeats)
     with pipe:
-        pipe.submit(run.requests[0]).result()  # warm up
+        whole(pipe.submit(run.requests[0]).result())  # warm up
         rows = [
             run.measure(f"{count} clients", functools.partial(_closed, pipe, count))
             for count in (1, *(count for count in clients if count != 1))
@@ -88,7 +88,7 @@ Send = Callable[[Sequence[EditRequest]], Answers]
 
 def _edit(pipe: DiffEditPipeline, request: EditRequest, due: float) -> tuple[float, int]:
     """One edit; returns its entry in `Answers`."""
-    result = pipe.submit(request).result()
+    result = whole(pipe.submit(request).result())
     return time.perf_counter() - due, result.stats.rows[DENOISER]
 
 

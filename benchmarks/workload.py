@@ -11,12 +11,16 @@ from PIL import Image
 from benchmarks import options
 from benchmarks.schema import Model
 from demo.picture import still_life
-from diffedit import EditRequest
+from diffedit import EditRequest, EditResult
 from diffedit.presets import resolve
 from engine.checkpoint import Checkpoint
+from engine.errors import DiffEditError
 from engine.models import Defaults
 
 SOURCE = "a red ball and a green cube on a wooden table"
+NOTHING_FOUND = (
+    "The model found nothing to edit, so the edit ended after its mask; choose a lower --threshold."
+)
 PROMPT = "a blue ball and a green cube on a wooden table"
 
 
@@ -29,7 +33,7 @@ class Workload:
         size: (height, width) of the picture, which the networks run at; the model's by default.
         steps, strength, guidance, maps: as in `EditRequest`; the defaults are the paper's.
         threshold: value of the heatmap above which a cell is edited. The differences of a random
-            model are noise, of which a cleaned mask keeps nothing at 0.5.
+            model are noise, of which a mask keeps nothing at 0.5.
     """
 
     model: options.Model = options.DEMO
@@ -88,6 +92,14 @@ class Workload:
     def facts(self) -> Model:
         """The model of a result."""
         return model_facts(self.model)
+
+
+def whole(result: EditResult) -> EditResult:
+    """The result of an edit that ran to its end. Raises DiffEditError if nothing was to be edited:
+    such an edit ends after its mask, and its time would be mistaken for that of an edit."""
+    if not result.latent_mask.any():
+        raise DiffEditError(NOTHING_FOUND)
+    return result
 
 
 def model_facts(folder: Path) -> Model:

@@ -20,32 +20,36 @@ from typing import Annotated, Any
 import torch
 
 from benchmarks import options, schema
-from benchmarks.gpu_check import engines, exactness, runtime, speed
+from benchmarks.gpu_check import engines, exactness, runtime, sdxl, server, speed, variants
 from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.machine import machine, source
 from benchmarks.report import progress, table
 from benchmarks.schema import NotRun, Result, ResultError
 from benchmarks.workload import model_facts
-from demo.random_checkpoint import make
 from engine.errors import DiffEditError
 
 STEPS: dict[str, Callable[[Setup], Found]] = {
     "correctness": exactness.correctness,
     "graphs": exactness.graphs,
-    "sharing": runtime.sharing,
-    "cancel": runtime.cancel,
     "syncs": runtime.syncs,
     "latency": speed.one_edit,
+    "presets": speed.presets,
     "ladder": speed.eager,
-    "compiled": speed.compiled,
+    "sharing": runtime.sharing,
+    "cancel": runtime.cancel,
     "throughput": speed.clients,
     "roofline": speed.every_profile,
+    "variants": variants.variants,
+    "compiled": speed.compiled,
+    "server": server.server,
+    "sdxl": sdxl.sdxl,
     "onnxruntime": engines.onnxruntime,
     "tensorrt": engines.tensorrt,
     "tensorrt-rtx": engines.tensorrt_rtx,
     "tests": engines.gpu_tests,
 }
 STEP_SECONDS = 540.0
+RANDOM_THRESHOLD = 0.3
 NO_GPU = (
     "PyTorch sees no CUDA device here, and gpu-check measures on one; `diffedit-trt doctor` says "
     "more. For a dry run on the CPU with tiny networks, add --rehearse."
@@ -54,6 +58,9 @@ NO_GPU = (
 Model = Annotated[
     Path | None,
     options.option(options.WORK, "A checkpoint. [default: Stable Diffusion 1.5's size, random]"),
+]
+Threshold = Annotated[
+    float | None, options.option(options.WORK, "Mask threshold. [default: 0.3 for a random model]")
 ]
 Chosen = Annotated[Any, options.choices(options.WORK, "Steps to run", STEPS)]
 Rehearse = Annotated[
@@ -74,6 +81,7 @@ def gpu_check(
     out: Out = Path("build/gpu-check"),
     again: Again = False,
     minutes: Minutes = None,
+    threshold: Threshold = None,
     rehearse: Rehearse = False,
 ) -> list[Result]:
     """Check and measure everything that needs a GPU, in steps of at most nine minutes.
@@ -82,7 +90,7 @@ def gpu_check(
     """
     if not rehearse and not torch.cuda.is_available():
         raise DiffEditError(NO_GPU)
-    setup = prepared(model, size, out, rehearse)
+    setup = prepared(model, size, out, rehearse, threshold)
     ends = time.monotonic() + 60 * minutes if minutes else float("inf")
     for name in step:
         path = out / f"{name}.json"
@@ -98,18 +106,18 @@ def gpu_check(
     return [schema.load(path)[0] for path in paths if finished(path, setup)]
 
 
-def prepared(model: Path | None, size: Any, out: Path, rehearse: bool) -> Setup:
+def prepared(
+    model: Path | None, size: Any, out: Path, rehearse: bool, threshold: float | None = None
+) -> Setup:
     """The setup, with a random checkpoint where no model is named."""
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = threshold if threshold is not None else RANDOM_THRESHOLD if model is None else 0.5
+    setup = Setup(model or out, size, out, "cuda", threshold=chosen, rehearse=rehearse)
     if model is None:
-        kind, dtype = ("tiny", "fp32") if rehearse else ("sd15", "fp16")
-        model = out / f"model-{kind}"
-        if not (model / "model_index.json").exists():
-            progress(f"gpu-check: making a random checkpoint of the kind {kind}")
-            make(model, kind, dtype=dtype)
-    setup = Setup(model, size, out, "cuda")
+        setup = replace(setup, model=setup.random_model("sd15", "tiny"))
     if rehearse:
         small: dict[str, Any] = {"steps": 4, "maps": 2, "batches": (1, 2), "repeats": 3}
-        return replace(setup, device="cpu", rehearse=True, **small)
+        return replace(setup, device="cpu", **small)
     return setup
 
 

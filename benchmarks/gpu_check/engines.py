@@ -15,6 +15,7 @@ from benchmarks import accuracy
 from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.roofline import roofline
 from benchmarks.schema import Check, Measurement, NotRun
+from benchmarks.workload import whole
 from diffedit import EditResult
 from engine.errors import DiffEditError
 
@@ -82,7 +83,7 @@ def _batches(setup: Setup) -> tuple[int, ...]:
 
 def _edit(setup: Setup, **options: object) -> EditResult:
     with setup.pipeline(**options) as pipe:
-        return pipe.submit(setup.load.request()).result()
+        return whole(pipe.submit(setup.load.request()).result())
 
 
 def gpu_tests(setup: Setup) -> Found:

@@ -13,6 +13,7 @@ from benchmarks.configuration import Configuration
 from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.networks import DENOISER, NETWORKS, first_shape, random_inputs
 from benchmarks.schema import Check, Measurement
+from benchmarks.workload import whole
 from diffedit import EditResult
 from engine.checkpoint import Checkpoint
 
@@ -94,7 +95,7 @@ def errors(name: str, found: Outputs, exact: Outputs, precision: str) -> Iterato
 
 def _edit(setup: Setup, dtype: str) -> EditResult:
     with setup.pipeline(dtype=dtype) as pipe:
-        result = pipe.submit(setup.load.request()).result()
+        result = whole(pipe.submit(setup.load.request()).result())
     release()
     return result
 

@@ -16,7 +16,7 @@ from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.host_waits import host_waits
 from benchmarks.networks import DENOISER, CountingNetworks
 from benchmarks.schema import Check, Measurement
-from benchmarks.workload import Workload
+from benchmarks.workload import Workload, whole
 from diffedit import DiffEditPipeline, EditRequest
 from engine.errors import Cancelled
 
@@ -88,7 +88,7 @@ def syncs(setup: Setup, set_mode: Callable[[str], None] | None = None) -> Found:
         for _ in range(2):
             networks.calls[DENOISER].clear()
             pipe.cache_clear()
-            pipe.submit(request).result()  # warms up, then shows the calls of each stage
+            whole(pipe.submit(request).result())  # warms up, then shows the calls of each stage
         guard.plan = list(_sizes(pipe))
         networks.calls[DENOISER].clear()
         networks.on_call = guard.after
@@ -148,7 +148,7 @@ def _together(pipe: DiffEditPipeline, requests: list[EditRequest], pause: float)
         handles.append(pipe.submit(request))
         time.sleep(pause)
     for handle in handles:
-        handle.result()
+        whole(handle.result())
 
 
 def _amid_others(pipe: DiffEditPipeline, requests: list[EditRequest]) -> float:
@@ -167,10 +167,10 @@ def _amid_others(pipe: DiffEditPipeline, requests: list[EditRequest]) -> float:
     def arrive_and_wait() -> None:
         last.append(pipe.submit(requests[-1]))
         for handle in others:
-            handle.result()
+            whole(handle.result())
 
     found = _rows_per_call(pipe, arrive_and_wait)
-    last[0].result()
+    whole(last[0].result())
     return found
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from benchmarks.configuration import Configuration, open_pipeline
+from benchmarks.report import progress
 from benchmarks.schema import Check, Measurement, NotRun, Result
 from benchmarks.workload import Workload
+from demo.random_checkpoint import make
 from diffedit import DiffEditPipeline
 from engine.backends.torch.weights import default_precision
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
@@ -25,6 +27,7 @@ class Setup:
         steps: N of the edits.
         maps: noises of their masks.
         batches: rows of the denoiser's calls.
+        threshold: of the mask. A random model needs 0.3: at 0.5 it finds nothing to edit.
         rehearse: whether this is a dry run with tiny networks: targets of speed do not apply.
     """
 
@@ -36,12 +39,13 @@ class Setup:
     batches: tuple[int, ...] = DENOISER_BATCH_SIZES
     repeats: int = 5
     maps: int = 10
+    threshold: float = 0.5
     rehearse: bool = False
 
     @property
     def load(self) -> Workload:
         """The edit: one picture, two texts, the paper's settings."""
-        return Workload(self.model, self.size, self.steps, maps=self.maps)
+        return Workload(self.model, self.size, self.steps, maps=self.maps, threshold=self.threshold)
 
     @property
     def precision(self) -> Precision:
@@ -51,6 +55,15 @@ class Setup:
     def configuration(self, **options: Any) -> Configuration:
         """PyTorch on the device, with its defaults except `options`."""
         return Configuration(**{"device": self.device, "dtype": self.precision, **options})
+
+    def random_model(self, kind: str, tiny: str) -> Path:
+        """A checkpoint with random weights, made if it is not there; a tiny one in a rehearsal."""
+        kind, dtype = (tiny, "fp32") if self.rehearse else (kind, "fp16")
+        folder = self.out / f"model-{kind}"
+        if not (folder / "model_index.json").exists():
+            progress(f"gpu-check: making a random checkpoint of the kind {kind}")
+            make(folder, kind, dtype=dtype)
+        return folder
 
     def pipeline(self, **options: Any) -> DiffEditPipeline:
         """A pipeline of that configuration, with networks that count their calls."""

@@ -9,8 +9,12 @@ from benchmarks.ladder import ladder
 from benchmarks.latency import latency
 from benchmarks.networks import DENOISER
 from benchmarks.roofline import roofline
-from benchmarks.schema import Check, Result
+from benchmarks.schema import Check, Measurement, Result
 from benchmarks.throughput import throughput
+from benchmarks.timing import repeat
+from benchmarks.workload import PROMPT, SOURCE, whole
+from diffedit import DiffEditPipeline, EditRequest, EditResult
+from diffedit.presets import PresetName
 
 EAGER = (1, 2, 5, 6, 7, 10, 16)
 """Rungs of the ladder that do not compile: diffusers at its defaults and tuned; ours in fp32, fp16,
@@ -18,8 +22,13 @@ channels_last and with CUDA graphs; the default preset."""
 COMPILED = (1, 3, 10, 11, 12, 13, 17, 18)
 """diffusers at its defaults and compiled; ours with CUDA graphs, compiled, shared and cached; the
 default preset compiled, and cached."""
-THRESHOLD = 0.3
-"""Of the mask: at 0.5 the default preset would clean away all that a random model finds."""
+PRESETS: dict[PresetName, float | None] = {
+    "paper": 0.45,
+    "balanced": 0.16,
+    "draft": None,
+    "instant": 0.03,
+}
+"""The most seconds of an edit, where there is a target."""
 
 
 def one_edit(setup: Setup) -> Found:
@@ -44,8 +53,42 @@ def compiled(setup: Setup) -> Found:
 
 
 def _ladder(setup: Setup, rungs: tuple[int, ...]) -> Result:
-    load = replace(setup.load, threshold=THRESHOLD)
-    return ladder(load, rungs=rungs, device=setup.device)
+    return ladder(setup.load, rungs=rungs, device=setup.device)
+
+
+def presets(setup: Setup) -> Found:
+    """An edit of a new picture with every preset, and its next edit."""
+    rows: list[Measurement] = []
+    targets: tuple[Check, ...] = ()
+    with setup.pipeline() as pipe:
+        for preset, most in PRESETS.items():
+            found = preset_edit(pipe, setup, preset, fresh=True)
+            rows += [found, preset_edit(pipe, setup, preset, fresh=False)]
+            if most is not None:
+                taken = found.value or 0.0
+                targets += setup.target(f"{preset}: {taken:.3f} s ({most:g})", taken <= most)
+        return Found(tuple(rows), targets, configuration=pipe.describe())
+
+
+def preset_edit(
+    pipe: DiffEditPipeline, setup: Setup, preset: PresetName, *, fresh: bool
+) -> Measurement:
+    """Seconds from the request to the picture, with a preset's own options."""
+    load = setup.load
+    last: list[EditResult] = []
+    request = EditRequest(load.image, PROMPT, SOURCE, preset=preset, mask_threshold=load.threshold)
+    if setup.rehearse and preset != "instant":  # which has one step
+        request = replace(request, num_inference_steps=load.steps)
+
+    def edit() -> None:
+        if fresh:
+            pipe.cache_clear()
+        last[:] = [whole(pipe.submit(request).result())]
+
+    # The first edit captures graphs of new batch sizes at the second call of each.
+    seconds = repeat(edit, setup.repeats, device=pipe.networks.device, warm_ups=2)
+    labels = {"preset": preset, "picture": "new picture" if fresh else "same picture"}
+    return Measurement.of("edit", seconds, "s", labels, rows=last[0].stats.rows[DENOISER])
 
 
 def clients(setup: Setup) -> Found:

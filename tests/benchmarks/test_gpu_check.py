@@ -91,16 +91,18 @@ def test_every_step_runs_with_the_named_packages(site: Path, tmp_path: Path) -> 
     reasons = {one.name: one.reason for result in results.values() for one in result.not_run}
     allowed = {"+ CUDA graphs": "no NVIDIA GPU", "tests marked gpu": "rehearsal"}
     allowed |= {"onnx": "onnx", "tensorrt": "is not installed", "tensorrt-rtx": "is not installed"}
+    allowed |= {"server": "fastapi, multipart", "attention by cuDNN": "No viable backend"}
+    allowed |= {"attention memory-efficient": "No viable backend"}
     for name, reason in reasons.items():
         assert name in allowed and allowed[name] in reason, (name, reason)
-    for name in set(STEPS) - {"onnxruntime", "tensorrt", "tensorrt-rtx", "tests"}:
+    for name in set(STEPS) - {"onnxruntime", "tensorrt", "tensorrt-rtx", "server", "tests"}:
         assert results[name].measurements, name
         assert all(check.met for check in results[name].checks), results[name].checks
 
 
 @pytest.fixture
 def setup(tiny: Path, tmp_path: Path) -> Setup:
-    return Setup(tiny, None, tmp_path, "cpu", 4, (1, 2), 3, 2, rehearse=True)
+    return Setup(tiny, None, tmp_path, "cpu", 4, (1, 2), 3, 2, 0.3, rehearse=True)
 
 
 def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -117,7 +119,9 @@ def test_a_step_is_kept_and_the_next_command_continues(
     (result,) = schema.load(path)
     assert result.date and result.settings["rehearse"] and result.settings["step"] == "cancel"
     assert all(check.met for check in result.checks) and not result.not_run
-    done = gpu_check.gpu_check(setup.model, step=("cancel",), out=setup.out, rehearse=True)
+    done = gpu_check.gpu_check(
+        setup.model, step=("cancel",), out=setup.out, threshold=0.3, rehearse=True
+    )
     assert done == [result]
     assert "cancel is finished" in capsys.readouterr().err
 
