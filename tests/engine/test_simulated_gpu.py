@@ -157,6 +157,16 @@ def test_memory_that_another_stream_uses_is_not_free_yet() -> None:
     assert ones().tolist() == [1.0] * 4 and y.is_cuda
 
 
+def test_a_later_use_knows_nothing_of_earlier_faults() -> None:
+    x, other = ones(), torch.cuda.Stream()
+    other.wait_stream(torch.cuda.default_stream())
+    with torch.cuda.stream(other):
+        x * 2
+    del x, other
+    with simulated_gpu():
+        assert ones().tolist() == [1.0] * 4
+
+
 # -- graphs -------------------------------------------------------------------------------------
 
 

@@ -156,4 +156,5 @@ def simulated_gpu() -> Iterator[None]:
         stack.enter_context(mock.patch.object(threading.Thread, "run", run))
         stack.enter_context(GpuMode())
         Waits.mode, Waits.count = "default", 0
+        order.synchronize()  # whatever an earlier use has left
         yield

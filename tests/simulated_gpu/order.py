@@ -8,14 +8,14 @@ a copy of a clock. The host has one clock for all threads.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 Clock = dict[int, int]
 
@@ -103,18 +103,13 @@ class Stream:
         capture: the graph that records this stream now.
     """
 
-    every: ClassVar[weakref.WeakSet[Stream]] = weakref.WeakSet()
-    _lock = threading.Lock()
-    _count = 0
+    _numbers = itertools.count(1)
 
     def __init__(self, device: object = None, priority: int = 0, **options: object) -> None:
-        with Stream._lock:
-            Stream._count += 1
-            self.number = Stream._count
+        self.number = next(Stream._numbers)
         self.clock: Clock = {}
         self.capture: Any = None
         self._freed: list[Use] = []
-        Stream.every.add(self)
 
     @property
     def cuda_stream(self) -> int:
@@ -123,7 +118,7 @@ class Stream:
     def next(self, name: str) -> Use:
         """The next operation, which begins after everything that the host knows to be complete."""
         merge(self.clock, HOST)
-        number = self.clock[self.number] = self.clock.get(self.number, 0) + 1
+        number = self.clock[self.number] = LAST[self.number] = self.clock.get(self.number, 0) + 1
         return Use(self.number, number, name)
 
     def allocate(self, size: int, writer: Use) -> Memory:
@@ -184,6 +179,8 @@ class Event:
         return max(1e3 * (end._seconds - self._seconds), 1e-3)
 
 
+LAST: Clock = {}
+"""The last operation of every stream, also of those that are gone."""
 HOST: Clock = {}
 """What the host knows to be complete."""
 DEFAULT = Stream()
@@ -215,8 +212,7 @@ def use_stream(stream: Stream | None) -> Iterator[None]:
 def synchronize(device: object = None) -> None:
     """Takes the place of `torch.cuda.synchronize`."""
     host_waits(current_stream(), "synchronize")
-    for stream in list(Stream.every):
-        merge(HOST, stream.clock)
+    merge(HOST, LAST)
 
 
 class Waits:
