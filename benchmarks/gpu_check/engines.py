@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks import accuracy
 from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.roofline import roofline
@@ -22,17 +24,28 @@ from engine.errors import DiffEditError
 BATCHES = (1, 2, 16, 20)
 LATENTS = 0.15
 """The largest relative error of an edit's latents: half precision moves the border of a mask."""
+MARK = "pytest.mark.gpu"
 
 
 def compiled_backend(target: str, backend: str, setup: Setup) -> Found:
     """Build engines, time their calls, and compare one edit with PyTorch in fp32."""
     done: list[Measurement] = []
     try:
+        if backend == "onnxruntime":
+            _need_provider(setup)
         done.append(_build(target, setup))
         return _measured(target, backend, setup, done[0])
     except (DiffEditError, ImportError, OSError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
         return Found(tuple(done), not_run=(NotRun(target, reason),))
+
+
+def _need_provider(setup: Setup) -> None:
+    """Raise before a build of minutes if ONNX Runtime cannot use the device."""
+    from engine.backends.onnxruntime.session import choose_device, import_onnxruntime
+
+    providers = import_onnxruntime().get_available_providers()
+    choose_device(setup.device, providers, torch.cuda.is_available())
 
 
 def _build(target: str, setup: Setup) -> Measurement:
@@ -87,17 +100,22 @@ def _edit(setup: Setup, **options: object) -> EditResult:
 
 
 def gpu_tests(setup: Setup) -> Found:
-    """The tests marked gpu, where pytest is installed."""
+    """The tests marked gpu, where pytest is installed; a rehearsal only collects them.
+
+    Only their files are collected: the others may import packages that are not installed.
+    """
     name = "tests marked gpu"
-    if setup.rehearse:
-        return Found(not_run=(NotRun(name, "a rehearsal: there is no GPU for them"),))
     if importlib.util.find_spec("pytest") is None:
         return Found(not_run=(NotRun(name, "pytest is not installed"),))
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    files = [p for p in sorted((root / "tests").rglob("test_*.py")) if MARK in p.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["--collect-only"] * setup.rehearse
+    done = subprocess.run(
+        [*command, *map(str, files)], cwd=root, capture_output=True, text=True, check=False
+    )
     last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
-    return Found(checks=(Check(f"tests marked gpu: {last}", done.returncode == 0),))
+    return Found(checks=(Check(f"{name}: {last}", done.returncode == 0),))
 
 
 onnxruntime = functools.partial(compiled_backend, "onnx", "onnxruntime")

@@ -85,7 +85,7 @@ def preset_edit(
             pipe.cache_clear()
         last[:] = [whole(pipe.submit(request).result())]
 
-    # The first edit captures graphs of new batch sizes at the second call of each.
+    # The second call with a batch size captures a graph, so one edit may not be enough.
     seconds = repeat(edit, setup.repeats, device=pipe.networks.device, warm_ups=2)
     labels = {"preset": preset, "picture": "new picture" if fresh else "same picture"}
     return Measurement.of("edit", seconds, "s", labels, rows=last[0].stats.rows[DENOISER])

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks import app, gpu_check, schema
-from benchmarks.gpu_check import STEPS, runtime
+from benchmarks.gpu_check import STEPS, engines, runtime
 from benchmarks.gpu_check.setup import Found, Setup
 from benchmarks.networks import DENOISER
 from engine.errors import DiffEditError
@@ -89,7 +89,7 @@ def test_every_step_runs_with_the_named_packages(site: Path, tmp_path: Path) -> 
     assert all(result.machine.commit for result in results.values())
     assert all("accelerate" not in result.machine.versions for result in results.values())
     reasons = {one.name: one.reason for result in results.values() for one in result.not_run}
-    allowed = {"+ CUDA graphs": "no NVIDIA GPU", "tests marked gpu": "rehearsal"}
+    allowed = {"+ CUDA graphs": "no NVIDIA GPU", "tests marked gpu": "pytest is not installed"}
     allowed |= {"onnx": "onnx", "tensorrt": "is not installed", "tensorrt-rtx": "is not installed"}
     allowed |= {"server": "fastapi, multipart", "attention by cuDNN": "No viable backend"}
     allowed |= {"attention memory-efficient": "No viable backend"}
@@ -201,3 +201,9 @@ def test_a_wait_inside_a_stage_is_a_missed_check(setup: Setup) -> None:
 
     (check,) = runtime.syncs(setup, set_mode).checks
     assert not check.met and "called a synchronizing CUDA operation" in check.text
+
+
+def test_the_tests_marked_gpu_need_no_other_files(setup: Setup) -> None:
+    """Other files may import what is not installed on the machine with the GPU."""
+    (check,) = engines.gpu_tests(setup).checks
+    assert check.met and re.search(r"[1-9]\d* tests collected", check.text), check

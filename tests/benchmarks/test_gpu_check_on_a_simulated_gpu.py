@@ -57,3 +57,11 @@ def test_the_tests_marked_gpu() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout
+
+
+def test_without_its_provider_onnxruntime_builds_nothing(setup: Setup) -> None:
+    """An export of minutes would be lost."""
+    with simulated_gpu():
+        (missing,) = STEPS["onnxruntime"](setup).not_run
+    assert "has no CUDA (install onnxruntime-gpu instead)" in missing.reason
+    assert not [*setup.out.iterdir()]
