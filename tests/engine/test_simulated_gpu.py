@@ -61,6 +61,8 @@ def test_tensors_of_two_devices_do_not_mix() -> None:
         ones() + torch.ones(4)
     with pytest.raises(RuntimeError, match="on the same device"):
         torch.stack([ones(), torch.ones(4)])
+    with pytest.raises(RuntimeError, match="on the same device"):
+        torch.stack([ones().sum(), torch.tensor(1.0)])
 
 
 # -- waits --------------------------------------------------------------------------------------

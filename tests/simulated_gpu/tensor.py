@@ -26,6 +26,8 @@ COPIES = frozenset({"aten::to", "aten::_to_copy", "aten::copy_", "aten::copy"})
 """Operations between devices. Everything else refuses tensors of two devices."""
 INDEXING = frozenset({"aten::index", "aten::index_put_", "aten::index_put"})
 """PyTorch copies indices from the CPU to the GPU, and waits to count those of a mask."""
+FILLS = frozenset({"aten::fill_", "aten::masked_fill", "aten::masked_fill_", "aten::where"})
+"""Elementwise operations that PyTorch does not mark as such."""
 READS = frozenset(
     f"aten::{name}"
     for name in (
@@ -170,12 +172,15 @@ def _target(func: Any, named: dict[str, Any]) -> str:
 
 
 def _check_devices(func: Any, found: list[Tensor]) -> None:
-    """Single numbers of the CPU may take part in operations of the GPU, as in PyTorch."""
-    if func._schema.name in COPIES:
+    """Single numbers of the CPU may take part in some operations of the GPU, as in PyTorch."""
+    name = func._schema.name
+    if name in COPIES:
         return
+    takes_numbers = torch.Tag.pointwise in func.tags or name in INDEXING | FILLS
     for one in found:
-        number = isinstance(one, SimulatedTensor) or one.dim() == 0
-        if number or (func._schema.name in INDEXING and not one.is_floating_point()):
+        if isinstance(one, SimulatedTensor) or (takes_numbers and one.dim() == 0):
+            continue
+        if name in INDEXING and not one.is_floating_point():
             continue
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, cpu "
