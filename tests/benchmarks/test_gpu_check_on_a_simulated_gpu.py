@@ -20,7 +20,7 @@ from tests.simulated_gpu import simulated_gpu
 
 ROOT = Path(app.__file__).parents[1]
 pytestmark = pytest.mark.slow
-OTHERS = ("server", "onnxruntime", "tensorrt", "tensorrt-rtx", "tests")
+OTHERS = ("compiled", "server", "onnxruntime", "tensorrt", "tensorrt-rtx", "tests")
 TESTS = ("engine/test_cuda_gpu.py", "algorithm/test_edit_gpu.py", "algorithm/test_mask_cleaning.py")
 """The files with tests marked `gpu` that need PyTorch only."""
 
