@@ -114,6 +114,25 @@ def test_the_seconds_that_explain_the_speed_are_those_of_the_ladder() -> None:
     assert len(compared) == 2 and {int(one) for pair in compared for one in pair} <= seconds
 
 
+def test_the_seconds_of_one_edit_are_those_of_latency() -> None:
+    result = published("cpu-amd-epyc-2-latency")
+    new, again = ({"picture": f"{name} picture"} for name in ("new", "same"))
+    found = {
+        "open the model, in a new process": result.find("open the model in a new process"),
+        "open it and edit the first picture": result.find("first picture in a new process"),
+        "edit a new picture": result.find("edit", stage="total", **new),
+        "its mask": result.find("edit", stage="mask", **new),
+        "its encoding": result.find("edit", stage="encode", **new),
+        "its decoding": result.find("edit", stage="decode", **new),
+        "edit the same picture again": result.find("edit", stage="total", **again),
+    }
+    table = rows("docs/speed.md", "## One edit at a time")
+    assert set(table) == set(found)
+    assert all(agrees(cell, found[label]) for label, (cell,) in table.items())
+    memory = result.find("peak memory").value
+    assert f"at most {memory} GiB of memory" in (ROOT / "docs/speed.md").read_text()
+
+
 def scaled(found: Measurement, factor: float) -> Measurement:
     """The measurement in another unit."""
     assert found.value is not None and found.low is not None and found.high is not None
