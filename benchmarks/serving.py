@@ -11,7 +11,7 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,9 @@ BOUNDS: dict[str, tuple[str, float]] = {
 Real = Annotated[bool, options.option(options.WORK, "Run the model, not fake networks.", "--real")]
 CallMs = Annotated[float, options.option(options.WORK, "Duration of a fake call.")]
 Seconds = Annotated[int, options.option(options.WORK, "Duration of each load.", min=1)]
+Threshold = Annotated[
+    float | None, options.option(options.WORK, "Mask threshold; 0.3 for random weights.")
+]
 Soak = Annotated[float, options.option(options.WORK, "Seconds of a soak at the end; 0 for none.")]
 
 
@@ -64,24 +67,24 @@ def serving(
     seconds: Seconds = 20,
     repeats: options.Repeats = 3,
     soak: Soak = 0.0,
-    threshold: options.Threshold = 0.5,
+    threshold: Threshold = None,
 ) -> Result:
     """Measure the server: a request, load, cancelling, a failing edit, SIGTERM, keys, memory.
 
     Example: python -m benchmarks serving --soak 600
     """
     rows: list[Measurement] = []
+    form = {} if threshold is None else {"mask_threshold": str(threshold)}
     for part, ms, *faults in _parts(real, call_ms, seconds, repeats):
-        form = {"mask_threshold": str(threshold)}
         with start_server(model, None if real else ms, faults, form=form) as server:
             for found in part(server):
                 rows.append(found)
                 progress(row(found))
-    for found in _with_settings(model, real, call_ms, soak):
+    for found in _with_settings(model, real, call_ms, soak, form):
         rows.append(found)
         progress(row(found))
     final = list(merged(rows))
-    settings = {"call_ms": call_ms, "seconds": seconds, "real": real, "threshold": threshold}
+    settings = {"call_ms": call_ms, "seconds": seconds, "real": real, **form}
     return Result(
         "serving",
         machine(),
@@ -104,10 +107,13 @@ def _parts(real: bool, call_ms: float, seconds: float, repeats: int) -> Iterator
     yield from [(stopping, call_ms)] * repeats
 
 
-def _with_settings(model: Path, real: bool, call_ms: float, soak: float) -> Iterator[Measurement]:
+def _with_settings(
+    model: Path, real: bool, call_ms: float, soak: float, form: Mapping[str, str]
+) -> Iterator[Measurement]:
     """The parts whose servers have settings of their own."""
     if soak:
-        with start_server(model, None if real else 0.0, settings=FEW_RESULTS) as server:
+        call = None if real else 0.0
+        with start_server(model, call, settings=FEW_RESULTS, form=form) as server:
             yield from soaked(server, soak)
     if not real:
         yield from keyed(model, call_ms)
@@ -173,6 +179,7 @@ def failing(server: Server) -> Iterator[Measurement]:
 
 def loaded(server: Server, seconds: float, repeats: int) -> Iterator[Measurement]:
     """Closed with one client and with eight, then open at four times the rate of eight."""
+    server.edit(photo(128, "jpeg"), FORM)
     for _ in range(repeats):
         alone = _drive(server, seconds, 1)
         eight = _drive(server, seconds, 8)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.workload import NOTHING_FOUND
 from demo.picture import still_life
 from engine.errors import DiffEditError
 
@@ -55,11 +56,14 @@ class Server:
         return self.http.post(f"/v1/{path}", files=files, data=data, headers=headers)
 
     def edit(self, image: bytes, form: dict[str, str]) -> Any:
-        """One edit. Raises DiffEditError unless it succeeds."""
+        """One edit. Raises DiffEditError unless it succeeds and finds something to edit."""
         answer = self.post(image, form)
         if answer.status_code != 200:
             raise DiffEditError(f"An edit was answered {answer.status_code}: {answer.text[:200]}")
-        return answer.json()
+        found = answer.json()
+        if not all(one["mask_share"] for one in found["data"]):
+            raise DiffEditError(NOTHING_FOUND)
+        return found
 
 
 def photo(side: int, form: str) -> bytes:

@@ -18,10 +18,10 @@ from engine.errors import DiffEditError
 from engine.models import Defaults
 
 SOURCE = "a red ball and a green cube on a wooden table"
+PROMPT = "a blue ball and a green cube on a wooden table"
 NOTHING_FOUND = (
     "The model found nothing to edit, so the edit ended after its mask; choose a lower --threshold."
 )
-PROMPT = "a blue ball and a green cube on a wooden table"
 
 
 @dataclass(frozen=True)

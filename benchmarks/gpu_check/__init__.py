@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import options, schema
 from benchmarks.gpu_check import engines, exactness, runtime, sdxl, server, speed, variants
-from benchmarks.gpu_check.setup import Found, Setup
+from benchmarks.gpu_check.setup import RANDOM_THRESHOLD, Found, Setup
 from benchmarks.machine import machine, source
 from benchmarks.report import progress, table
 from benchmarks.schema import NotRun, Result, ResultError
@@ -49,7 +49,6 @@ STEPS: dict[str, Callable[[Setup], Found]] = {
     "tests": engines.gpu_tests,
 }
 STEP_SECONDS = 540.0
-RANDOM_THRESHOLD = 0.3
 NO_GPU = (
     "PyTorch sees no CUDA device here, and gpu-check measures on one; `diffedit-trt doctor` says "
     "more. For a dry run on the CPU with tiny networks, add --rehearse."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.gpu_check.setup import Found, Setup
+from benchmarks.gpu_check.setup import RANDOM_THRESHOLD, Found, Setup
 from benchmarks.gpu_check.speed import preset_edit
 from benchmarks.networks import DENOISER
 from benchmarks.roofline import roofline
@@ -16,9 +16,8 @@ BATCHES = (1, 2, 8, 20)
 
 def sdxl(setup: Setup) -> Found:
     """Random weights of SDXL's size; edits at its own size, 1024 px."""
-    setup = replace(
-        setup, model=setup.random_model("sdxl", "tiny-sdxl"), size=None, repeats=3, threshold=0.3
-    )
+    model = setup.random_model("sdxl", "tiny-sdxl")
+    setup = replace(setup, model=model, size=None, repeats=3, threshold=RANDOM_THRESHOLD)
     with setup.pipeline() as pipe:
         rows = [preset_edit(pipe, setup, preset, fresh=True) for preset in PRESETS]
     result = roofline(

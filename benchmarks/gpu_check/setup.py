@@ -17,6 +17,9 @@ from diffedit import DiffEditPipeline
 from engine.backends.torch.weights import default_precision
 from engine.netspec import DENOISER_BATCH_SIZES, Precision, Size
 
+RANDOM_THRESHOLD = 0.3
+"""The mask threshold for random weights, which find nothing to edit at 0.5."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -27,7 +30,7 @@ class Setup:
         steps: N of the edits.
         maps: noises of their masks.
         batches: rows of the denoiser's calls.
-        threshold: of the mask. A random model needs 0.3: at 0.5 it finds nothing to edit.
+        threshold: of the mask.
         rehearse: whether this is a dry run with tiny networks: targets of speed do not apply.
     """
 

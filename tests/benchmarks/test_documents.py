@@ -145,7 +145,7 @@ def test_the_edits_of_large_photographs_are_the_published_ones(label: str, setti
 
 
 def test_every_result_that_a_document_names_exists() -> None:
-    """docs/speed.md also uses short names, such as `latency.json`."""
+    """docs/speed.md may also use short names, such as `overhead.json`."""
     texts = {path.name: path.read_text() for path in ROOT.glob("docs/*.md")}
     texts["LOG.md"] = (ROOT / "benchmarks/LOG.md").read_text()
     names = [

@@ -12,14 +12,25 @@ from benchmarks.batch import batch
 from benchmarks.gpu_check import exactness, runtime
 from benchmarks.gpu_check.setup import Setup
 from benchmarks.latency import latency
+from benchmarks.serving import loaded
+from benchmarks.serving_client import start_server
 from benchmarks.throughput import throughput
 from benchmarks.workload import Workload
 from engine.errors import DiffEditError
+
+
+def loaded_server(load: Workload) -> None:
+    """The first of the loads of `serving --real`."""
+    form = {"mask_threshold": str(load.threshold)}
+    with start_server(load.model, None, form=form) as server:
+        next(loaded(server, seconds=1, repeats=3))
+
 
 BENCHMARKS: dict[str, Callable[[Workload], object]] = {
     "latency": lambda load: latency(load, repeats=3, cold_starts=0, check=False),
     "throughput": lambda load: throughput(load, clients=(1,), edits=1),
     "batch": lambda load: batch(load, lines=3),
+    "serving": loaded_server,
 }
 
 
